@@ -1,0 +1,337 @@
+"""Proposals of successive windows → events with a life cycle and revisions. Pure.
+
+Each hop looks at the newest scores anew. Of one class's proposals, those that do not overlap are
+chosen best first; each continues the open event it overlaps most, or opens a new one. An event
+whose end lies far enough back is final. The life cycle is the table ``TRANSITIONS``.
+
+Source: the design study of online localization (proposal tracker with freeze delay); on rendered
+scenes it kept 98 % of offline mAP where a hysteresis machine kept 81-93 %.
+"""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from engine.proposals import curve_of, propose
+from engine.scores import ScoredSnippets
+from engine.spec import ModelSpec
+from engine.tiou import cover, overlap_us, ranked, tiou
+from engine.types import ActionEvent, Phase, Proposal, Reason, Span
+
+# What may follow what. `None` is "not yet an event"; a phase without a row is final.
+TRANSITIONS: dict[Phase | None, frozenset[Phase]] = {
+    None: frozenset({Phase.OPENED}),
+    Phase.OPENED: frozenset({Phase.UPDATED, Phase.CLOSED, Phase.RETRACTED}),
+    Phase.UPDATED: frozenset({Phase.UPDATED, Phase.CLOSED, Phase.RETRACTED}),
+}
+
+EVENT_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:s2netd:action-event")
+
+# A score that moves by less is not worth a revision of its own.
+SCORE_STEP = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEvent:
+    """An event that is not final: its last record, and for how many hops it had no match."""
+
+    last: ActionEvent
+    misses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerState:
+    """Everything a tracker remembers.
+
+    Attributes:
+        live: Events that are not final.
+        frozen: (label, span) of final events that may still block proposals.
+    """
+
+    live: tuple[LiveEvent, ...] = ()
+    frozen: tuple[tuple[int, Span], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a snapshot."""
+        return {
+            "live": [asdict(event) for event in self.live],
+            "frozen": [[label, span.start_us, span.end_us] for label, span in self.frozen],
+        }
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> "TrackerState":
+        """The inverse of ``to_json``."""
+        return cls(
+            tuple(LiveEvent(_event_of(row["last"]), row["misses"]) for row in plain["live"]),
+            tuple((label, Span(start, end)) for label, start, end in plain["frozen"]),
+        )
+
+
+def _event_of(plain: dict[str, Any]) -> ActionEvent:
+    return ActionEvent(
+        **{
+            **plain,
+            "phase": Phase(plain["phase"]),
+            "reason": Reason(plain["reason"]),
+            "span": Span(**plain["span"]),
+        }
+    )
+
+
+class EventTracker:
+    """One stream's events.
+
+    Args:
+        stream_id: Written into every event.
+        epoch: Likewise.
+        spec: The model.
+        labels: Classes to look at; None means all.
+        state: Where an earlier tracker stopped.
+    """
+
+    def __init__(
+        self,
+        stream_id: str,
+        epoch: str,
+        spec: ModelSpec,
+        labels: frozenset[int] | None = None,
+        state: TrackerState | None = None,
+    ) -> None:
+        self._stream_id = stream_id
+        self._epoch = epoch
+        self._spec = spec
+        self._labels = labels
+        self.state = state or TrackerState()
+
+    def step(self, track: ScoredSnippets, anchor_us: int | None) -> list[ActionEvent]:
+        """Take the scores as they stand after one hop; give the records that follow from them."""
+        start_us = self._spec.timeline.snippet_start_us(track.first_index)
+        now_us = self._spec.timeline.snippet_end_us(track.end_index - 1)
+        records: list[ActionEvent] = []
+        live: list[LiveEvent] = []
+        for label in self._labels_to_search(track):
+            chosen = self._choose(track, label)
+            mine = [event for event in self.state.live if event.last.label == label]
+            matches = _match(mine, chosen)
+            for event in mine:
+                live.extend(
+                    self._go_on(event, matches.get(event.last.event_id), track, now_us, records)
+                )
+            new = [proposal for proposal in chosen if proposal not in matches.values()]
+            live.extend(self._open(new, now_us, anchor_us, records))
+        frozen = self._remember(records, start_us)
+        self.state = TrackerState(tuple(live), frozen)
+        return records
+
+    def close(self, reason: Reason) -> list[ActionEvent]:
+        """The segment ends: close what the last scores supported, retract what they did not."""
+        records = []
+        for event in self.state.live:
+            phase, why = (Phase.CLOSED, reason) if event.misses == 0 else _VANISHED
+            records.append(_revise(event.last, phase, why, decided_us=event.last.decided_us))
+        self.state = TrackerState()
+        return records
+
+    def _labels_to_search(self, track: ScoredSnippets) -> list[int]:
+        # Most classes of a large vocabulary are nowhere near an event: look at peaks first.
+        peaks = track.scores.max(axis=0)
+        wanted = {int(c) for c in (peaks >= self._spec.proposals.min_peak).nonzero()[0]}
+        if self._labels is not None:
+            wanted &= self._labels
+        return sorted(wanted | {event.last.label for event in self.state.live})
+
+    def _choose(self, track: ScoredSnippets, label: int) -> list[Proposal]:
+        """Disjoint proposals of one class that may be events, best first."""
+        spec = self._spec
+        curve = curve_of(track, label, spec.timeline, spec.proposals.step_us)
+        blocks = [span for other, span in self.state.frozen if other == label]
+        chosen: list[Proposal] = []
+        for proposal in ranked(propose(curve, label, spec.proposals)):
+            if proposal.score < spec.tracker.keep_score:
+                break
+            rest = self._unblocked(proposal.span, blocks)
+            rest = self._unclaimed(rest, [kept.span for kept in chosen]) if rest else None
+            if rest is not None and rest.duration_us >= max(spec.proposals.min_us, 1):
+                chosen.append(replace(proposal, span=rest))
+        return chosen
+
+    def _unblocked(self, span: Span, blocks: list[Span]) -> Span | None:
+        tracker = self._spec.tracker
+        for block in blocks:
+            if tiou(span, block) > tracker.block_tiou or cover(span, block) > tracker.block_cover:
+                return None
+        return _trim(span, blocks)
+
+    def _unclaimed(self, span: Span, claimed: list[Span]) -> Span | None:
+        if any(tiou(span, other) > self._spec.tracker.nms_tiou for other in claimed):
+            return None
+        return _trim(span, claimed)
+
+    def _go_on(
+        self,
+        event: LiveEvent,
+        match: Proposal | None,
+        track: ScoredSnippets,
+        now_us: int,
+        records: list[ActionEvent],
+    ) -> list[LiveEvent]:
+        """One hop of an open event: update, freeze, wait or retract."""
+        if match is None:
+            if event.misses + 1 < self._spec.tracker.retract_hops:
+                return [replace(event, misses=event.misses + 1)]
+            phase, why = _VANISHED
+            records.append(_revise(event.last, phase, why, decided_us=now_us))
+            return []
+        span = self._with_forgotten_start(event.last.span, match.span, track)
+        if self._is_frozen(span, now_us):
+            records.append(
+                _revise(
+                    event.last,
+                    Phase.CLOSED,
+                    Reason.FROZEN,
+                    decided_us=now_us,
+                    span=span,
+                    score=match.score,
+                )
+            )
+            return []
+        if span == event.last.span and abs(match.score - event.last.score) < SCORE_STEP:
+            return [replace(event, misses=0)]
+        records.append(
+            _revise(
+                event.last,
+                Phase.UPDATED,
+                Reason.SCORE,
+                decided_us=now_us,
+                span=span,
+                score=match.score,
+            )
+        )
+        return [LiveEvent(records[-1])]
+
+    def _with_forgotten_start(self, old: Span, new: Span, track: ScoredSnippets) -> Span:
+        """An event longer than the track keeps the start that the track no longer shows."""
+        track_start_us = self._spec.timeline.snippet_start_us(track.first_index)
+        if new.start_us == track_start_us and old.start_us < track_start_us:
+            return Span(old.start_us, new.end_us)
+        return new
+
+    def _is_frozen(self, span: Span, now_us: int) -> bool:
+        return span.end_us < now_us and span.end_us <= now_us - self._spec.tracker.freeze_us
+
+    def _open(
+        self,
+        proposals: list[Proposal],
+        now_us: int,
+        anchor_us: int | None,
+        records: list[ActionEvent],
+    ) -> list[LiveEvent]:
+        live = []
+        for proposal in sorted(proposals, key=lambda new: new.span):
+            if proposal.score < self._spec.tracker.open_score:
+                continue
+            opened = self._mint(proposal, now_us, anchor_us, {r.event_id for r in records})
+            records.append(opened)
+            if self._is_frozen(opened.span, now_us):
+                records.append(_revise(opened, Phase.CLOSED, Reason.FROZEN, decided_us=now_us))
+            else:
+                live.append(LiveEvent(opened))
+        return live
+
+    def _mint(
+        self, proposal: Proposal, now_us: int, anchor_us: int | None, taken: set[str]
+    ) -> ActionEvent:
+        """A new event. No score enters its id, so device noise cannot change it."""
+        onset = proposal.span.start_us // self._spec.timeline.stride_us
+        name = (
+            f"{self._stream_id}/{self._epoch}/{self._spec.model_id}/{proposal.label}"
+            f"/{onset}/{now_us}"
+        )
+        event_id = str(uuid.uuid5(EVENT_NAMESPACE, name))
+        while event_id in taken:  # two short events of one label inside one snippet
+            name += "+"
+            event_id = str(uuid.uuid5(EVENT_NAMESPACE, name))
+        return ActionEvent(
+            event_id=event_id,
+            stream_id=self._stream_id,
+            epoch=self._epoch,
+            revision=0,
+            phase=Phase.OPENED,
+            reason=Reason.SCORE,
+            label=proposal.label,
+            label_name=self._spec.class_names[proposal.label],
+            span=proposal.span,
+            score=proposal.score,
+            decided_us=now_us,
+            anchor_us=anchor_us,
+            model_id=self._spec.model_id,
+        )
+
+    def _remember(
+        self, records: Iterable[ActionEvent], start_us: int
+    ) -> tuple[tuple[int, Span], ...]:
+        """Final spans that the track can still see, and so could be proposed again."""
+        new = [(r.label, r.span) for r in records if r.phase is Phase.CLOSED]
+        return tuple(row for row in (*self.state.frozen, *new) if row[1].end_us > start_us)
+
+
+_VANISHED = (Phase.RETRACTED, Reason.VANISHED)
+
+
+def _revise(
+    last: ActionEvent,
+    phase: Phase,
+    reason: Reason,
+    *,
+    decided_us: int,
+    span: Span | None = None,
+    score: float | None = None,
+) -> ActionEvent:
+    """The next revision of an event; refuses what ``TRANSITIONS`` does not list."""
+    if phase not in TRANSITIONS.get(last.phase, frozenset()):
+        raise AssertionError(f"{last.phase} cannot be followed by {phase}")
+    return replace(
+        last,
+        revision=last.revision + 1,
+        phase=phase,
+        reason=reason,
+        decided_us=decided_us,
+        span=span or last.span,
+        score=last.score if score is None else score,
+    )
+
+
+def _match(events: list[LiveEvent], proposals: list[Proposal]) -> dict[str, Proposal]:
+    """Pair events with proposals one to one, largest overlap first: event id → proposal."""
+    pairs = [
+        (overlap_us(event.last.span, proposal.span), i, j)
+        for i, event in enumerate(events)
+        for j, proposal in enumerate(proposals)
+    ]
+    matches: dict[int, int] = {}
+    for shared, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
+        if shared > 0 and i not in matches and j not in matches.values():
+            matches[i] = j
+    return {events[i].last.event_id: proposals[j] for i, j in matches.items()}
+
+
+def _trim(span: Span, others: list[Span]) -> Span | None:
+    """What is left of ``span`` beside ``others``; None if one lies inside it or nothing is left.
+
+    A span that would fall in two pieces is not an interval any more: its better part is already
+    taken.
+    """
+    start_us, end_us = span.start_us, span.end_us
+    for other in others:
+        if other.end_us <= start_us or other.start_us >= end_us:
+            continue
+        if other.start_us <= start_us:
+            start_us = other.end_us
+        elif other.end_us >= end_us:
+            end_us = other.start_us
+        else:
+            return None
+        if start_us >= end_us:
+            return None
+    return Span(start_us, end_us)

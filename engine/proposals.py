@@ -1,0 +1,142 @@
+"""Class scores → scored intervals: level sets at many thresholds, OIC score. Pure.
+
+A *curve* is one class's scores interpolated to cells of ``step_us``; cell ``j`` covers
+``[start_us + j * step_us, start_us + (j + 1) * step_us)``.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.scores import ScoredSnippets
+from engine.spec import ProposalSpec
+from engine.timeline import Timeline, exact_div
+from engine.tiou import soft_nms
+from engine.types import Proposal, Span
+
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+
+# The video score of a class is the mean of this share of its highest cells (methods: top-k mean).
+TOP_SHARE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One class's interpolated scores.
+
+    Attributes:
+        start_us: Stream time where cell 0 begins.
+        step_us: Length of a cell.
+        values: float64 (n_cells,).
+    """
+
+    start_us: int
+    step_us: int
+    values: Float64Array
+
+    @property
+    def end_us(self) -> int:
+        """Stream time where the last cell ends."""
+        return self.start_us + len(self.values) * self.step_us
+
+
+def curve_of(track: ScoredSnippets, label: int, timeline: Timeline, step_us: int) -> Curve:
+    """Interpolate one class's snippet scores linearly between snippet centres.
+
+    Before the first and after the last centre the score is held, so the curve covers exactly what
+    the snippets cover.
+    """
+    start_us = timeline.snippet_start_us(track.first_index)
+    length_us = timeline.snippet_end_us(track.end_index - 1) - start_us
+    n_cells = exact_div(length_us, step_us, "curve length in interpolation steps")
+    centres_us = np.arange(len(track.scores)) * timeline.stride_us + timeline.snippet_us / 2
+    cells_us = (np.arange(n_cells) + 0.5) * step_us
+    values = np.interp(cells_us, centres_us, track.scores[:, label].astype(np.float64))
+    return Curve(start_us, step_us, values)
+
+
+def propose(curve: Curve, label: int, spec: ProposalSpec) -> list[Proposal]:
+    """Every interval over which the curve stays at or above some level, with its OIC score.
+
+    Returns:
+        Unranked, each interval once; none if the curve's peak is below ``spec.min_peak``.
+    """
+    peak = float(curve.values.max(initial=0.0))
+    if peak < spec.min_peak or peak <= 0:
+        return []
+    runs = _level_sets(curve.values, _levels(spec, peak))
+    runs = runs[(runs[:, 1] - runs[:, 0]) * curve.step_us >= spec.min_us]
+    scores = oic_scores(curve.values, runs, spec)
+    return [
+        Proposal(
+            label,
+            Span(
+                curve.start_us + first * curve.step_us,
+                curve.start_us + end * curve.step_us,
+            ),
+            score,
+        )
+        for (first, end), score in zip(runs.tolist(), scores.tolist(), strict=True)
+    ]
+
+
+def localize_offline(
+    track: ScoredSnippets, label: int, timeline: Timeline, spec: ProposalSpec
+) -> list[Proposal]:
+    """The whole-video answer for one class: proposals after soft-NMS, best first."""
+    curve = curve_of(track, label, timeline, spec.step_us)
+    return soft_nms(propose(curve, label, spec), spec.soft_nms_sigma, min_score=1e-3)
+
+
+def oic_scores(values: Float64Array, runs: Int64Array, spec: ProposalSpec) -> Float64Array:
+    """How much each interval stands out from its surroundings.
+
+    Mean inside, minus ``outer_weight`` times the mean of a margin on either side (0 where there is
+    no margin), plus ``video_weight`` times mean inside times the curve's top-1/16 mean.
+
+    Args:
+        values: float64 (n_cells,).
+        runs: int64 (n, 2), half-open cell intervals inside [0, n_cells).
+        spec: Weights and the margin's width.
+
+    Returns:
+        float64 (n,).
+
+    Source: Shou et al., AutoLoc (ECCV 2018), outer-inner-contrastive loss, used as a score.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    first, end = runs[:, 0], runs[:, 1]
+    margin = np.maximum(1, np.rint((end - first) * spec.outer_ratio).astype(np.int64))
+    outer_first = np.maximum(first - margin, 0)
+    outer_end = np.minimum(end + margin, len(values))
+    inside = (sums[end] - sums[first]) / (end - first)
+    n_outside = (outer_end - outer_first) - (end - first)
+    outside_sum = (sums[outer_end] - sums[outer_first]) - (sums[end] - sums[first])
+    outside = outside_sum / np.maximum(n_outside, 1)  # 0 / 1 where nothing lies outside
+    scores = inside - spec.outer_weight * outside
+    return np.asarray(scores + spec.video_weight * inside * _top_mean(values), np.float64)
+
+
+def _top_mean(values: Float64Array) -> float:
+    k = max(1, len(values) // TOP_SHARE)
+    return float(np.partition(values, len(values) - k)[-k:].mean())
+
+
+def _levels(spec: ProposalSpec, peak: float) -> list[float]:
+    relative = [share * peak for share in spec.relative_levels]
+    return sorted({level for level in (*spec.absolute_levels, *relative) if level <= peak})
+
+
+def _level_sets(values: Float64Array, levels: list[float]) -> Int64Array:
+    """int64 (n, 2): the distinct maximal runs of cells at or above each level."""
+    if not levels:
+        return np.zeros((0, 2), np.int64)
+    above = values[None, :] >= np.array(levels)[:, None]  # (levels, cells)
+    padded = np.zeros((len(levels), len(values) + 2), np.int8)
+    padded[:, 1:-1] = above
+    edges = np.diff(padded, axis=1)
+    first = np.argwhere(edges == 1)[:, 1]
+    end = np.argwhere(edges == -1)[:, 1]
+    return np.unique(np.stack([first, end], axis=1), axis=0)

@@ -1,0 +1,197 @@
+"""One stream's pure state: sampler, window, scores, events; snapshot and restore.
+
+The session sees no chunk, codec or device: the worker hands it decoded frames, features and CAS
+windows, and it says what follows. Its snapshot holds no frames. Instead ``resume_us`` tells from
+which stream time on footage must be read again; the sampler gives nothing out twice.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import SnapshotError
+from engine.events import EventTracker, TrackerState
+from engine.scores import ScoredSnippets, ScoreTrack
+from engine.snippets import SamplerState, SnippetSampler
+from engine.spec import ModelSpec
+from engine.types import (
+    ActionEvent,
+    CasWindow,
+    FeatureWindow,
+    FrameBatch,
+    Reason,
+    Snippet,
+    SnippetFeature,
+)
+from engine.windows import SnippetBuffer
+
+SNAPSHOT_VERSION = 1
+
+
+class StreamSession:
+    """Everything between frames and events of one stream's epoch.
+
+    Args:
+        stream_id: The camera.
+        epoch: The producer run; a new epoch is a new session.
+        spec: The model.
+        labels: Classes to report; None means all.
+
+    Attributes:
+        anchor_us: Unix time of stream time 0, as the newest chunk told it.
+        source: Where in its transport the stream stands; kept in the snapshot, never read here.
+    """
+
+    def __init__(
+        self,
+        stream_id: str,
+        epoch: str,
+        spec: ModelSpec,
+        labels: frozenset[int] | None = None,
+    ) -> None:
+        self.stream_id = stream_id
+        self.epoch = epoch
+        self.spec = spec
+        self.anchor_us: int | None = None
+        self.source: dict[str, int] = {}
+        self._labels = labels
+        self._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us)
+        self._buffer = SnippetBuffer(spec.window, spec.feature_dim)
+        self._scores = ScoreTrack(spec.window)
+        self._tracker = EventTracker(stream_id, epoch, spec, labels)
+
+    @property
+    def resume_us(self) -> int | None:
+        """Footage from this stream time on must be read again after a restore; None: none."""
+        return self._sampler.state.resume_us
+
+    @property
+    def n_gaps(self) -> int:
+        """Gaps seen since the session was made or restored."""
+        return self._sampler.n_gaps
+
+    @property
+    def open_events(self) -> tuple[ActionEvent, ...]:
+        """The last record of every event that is not final."""
+        return tuple(event.last for event in self._tracker.state.live)
+
+    def sample(self, frames: FrameBatch) -> list[Snippet]:
+        """Frames → the snippets they complete."""
+        return self._sampler.push(frames)
+
+    def buffer(self, features: Sequence[SnippetFeature]) -> list[FeatureWindow]:
+        """Snippet features → the windows they complete."""
+        return [window for feature in features for window in self._buffer.push(feature)]
+
+    def track(self, windows: Sequence[CasWindow]) -> list[ActionEvent]:
+        """CAS windows, in order → the event records that follow from them."""
+        records: list[ActionEvent] = []
+        for window in windows:
+            current = self._scores.current
+            if current is not None and current.segment != window.segment:
+                records.extend(self._tracker.close(Reason.GAP))
+            self._scores.update(window)
+            if self._scores.current is not None:
+                records.extend(self._tracker.step(self._scores.current, self.anchor_us))
+        return records
+
+    def break_segment(self) -> list[FeatureWindow]:
+        """Footage is missing: drop what is unfinished; localize what this gives, then `close`."""
+        self._sampler.break_segment()
+        return self._buffer.flush()
+
+    def close(self, reason: Reason) -> list[ActionEvent]:
+        """End every open event."""
+        self._scores.current = None
+        return self._tracker.close(reason)
+
+    def snapshot(self) -> bytes:
+        """One versioned blob: all state but frames."""
+        sampler = self._sampler.state
+        first_index, segment, n_unseen, features = self._buffer.state()
+        scored = self._scores.current
+        meta = {
+            "version": SNAPSHOT_VERSION,
+            "model_id": self.spec.model_id,
+            "stream_id": self.stream_id,
+            "epoch": self.epoch,
+            "anchor_us": self.anchor_us,
+            "source": self.source,
+            "sampler": [
+                sampler.next_index,
+                sampler.segment,
+                sampler.seen_us,
+                sampler.resume_us,
+            ],
+            "buffer": [first_index, segment, n_unseen],
+            "scores": [scored.first_index, scored.segment] if scored else None,
+            "tracker": self._tracker.state.to_json(),
+        }
+        scores = scored.scores if scored else np.zeros((0, 0), np.float32)
+        blob = io.BytesIO()
+        np.savez(
+            blob,
+            meta=np.frombuffer(json.dumps(meta).encode(), np.uint8),
+            features=features,
+            scores=scores,
+        )
+        return blob.getvalue()
+
+    @classmethod
+    def restore(
+        cls, blob: bytes, spec: ModelSpec, labels: frozenset[int] | None = None
+    ) -> "StreamSession":
+        """The session as it was; push footage from ``resume_us`` on again.
+
+        Raises:
+            SnapshotError: The blob is damaged, of another version, or of another model.
+        """
+        meta, features, scores = _read_blob(blob)
+        for name, wanted in (("version", SNAPSHOT_VERSION), ("model_id", spec.model_id)):
+            if meta.get(name) != wanted:
+                raise SnapshotError(f"snapshot {name} is {meta.get(name)!r}, wanted {wanted!r}")
+        try:
+            return cls._of(meta, features, scores, spec, labels)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SnapshotError(f"snapshot is damaged: {error}") from error
+
+    @classmethod
+    def _of(
+        cls,
+        meta: dict[str, Any],
+        features: npt.NDArray[np.float32],
+        scores: npt.NDArray[np.float32],
+        spec: ModelSpec,
+        labels: frozenset[int] | None,
+    ) -> "StreamSession":
+        session = cls(meta["stream_id"], meta["epoch"], spec, labels)
+        session.anchor_us = meta["anchor_us"]
+        session.source = dict(meta["source"])
+        state = SamplerState(*meta["sampler"])
+        session._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us, state)
+        first_index, segment, n_unseen = meta["buffer"]
+        session._buffer.restore(first_index, segment, n_unseen, features)
+        kept = None
+        if meta["scores"]:
+            first_index, segment = meta["scores"]
+            kept = ScoredSnippets(first_index, segment, scores)
+        session._scores = ScoreTrack(spec.window, kept)
+        tracker = TrackerState.from_json(meta["tracker"])
+        session._tracker = EventTracker(session.stream_id, session.epoch, spec, labels, tracker)
+        return session
+
+
+def _read_blob(
+    blob: bytes,
+) -> tuple[dict[str, Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    try:
+        with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
+            meta = json.loads(arrays["meta"].tobytes())
+            return dict(meta), arrays["features"], arrays["scores"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise SnapshotError(f"snapshot is unreadable: {error}") from error

@@ -1,0 +1,132 @@
+"""Frames at any rate → snippets on the model's fixed-rate grid. Pure.
+
+Sampling is a zero-order hold: grid point ``g`` shows the latest frame with ``pts <= g``. That is
+causal, needs no interpolation, and gives the same snippets however the video was cut into batches.
+Frames further apart than ``max_gap_us`` are a gap: no frame is shown across it, the unfinished
+snippet is dropped, and the next one belongs to a new segment.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.timeline import Timeline
+from engine.types import FrameBatch, Snippet, Span, UInt8Array
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerState:
+    """What a sampler needs to go on, apart from frames.
+
+    Attributes:
+        next_index: Snippets below this index were already given out.
+        segment: Current segment number.
+        seen_us: Stream time of the newest frame, or None.
+        resume_us: Frames from this stream time on must be pushed again after a restore; None when
+            no earlier frame is needed.
+    """
+
+    next_index: int
+    segment: int
+    seen_us: int | None
+    resume_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A frame on the grid, with the time it was captured."""
+
+    pts_us: int
+    rgb: UInt8Array
+
+
+class SnippetSampler:
+    """Cuts one stream's frames into snippets.
+
+    Args:
+        timeline: The model's grid.
+        max_gap_us: Longest time one frame is shown.
+        state: Where an earlier sampler stopped. Push the frames from ``resume_us`` on again: what
+            was given out before is not given out twice.
+    """
+
+    def __init__(
+        self, timeline: Timeline, max_gap_us: int, state: SamplerState | None = None
+    ) -> None:
+        self._timeline = timeline
+        self._max_gap_us = max_gap_us
+        self._held: _Shown | None = None
+        self._grid: deque[_Shown] = deque()  # the frames of grid points [_first_grid, _next_grid)
+        self._next_grid = 0
+        self._next_index = state.next_index if state else 0
+        self._segment = state.segment if state else 0
+        # Gaps inside replayed footage were counted before the snapshot.
+        self._replay_until_us = state.seen_us if state else None
+        self.n_gaps = 0
+        self.n_late_frames = 0
+
+    @property
+    def state(self) -> SamplerState:
+        """What must be kept to go on later; the frames themselves are read again."""
+        oldest = self._grid[0] if self._grid else self._held
+        seen_us = self._held.pts_us if self._held else self._replay_until_us
+        resume_us = oldest.pts_us if oldest else None
+        return SamplerState(self._next_index, self._segment, seen_us, resume_us)
+
+    def push(self, batch: FrameBatch) -> list[Snippet]:
+        """Take the next frames; give the snippets they complete, in order."""
+        snippets: list[Snippet] = []
+        for pts_us, rgb in zip(batch.pts_us.tolist(), batch.rgb, strict=True):
+            snippets.extend(self._push_frame(_Shown(pts_us, rgb)))
+        return snippets
+
+    def break_segment(self) -> None:
+        """Frames are missing here: drop the unfinished snippet and start a new segment."""
+        if self._held is None:
+            return
+        is_replay = self._replay_until_us is not None and self._held.pts_us < self._replay_until_us
+        if not is_replay:
+            self._segment += 1
+            self.n_gaps += 1
+        self._held = None
+        self._grid.clear()
+
+    def _push_frame(self, frame: _Shown) -> list[Snippet]:
+        if self._held is not None and frame.pts_us <= self._held.pts_us:
+            self.n_late_frames += 1
+            return []
+        if self._held is not None and frame.pts_us - self._held.pts_us > self._max_gap_us:
+            self.break_segment()
+        snippets = []
+        if self._held is None:
+            first_index = self._timeline.snippet_at_or_after(frame.pts_us)
+            self._next_grid = first_index * self._timeline.stride_frames
+        else:
+            snippets = self._show_until(frame.pts_us - 1, self._held)
+        self._held = frame
+        # A later frame cannot be shown at this frame's own instant, so need not be waited for.
+        return snippets + self._show_until(frame.pts_us, frame)
+
+    def _show_until(self, last_us: int, shown: _Shown) -> list[Snippet]:
+        """Show one frame at every grid point up to and including ``last_us``."""
+        snippets = []
+        while self._next_grid * self._timeline.frame_us <= last_us:
+            self._grid.append(shown)
+            self._next_grid += 1
+            if len(self._grid) == self._timeline.snippet_frames:
+                snippets.extend(self._take())
+        return snippets
+
+    def _take(self) -> list[Snippet]:
+        timeline = self._timeline
+        index = (self._next_grid - timeline.snippet_frames) // timeline.stride_frames
+        snippets = []
+        if index >= self._next_index:
+            span = Span(timeline.snippet_start_us(index), timeline.snippet_end_us(index))
+            rgb = np.stack([shown.rgb for shown in self._grid])  # (L, H, W, 3)
+            snippets.append(Snippet(index, self._segment, span, rgb))
+            self._next_index = index + 1
+        for _ in range(timeline.stride_frames):
+            self._grid.popleft()
+        return snippets

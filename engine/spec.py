@@ -1,0 +1,217 @@
+"""What a model bundle says about each stage: plain frozen values, validated once, here.
+
+No stage has a model constant of its own: whoever builds one hands it its part of ``ModelSpec``.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from engine.timeline import Timeline, exact_div
+
+# A larger input square than any published video backbone takes is a damaged bundle.
+MAX_CROP_PX = 1024
+
+
+def _require(*, holds: bool, what: str, seen: object, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{what} is {seen}, wanted {wanted}")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameGeometry:
+    """How a decoded frame of any size becomes the square the model takes.
+
+    Attributes:
+        resize_px: ``crop``: length of the shorter side after the aspect-preserving resize.
+            ``pad``: length of the longer side.
+        crop_px: Side of the square the model sees.
+        fit: ``crop`` cuts the centre out; ``pad`` keeps everything and fills with black.
+    """
+
+    resize_px: int
+    crop_px: int
+    fit: Literal["crop", "pad"] = "crop"
+
+    def __post_init__(self) -> None:
+        _require(
+            holds=self.fit in ("crop", "pad"), what="fit", seen=self.fit, wanted="crop or pad"
+        )
+        _require(
+            holds=0 < self.crop_px <= MAX_CROP_PX,
+            what="crop_px",
+            seen=self.crop_px,
+            wanted=f"1..{MAX_CROP_PX}",
+        )
+        fits = (
+            self.resize_px >= self.crop_px
+            if self.fit == "crop"
+            else (0 < self.resize_px <= self.crop_px)
+        )
+        wanted = "at least crop_px" if self.fit == "crop" else "at most crop_px"
+        _require(holds=fits, what="resize_px", seen=self.resize_px, wanted=wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSpec:
+    """The sliding window of snippets and the longer track of scores behind it.
+
+    Attributes:
+        window_snippets: T, snippets the localizer sees at once.
+        hop_snippets: A window ends at every ``hop_snippets``-th snippet.
+        rescore_snippets: Newest positions of a window whose scores replace earlier ones. The
+            difference to ``window_snippets`` is the left context every kept score has had.
+        track_snippets: Newest positions whose scores are remembered and searched for events.
+        max_gap_us: Frames further apart than this are a gap; a frame is shown no longer.
+    """
+
+    window_snippets: int
+    hop_snippets: int
+    rescore_snippets: int
+    track_snippets: int
+    max_gap_us: int
+
+    def __post_init__(self) -> None:
+        _require(
+            holds=self.window_snippets >= 1,
+            what="window_snippets",
+            seen=self.window_snippets,
+            wanted=">= 1",
+        )
+        _require(
+            holds=1 <= self.hop_snippets <= self.rescore_snippets,
+            what="hop_snippets",
+            seen=self.hop_snippets,
+            wanted="1..rescore_snippets, or positions are never scored",
+        )
+        _require(
+            holds=self.rescore_snippets <= self.window_snippets <= self.track_snippets,
+            what="rescore, window, track_snippets",
+            seen=(self.rescore_snippets, self.window_snippets, self.track_snippets),
+            wanted="in rising order",
+        )
+        _require(holds=self.max_gap_us > 0, what="max_gap_us", seen=self.max_gap_us, wanted="> 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalSpec:
+    """How score curves become scored intervals.
+
+    Attributes:
+        step_us: Scores are interpolated to this grid; must divide the snippet stride.
+        absolute_levels: Level sets at these scores.
+        relative_levels: Level sets at these shares of the curve's maximum.
+        outer_weight: Weight of the mean outside in the OIC score.
+        outer_ratio: Width of the outside on each side, as a share of the interval's length.
+        video_weight: Weight of the class's video score in the OIC score.
+        min_us: Shorter intervals are dropped.
+        soft_nms_sigma: Width of the Gaussian in class-wise soft-NMS.
+        min_peak: A class whose curve stays below this makes no proposals.
+    """
+
+    step_us: int
+    absolute_levels: tuple[float, ...]
+    relative_levels: tuple[float, ...]
+    outer_weight: float
+    outer_ratio: float
+    video_weight: float
+    min_us: int
+    soft_nms_sigma: float
+    min_peak: float
+
+    def __post_init__(self) -> None:
+        _require(holds=self.step_us > 0, what="step_us", seen=self.step_us, wanted="> 0")
+        _require(
+            holds=len(self.absolute_levels) + len(self.relative_levels) > 0,
+            what="levels",
+            seen="none",
+            wanted="at least one absolute or relative level",
+        )
+        for level in (*self.absolute_levels, *self.relative_levels):
+            _require(holds=0 < level < 1, what="a level", seen=level, wanted="in (0, 1)")
+        _require(
+            holds=self.outer_ratio > 0, what="outer_ratio", seen=self.outer_ratio, wanted="> 0"
+        )
+        _require(holds=self.min_us >= 0, what="min_us", seen=self.min_us, wanted=">= 0")
+        _require(
+            holds=self.soft_nms_sigma > 0,
+            what="soft_nms_sigma",
+            seen=self.soft_nms_sigma,
+            wanted="> 0",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerSpec:
+    """When proposals become events.
+
+    Attributes:
+        open_score: A proposal opens an event at this OIC score or above.
+        keep_score: An open event lives on while a matching proposal scores this or above.
+        freeze_us: An event whose end lies this far behind the newest footage is final.
+        retract_hops: An open event without a matching proposal for this many hops is retracted.
+        nms_tiou: Proposals of one class that overlap a better one by more are dropped.
+        block_tiou: Proposals that overlap a final event by more than this are dropped.
+        block_cover: So are those of which more than this share lies inside a final event.
+    """
+
+    open_score: float
+    keep_score: float
+    freeze_us: int
+    retract_hops: int
+    nms_tiou: float
+    block_tiou: float
+    block_cover: float
+
+    def __post_init__(self) -> None:
+        _require(
+            holds=self.keep_score <= self.open_score,
+            what="keep_score",
+            seen=self.keep_score,
+            wanted="at most open_score",
+        )
+        _require(holds=self.freeze_us >= 0, what="freeze_us", seen=self.freeze_us, wanted=">= 0")
+        _require(
+            holds=self.retract_hops >= 1,
+            what="retract_hops",
+            seen=self.retract_hops,
+            wanted=">= 1",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """All a stream's session has to know of a model.
+
+    Attributes:
+        model_id: Bundle name and digest, as written in every event.
+        class_names: C names; an event's label is an index into them.
+        feature_dim: D.
+        timeline: The time grid.
+        geometry: Frame size and fit.
+        window: Window sizes.
+        proposals: Post-processing.
+        tracker: Event life cycle.
+    """
+
+    model_id: str
+    class_names: tuple[str, ...]
+    feature_dim: int
+    timeline: Timeline
+    geometry: FrameGeometry
+    window: WindowSpec
+    proposals: ProposalSpec
+    tracker: TrackerSpec
+
+    def __post_init__(self) -> None:
+        step_us = self.proposals.step_us
+        exact_div(self.timeline.stride_us, step_us, "stride in interpolation steps")
+        exact_div(self.timeline.snippet_us, step_us, "snippet length in interpolation steps")
+
+    def with_open_score(self, open_score: float) -> "ModelSpec":
+        """The same model, opening events at another score."""
+        tracker = replace(
+            self.tracker,
+            open_score=open_score,
+            keep_score=min(self.tracker.keep_score, open_score),
+        )
+        return replace(self, tracker=tracker)

@@ -1,0 +1,215 @@
+"""The vocabulary: every value that passes between stages.
+
+T snippets a window, L frames a snippet, C classes, D feature width. All times are integer
+microseconds of *stream time*: media time since the start of the stream's epoch (one run of one
+producer). Wall-clock time is stream time plus ``anchor_us``.
+
+Arrays inside these values are read-only by convention: a stage that wants to change one copies it.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+Int64Array = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A half-open interval ``[start_us, end_us)`` of stream time."""
+
+    start_us: int
+    end_us: int
+
+    def __post_init__(self) -> None:
+        if self.end_us <= self.start_us:
+            raise ValueError(f"a span must end after it starts: {self.start_us}..{self.end_us}")
+
+    @property
+    def duration_us(self) -> int:
+        """Length in microseconds, > 0."""
+        return self.end_us - self.start_us
+
+
+@dataclass(frozen=True, slots=True)
+class VideoChunk:
+    """What a transport carried, parsed but not decoded: one closed-GOP piece of one stream.
+
+    Attributes:
+        stream_id: The camera.
+        epoch: One run of one producer; media time starts anew with each.
+        sequence: Number of the chunk in its epoch, rising by one.
+        start_us: Stream time of the first frame.
+        payload: Container bytes; empty only when ``is_end``.
+        start_ticks: The first frame's pts in ``time_base`` units, where the producer gave it:
+            lets frame times be computed from the source's own exact ticks.
+        time_base: Seconds a tick.
+        anchor_us: Unix time of stream time 0 in microseconds, or None when nobody knows.
+        is_end: The stream's epoch ends here and nothing follows.
+        discontinuity: Frames before this chunk were lost, or its clock jumped.
+    """
+
+    stream_id: str
+    epoch: str
+    sequence: int
+    start_us: int
+    payload: bytes
+    start_ticks: int | None = None
+    time_base: Fraction | None = None
+    anchor_us: int | None = None
+    is_end: bool = False
+    discontinuity: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FrameBatch:
+    """Decoded frames at the size the model wants.
+
+    Attributes:
+        pts_us: int64 (N,), strictly increasing stream time.
+        rgb: uint8 (N, H, W, 3).
+        n_decoded: Frames the codec gave; those that no grid point could show are not in ``rgb``.
+    """
+
+    pts_us: Int64Array
+    rgb: UInt8Array
+    n_decoded: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """L frames on the fixed-rate grid.
+
+    Attributes:
+        index: Counts from the stream's origin; never resets within an epoch, jumps over gaps.
+        segment: Rises by one at every gap; snippets of two segments are never neighbours.
+        span: Stream time covered.
+        rgb: uint8 (L, H, W, 3).
+    """
+
+    index: int
+    segment: int
+    span: Span
+    rgb: UInt8Array
+
+
+@dataclass(frozen=True, slots=True)
+class SnippetFeature:
+    """The backbone's answer for one snippet; ``vector`` is float32 (D,)."""
+
+    index: int
+    segment: int
+    vector: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureWindow:
+    """The newest T snippet features of one segment, oldest first.
+
+    Attributes:
+        first_index: Snippet index of row 0; may be negative or lie before the segment's start.
+        segment: The segment all valid rows belong to.
+        features: float32 (T, D); rows that are not valid are zero.
+        valid: bool (T,), False before the segment began.
+    """
+
+    first_index: int
+    segment: int
+    features: FloatArray
+    valid: BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class CasWindow:
+    """A localizer's answer for one window.
+
+    Attributes:
+        first_index: Snippet index of row 0.
+        segment: As in the window.
+        cas: float32 (T, C), class activation sequence, probabilities in [0, 1].
+        attention: float32 (T,), foreground actionness in [0, 1].
+        video_scores: float32 (C,), scores of the window as a whole.
+        valid: bool (T,), as in the window.
+    """
+
+    first_index: int
+    segment: int
+    cas: FloatArray
+    attention: FloatArray
+    video_scores: FloatArray
+    valid: BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A scored candidate interval of one class; ``score`` is the OIC score."""
+
+    label: int
+    span: Span
+    score: float
+
+
+class Phase(StrEnum):
+    """Where an event stands in its life: OPENED, UPDATED*, then CLOSED or RETRACTED."""
+
+    OPENED = "opened"
+    UPDATED = "updated"
+    CLOSED = "closed"
+    RETRACTED = "retracted"
+
+
+class Reason(StrEnum):
+    """Why a record was written."""
+
+    SCORE = "score"  # what the scores say now
+    FROZEN = "frozen"  # the end lies far enough back to be final
+    GAP = "gap"  # frames are missing: the window was closed
+    END = "end"  # the stream ended
+    VANISHED = "vanished"  # later scores no longer support the event
+    MAX_DURATION = "max_duration"  # the event left the tracker's memory
+
+
+@dataclass(frozen=True, slots=True)
+class ActionEvent:
+    """One revision of one event; every revision carries the whole state.
+
+    Attributes:
+        event_id: Minted once, at OPENED, from stream, epoch, bundle, label and onset.
+        stream_id: The camera.
+        epoch: The producer run the times belong to.
+        revision: 0 at OPENED, then rising by one.
+        phase: What this revision is.
+        reason: Why it was written.
+        label: Class index in the bundle.
+        label_name: Class name.
+        span: Stream time; the end is provisional until ``final``.
+        score: OIC score.
+        decided_us: Stream time up to which footage was seen when this was decided.
+        anchor_us: Unix time of stream time 0, as known when the event opened; None if unknown.
+        model_id: Bundle name and digest.
+    """
+
+    event_id: str
+    stream_id: str
+    epoch: str
+    revision: int
+    phase: Phase
+    reason: Reason
+    label: int
+    label_name: str
+    span: Span
+    score: float
+    decided_us: int
+    anchor_us: int | None
+    model_id: str
+
+    @property
+    def final(self) -> bool:
+        """True for the one revision after which nothing about this event changes."""
+        return self.phase in (Phase.CLOSED, Phase.RETRACTED)

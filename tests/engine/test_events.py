@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engine.events import EventTracker, TrackerState, _revise
+from engine.scores import ScoredSnippets
+from engine.types import Phase, Reason, Span
+from tests.support.scripted import a_spec
+
+STRIDE_US = 160_000
+
+
+def a_track(reds, first_index: int = 0) -> ScoredSnippets:
+    scores = np.zeros((len(reds), 2), np.float32)
+    scores[:, 0] = reds
+    return ScoredSnippets(first_index, 0, scores)
+
+
+def a_tracker(**changes) -> EventTracker:
+    spec = a_spec()
+    return EventTracker("cam", "e", replace(spec, tracker=replace(spec.tracker, **changes)))
+
+
+def phases(records) -> list[tuple[str, str]]:
+    return [(r.phase.value, r.reason.value) for r in records]
+
+
+def test_the_life_of_an_action():
+    tracker = a_tracker()
+    curve = [0] * 6 + [0.9] * 6 + [0] * 8
+
+    lives = [tracker.step(a_track(curve[:n]), 1_000_000) for n in range(6, len(curve) + 1)]
+    records = [record for step in lives for record in step]
+
+    assert ("opened", "score") == phases(records)[0]
+    assert {("updated", "score")} == set(phases(records)[1:-1])
+    assert ("closed", "frozen") == phases(records)[-1]
+    assert 1 == len({record.event_id for record in records})
+    assert 1_000_000 == records[-1].anchor_us
+    assert abs(records[-1].span.start_us - 6 * STRIDE_US) <= 80_000
+    assert abs(records[-1].span.end_us - 12 * STRIDE_US) <= 80_000
+
+
+def test_freezing_waits_for_the_freeze_delay():
+    curve = [0] * 6 + [0.9] * 6 + [0] * 8
+
+    def closed_at(freeze_us: int) -> int:
+        tracker = a_tracker(freeze_us=freeze_us)
+        steps = [tracker.step(a_track(curve[:n]), None) for n in range(6, len(curve) + 1)]
+        return next(r.decided_us for s in steps for r in s if r.phase is Phase.CLOSED)
+
+    assert 640_000 <= closed_at(800_000) - closed_at(0) <= 800_000
+
+
+def test_a_final_event_is_not_opened_again():
+    tracker = a_tracker(freeze_us=0)
+    curve = [0] * 6 + [0.9] * 4 + [0] * 10
+    records = [r for n in range(6, len(curve) + 1) for r in tracker.step(a_track(curve[:n]), None)]
+
+    assert 1 == sum(record.phase is Phase.OPENED for record in records)
+
+
+def test_an_event_the_scores_no_longer_support_is_retracted_after_two_hops():
+    tracker = a_tracker()
+    (opened,) = tracker.step(a_track([0] * 8 + [0.9] * 2), None)
+
+    assert [] == tracker.step(a_track([0] * 11), None)
+    (retracted,) = tracker.step(a_track([0] * 12), None)
+
+    assert ("retracted", "vanished") == (retracted.phase, retracted.reason)
+    assert (opened.event_id, 1) == (retracted.event_id, retracted.revision)
+
+
+def test_an_event_may_miss_one_hop():
+    tracker = a_tracker()
+    (opened,) = tracker.step(a_track([0] * 8 + [0.9] * 2), None)
+    tracker.step(a_track([0] * 11), None)
+    (updated,) = tracker.step(a_track([0] * 8 + [0.9] * 4), None)
+
+    assert (opened.event_id, Phase.UPDATED) == (updated.event_id, updated.phase)
+
+
+def test_a_score_below_the_opening_score_opens_nothing_but_keeps_an_event_alive():
+    weak = [0.0] * 8 + [0.38] * 2
+
+    assert [] == a_tracker().step(a_track(weak), None)
+    tracker = a_tracker()
+    tracker.step(a_track([0] * 8 + [0.9] * 2), None)
+    assert Phase.UPDATED is tracker.step(a_track(weak), None)[0].phase
+
+
+def test_an_event_longer_than_the_track_keeps_its_start():
+    tracker = a_tracker()
+    records = tracker.step(a_track([0] * 4 + [0.9] * 20), None)
+    for first_index in range(1, 30):
+        reds = [0] * max(4 - first_index, 0) + [0.9] * min(20 + first_index, 24)
+        records += tracker.step(a_track(reds, first_index), None)
+
+    assert 1 == len({record.event_id for record in records})
+    assert abs(records[-1].span.start_us - 4 * STRIDE_US) <= 80_000
+    assert (29 + 24) * STRIDE_US == records[-1].span.end_us
+
+
+def test_closing_ends_what_is_supported_and_retracts_what_is_not():
+    supported, forsaken = a_tracker(), a_tracker()
+    supported.step(a_track([0] * 8 + [0.9] * 2), None)
+    forsaken.step(a_track([0] * 8 + [0.9] * 2), None)
+    forsaken.step(a_track([0] * 11), None)
+
+    assert [("closed", "gap")] == phases(supported.close(Reason.GAP))
+    assert [("retracted", "vanished")] == phases(forsaken.close(Reason.GAP))
+    assert [] == supported.close(Reason.GAP)
+
+
+def test_two_actions_of_one_label_are_two_events():
+    tracker = a_tracker()
+    records = tracker.step(a_track([0, 0.9, 0.9, 0.9, 0, 0, 0, 0.9, 0.9, 0.9, 0]), None)
+
+    opened = [record for record in records if record.phase is Phase.OPENED]
+    assert 2 == len({record.event_id for record in opened})
+
+
+def test_an_illegal_transition_is_refused():
+    tracker = a_tracker()
+    (opened,) = tracker.step(a_track([0] * 8 + [0.9] * 2), None)
+    closed = _revise(opened, Phase.CLOSED, Reason.END, decided_us=0)
+
+    with pytest.raises(AssertionError, match="closed cannot be followed by updated"):
+        _revise(closed, Phase.UPDATED, Reason.SCORE, decided_us=0)
+
+
+def test_state_survives_as_plain_values():
+    tracker = a_tracker()
+    tracker.step(a_track([0] * 8 + [0.9] * 2), 5)
+    state = replace(tracker.state, frozen=((1, Span(0, 5)),))
+
+    assert state == TrackerState.from_json(state.to_json())

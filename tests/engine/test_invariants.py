@@ -1,0 +1,137 @@
+"""The invariants the pure core owes everybody, over generated footage."""
+
+import itertools
+from collections import defaultdict
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.events import TRANSITIONS
+from engine.offline import localize_frames
+from engine.session import StreamSession
+from engine.tiou import overlap_us, tiou
+from engine.types import ActionEvent, FrameBatch, Phase, Reason, Span
+from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
+from tests.support.strategies import Cutting, cuttings, spans, videos
+
+specs = st.builds(
+    a_spec,
+    stride_frames=st.sampled_from([2, 4]),
+    hop_snippets=st.sampled_from([1, 3]),
+    freeze_us=st.sampled_from([0, 320_000]),
+)
+
+
+def run(pieces: list[FrameBatch], spec) -> list[ActionEvent]:
+    session = StreamSession("cam", "e", spec)
+    result = localize_frames(pieces, session, MeanColourExtractor(), SmoothingLocalizer())
+    return list(result.records)
+
+
+def advance(session: StreamSession, piece: FrameBatch) -> list[ActionEvent]:
+    features = MeanColourExtractor().extract(session.sample(piece))
+    return session.track(SmoothingLocalizer().localize(session.buffer(features)))
+
+
+def finish(session: StreamSession) -> list[ActionEvent]:
+    last = session.track(SmoothingLocalizer().localize(session.break_segment()))
+    return last + session.close(Reason.END)
+
+
+@given(videos(), cuttings(), specs)
+def test_any_cutting_gives_the_same_events(video, cutting, spec):
+    whole = run([video], spec)
+
+    assert whole == run(cutting.cut(video), spec)
+
+
+@given(videos(), cuttings(), specs, st.data())
+def test_snapshot_and_restore_at_any_boundary_change_nothing(video, cutting, spec, data):
+    pieces = cutting.cut(video)
+    stop = data.draw(st.integers(0, len(pieces)), label="pieces before the pause")
+    session = StreamSession("cam", "e", spec)
+    records = [record for piece in pieces[:stop] for record in advance(session, piece)]
+
+    restored = StreamSession.restore(session.snapshot(), spec)
+    resume_us = session.resume_us
+    needed = [p for p in pieces[:stop] if resume_us is not None and p.pts_us[-1] >= resume_us]
+    replayed = [record for piece in needed for record in advance(restored, piece)]
+    records += [record for piece in pieces[stop:] for record in advance(restored, piece)]
+
+    assert [] == replayed
+    assert run([video], spec) == records + finish(restored)
+
+
+@given(videos(), specs, st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_changing_later_frames_changes_nothing_already_emitted(video, spec, seed, share):
+    split = int(share * len(video.pts_us))
+    changed = video.rgb.copy()
+    changed[split:] = np.random.default_rng(seed).integers(0, 255, changed[split:].shape)
+    other = FrameBatch(video.pts_us, changed, video.n_decoded)
+    first, second = StreamSession("cam", "e", spec), StreamSession("cam", "e", spec)
+
+    for frame in Cutting(tuple(np.linspace(0, 1, 40))).cut(video):
+        if frame.pts_us[-1] >= video.pts_us[min(split, len(video.pts_us) - 1)]:
+            break
+        same = np.isin(other.pts_us, frame.pts_us)
+        twin = FrameBatch(other.pts_us[same], other.rgb[same], len(frame.pts_us))
+
+        assert advance(first, frame) == advance(second, twin)
+
+
+@given(videos(), specs)
+def test_no_record_is_decided_before_its_footage_was_seen(video, spec):
+    for record in run([video], spec):
+        assert record.span.end_us <= record.decided_us
+        assert record.decided_us <= int(video.pts_us[-1]) + spec.timeline.frame_us
+
+
+@given(videos(), specs)
+def test_every_event_keeps_the_grammar(video, spec):
+    lives = defaultdict(list)
+    for record in run([video], spec):
+        lives[record.event_id].append(record)
+
+    for life in lives.values():
+        phases = [None, *(record.phase for record in life)]
+        assert list(range(len(life))) == [record.revision for record in life]
+        assert all(b in TRANSITIONS[a] for a, b in itertools.pairwise(phases))
+        assert life[-1].final
+        assert 1 == len({(r.label, r.stream_id, r.epoch, r.model_id) for r in life})
+
+
+@given(videos(), specs)
+def test_final_spans_of_one_label_do_not_overlap(video, spec):
+    closed = [r for r in run([video], spec) if r.phase is Phase.CLOSED]
+
+    for i, first in enumerate(closed):
+        for second in closed[i + 1 :]:
+            if first.label == second.label:
+                assert 0 == overlap_us(first.span, second.span)
+
+
+@given(videos(), specs)
+def test_narrowing_the_labels_leaves_the_others_untouched(video, spec):
+    session = StreamSession("cam", "e", spec, labels=frozenset({1}))
+    only = localize_frames([video], session, MeanColourExtractor(), SmoothingLocalizer())
+
+    assert [r for r in run([video], spec) if r.label == 1] == list(only.records)
+
+
+@given(spans(), spans())
+def test_tiou_is_symmetric_bounded_and_exact_at_its_ends(first, second):
+    value = tiou(first, second)
+
+    assert value == tiou(second, first)
+    assert 0 <= value <= 1
+    assert (value == 1) == (first == second)
+    assert (value == 0) == (overlap_us(first, second) == 0)
+
+
+@given(spans(), spans(), st.integers(0, 10**9), st.integers(1, 1000))
+def test_tiou_is_unchanged_by_shift_and_scale(first, second, shift, scale):
+    def moved(span: Span) -> Span:
+        return Span(span.start_us * scale + shift, span.end_us * scale + shift)
+
+    assert tiou(first, second) == tiou(moved(first), moved(second))

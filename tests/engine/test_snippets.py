@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+
+from engine.snippets import SnippetSampler
+from engine.timeline import Timeline
+from tests.support.scripted import frames_of
+
+TIMELINE = Timeline(fps=25, snippet_frames=4, stride_frames=4)
+
+
+def a_sampler(stride_frames: int = 4) -> SnippetSampler:
+    return SnippetSampler(Timeline(25, 4, stride_frames), max_gap_us=500_000)
+
+
+def numbered(pts_us):
+    """Frames whose red is their number."""
+    return frames_of(pts_us, range(len(pts_us)), [0] * len(pts_us))
+
+
+def shown(snippet):
+    return snippet.rgb[:, 0, 0, 0].tolist()
+
+
+def test_at_the_grid_rate_every_frame_is_shown_once():
+    snippets = a_sampler().push(numbered([i * 40_000 for i in range(9)]))
+
+    assert [[0, 1, 2, 3], [4, 5, 6, 7]] == [shown(s) for s in snippets]
+    assert [(0, 160_000), (160_000, 320_000)] == [
+        (s.span.start_us, s.span.end_us) for s in snippets
+    ]
+
+
+def test_a_slower_camera_repeats_frames_and_a_faster_one_skips_them():
+    slow = a_sampler().push(numbered([i * 100_000 for i in range(4)]))
+    fast = a_sampler().push(numbered([i * 20_000 for i in range(9)]))
+
+    assert [0, 0, 0, 1] == shown(slow[0])
+    assert [0, 2, 4, 6] == shown(fast[0])
+
+
+def test_a_grid_point_shows_the_latest_frame_not_the_nearest():
+    snippets = a_sampler().push(numbered([0, 41_000, 79_000, 121_000, 200_000]))
+
+    # 40 ms: frame 0 (frame 1 is 1 ms late); 80 ms: frame 2; 120 ms: frame 2.
+    assert [0, 0, 2, 2] == shown(snippets[0])
+
+
+def test_a_snippet_is_given_out_as_soon_as_its_last_frame_is_certain():
+    sampler = a_sampler()
+
+    assert 1 == len(sampler.push(numbered([0, 40_000, 80_000, 120_000])))
+
+
+def test_overlapping_snippets_share_frames():
+    snippets = a_sampler(stride_frames=2).push(numbered([i * 40_000 for i in range(8)]))
+
+    assert [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7]] == [shown(s) for s in snippets]
+    assert [0, 1, 2] == [s.index for s in snippets]
+
+
+def test_a_gap_invents_no_frames_and_starts_a_segment_on_the_same_grid():
+    pts_us = [*range(0, 240_000, 40_000), *range(1_000_000, 1_400_000, 40_000)]
+    sampler = a_sampler()
+    snippets = sampler.push(numbered(pts_us))
+
+    # Frames 4 and 5 were the beginning of snippet 1; 1.0 s lies in snippet 6, so 7 is the first.
+    assert [(0, 0), (7, 1)] == [(s.index, s.segment) for s in snippets]
+    assert 1_120_000 == snippets[1].span.start_us
+    assert 1 == sampler.n_gaps
+
+
+def test_the_longest_allowed_hold_is_not_a_gap():
+    sampler = a_sampler()
+    sampler.push(numbered([0, 500_000, 1_000_001]))
+
+    assert 1 == sampler.n_gaps
+
+
+def test_a_break_without_footage_counts_nothing():
+    sampler = a_sampler()
+    sampler.break_segment()
+    sampler.push(numbered([0]))
+    sampler.break_segment()
+    sampler.break_segment()
+
+    assert 1 == sampler.n_gaps
+    assert 1 == sampler.state.segment
+
+
+def test_frames_that_do_not_rise_are_counted_and_left_out():
+    sampler = a_sampler()
+    sampler.push(numbered([0, 40_000]))
+    sampler.push(numbered([40_000, 80_000]))
+
+    assert 1 == sampler.n_late_frames
+
+
+def test_footage_may_begin_anywhere_on_the_grid():
+    snippets = a_sampler().push(numbered([i * 40_000 + 50_000 for i in range(12)]))
+
+    assert 1 == snippets[0].index
+    assert np.array_equal([2, 3, 4, 5], shown(snippets[0]))
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_nothing_comes_of_too_few_frames(n):
+    assert [] == a_sampler().push(numbered([i * 40_000 for i in range(n)]))

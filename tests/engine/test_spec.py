@@ -1,0 +1,51 @@
+from dataclasses import replace
+
+import pytest
+
+from engine.spec import FrameGeometry
+from tests.support.scripted import a_spec
+
+SPEC = a_spec()
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("window", {"hop_snippets": 5}, "hop_snippets is 5"),
+        ("window", {"window_snippets": 0}, "window_snippets is 0"),
+        ("window", {"track_snippets": 2}, "rescore, window, track"),
+        ("window", {"max_gap_us": 0}, "max_gap_us is 0"),
+        ("proposals", {"step_us": 0}, "step_us is 0"),
+        ("proposals", {"absolute_levels": (), "relative_levels": ()}, "levels is none"),
+        ("proposals", {"absolute_levels": (1.5,)}, "a level is 1.5"),
+        ("proposals", {"outer_ratio": 0.0}, "outer_ratio is 0.0"),
+        ("proposals", {"min_us": -1}, "min_us is -1"),
+        ("proposals", {"soft_nms_sigma": 0.0}, "soft_nms_sigma is 0.0"),
+        ("tracker", {"keep_score": 0.9}, "keep_score is 0.9"),
+        ("tracker", {"freeze_us": -1}, "freeze_us is -1"),
+        ("tracker", {"retract_hops": 0}, "retract_hops is 0"),
+    ],
+)
+def test_a_senseless_value_is_named(part, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(getattr(SPEC, part), **changes)
+
+
+@pytest.mark.parametrize(
+    "values", [(200, 224, "crop"), (256, 224, "pad"), (256, 224, "stretch"), (9000, 9000, "crop")]
+)
+def test_a_geometry_that_cannot_be_is_refused(values):
+    with pytest.raises(ValueError, match="wanted"):
+        FrameGeometry(*values)
+
+
+def test_an_interpolation_step_must_divide_the_stride():
+    with pytest.raises(ValueError, match="stride in interpolation steps"):
+        replace(SPEC, proposals=replace(SPEC.proposals, step_us=30_000))
+
+
+def test_a_lower_opening_score_lowers_the_keeping_score_with_it():
+    tracker = SPEC.with_open_score(0.2).tracker
+
+    assert (0.2, 0.2) == (tracker.open_score, tracker.keep_score)
+    assert 0.3 == SPEC.with_open_score(0.9).tracker.keep_score
