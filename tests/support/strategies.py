@@ -52,8 +52,7 @@ class Cutting:
         n = len(video.pts_us)
         at = sorted({0, n, *(int(share * n) for share in self.shares)})
         return [
-            FrameBatch(video.pts_us[a:b], video.rgb[a:b], b - a)
-            for a, b in itertools.pairwise(at)
+            FrameBatch(video.pts_us[a:b], video.rgb[a:b], b - a) for a, b in itertools.pairwise(at)
         ]
 
 

@@ -1,0 +1,104 @@
+# `make demo` and `make test` each do all of their own set-up. They write in this folder
+# (.venv, .make) and in one cache folder, $XDG_CACHE_HOME/s2netd or ~/.cache/s2netd.
+# Needed: python3 >= 3.11 with venv, make, git. The first run fetches packages with pip.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test setup setup-training lint format clean
+
+BIN := .venv/bin
+PINS := pyproject.toml constraints.txt
+# The warning says only that the installed packages lie in this folder, as they should.
+INSTALL = PYTHONWARNINGS='ignore:Editable installation' \
+  $(BIN)/python -m pip install --quiet -c constraints.txt -e
+
+# Another project's import path (a sourced ROS workspace, say) or pip target is not ours.
+unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET
+export PIP_CACHE_DIR := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/s2netd/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# pip asks `rustc --version`; without a toolchain rustup's stand-in would make a folder in HOME.
+ifeq ($(wildcard $(HOME)/.rustup),)
+export RUSTUP_HOME := $(PIP_CACHE_DIR)/rustup
+endif
+
+# A checkout that was moved, or whose .venv was deleted, starts over: its scripts name the old path.
+ifneq ($(shell { $(BIN)/python -c '' && cat .make/venv; } 2>/dev/null),$(CURDIR))
+$(shell rm -rf .make)
+endif
+
+help:
+	@echo 'make demo [VIDEO=file.mp4]   watch a video as if it were a live camera; print its events'
+	@echo 'make test [ARGS=...]         run the tests; ARGS go to pytest'
+	@echo 'make setup                   only set up .venv, with what the tests and checks need'
+	@echo 'make setup-training          the same, and PyTorch (several GB)'
+	@echo 'make lint                    formatting, lint, types and import contracts'
+	@echo 'make format                  format the code'
+	@echo 'make clean                   delete .venv and everything else made here'
+
+demo: .make/cpu
+	@$(BIN)/s2netd models pull kinetics400
+	@$(BIN)/s2netd demo $(if $(VIDEO),"$(VIDEO)")
+
+# Where the real parts are required, missing weights are a failure; else their tests are skipped.
+test: .make/dev
+	@$(BIN)/s2netd models pull kinetics400 || { \
+	  echo 'make test: no weights (the reason is above), so the tests marked "weights" are skipped.'; \
+	  [ -z "$$S2NETD_REQUIRE_REAL_PARTS" ]; }
+	@$(BIN)/python -m pytest $(ARGS)
+
+setup: .make/dev
+	@echo 'Ready: .venv'
+
+setup-training: .make/training
+	@echo 'Ready: .venv, with PyTorch'
+
+lint: .make/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .make/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	if [ -d .kafka ]; then scripts/kafka stop; rm -rf .kafka; fi
+	rm -rf .venv .make build dist *.egg-info .coverage out
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.make/venv:
+	@python=$$(for candidate in $(PYTHON) python3 python3.13 python3.12 python3.11; do \
+	  "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    && command -v "$$candidate" && break; done); \
+	if [ -z "$$python" ]; then \
+	  echo "s2netd needs Python 3.11 or newer; found: $$(python3 --version 2>/dev/null || echo none)."; \
+	  echo 'Debian 12+, Ubuntu 24.04+: apt install python3 python3-venv. Ubuntu 22.04: apt install'; \
+	  echo 'python3.11 python3.11-venv. Installed elsewhere? make PYTHON=/path/to/python3.11 ...'; \
+	  exit 1; fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "$$python cannot make virtual environments: its venv module is not installed."; \
+	  echo 'Debian, Ubuntu: apt install python3-venv (or pythonX.Y-venv for that version).'; \
+	  exit 1; fi; \
+	echo "Setting up .venv with $$python ..."; \
+	if ! $(BIN)/pip --version >/dev/null 2>&1; then "$$python" -m venv --clear .venv; fi
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@mkdir -p .make && echo '$(CURDIR)' > $@
+
+.make/cpu: $(PINS) | .make/venv
+	@echo 'Installing s2netd and its CPU backend ...'
+	@$(INSTALL) '.[cpu]'
+	@touch $@
+
+.make/dev: $(PINS) | .make/venv
+	@echo 'Installing s2netd, its CPU backend and what its tests need ...'
+	@$(INSTALL) '.[cpu]' --group dev
+	@touch $@ .make/cpu
+
+.make/training: $(PINS) | .make/venv
+	@echo 'Installing s2netd, its tests and PyTorch (several GB) ...'
+	@$(INSTALL) '.[cpu,training]' --group dev
+	@touch $@ .make/dev .make/cpu

@@ -1,0 +1,1 @@
+"""The imperative shell: transports, event loop, configuration, operations."""

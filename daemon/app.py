@@ -1,0 +1,285 @@
+"""Start → serve → drain → stop, under one TaskGroup and one deadline.
+
+The pump reads deliveries and hands each to its camera's queue; one task a camera empties it. The
+queues are short: a full one pauses its partition. On SIGTERM the pump stops, the queues are
+emptied, and what does not get done by the deadline is read again at the next start.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from daemon.clock import Clock
+from daemon.device import Device
+from daemon.ledger import Ledger
+from daemon.metrics import Metrics
+from daemon.overload import FlowControl
+from daemon.sources.base import ChunkSource, Delivery
+from daemon.stream_worker import StreamWorker, WorkerParts
+from daemon.systemd import Notifier
+
+# A quarter of the usual WatchdogSec leaves room for a busy loop.
+WATCHDOG_SHARE = 0.25
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the watchdog and /livez look at: is work going forward?
+
+    Attributes:
+        ready: Everything is open and warm.
+        draining: SIGTERM came.
+        busy: Cameras with a chunk in hand.
+        n_done: Deliveries finished.
+        moved_s: Monotonic time of the last step forward.
+    """
+
+    ready: bool = False
+    draining: bool = False
+    busy: int = 0
+    n_done: int = 0
+    moved_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _Camera:
+    partition: str
+    worker: StreamWorker
+    queue: asyncio.Queue[Delivery | None] = field(default_factory=asyncio.Queue)
+
+
+class App:
+    """One daemon.
+
+    Args:
+        source: Where chunks come from; already started.
+        device: Backbone and localizer; warm.
+        parts: What all cameras share.
+        flow: When to pause a partition.
+        notifier: The service manager.
+        drain_timeout_s: Time to finish what was begun.
+        stall_s: Work in hand that moves nothing for this long is a hang.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: ChunkSource,
+        device: Device,
+        parts: WorkerParts,
+        flow: FlowControl,
+        notifier: Notifier,
+        drain_timeout_s: float,
+        stall_s: float = 120.0,
+    ) -> None:
+        self._source = source
+        self._device = device
+        self._parts = parts
+        self._flow = flow
+        self._notifier = notifier
+        self._drain_timeout_s = drain_timeout_s
+        self._stall_s = stall_s
+        self._clock: Clock = parts.clock
+        self._metrics: Metrics = parts.metrics
+        self._log: structlog.stdlib.BoundLogger = parts.log
+        self._ledger = Ledger()
+        self._cameras: dict[str, _Camera] = {}
+        self._stop = asyncio.Event()
+        self._finished = asyncio.Event()
+        self.progress = Progress()
+
+    def stop(self) -> None:
+        """Begin to drain; what SIGTERM does."""
+        self._stop.set()
+
+    async def serve(self) -> None:
+        """Run until the source is finished or ``stop`` is called, then drain.
+
+        Raises:
+            DeviceError: The accelerator failed.
+            TransportError: A transport failed for good.
+        """
+        self.progress.moved_s = self._clock.monotonic_s()
+        with self._signals():
+            try:
+                async with asyncio.TaskGroup() as group:
+                    helpers = [
+                        group.create_task(self._device.serve(), name="device"),
+                        group.create_task(self._watch(), name="watchdog"),
+                    ]
+                    self.progress.ready = True
+                    self._notifier.ready("consuming")
+                    self._log.info("daemon.ready")
+                    await self._pump(group)
+                    await self._drain()
+                    for helper in helpers:
+                        helper.cancel()
+            except BaseExceptionGroup as errors:
+                raise _first_of(errors) from errors
+
+    async def release(self, partition: str) -> None:
+        """A partition is being given up: finish what was handed out, then forget its cameras.
+
+        What does not get done by the drain deadline is the next owner's.
+        """
+        try:
+            async with asyncio.timeout(self._drain_timeout_s):
+                while self._ledger.in_flight(partition):
+                    self._finished.clear()
+                    await self._finished.wait()
+        except TimeoutError:
+            self._log.warning("daemon.drain_timeout", partition=partition)
+        self._ledger.forget(partition)
+        for stream_id, camera in list(self._cameras.items()):
+            if camera.partition == partition:
+                camera.queue.put_nowait(None)
+                del self._cameras[stream_id]
+
+    def is_live(self) -> tuple[bool, dict[str, Any]]:
+        """For /livez and the watchdog: nothing in hand, or something moved lately."""
+        idle_s = self._clock.monotonic_s() - self.progress.moved_s
+        is_live = self.progress.busy == 0 or idle_s < self._stall_s
+        return is_live, {
+            "live": is_live,
+            "busy_cameras": self.progress.busy,
+            "seconds_since_progress": round(idle_s, 3),
+            "deliveries_done": self.progress.n_done,
+        }
+
+    def is_ready(self) -> tuple[bool, dict[str, Any]]:
+        """For /readyz."""
+        is_ready = self.progress.ready and not self.progress.draining
+        return is_ready, {
+            "ready": is_ready,
+            "draining": self.progress.draining,
+            "cameras": {
+                stream_id: {"queued": camera.queue.qsize()}
+                for stream_id, camera in sorted(self._cameras.items())
+            },
+        }
+
+    async def _pump(self, group: asyncio.TaskGroup) -> None:
+        """Hand deliveries out until the source ends or the daemon is told to stop."""
+        deliveries = aiter(self._source.deliveries())
+        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            while not self._stop.is_set():
+                coming = asyncio.ensure_future(anext(deliveries, None))
+                await asyncio.wait({coming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.wait({coming})
+                    break
+                delivery = coming.result()
+                if delivery is None:
+                    self._log.info("source.finished")
+                    break
+                self._hand_out(delivery, group)
+        finally:
+            stopped.cancel()
+
+    def _hand_out(self, delivery: Delivery, group: asyncio.TaskGroup) -> None:
+        position, stream_id = delivery.position, delivery.stream_id
+        self._ledger.begin(position)
+        camera = self._cameras.get(stream_id)
+        if camera is None:
+            camera = _Camera(position.partition, StreamWorker(stream_id, self._parts))
+            self._cameras[stream_id] = camera
+            group.create_task(self._work(camera), name=f"camera {stream_id}")
+        camera.queue.put_nowait(delivery)
+        depth = camera.queue.qsize()
+        self._metrics.queued_chunks.labels(stream_id).set(depth)
+        if self._flow.queued(position.partition, stream_id, depth):
+            self._source.pause(position.partition)
+            self._metrics.paused_partitions.inc()
+            self._log.debug("partition.paused", partition=position.partition)
+
+    async def _work(self, camera: _Camera) -> None:
+        """Empty one camera's queue until told that nothing follows."""
+        try:
+            while (delivery := await camera.queue.get()) is not None:
+                self.progress.busy += 1
+                self.progress.moved_s = self._clock.monotonic_s()
+                try:
+                    await camera.worker.process(delivery)
+                finally:
+                    self.progress.busy -= 1
+                await self._finish(delivery, camera.queue.qsize())
+        finally:
+            camera.worker.close()
+
+    async def _finish(self, delivery: Delivery, depth: int) -> None:
+        position = delivery.position
+        self.progress.n_done += 1
+        self.progress.moved_s = self._clock.monotonic_s()
+        safe = self._ledger.finish(position)
+        if safe is not None:
+            await self._source.commit(safe)
+        self._finished.set()
+        self._metrics.queued_chunks.labels(delivery.stream_id).set(depth)
+        if self._flow.taken(position.partition, delivery.stream_id, depth):
+            self._source.resume(position.partition)
+            self._metrics.paused_partitions.dec()
+            self._log.debug("partition.resumed", partition=position.partition)
+
+    async def _drain(self) -> None:
+        """Let every camera finish what it was given, up to the deadline."""
+        self.progress.draining = True
+        self._notifier.stopping()
+        n_waiting = sum(camera.queue.qsize() for camera in self._cameras.values())
+        self._log.info("daemon.draining", chunks=n_waiting)
+        for camera in self._cameras.values():
+            camera.queue.put_nowait(None)
+        names = {f"camera {stream_id}" for stream_id in self._cameras}
+        tasks = {task for task in asyncio.all_tasks() if task.get_name() in names}
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=self._drain_timeout_s)
+        if late:
+            self._log.warning("daemon.drain_timeout", cameras=len(late))
+        for task in late:
+            task.cancel()
+
+    async def _watch(self) -> None:
+        """Feed the watchdog while work goes forward; a hung device or decoder starves it."""
+        interval_s = (self._notifier.watchdog_s or 4.0) * WATCHDOG_SHARE
+        while True:
+            is_live, _ = self.is_live()
+            if is_live:
+                self._notifier.alive()
+            await asyncio.sleep(interval_s)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and the first Ctrl-C drain; the previous handlers come back afterwards."""
+        loop = asyncio.get_running_loop()
+        handled: list[signal.Signals] = []
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._on_signal, loop)
+                handled.append(number)
+        except (NotImplementedError, RuntimeError, ValueError):
+            pass  # not the main thread: whoever runs us there calls stop()
+        try:
+            yield
+        finally:
+            for number in handled:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.stop()
+        # A second Ctrl-C must end a drain that nobody wants to wait for.
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first plain error inside nested groups: what the exit code is chosen by."""
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first

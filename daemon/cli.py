@@ -1,0 +1,303 @@
+"""`s2netd`: the operator's commands. Heavy libraries are imported by the command that needs them.
+
+A user's mistake ends in one clear line and an exit code: 78 for a configuration or bundle that
+must be changed (systemd does not restart it), 1 for a fault that may pass, 2 for wrong arguments.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from daemon.errors import EXIT_CONFIG, ConfigError
+from engine.errors import BundleError, S2netdError
+
+app = typer.Typer(
+    name="s2netd",
+    help="Watches cameras for actions: video chunks in, timed and revised action events out.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models = typer.Typer(help="Fetch and check published models.", no_args_is_help=True)
+schema = typer.Typer(help="Print a JSON Schema.", no_args_is_help=True)
+app.add_typer(models, name="models")
+app.add_typer(schema, name="schema")
+
+BundleOption = Annotated[str, typer.Option(help="A bundle folder, or the name of a pulled one.")]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(help='Report only these classes, e.g. "arm wrestling,walking the dog".'),
+]
+OpenScoreOption = Annotated[
+    float | None, typer.Option(min=0.01, max=2, help="Score at which an event opens.")
+]
+PrecisionOption = Annotated[
+    str, typer.Option(help="f32, bf16, or auto: bf16 where the CPU has AMX.")
+]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Backend threads; default all.")]
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The YAML file.")]
+
+
+def main() -> None:
+    """Entry point; turns every expected error into one line and an exit code."""
+    try:
+        app()
+    except (ConfigError, BundleError) as error:
+        _complain(str(error))
+        sys.exit(EXIT_CONFIG)
+    except S2netdError as error:
+        _complain(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _complain(message: str) -> None:
+    # Not rich: a message may hold brackets, and must stay one searchable piece of text.
+    sys.stderr.write(f"s2netd: {message}\n")
+
+
+def _split(labels: str | None) -> tuple[str, ...] | None:
+    return tuple(part.strip() for part in labels.split(",") if part.strip()) if labels else None
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415 - only this option needs it
+
+        typer.echo(f"s2netd {version('s2netd')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda value: _version(wanted=value))
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(config: ConfigOption) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C.
+
+    [dim]s2netd run --config configs/daemon/local.yaml[/dim]
+    """
+    from daemon.compose import run_daemon  # noqa: PLC0415
+    from daemon.config import load  # noqa: PLC0415
+
+    sys.exit(run_daemon(load(config)))
+
+
+@app.command()
+def check(config: ConfigOption) -> None:
+    """Check a configuration and its bundle, without starting anything.
+
+    [dim]s2netd check --config /etc/s2netd/edge.yaml[/dim]
+    """
+    from daemon.config import load  # noqa: PLC0415
+    from daemon.model import check_model  # noqa: PLC0415
+    from daemon.packaging import check_packages  # noqa: PLC0415
+
+    check_packages()
+    parsed = load(config)
+    typer.echo(f"{config}: ok ({check_model(parsed.model)})")
+
+
+@app.command()
+def localize(
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    bundle: BundleOption = "kinetics400",
+    out: Annotated[Path, typer.Option(help="Folder for events.jsonl and the timelines.")] = Path(
+        "out"
+    ),
+    labels: LabelsOption = None,
+    open_score: OpenScoreOption = None,
+    precision: PrecisionOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Find actions in video files; no broker, the same stages as live.
+
+    Writes events.jsonl (the records a daemon would have published) and one HTML timeline a video.
+
+    [dim]s2netd localize clip.mp4 --labels "opening bottle,arm wrestling" --out out[/dim]
+    """
+    from daemon.config import ModelConfig  # noqa: PLC0415
+    from daemon.localize import localize_videos, summary_table  # noqa: PLC0415
+    from daemon.model import open_model  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    config = ModelConfig.model_validate(
+        {
+            "bundle": bundle,
+            "labels": _split(labels),
+            "open_score": open_score,
+            "precision": precision,
+            "threads": threads,
+        }
+    )
+    with console.status(f"opening {bundle}"):
+        model = open_model(config)
+    try:
+        done = localize_videos(videos, model, out, "local", console)
+    finally:
+        model.close()
+    Console().print(summary_table(done))
+    typer.echo(f"wrote {out / 'events.jsonl'} and {len(done)} timeline page(s) in {out}/")
+
+
+@app.command()
+def produce(
+    source: Annotated[str, typer.Argument(help="A file, a folder of files, or an rtsp/http URL.")],
+    camera: Annotated[str, typer.Option(help="Camera id: the record key, or the folder's name.")],
+    to: Annotated[str, typer.Option(help="dir:PATH or kafka:TOPIC")],
+    bootstrap: Annotated[str, typer.Option(help="Kafka bootstrap servers.")] = "127.0.0.1:9092",
+    chunk_s: Annotated[
+        float, typer.Option("--chunk-seconds", min=0.1, max=60, help="Wanted chunk length.")
+    ] = 1.0,
+    transcode: Annotated[
+        str, typer.Option(help="auto: what cannot be cut; never: keep long GOPs whole; always.")
+    ] = "auto",
+    *,
+    realtime: Annotated[bool, typer.Option(help="At the footage's own pace.")] = False,
+    loop: Annotated[bool, typer.Option(help="Again and again until stopped.")] = False,
+    site: Annotated[str, typer.Option(help="Written into every chunk.")] = "default",
+) -> None:
+    """Cut footage into closed-GOP chunks and publish them.
+
+    Cuts at key frames without re-encoding; transcodes only what cannot be cut, saying so.
+
+    [dim]s2netd produce clip.mp4 --camera gate-3 --to dir:chunks[/dim]
+    [dim]s2netd produce rtsp://10.0.0.7/stream1 --camera gate-3 --to kafka:s2netd.chunks.v1[/dim]
+    """
+    from daemon.produce import ProduceOptions, produce_blocking  # noqa: PLC0415
+
+    options = ProduceOptions(
+        source=source,
+        camera=camera,
+        to=to,
+        bootstrap=bootstrap,
+        chunk_s=chunk_s,
+        transcode=transcode,
+        realtime=realtime,
+        loop=loop,
+        site=site,
+    )
+    produce_blocking(options, Console(stderr=True))
+
+
+@app.command()
+def demo(
+    video: Annotated[
+        Path | None, typer.Argument(help="Your own clip; without it, one from a pip package.")
+    ] = None,
+    bundle: BundleOption = "kinetics400",
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo writes.")] = Path(
+        "out/demo"
+    ),
+    labels: LabelsOption = None,
+) -> None:
+    """Stream a clip at real-time pace through the daemon and show its events as they come.
+
+    [dim]s2netd demo my-clip.mp4[/dim]
+    """
+    from daemon.demo import run_demo  # noqa: PLC0415
+
+    run_demo(video, bundle, out, _split(labels), Console())
+
+
+@app.command()
+def bench(
+    bundle: BundleOption = "kinetics400",
+    video: Annotated[Path | None, typer.Option(help="Footage; without it, made on the spot.")] = (
+        None
+    ),
+    seconds: Annotated[float, typer.Option(min=2, help="Length of each measurement.")] = 20,
+    cameras: Annotated[
+        str, typer.Option(help="auto: how many live cameras this machine carries; or a number.")
+    ] = "0",
+    precision: PrecisionOption = "auto",
+    threads: ThreadsOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Measure this machine: snippets a second, real-time factor, share of each stage, cameras.
+
+    [dim]s2netd bench[/dim]
+    [dim]s2netd bench --cameras auto[/dim]
+    """
+    from daemon.bench import BenchOptions, run_bench  # noqa: PLC0415
+
+    options = BenchOptions(
+        bundle=bundle,
+        video=video,
+        seconds=seconds,
+        cameras=cameras,
+        precision=precision,
+        threads=threads,
+    )
+    run_bench(options, Console(), as_json=as_json)
+
+
+@models.command("list")
+def models_list() -> None:
+    """The models there are, and which are pulled."""
+    from engine import weights  # noqa: PLC0415
+
+    for row in weights.list_models():
+        typer.echo(row)
+
+
+@models.command("pull")
+def models_pull(name: Annotated[str, typer.Argument(help="E.g. kinetics400.")]) -> None:
+    """Fetch, verify and convert a model; does nothing if it is there.
+
+    [dim]s2netd models pull kinetics400[/dim]
+    """
+    from daemon.models import pull_with_progress  # noqa: PLC0415
+
+    typer.echo(pull_with_progress(name, Console(stderr=True)))
+
+
+@models.command("verify")
+def models_verify(name: Annotated[str, typer.Argument(help="E.g. kinetics400.")]) -> None:
+    """Compare a pulled model with its digests."""
+    from engine import weights  # noqa: PLC0415
+
+    weights.verify(name)
+    typer.echo(f"{name}: ok")
+
+
+@models.command("path")
+def models_path(name: Annotated[str, typer.Argument(help="E.g. kinetics400.")]) -> None:
+    """Where a pulled bundle lies."""
+    from engine.bundle import resolve_bundle  # noqa: PLC0415
+
+    typer.echo(resolve_bundle(name))
+
+
+@schema.command("event")
+def schema_event() -> None:
+    """Of the event record: the Kafka value, and a line of events.jsonl."""
+    from daemon.wire import event_schema  # noqa: PLC0415
+
+    typer.echo(json.dumps(event_schema(), indent=2))
+
+
+@schema.command("config")
+def schema_config() -> None:
+    """Of the configuration file."""
+    from daemon.config import json_schema  # noqa: PLC0415
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+if __name__ == "__main__":
+    main()

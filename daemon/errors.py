@@ -1,0 +1,18 @@
+"""The shell's own errors, and the exit codes service managers act on."""
+
+from engine.errors import S2netdError, StreamError
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h; the unit does not restart it
+
+
+class ConfigError(S2netdError):
+    """What the operator wrote cannot work; the process exits 78 and is *not* restarted."""
+
+
+class TransportError(S2netdError):
+    """A broker, folder or database cannot be reached, after retries and up to a deadline."""
+
+
+class MalformedRecordError(StreamError):
+    """A record whose headers contradict themselves, its key or its payload."""

@@ -1,0 +1,205 @@
+"""What every Kafka client of the daemon shares: address, security, and patience at the start."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    UnsupportedSaslMechanismError,
+    for_code,
+)
+from aiokafka.helpers import create_ssl_context
+
+from daemon.errors import ConfigError, TransportError
+
+_FIRST_WAIT_S = 0.2
+_LONGEST_WAIT_S = 5.0
+
+_CHECK = "is the broker running, and is bootstrap_servers its address as seen from here?"
+_REFUSALS = (
+    AuthenticationFailedError,
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    UnsupportedSaslMechanismError,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConnection:
+    """How to reach a broker; secrets come from files.
+
+    Attributes:
+        bootstrap_servers: ``host:port``, several separated by commas.
+        security_protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+        sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+        sasl_username: For SASL.
+        sasl_password_file: Holds the password for SASL.
+        ca_file: CA certificates, PEM; the system's if None.
+        certificate_file: Our own certificate for mutual TLS, PEM.
+        key_file: Its private key, PEM.
+        connect_timeout_s: How long to try before giving up, at the start and in between.
+    """
+
+    bootstrap_servers: str
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password_file: Path | None = None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    connect_timeout_s: float = 30.0
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for an aiokafka client; read the secrets anew for every client.
+
+        Raises:
+            ConfigError: A file cannot be used, or SASL lacks a user or password.
+        """
+        options: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "security_protocol": self.security_protocol,
+        }
+        if self.security_protocol.endswith("SSL"):
+            options["ssl_context"] = self._ssl_context()
+        if self.security_protocol.startswith("SASL_"):
+            options |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self._password(),
+            }
+        return options
+
+    def _ssl_context(self) -> Any:
+        files = (self.ca_file, self.certificate_file, self.key_file)
+        ca, certificate, key = (None if file is None else str(file) for file in files)
+        try:
+            return create_ssl_context(cafile=ca, certfile=certificate, keyfile=key)
+        except OSError as error:  # ssl.SSLError too
+            named = ", ".join(str(file) for file in files if file)
+            raise ConfigError(f"Kafka TLS: cannot use {named}: {error}") from error
+
+    def _password(self) -> str:
+        if not self.sasl_username or self.sasl_password_file is None:
+            raise ConfigError(
+                f"Kafka {self.security_protocol}: sasl_username and sasl_password_file are needed"
+            )
+        try:
+            return self.sasl_password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{self.sasl_password_file}: cannot read the Kafka password: {error}"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What the broker says about a topic.
+
+    Attributes:
+        partitions: Their numbers, rising.
+        max_message_bytes: The largest record it takes, in bytes; None if it would not tell.
+    """
+
+    partitions: tuple[int, ...]
+    max_message_bytes: int | None
+
+
+async def describe_topic(connection: KafkaConnection, topic: str) -> TopicFacts:
+    """Look a topic up, waiting for broker and topic up to the connection's deadline.
+
+    Raises:
+        ConfigError: The broker refuses us.
+        TransportError: No broker, or no such topic, at the deadline.
+    """
+    return await persist(connection, f"topic {topic}", lambda: _describe(connection, topic))
+
+
+async def _describe(connection: KafkaConnection, topic: str) -> TopicFacts:
+    admin = AIOKafkaAdminClient(**connection.options())
+    try:
+        await admin.start()
+        described = (await admin.describe_topics([topic]))[0]
+        if described["error_code"]:
+            raise for_code(described["error_code"])(topic)
+        partitions = tuple(sorted(p["partition"] for p in described["partitions"]))
+        return TopicFacts(partitions, await _max_message_bytes(admin, topic))
+    finally:
+        await admin.close()
+
+
+async def _max_message_bytes(admin: Any, topic: str) -> int | None:
+    wanted = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": None})
+    responses = await admin.describe_configs([wanted])
+    for error_code, _message, _kind, _name, entries in responses[0].resources:
+        for name, value, *_rest in entries:
+            if not error_code and name == "max.message.bytes":
+                return int(value)
+    return None
+
+
+@asynccontextmanager
+async def explained(connection: KafkaConnection, what: str) -> AsyncIterator[None]:
+    """Turn aiokafka's errors into ours.
+
+    Raises:
+        ConfigError: The broker knows us and refuses.
+        TransportError: Anything else that Kafka reports.
+    """
+    where = f"Kafka at {connection.bootstrap_servers}"
+    try:
+        yield
+    except _REFUSALS as error:
+        raise ConfigError(
+            f"{where}: {what}: {error!r}; check security protocol, user, password, and the "
+            "broker's access rules"
+        ) from error
+    except UnknownTopicOrPartitionError as error:
+        raise TransportError(
+            f"{where}: {what}: no such topic; create it (kafka-topics.sh --create)"
+        ) from error
+    except TimeoutError as error:
+        raise TransportError(f"{where}: {what}: no answer; {_CHECK}") from error
+    except KafkaError as error:
+        raise TransportError(f"{where}: {what}: {error!r}; {_CHECK}") from error
+
+
+async def persist(
+    connection: KafkaConnection, what: str, attempt: Callable[[], Awaitable[T]]
+) -> T:
+    """Try with growing pauses until it works or ``connect_timeout_s`` has passed.
+
+    Raises:
+        ConfigError: Trying again cannot help.
+        TransportError: The last error, with the address and what to check.
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + connection.connect_timeout_s
+    wait_s = _FIRST_WAIT_S
+    while True:
+        try:
+            async with explained(connection, what), asyncio.timeout_at(deadline_s):
+                return await attempt()
+        except TransportError as error:
+            if loop.time() + wait_s > deadline_s:
+                raise TransportError(
+                    f"{error} (gave up after {connection.connect_timeout_s:g} s)"
+                ) from error
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)

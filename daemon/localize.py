@@ -1,0 +1,210 @@
+"""`s2netd localize`: video files → events.jsonl, a timeline page each, and a table. No broker."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from daemon.model import OpenModel
+from daemon.timeline_page import CurveSet, Thumbnail, render_timeline
+from daemon.wire import event_json
+from engine.frames import encode_jpeg, probe_video, read_video
+from engine.offline import Localization, localize_frames
+from engine.session import StreamSession
+from engine.types import ActionEvent, FrameBatch
+
+N_THUMBNAILS = 12
+# A file has no producer run; its events still need one name for their stream time.
+FILE_EPOCH = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalizedVideo:
+    """One file's answer.
+
+    Attributes:
+        path: The video.
+        camera: Name used in its events.
+        result: Records and curves.
+        duration_us: Stream time of the last frame.
+        spent_s: Time it took.
+        thumbnails: A few frames.
+    """
+
+    path: Path
+    camera: str
+    result: Localization
+    duration_us: int
+    spent_s: float
+    thumbnails: tuple[Thumbnail, ...]
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of video a second of work; above 1 is faster than a camera."""
+        return self.duration_us / 1e6 / max(self.spent_s, 1e-9)
+
+
+class _ThumbnailTaker:
+    """Keeps about ``N_THUMBNAILS`` evenly spaced frames without knowing the length for sure."""
+
+    def __init__(self, duration_us: int | None) -> None:
+        self._every_us = max((duration_us or 60_000_000) // N_THUMBNAILS, 1)
+        self._next_us = 0
+        self.taken: list[Thumbnail] = []
+
+    def watch(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
+        """Pass batches through, keeping a frame now and then."""
+        for batch in batches:
+            for pts_us, rgb in zip(batch.pts_us.tolist(), batch.rgb, strict=True):
+                if pts_us >= self._next_us:
+                    self.taken.append(Thumbnail(pts_us, encode_jpeg(rgb)))
+                    self._next_us = pts_us + self._every_us
+            yield batch
+
+
+def localize_video(
+    path: Path, camera: str, model: OpenModel, progress: Progress | None = None
+) -> LocalizedVideo:
+    """Run every stage over one file.
+
+    Raises:
+        UnreadableVideoError: It cannot be opened or holds no video.
+        DeviceError: The backend failed.
+    """
+    facts = probe_video(path)
+    thumbnails = _ThumbnailTaker(facts.duration_us)
+    task = progress.add_task(path.name, total=facts.duration_us, speed="") if progress else None
+    started_s = time.perf_counter()
+    last_us = 0
+
+    def on_progress(time_us: int, _records: list[ActionEvent]) -> None:
+        nonlocal last_us
+        last_us = time_us
+        if progress is not None and task is not None:
+            speed = time_us / 1e6 / (time.perf_counter() - started_s)
+            progress.update(task, completed=time_us, speed=f"{speed:.1f}x real time")
+
+    batches = thumbnails.watch(read_video(path, model.spec.geometry, model.spec.timeline))
+    session = StreamSession(camera, FILE_EPOCH, model.spec, model.labels)
+    result = localize_frames(batches, session, model.extractor, model.localizer, on_progress)
+    if progress is not None and task is not None:
+        progress.update(task, total=last_us, completed=last_us)
+    spent_s = time.perf_counter() - started_s
+    return LocalizedVideo(path, camera, result, last_us, spent_s, tuple(thumbnails.taken))
+
+
+def localize_videos(
+    paths: Sequence[Path], model: OpenModel, out: Path, site: str, console: Console
+) -> list[LocalizedVideo]:
+    """Localize files one after another; write ``events.jsonl`` and ``<camera>.html`` to ``out``.
+
+    Raises:
+        UnreadableVideoError: A file cannot be read; those before it have been written.
+        DeviceError: The backend failed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    videos = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with (
+        (out / "events.jsonl").open("w", encoding="utf-8") as lines,
+        Progress(*columns, console=console) as progress,
+    ):
+        for path, camera in zip(paths, camera_names(paths), strict=True):
+            video = localize_video(path, camera, model, progress)
+            for record in video.result.records:
+                lines.write(json.dumps(event_json(record, site=site)) + "\n")
+            page = timeline_of(video, model)
+            (out / f"{camera}.html").write_text(page, encoding="utf-8")
+            videos.append(video)
+    return videos
+
+
+def camera_names(paths: Sequence[Path]) -> list[str]:
+    """File stems, numbered where two files share one."""
+    names: list[str] = []
+    for path in paths:
+        n_same = sum(other.stem == path.stem for other in paths[: len(names)])
+        names.append(f"{path.stem}-{n_same + 1}" if n_same else path.stem)
+    return names
+
+
+def timeline_of(video: LocalizedVideo, model: OpenModel) -> str:
+    """The HTML page of one video."""
+    spec, result = model.spec, video.result
+    centres_us = result.indices * spec.timeline.stride_us + spec.timeline.snippet_us // 2
+    shown = sorted(model.labels) if model.labels else list(range(len(spec.class_names)))
+    curves = CurveSet(
+        times_us=centres_us,
+        scores=result.scores[:, shown],
+        labels=tuple(spec.class_names[label] for label in shown),
+        breaks=tuple((np.flatnonzero(np.diff(result.indices) > 1) + 1).tolist()),
+        attention=result.attention,
+    )
+    return render_timeline(
+        title=video.path.name,
+        subtitle=model.description,
+        duration_us=max(video.duration_us, 1),
+        events=result.records,
+        curves=curves,
+        thumbnails=video.thumbnails,
+        open_score=spec.tracker.open_score,
+        notes=(
+            f"{result.n_frames} frames, {len(result.indices)} snippets",
+            f"localized at {video.real_time_factor:.1f}x real time",
+        ),
+    )
+
+
+def summary_table(videos: Sequence[LocalizedVideo]) -> Table:
+    """Every final event, one a row."""
+    table = Table(title="Action events", title_justify="left")
+    for column in ("video", "action"):
+        table.add_column(column)
+    for column in ("start", "end", "length", "score", "revisions"):
+        table.add_column(column, justify="right")
+    for video in videos:
+        for event in video.result.final:
+            table.add_row(video.path.name, event.label_name, *_numbers(event))
+        if not video.result.final:
+            table.add_row(video.path.name, f"[dim]{_quiet(video)}[/dim]", *[""] * 5)
+    return table
+
+
+def _numbers(event: ActionEvent) -> tuple[str, ...]:
+    return (
+        clock_text(event.span.start_us),
+        clock_text(event.span.end_us),
+        f"{event.span.duration_us / 1e6:.1f} s",
+        f"{event.score:.2f}",
+        str(event.revision),
+    )
+
+
+def _quiet(video: LocalizedVideo) -> str:
+    if not len(video.result.scores):
+        return "shorter than one snippet: nothing to score"
+    return f"no events; highest score {video.result.scores.max():.2f}"
+
+
+def clock_text(time_us: int) -> str:
+    """``m:ss.t``, as people read a player's clock."""
+    minutes, tenths = divmod(round(time_us / 100_000), 600)
+    return f"{minutes}:{tenths // 10:02d}.{tenths % 10}"

@@ -1,0 +1,62 @@
+"""structlog set-up, and the list of event names the daemon may log.
+
+INFO is life-cycle, WARNING is what an operator may act on, ERROR comes with an exit or lost data.
+"""
+
+import logging
+import sys
+from typing import Literal, TextIO
+
+import structlog
+
+EVENTS = {
+    "daemon.started": "configuration read, model warm",
+    "daemon.ready": "consuming",
+    "daemon.draining": "told to stop; finishing what was begun",
+    "daemon.stopped": "everything closed",
+    "daemon.drain_timeout": "the drain deadline passed; the rest is read again at the next start",
+    "daemon.failed": "exit with an error",
+    "stream.opened": "first chunk of a camera's epoch",
+    "stream.restored": "a camera goes on from its snapshot",
+    "stream.ended": "the producer ended the epoch",
+    "stream.gap": "footage is missing; the window was closed",
+    "stream.snapshot_refused": "a stored state cannot be used; the camera starts anew",
+    "chunk.dropped": "a chunk was refused or corrupt",
+    "chunk.duplicate": "a chunk was seen before",
+    "partition.paused": "a camera's queue is full",
+    "partition.resumed": "it is nearly empty again",
+    "source.finished": "the source has nothing more to give",
+}
+
+
+def set_up(
+    form: Literal["json", "console"], level: str, stream: TextIO | None = None
+) -> structlog.stdlib.BoundLogger:
+    """Configure structlog for the process; give its root logger.
+
+    Args:
+        form: ``json`` for machines, ``console`` for people.
+        level: debug, info, warning or error.
+        stream: Where to; standard error by default.
+    """
+    out = stream or sys.stderr
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=out.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    # The Kafka client logs through the standard library; an operator wants its warnings too.
+    logging.basicConfig(stream=out, level=logging.WARNING, format="%(name)s: %(message)s")
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger()
+    return logger

@@ -1,0 +1,69 @@
+"""Every metric: name, unit, labels. The README's table is compared with this file by a test."""
+
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+STAGE_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+LATENCY_BUCKETS_S = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 60, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One daemon's metrics, in a registry of their own so that two daemons fit in one process."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    chunks: Counter = field(init=False)
+    duplicate_chunks: Counter = field(init=False)
+    corrupt_chunks: Counter = field(init=False)
+    gaps: Counter = field(init=False)
+    frames: Counter = field(init=False)
+    snippets: Counter = field(init=False)
+    windows: Counter = field(init=False)
+    events: Counter = field(init=False)
+    snapshots_refused: Counter = field(init=False)
+    queued_chunks: Gauge = field(init=False)
+    paused_partitions: Gauge = field(init=False)
+    open_events: Gauge = field(init=False)
+    device_batch: Histogram = field(init=False)
+    stage_seconds: Histogram = field(init=False)
+    event_latency_seconds: Histogram = field(init=False)
+
+    def __post_init__(self) -> None:
+        def put(name: str, metric: Counter | Gauge | Histogram) -> None:
+            object.__setattr__(self, name, metric)
+
+        def counter(name: str, what: str, *labels: str) -> None:
+            put(name, Counter(f"s2netd_{name}", what, labels, registry=self.registry))
+
+        def gauge(name: str, what: str, *labels: str) -> None:
+            put(name, Gauge(f"s2netd_{name}", what, labels, registry=self.registry))
+
+        def histogram(
+            name: str, what: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
+        ) -> None:
+            metric = Histogram(
+                f"s2netd_{name}", what, labels, buckets=buckets, registry=self.registry
+            )
+            put(name, metric)
+
+        counter("chunks", "Video chunks processed", "camera")
+        counter("duplicate_chunks", "Chunks seen before and skipped", "camera")
+        counter("corrupt_chunks", "Chunks refused or undecodable", "camera", "error")
+        counter("gaps", "Places where footage is missing", "camera")
+        counter("frames", "Frames decoded", "camera")
+        counter("snippets", "Snippets given to the backbone", "camera")
+        counter("windows", "Windows given to the localizer", "camera")
+        counter("events", "Event records published", "camera", "phase")
+        counter("snapshots_refused", "Stored states that could not be used", "camera")
+        gauge("queued_chunks", "Chunks waiting in memory", "camera")
+        gauge("paused_partitions", "Partitions paused because a camera's queue is full")
+        gauge("open_events", "Events that are not final", "camera")
+        histogram("device_batch", "Snippets in one backbone call", (1, 2, 4, 8, 16, 32))
+        histogram("stage_seconds", "Time of one stage on one chunk", STAGE_BUCKETS_S, ("stage",))
+        histogram(
+            "event_latency_seconds",
+            "From the capture of the newest frame an event record rests on to its delivery",
+            LATENCY_BUCKETS_S,
+        )

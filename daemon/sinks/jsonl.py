@@ -1,0 +1,151 @@
+"""Events as lines of JSON in a file, the same records as on Kafka.
+
+A crash can tear only the last line, so that is what opening repairs: everything after the last
+line end is cut off. The publisher that was torn has not returned, so its events come again.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from daemon.errors import ConfigError, TransportError
+from daemon.wire import event_line
+from engine.types import ActionEvent
+
+_TAIL_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class JsonlSinkSettings:
+    """Where to write, and when it reaches the disk.
+
+    Attributes:
+        path: The file; its folder is made if missing.
+        site: Written into every event.
+        fsync: ``always``: before ``publish`` returns. ``interval``: at most once in
+            ``fsync_interval_s``, and at close. ``never``: when the system likes.
+        fsync_interval_s: For ``interval``.
+    """
+
+    path: Path
+    site: str = "default"
+    fsync: Literal["always", "interval", "never"] = "always"
+    fsync_interval_s: float = 1.0
+
+
+class JsonlEventSink:
+    """Appends to one file, which it holds for itself.
+
+    Args:
+        settings: Where and how.
+    """
+
+    def __init__(self, settings: JsonlSinkSettings) -> None:
+        self._settings = settings
+        # Held by the writing thread: a cancelled publish leaves its write to finish in peace.
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._size = 0
+        self._synced_s = 0.0
+
+    async def start(self) -> None:
+        """See ``EventSink``."""
+        await asyncio.to_thread(self._open)
+
+    async def publish(self, events: Sequence[ActionEvent]) -> None:
+        """See ``EventSink``."""
+        site = self._settings.site
+        lines = b"".join(event_line(event, site=site) + b"\n" for event in events)
+        await asyncio.to_thread(self._append, lines, is_synced=self._must_sync())
+
+    async def close(self) -> None:
+        """See ``EventSink``."""
+        await asyncio.to_thread(self._close)
+
+    def _must_sync(self) -> bool:
+        if self._settings.fsync != "interval":
+            return self._settings.fsync == "always"
+        now_s = asyncio.get_running_loop().time()
+        is_due = now_s - self._synced_s >= self._settings.fsync_interval_s
+        if is_due:
+            self._synced_s = now_s
+        return is_due
+
+    def _open(self) -> None:
+        path = self._settings.path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot write events there: {error.strerror}") from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            raise ConfigError(
+                f"{path}: another process writes events there; give each daemon a file of its own"
+            ) from error
+        self._fd = fd
+        self._size = _whole_lines_bytes(fd)
+        os.ftruncate(fd, self._size)
+        _sync_folder(path.parent)
+
+    def _append(self, lines: bytes, *, is_synced: bool) -> None:
+        with self._lock:
+            try:
+                _write_all(self._fd, lines)
+                if is_synced:
+                    os.fsync(self._fd)
+            except OSError as error:
+                self._cut_back()
+                raise TransportError(
+                    f"{self._settings.path}: cannot append events: {error.strerror}"
+                ) from error
+            self._size += len(lines)
+
+    def _cut_back(self) -> None:
+        """No torn line before the next try; where even that fails, opening repairs it."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, self._size)
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._fd < 0:
+                return
+            if self._settings.fsync != "never":
+                os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _write_all(fd: int, payload: bytes) -> None:
+    rest = memoryview(payload)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _whole_lines_bytes(fd: int) -> int:
+    """Size of the file up to and with its last line end."""
+    end = os.fstat(fd).st_size
+    while end > 0:
+        start = max(0, end - _TAIL_BYTES)
+        newline = os.pread(fd, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new file's name durable too."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,48 @@
+"""Events as records of a Kafka topic, keyed by camera."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from daemon.kafka_client import KafkaConnection
+from daemon.kafka_producer import DurableProducer
+from daemon.wire import event_record
+from engine.types import ActionEvent
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSinkSettings:
+    """Where events go.
+
+    Attributes:
+        connection: How to reach the broker.
+        topic: Must exist.
+        site: Written into every event.
+    """
+
+    connection: KafkaConnection
+    topic: str
+    site: str = "default"
+
+
+class KafkaEventSink:
+    """Publishes at least once; the order of one camera's records is kept.
+
+    Args:
+        settings: Where events go.
+    """
+
+    def __init__(self, settings: KafkaSinkSettings) -> None:
+        self._site = settings.site
+        self._producer = DurableProducer(settings.connection, settings.topic)
+
+    async def start(self) -> None:
+        """See ``EventSink``."""
+        await self._producer.start()
+
+    async def publish(self, events: Sequence[ActionEvent]) -> None:
+        """See ``EventSink``."""
+        await self._producer.send([event_record(event, site=self._site) for event in events])
+
+    async def close(self) -> None:
+        """See ``EventSink``."""
+        await self._producer.close()

@@ -1,0 +1,124 @@
+"""A source without I/O: a log in memory that many sources may read, one after the other."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from daemon.sources.base import (
+    Delivery,
+    Position,
+    StartAt,
+    first_offset,
+    nothing_to_read_again,
+)
+from engine.errors import StreamError
+from engine.types import VideoChunk
+
+
+@dataclass(slots=True)
+class MemoryLog:
+    """What a broker would keep: deliveries per partition, and what was committed."""
+
+    partitions: dict[str, list[Delivery]] = field(default_factory=dict)
+    committed: dict[str, int] = field(default_factory=dict)
+    is_finished: bool = False
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def append(self, partition: str, chunk: VideoChunk) -> None:
+        """Put one chunk at the partition's end."""
+        self._append(partition, chunk.stream_id, chunk, None)
+
+    def append_bad(self, partition: str, error: StreamError, payload: bytes = b"") -> None:
+        """Put a record that is no chunk at the partition's end."""
+        self._append(partition, partition, None, error, payload)
+
+    def finish(self) -> None:
+        """Nothing more will come."""
+        self.is_finished = True
+        self.changed.set()
+
+    def _append(
+        self,
+        partition: str,
+        stream_id: str,
+        chunk: VideoChunk | None,
+        error: StreamError | None,
+        payload: bytes = b"",
+    ) -> None:
+        log = self.partitions.setdefault(partition, [])
+        position = Position(partition, len(log))
+        log.append(Delivery(position, stream_id, chunk, error, payload))
+        self.changed.set()
+
+
+class MemoryChunkSource:
+    """Reads a ``MemoryLog``, a delivery of each partition in turn.
+
+    Args:
+        log: What to read.
+        start_at: As in ``daemon.sources.base``.
+    """
+
+    def __init__(self, log: MemoryLog, start_at: StartAt = nothing_to_read_again) -> None:
+        self._log = log
+        self._start_at = start_at
+        self._next: dict[str, int] = {}
+        self._paused: set[str] = set()
+        self._is_closed = False
+
+    async def start(self) -> None:
+        """See ``ChunkSource``; there is nothing to connect to."""
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        """See ``ChunkSource``."""
+        while not self._is_closed:
+            self._log.changed.clear()
+            delivered = False
+            for partition in list(self._log.partitions):
+                delivery = self._take(partition)
+                if delivery is not None:
+                    delivered = True
+                    yield delivery
+            if not delivered:
+                if self._is_at_end():
+                    return
+                await self._log.changed.wait()
+
+    async def commit(self, position: Position) -> None:
+        """See ``ChunkSource``."""
+        before = self._log.committed.get(position.partition, -1)
+        self._log.committed[position.partition] = max(before, position.offset)
+
+    def pause(self, partition: str) -> None:
+        """See ``ChunkSource``."""
+        self._paused.add(partition)
+
+    def resume(self, partition: str) -> None:
+        """See ``ChunkSource``."""
+        self._paused.discard(partition)
+        self._log.changed.set()
+
+    async def close(self) -> None:
+        """See ``ChunkSource``."""
+        self._is_closed = True
+        self._log.changed.set()
+
+    def _take(self, partition: str) -> Delivery | None:
+        offset = self._next_offset(partition)
+        log = self._log.partitions[partition]
+        if self._is_closed or partition in self._paused or offset >= len(log):
+            return None
+        self._next[partition] = offset + 1
+        return log[offset]
+
+    def _next_offset(self, partition: str) -> int:
+        if partition not in self._next:
+            committed = self._log.committed.get(partition)
+            committed_next = None if committed is None else committed + 1
+            start = first_offset(committed_next, self._start_at(partition))
+            self._next[partition] = start or 0
+        return self._next[partition]
+
+    def _is_at_end(self) -> bool:
+        ends = self._log.partitions.items()
+        return self._log.is_finished and all(self._next_offset(p) >= len(log) for p, log in ends)

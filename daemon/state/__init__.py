@@ -1,0 +1,1 @@
+"""Where each camera's state is kept."""

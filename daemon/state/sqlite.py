@@ -1,0 +1,112 @@
+"""State in one SQLite file: atomic by transaction, durable by write-ahead log and fsync."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.errors import ConfigError, TransportError
+
+VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS stream_state (
+    stream_id TEXT PRIMARY KEY,
+    partition TEXT NOT NULL,
+    low_offset INTEGER,
+    blob BLOB NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+_SAVE = """
+INSERT INTO stream_state (stream_id, partition, low_offset, blob) VALUES (?, ?, ?, ?)
+ON CONFLICT (stream_id) DO UPDATE SET
+    partition = excluded.partition, low_offset = excluded.low_offset, blob = excluded.blob
+"""
+_LOW_OFFSETS = """
+SELECT partition, min(low_offset) FROM stream_state
+WHERE low_offset IS NOT NULL GROUP BY partition
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteStateSettings:
+    """Where the database is."""
+
+    path: Path
+
+
+class SqliteStateStore:
+    """Holds the database for itself: two daemons with one state would undo each other's work.
+
+    Args:
+        settings: Where the database is; it is made if missing.
+
+    Raises:
+        ConfigError: The file is no database of this version, or another process holds it.
+    """
+
+    def __init__(self, settings: SqliteStateSettings) -> None:
+        self._path = settings.path
+        self._connection = self._open()
+
+    def load(self, stream_id: str) -> bytes | None:
+        """See ``StateStore``."""
+        query = "SELECT blob FROM stream_state WHERE stream_id = ?"
+        with self._explained():
+            row = self._connection.execute(query, (stream_id,)).fetchone()
+        return row[0] if row else None
+
+    def save(self, stream_id: str, partition: str, low_offset: int | None, blob: bytes) -> None:
+        """See ``StateStore``."""
+        with self._explained():
+            self._connection.execute(_SAVE, (stream_id, partition, low_offset, blob))
+
+    def low_offsets(self) -> dict[str, int]:
+        """See ``StateStore``."""
+        with self._explained():
+            return dict(self._connection.execute(_LOW_OFFSETS).fetchall())
+
+    def close(self) -> None:
+        """See ``StateStore``."""
+        self._connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"{self._path}: cannot open the state: {error}") from error
+        try:
+            self._prepare(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise ConfigError(
+                f"{self._path}: cannot be used as the state: {error}; stop the process that uses "
+                "it, or move the file away (open events are then forgotten)"
+            ) from error
+        except ConfigError:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: a saved state survives a power cut, so no commit ever points past it.
+        connection.execute("PRAGMA synchronous = FULL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, VERSION):
+            raise ConfigError(
+                f"{self._path}: state of version {version}, wanted {VERSION}; move the file away "
+                "(open events are then forgotten)"
+            )
+        connection.execute(_SCHEMA)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise TransportError(f"{self._path}: {error}") from error

@@ -1,0 +1,65 @@
+"""Words and numbers of the timeline page: escaped text, times, scores. Pure."""
+
+import html
+from datetime import UTC, datetime, timedelta
+
+US_PER_TENTH = 100_000
+MAX_TEXT_CHARS = 200
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def text(untrusted: str) -> str:
+    """Any string as HTML text or attribute value, on one line and of bounded length.
+
+    Camera ids and class names come from outside: besides the mark-up characters, whatever could
+    not be encoded (lone surrogates) or would reorder its surroundings (bidi controls) is replaced.
+    """
+    shown = untrusted[:MAX_TEXT_CHARS]
+    if len(untrusted) > MAX_TEXT_CHARS:
+        shown += "…"
+    legible = (" " if char.isspace() else char for char in shown)
+    return html.escape("".join(c if c.isprintable() else "\ufffd" for c in legible))
+
+
+def clock(time_us: int, *, tenths: bool = True) -> str:
+    """Stream time as ``m:ss.t`` (``h:mm:ss.t`` from an hour on), rounded half up."""
+    unit_us = US_PER_TENTH if tenths else 10 * US_PER_TENTH
+    units = (2 * time_us + unit_us) // (2 * unit_us)
+    seconds, tenth = divmod(units, 10) if tenths else (units, 0)
+    minutes, second = divmod(seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    whole = f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+    return f"{whole}.{tenth}" if tenths else whole
+
+
+def between(start_us: int, end_us: int) -> str:
+    """Start and end, joined by an en dash."""
+    return f"{clock(start_us)}–{clock(end_us)}"  # noqa: RUF001
+
+
+def delay(wait_us: int) -> str:
+    """``1.5 s after``, ``1.5 s before`` or ``at``."""
+    if abs(wait_us) < US_PER_TENTH // 2:
+        return "at"
+    return f"{abs(wait_us) / 1_000_000:.1f} s {'before' if wait_us < 0 else 'after'}"
+
+
+def score(value: float) -> str:
+    """A score in [0, 1] to two decimals."""
+    return f"{value:.2f}"
+
+
+def count(number: int, noun: str) -> str:
+    """``1 event``, ``2 events``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def wall_clock(anchor_us: int | None, time_us: int) -> str:
+    """Date and time of day in UTC; empty where it is unknown or no calendar holds it."""
+    if anchor_us is None:
+        return ""
+    try:
+        moment = _EPOCH + timedelta(microseconds=anchor_us + time_us)
+    except OverflowError:
+        return ""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

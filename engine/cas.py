@@ -1,0 +1,62 @@
+"""Feature windows → class activation sequences."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from engine.backends.base import EngineBackend
+from engine.errors import BundleError
+from engine.types import CasWindow, FeatureWindow
+
+_GIVEN = ("cas", "attention", "video_scores")
+
+
+class Localizer(Protocol):
+    """Keeps the order; a window's answer does not depend on the others in the call."""
+
+    def localize(self, windows: Sequence[FeatureWindow]) -> list[CasWindow]:
+        """One answer a window; none for none.
+
+        Raises:
+            DeviceError: The runtime failed.
+        """
+
+
+class BackendLocalizer:
+    """A network under the one contract every ``localizer.onnx`` keeps.
+
+    It takes ``features`` float32 (B, T, D) and ``valid`` float32 (B, T), 1 where a snippet was
+    seen. It gives ``cas`` (B, T, C) and ``attention`` (B, T) in [0, 1], zero where nothing was
+    seen, and ``video_scores`` (B, C).
+
+    Args:
+        backend: The compiled network; called from one thread.
+
+    Raises:
+        BundleError: The network does not keep the contract.
+    """
+
+    def __init__(self, backend: EngineBackend) -> None:
+        self._backend = backend
+        names = {spec.name for spec in backend.signature.outputs}
+        if not names.issuperset(_GIVEN):
+            raise BundleError(
+                f"{backend.description}: the localizer gives {sorted(names)}, wanted {_GIVEN}"
+            )
+
+    def localize(self, windows: Sequence[FeatureWindow]) -> list[CasWindow]:
+        """One answer a window, in order."""
+        if not windows:
+            return []
+        answers = self._backend.run(
+            {
+                "features": np.stack([window.features for window in windows]),
+                "valid": np.stack([window.valid for window in windows]).astype(np.float32),
+            }
+        )
+        rows = zip(*(answers[name].astype(np.float32, copy=False) for name in _GIVEN), strict=True)
+        return [
+            CasWindow(window.first_index, window.segment, cas, attention, scores, window.valid)
+            for window, (cas, attention, scores) in zip(windows, rows, strict=True)
+        ]

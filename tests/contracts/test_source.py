@@ -1,0 +1,332 @@
+"""What every ChunkSource promises, held against each of them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from daemon.errors import MalformedRecordError
+from daemon.kafka_client import KafkaConnection
+from daemon.sources.base import ChunkSource, Delivery, StartAt, nothing_to_read_again
+from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
+from daemon.sources.directory_writer import DirectoryChunkWriter
+from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
+from daemon.sources.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
+from daemon.sources.memory import MemoryChunkSource, MemoryLog
+from daemon.wire import ChunkFacts
+from engine.types import VideoChunk
+from tests.support.kafka import MakeTopic, put_record
+from tests.support.records import a_chunk, an_end
+
+CAMERAS = ("door", "yard")  # on different partitions of a topic with two
+
+
+class Transport(Protocol):
+    """One transport from both ends."""
+
+    async def put(self, chunk: VideoChunk) -> None: ...
+    async def put_bad(self, stream_id: str) -> None: ...
+    async def close(self) -> None: ...
+    def source(self, start_at: StartAt) -> ChunkSource: ...
+
+
+class MemoryTransport:
+    def __init__(self) -> None:
+        self._log = MemoryLog()
+
+    async def put(self, chunk: VideoChunk) -> None:
+        self._log.append(chunk.stream_id, chunk)
+
+    async def put_bad(self, stream_id: str) -> None:
+        self._log.append_bad(stream_id, MalformedRecordError("bad"), b"bad")
+
+    async def close(self) -> None:
+        pass
+
+    def source(self, start_at: StartAt) -> ChunkSource:
+        return MemoryChunkSource(self._log, start_at)
+
+
+class DirectoryTransport:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._writer = DirectoryChunkWriter(root)
+
+    async def put(self, chunk: VideoChunk) -> None:
+        await self._writer.start()
+        await self._writer.write(chunk, ChunkFacts())
+
+    async def put_bad(self, stream_id: str) -> None:
+        await self.put(a_chunk(stream_id, payload=b"bad"))
+        newest = max((self._root / stream_id).glob("*.mp4"))
+        newest.write_bytes(b"not what was sent")
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+    def source(self, start_at: StartAt) -> ChunkSource:
+        settings = DirectorySourceSettings(self._root, poll_interval_s=0.01)
+        return DirectoryChunkSource(settings, start_at)
+
+
+class KafkaTransport:
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._connection = KafkaConnection(bootstrap)
+        self._topic = topic
+        self._writer = KafkaChunkWriter(KafkaWriterSettings(self._connection, topic))
+        self._is_started = False
+
+    async def put(self, chunk: VideoChunk) -> None:
+        if not self._is_started:
+            await self._writer.start()
+            self._is_started = True
+        await self._writer.write(chunk, ChunkFacts())
+
+    async def put_bad(self, stream_id: str) -> None:
+        headers = [("vc_epoch", b"run-1"), ("ce_sequence", b"minus one")]
+        await put_record(self._connection, self._topic, stream_id.encode(), b"bad", headers)
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+    def source(self, start_at: StartAt) -> ChunkSource:
+        settings = KafkaSourceSettings(
+            self._connection, self._topic, group_id=self._topic, start="earliest"
+        )
+        return KafkaChunkSource(settings, start_at)
+
+
+@pytest.fixture(params=["memory", "directory", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def transport(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Transport]:
+    transport: Transport = MemoryTransport()
+    if request.param == "directory":
+        transport = DirectoryTransport(tmp_path / "chunks")
+    elif request.param == "kafka":
+        make_topic: MakeTopic = request.getfixturevalue("make_topic")
+        transport = KafkaTransport(request.getfixturevalue("kafka_bootstrap"), await make_topic(2))
+    yield transport
+    await transport.close()
+
+
+class Reader:
+    """Takes deliveries one by one, with patience that ends."""
+
+    def __init__(self, source: ChunkSource) -> None:
+        self.source = source
+        self._stream = source.deliveries()
+
+    async def take(self, n: int) -> list[Delivery]:
+        async with asyncio.timeout(60):
+            return [await anext(self._stream) for _ in range(n)]
+
+
+@asynccontextmanager
+async def reading(
+    transport: Transport, start_at: StartAt = nothing_to_read_again
+) -> AsyncIterator[Reader]:
+    source = transport.source(start_at)
+    await source.start()
+    try:
+        yield Reader(source)
+    finally:
+        await source.close()
+
+
+async def put_chunks(transport: Transport, n: int) -> None:
+    """``n`` chunks of each camera, in turn."""
+    for sequence in range(n):
+        for camera in CAMERAS:
+            await transport.put(a_chunk(camera, sequence))
+
+
+def of_camera(deliveries: list[Delivery], camera: str) -> list[Delivery]:
+    return [delivery for delivery in deliveries if delivery.stream_id == camera]
+
+
+def sequences(deliveries: list[Delivery], camera: str) -> list[int]:
+    return [d.chunk.sequence for d in of_camera(deliveries, camera) if d.chunk]
+
+
+async def test_each_camera_arrives_whole_and_in_order(transport: Transport) -> None:
+    await put_chunks(transport, 6)
+
+    async with reading(transport) as reader:
+        deliveries = await reader.take(12)
+
+    for camera in CAMERAS:
+        sent = [a_chunk(camera, sequence) for sequence in range(6)]
+        assert sent == [delivery.chunk for delivery in of_camera(deliveries, camera)]
+
+
+async def test_offsets_rise_within_a_partition(transport: Transport) -> None:
+    await put_chunks(transport, 6)
+
+    async with reading(transport) as reader:
+        deliveries = await reader.take(12)
+
+    for partition in {d.position.partition for d in deliveries}:
+        offsets = [d.position.offset for d in deliveries if d.position.partition == partition]
+        assert sorted(set(offsets)) == offsets
+
+
+async def test_what_was_committed_is_never_shown_again(transport: Transport) -> None:
+    await put_chunks(transport, 5)
+    async with reading(transport) as reader:
+        door = of_camera(await reader.take(10), "door")
+        await reader.source.commit(door[2].position)
+
+    async with reading(transport) as reader:
+        again = await reader.take(2 + 5)
+
+    assert [3, 4] == sequences(again, "door")
+    assert [0, 1, 2, 3, 4] == sequences(again, "yard")
+
+
+async def test_a_commit_never_goes_back(transport: Transport) -> None:
+    await put_chunks(transport, 5)
+    async with reading(transport) as reader:
+        door = of_camera(await reader.take(10), "door")
+        await reader.source.commit(door[3].position)
+        await reader.source.commit(door[1].position)
+
+    async with reading(transport) as reader:
+        again = await reader.take(1 + 5)
+
+    assert [4] == sequences(again, "door")
+
+
+async def test_a_commit_in_one_life_is_not_undone_by_rereading_in_the_next(
+    transport: Transport,
+) -> None:
+    await put_chunks(transport, 5)
+    async with reading(transport) as reader:
+        door = of_camera(await reader.take(10), "door")
+        await reader.source.commit(door[3].position)
+    partition, low = door[0].position.partition, door[0].position.offset
+    async with reading(transport, {partition: low}.get) as reader:
+        await reader.take(10)
+        await reader.source.commit(door[0].position)
+
+    async with reading(transport) as reader:
+        again = await reader.take(1 + 5)
+
+    assert [4] == sequences(again, "door")
+
+
+async def test_a_restart_reads_again_from_where_state_asks(transport: Transport) -> None:
+    await put_chunks(transport, 5)
+    async with reading(transport) as reader:
+        door = of_camera(await reader.take(10), "door")
+        await reader.source.commit(door[4].position)
+    start_at = {door[0].position.partition: door[2].position.offset}.get
+
+    async with reading(transport, start_at) as reader:
+        again = await reader.take(3 + 5)
+
+    assert [2, 3, 4] == sequences(again, "door")
+
+
+async def test_state_never_asks_past_what_is_committed(transport: Transport) -> None:
+    await put_chunks(transport, 5)
+    async with reading(transport) as reader:
+        door = of_camera(await reader.take(10), "door")
+        await reader.source.commit(door[1].position)
+    start_at = {door[0].position.partition: door[4].position.offset}.get
+
+    async with reading(transport, start_at) as reader:
+        again = await reader.take(3 + 5)
+
+    assert [2, 3, 4] == sequences(again, "door")
+
+
+async def test_a_bad_record_is_a_delivery_and_harms_no_other(transport: Transport) -> None:
+    await transport.put(a_chunk("door", 0))
+    await transport.put_bad("door")
+    await transport.put(a_chunk("door", 1))
+
+    async with reading(transport) as reader:
+        good, bad, last = await reader.take(3)
+
+    assert a_chunk("door", 0) == good.chunk
+    assert bad.chunk is None
+    assert bad.error is not None
+    assert "door" == bad.stream_id
+    assert bad.payload
+    assert a_chunk("door", 1) == last.chunk
+
+
+async def test_a_paused_partition_delivers_nothing_until_resumed(transport: Transport) -> None:
+    await put_chunks(transport, 8)
+
+    async with reading(transport) as reader:
+        first = await reader.take(1)
+        paused, other = first[0].stream_id, next(c for c in CAMERAS if c != first[0].stream_id)
+        reader.source.pause(first[0].position.partition)
+        meanwhile = await reader.take(8)
+        reader.source.resume(first[0].position.partition)
+        after = await reader.take(7)
+
+    assert list(range(8)) == sequences(meanwhile, other)
+    assert list(range(1, 8)) == sequences(after, paused)
+
+
+async def test_chunks_put_while_reading_arrive(transport: Transport) -> None:
+    await transport.put(a_chunk("door", 0))
+
+    async with reading(transport) as reader:
+        await reader.take(1)
+        await transport.put(a_chunk("door", 1))
+        later = await reader.take(1)
+
+    assert a_chunk("door", 1) == later[0].chunk
+
+
+async def test_the_end_of_an_epoch_arrives(transport: Transport) -> None:
+    await transport.put(a_chunk("door", 0))
+    await transport.put(an_end("door", 1))
+
+    async with reading(transport) as reader:
+        deliveries = await reader.take(2)
+
+    assert an_end("door", 1) == deliveries[1].chunk
+
+
+async def test_a_discontinuity_arrives(transport: Transport) -> None:
+    broken = a_chunk("door", 7, discontinuity=True)
+    await transport.put(broken)
+
+    async with reading(transport) as reader:
+        deliveries = await reader.take(1)
+
+    assert broken == deliveries[0].chunk
+
+
+async def test_close_ends_deliveries_that_wait(transport: Transport) -> None:
+    await transport.put(a_chunk("door", 0))
+    source = transport.source(nothing_to_read_again)
+    await source.start()
+    stream = source.deliveries()
+    await anext(stream)
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        rest = tasks.create_task(_rest(stream))
+        await asyncio.sleep(0)
+        await source.close()
+
+    assert [] == rest.result()
+
+
+async def _rest(stream: AsyncIterator[Delivery]) -> list[Delivery]:
+    return [delivery async for delivery in stream]
+
+
+async def test_close_may_be_repeated(transport: Transport) -> None:
+    await transport.put(a_chunk("door", 0))
+    source = transport.source(nothing_to_read_again)
+    await source.start()
+
+    await source.close()
+    await source.close()

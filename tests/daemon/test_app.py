@@ -1,0 +1,194 @@
+"""The whole daemon in one process: real decoder, workers and app; memory transports."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon.sinks.memory import MemoryEventSink
+from daemon.sources.memory import MemoryChunkSource, MemoryLog
+from daemon.state.memory import MemoryStateStore
+from engine.frames import read_video
+from engine.offline import localize_frames
+from engine.session import StreamSession
+from engine.types import ActionEvent, Phase, Reason, VideoChunk
+from tests.support.daemons import TestDaemon, final_of
+from tests.support.footage import BUSY, chunks_of, colour_clip
+from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colour_clip(tmp_path_factory.mktemp("clips") / "busy.mp4", BUSY)
+
+
+def offline(clip: Path, camera: str) -> list[ActionEvent]:
+    spec = a_spec()
+    batches = read_video(clip, spec.geometry, spec.timeline)
+    session = StreamSession(camera, "file", spec)
+    result = localize_frames(batches, session, MeanColourExtractor(), SmoothingLocalizer())
+    return list(result.records)
+
+
+def a_log(*chunks: VideoChunk) -> MemoryLog:
+    log = MemoryLog()
+    for chunk in chunks:
+        log.append(chunk.stream_id, chunk)
+    log.finish()
+    return log
+
+
+async def run(log: MemoryLog) -> tuple[TestDaemon, list[ActionEvent]]:
+    sink = MemoryEventSink()
+    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore())
+    await daemon.serve()
+    return daemon, sink.events
+
+
+@pytest.mark.parametrize("chunk_s", [0.4, 1.0, 5.0])
+async def test_the_daemon_gives_what_the_straight_line_gives(clip, chunk_s):
+    _, records = await run(a_log(*chunks_of(clip, "cam", chunk_s=chunk_s)))
+
+    assert offline(clip, "cam") == records
+    assert 4 <= len({record.event_id for record in records})
+
+
+async def test_cameras_do_not_touch_each_other(clip):
+    names = [f"cam-{i}" for i in range(5)]
+    per_camera = [chunks_of(clip, name) for name in names]
+    log = a_log(*(chunk for turn in zip(*per_camera, strict=True) for chunk in turn))
+
+    daemon, records = await run(log)
+
+    for name in names:
+        assert offline(clip, name) == [r for r in records if r.stream_id == name]
+        assert len(per_camera[0]) - 1 == daemon.count("chunks_total", camera=name)
+
+
+async def test_a_corrupt_chunk_is_named_and_only_costs_its_own_footage(clip):
+    good = chunks_of(clip, "good")
+    bad = chunks_of(clip, "bad")
+    payload = bad[2].payload
+    middle = len(payload) // 2
+    bad[2] = replace(bad[2], payload=payload[:middle] + b"\xff" * 64 + payload[middle + 64 :])
+
+    daemon, records = await run(a_log(*good, *bad))
+
+    assert offline(clip, "good") == [r for r in records if r.stream_id == "good"]
+    mine = [r for r in records if r.stream_id == "bad"]
+    assert Reason.GAP in {r.reason for r in mine}
+    assert all(r.final for r in final_of(mine).values())
+    (dropped,) = daemon.logs.named("chunk.dropped")
+    assert ("bad", 2, "CorruptChunkError") == (
+        dropped["camera"],
+        dropped["offset"],
+        dropped["error"],
+    )
+    assert 1 == daemon.count("corrupt_chunks_total", camera="bad", error="CorruptChunkError")
+
+
+async def test_a_chunk_sent_twice_counts_once(clip):
+    chunks = chunks_of(clip, "cam")
+
+    daemon, records = await run(a_log(*(c for chunk in chunks for c in (chunk, chunk))))
+
+    assert offline(clip, "cam") == records
+    assert len(chunks) == daemon.count("duplicate_chunks_total", camera="cam")
+
+
+async def test_a_lost_chunk_is_a_gap(clip):
+    chunks = chunks_of(clip, "cam")
+    del chunks[3]
+
+    daemon, records = await run(a_log(*chunks))
+
+    assert 1 == daemon.count("gaps_total", camera="cam")
+    assert all(r.final for r in final_of(records).values())
+
+
+async def test_a_new_epoch_starts_anew_and_ends_what_was_open(clip):
+    first, second = chunks_of(clip, "cam", epoch="a"), chunks_of(clip, "cam", epoch="b")
+    cut_off = [c for c in first if c.start_us < 2_500_000]
+
+    _, records = await run(a_log(*cut_off, *second))
+
+    before, after = ([r for r in records if r.epoch == e] for e in "ab")
+    assert [Reason.GAP] == [r.reason for r in before if r.final]
+    assert len(offline(clip, "cam")) == len(after)
+
+
+@pytest.mark.parametrize("stop_after", range(1, 10))
+async def test_stopping_anywhere_and_starting_again_changes_nothing(clip, stop_after):
+    """A stop before chunk ``stop_after``; the second daemon has only the store and the log."""
+    chunks = chunks_of(clip, "cam")
+    log, store, sink = MemoryLog(), MemoryStateStore(), MemoryEventSink()
+    for chunk in chunks[:stop_after]:
+        log.append("cam", chunk)
+    first = TestDaemon(MemoryChunkSource(log), sink, store)
+    serving = asyncio.create_task(first.serve())
+    async with asyncio.timeout(20):
+        while first.app.progress.n_done < stop_after:
+            await asyncio.sleep(0.005)
+    first.app.stop()
+    await serving
+    for chunk in chunks[stop_after:]:
+        log.append("cam", chunk)
+    log.finish()
+
+    source = MemoryChunkSource(log, store.low_offsets().get)
+    await TestDaemon(source, sink, store).serve()
+
+    assert offline(clip, "cam") == sink.events
+
+
+async def test_work_repeated_after_a_crash_repeats_the_same_records(clip):
+    """The sink took the events, but the state was not saved: what a kill -9 in between leaves."""
+
+    class ForgetfulStore(MemoryStateStore):
+        n_left = 4
+
+        def save(self, *args: object) -> None:
+            self.n_left -= 1
+            if self.n_left >= 0:
+                super().save(*args)  # type: ignore[arg-type]
+
+    chunks, store, sink = chunks_of(clip, "cam"), ForgetfulStore(), MemoryEventSink()
+    log = a_log(*chunks[:8])
+    await TestDaemon(MemoryChunkSource(log), sink, store).serve()
+    store.n_left = 1000
+    log = a_log(*chunks)
+    log.committed["cam"] = 3
+    await TestDaemon(MemoryChunkSource(log, store.low_offsets().get), sink, store).serve()
+
+    seen: dict[tuple[str, int], ActionEvent] = {}
+    for record in sink.events:
+        assert record == seen.setdefault((record.event_id, record.revision), record)
+    assert set(offline(clip, "cam")) == set(sink.events)
+    assert len(sink.events) > len(seen)
+
+
+async def test_state_of_another_model_is_refused_and_the_camera_starts_anew(clip):
+    store, sink = MemoryStateStore(), MemoryEventSink()
+    store.save("cam", "cam", None, b"from another world")
+
+    daemon = TestDaemon(MemoryChunkSource(a_log(*chunks_of(clip, "cam"))), sink, store)
+    await daemon.serve()
+
+    assert 1 == daemon.count("snapshots_refused_total", camera="cam")
+    assert offline(clip, "cam") == sink.events
+
+
+async def test_a_full_queue_pauses_the_partition_and_loses_nothing(clip):
+    chunks = [replace(c) for c in chunks_of(clip, "cam", chunk_s=0.4)]
+
+    daemon, records = await run(a_log(*chunks))
+
+    assert daemon.logs.named("partition.paused")
+    assert offline(clip, "cam") == records
+
+
+async def test_every_event_ends_in_a_final_record(clip):
+    _, records = await run(a_log(*chunks_of(clip, "cam")))
+
+    assert {Phase.CLOSED} == {r.phase for r in final_of(records).values()}

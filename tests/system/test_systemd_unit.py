@@ -1,0 +1,184 @@
+"""The shipped unit on a real systemd: start, stop, hang, wrong configuration, sandbox.
+
+The manager is PID 1 of namespaces of its own (tests/support/systemd.py), the daemon is the real
+one with a two-layer network.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.footage import BUSY, colour_clip
+from tests.support.real_parts import missing
+from tests.support.systemd import UNIT, SystemManager, why_no_manager
+from tests.support.tiny_bundle import write_tiny_bundle
+
+pytestmark = pytest.mark.systemd
+
+# systemd-analyze counts in tenths; 2.0 and below is the best of its grades.
+MOST_EXPOSURE = 20
+
+HALL = "s2netd@hall.service"
+CONFIG = """
+model: {bundle: /etc/s2netd/tiny, precision: f32}
+source: {kind: directory, path: chunks}
+sink: {kind: jsonl, path: events.jsonl}
+state: {kind: sqlite, path: state.sqlite}
+http: {port: 0}
+"""
+
+
+@pytest.fixture
+def analyze() -> str:
+    """The systemd-analyze command."""
+    found = shutil.which("systemd-analyze")
+    return found or missing("no systemd-analyze on this machine (Debian: apt install systemd)")
+
+
+@pytest.fixture(scope="module")
+def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemManager]:
+    reason = why_no_manager()
+    if reason:
+        missing(reason)
+    bundle = write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+    with SystemManager() as manager:
+        shutil.copytree(bundle, manager.path("/etc/s2netd/tiny"))
+        own = ["install", "-d", "-o", "s2netd", "-g", "s2netd"]
+        manager.inside(*own, "/var/lib/s2netd/hall", "/var/lib/s2netd/hall/chunks")
+        yield manager
+
+
+@pytest.fixture
+def manager(booted: SystemManager) -> Iterator[SystemManager]:
+    """The manager with a good configuration and no instance running."""
+    booted.path("/etc/s2netd/hall.yaml").write_text(CONFIG)
+    booted.path("/run/hall.log").unlink(missing_ok=True)
+    yield booted
+    booted.systemctl("stop", HALL)
+    booted.remove_drop_ins(HALL)
+    booted.systemctl("reset-failed")
+
+
+def running(manager: SystemManager) -> str:
+    """Start the instance; its main PID."""
+    manager.systemctl("start", HALL)
+    return manager.show(HALL, "MainPID")
+
+
+def test_analyze_verify_has_nothing_to_say(analyze: str, tmp_path: Path) -> None:
+    # The command must exist where it is verified; only its path is changed.
+    text = UNIT.read_text()
+    installed = "ExecStart=/opt/s2netd/venv/bin/s2netd "
+    assert installed in text
+    unit = tmp_path / UNIT.name
+    unit.write_text(text.replace(installed, "ExecStart=/bin/true "))
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    # Its status is 0 even where it says that a key is unknown.
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_analyze_security_counts_little_exposure(analyze: str) -> None:
+    threshold = f"--threshold={MOST_EXPOSURE}"
+    done = subprocess.run(
+        [analyze, "security", "--offline=true", "--no-pager", threshold, UNIT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_start_returns_when_the_model_is_warm(manager: SystemManager) -> None:
+    running(manager)
+    assert manager.show(HALL, "SubState") == "running"
+    assert manager.show(HALL, "StatusText") != ""
+    assert "daemon.ready" in events_logged(manager)
+
+
+def test_sigterm_ends_it_cleanly_and_for_good(manager: SystemManager) -> None:
+    running(manager)
+    manager.kill_main(HALL, signal.SIGTERM)
+    manager.wait_for(HALL, "ActiveState", "inactive")
+    seen = {prop: manager.show(HALL, prop) for prop in ("Result", "ExecMainStatus", "NRestarts")}
+    assert seen == {"Result": "success", "ExecMainStatus": "0", "NRestarts": "0"}
+
+
+@pytest.mark.slow
+def test_a_hung_daemon_is_ended_by_the_watchdog_and_restarted(manager: SystemManager) -> None:
+    manager.drop_in(HALL, "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n")
+    first = running(manager)
+    manager.kill_main(HALL, signal.SIGSTOP)
+    manager.wait_for(HALL, "NRestarts", "1")
+    manager.wait_for(HALL, "SubState", "running")
+    assert manager.show(HALL, "MainPID") != first
+
+
+@pytest.mark.slow
+def test_a_killed_daemon_is_restarted(manager: SystemManager) -> None:
+    first = running(manager)
+    manager.kill_main(HALL, signal.SIGKILL)
+    manager.wait_for(HALL, "NRestarts", "1")
+    manager.wait_for(HALL, "SubState", "running")
+    assert manager.show(HALL, "MainPID") != first
+
+
+@pytest.mark.slow
+def test_what_the_watchdog_ends_leaves_a_traceback_of_every_thread(manager: SystemManager) -> None:
+    running(manager)
+    manager.kill_main(HALL, signal.SIGABRT)  # WatchdogSignal= is this by default
+    manager.wait_for(HALL, "NRestarts", "1")
+    assert "Fatal Python error: Aborted" in manager.log("hall")
+    assert 'daemon/compose.py", line' in manager.log("hall")  # the main thread
+    assert "\nThread 0x" in manager.log("hall")  # the others
+
+
+def test_a_wrong_configuration_is_not_tried_again(manager: SystemManager) -> None:
+    manager.path("/etc/s2netd/hall.yaml").write_text(CONFIG + "sauce: {}\n")
+    with pytest.raises(RuntimeError, match="failed"):
+        manager.systemctl("start", HALL)
+    # It would be "auto-restart" where another try was coming.
+    manager.wait_for(HALL, "SubState", "failed")
+    assert manager.show(HALL, "ExecMainStatus") == "78"
+    assert manager.show(HALL, "NRestarts") == "0"
+    assert "/etc/s2netd/hall.yaml: sauce: unknown key" in manager.log("hall")
+
+
+@pytest.mark.slow
+def test_video_becomes_events_inside_the_sandbox(manager: SystemManager, tmp_path: Path) -> None:
+    clip = colour_clip(tmp_path / "clip.mp4", BUSY)
+    command = [sys.executable, "-m", "daemon", "produce", str(clip), "--camera", "door"]
+    subprocess.run(
+        [*command, "--to", f"dir:{tmp_path / 'chunks'}"], check=True, capture_output=True
+    )
+    shutil.copytree(tmp_path / "chunks" / "door", manager.path("/var/lib/s2netd/hall/chunks/door"))
+    running(manager)
+    manager.wait_until(lambda: "stream.ended" in events_logged(manager), "the end of the clip")
+    lines = manager.path("/var/lib/s2netd/hall/events.jsonl").read_text().splitlines()
+    finals = [record for record in map(json.loads, lines) if record["final"]]
+    assert {record["label"] for record in finals} == {"red", "green"}
+
+
+def test_it_runs_as_its_user_and_writes_only_its_own_folders(manager: SystemManager) -> None:
+    pid = running(manager)
+    status = manager.inside("cat", f"/proc/{pid}/status")
+    assert "\nNoNewPrivs:\t1\n" in status
+    assert "\nCapEff:\t0000000000000000\n" in status
+    assert manager.inside("stat", "--format=%U", f"/proc/{pid}").strip() == "s2netd"
+    assert manager.inside("stat", "--format=%U", "/var/lib/s2netd/hall/state.sqlite") == "s2netd\n"
+    mounts = manager.inside("cat", f"/proc/{pid}/mountinfo").splitlines()
+    writable = {line.split()[4] for line in mounts if line.split()[5].startswith("rw")}
+    assert writable >= {"/var/lib/s2netd/hall", "/var/cache/s2netd"}
+    assert not writable & {"/", "/etc", "/opt", "/usr", "/home"}
+
+
+def events_logged(manager: SystemManager) -> list[str]:
+    """Event names of the instance's JSON log lines."""
+    return [json.loads(line)["event"] for line in manager.log("hall").splitlines()]

@@ -1,0 +1,1 @@
+"""From tagged recordings to bundles. Today: feature files, made as the daemon makes features."""
