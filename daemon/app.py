@@ -122,6 +122,12 @@ class App:
             except BaseExceptionGroup as errors:
                 raise _first_of(errors) from errors
 
+    async def finished(self, n_deliveries: int) -> None:
+        """Wait until so many deliveries are finished since the start."""
+        while self.progress.n_done < n_deliveries:
+            self._finished.clear()
+            await self._finished.wait()
+
     async def release(self, partition: str) -> None:
         """A partition is being given up: finish what was handed out, then forget its cameras.
 

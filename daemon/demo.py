@@ -90,9 +90,7 @@ async def _stream(clip: Path, config: Config, out: Path, console: Console) -> li
                 serving = group.create_task(app.serve())
                 watching = group.create_task(_watch(out / "events.jsonl", records, console))
                 await producer.run()
-                # Every chunk and the end marker have been handed over; wait until all are done.
-                while app.progress.n_done < producer.n_chunks + 1 and not serving.done():
-                    await asyncio.sleep(0.05)
+                await app.finished(producer.n_chunks + 1)  # and the end marker
                 app.stop()
                 await serving
                 watching.cancel()

@@ -11,12 +11,12 @@ import contextlib
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from daemon.kafka_client import KafkaConnection, describe_topic, persist
 from daemon.wire import Record
 
-_LONGEST_REQUEST_S = 10.0
+_LONGEST_ATTEMPT_S = 10.0
 _ATTEMPTS = 3  # that fit into the deadline even if each of them times out
 _MIN_REQUEST_BYTES = 1_048_576
 _STOP_TIMEOUT_S = 5.0
@@ -66,24 +66,28 @@ class DurableProducer:
 
     async def close(self) -> None:
         """Let go; what ``send`` returned for is written already. Safe to repeat."""
-        if self._producer is not None:
-            await self._discard(self._producer)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _abandon(producer)
 
     async def _send_once(self, records: Sequence[Record]) -> None:
         producer = await self._ready()
         try:
-            waiting = [
-                await producer.send(self._topic, r.value, key=r.key, headers=r.headers)
-                for r in records
-            ]
-            results = await asyncio.gather(*waiting, return_exceptions=True)
-        except (KafkaError, asyncio.CancelledError):
-            await self._discard(producer)
+            # An idempotent aiokafka producer itself tries again for ever.
+            async with asyncio.timeout(self._attempt_s):
+                waiting = [
+                    await producer.send(self._topic, r.value, key=r.key, headers=r.headers)
+                    for r in records
+                ]
+                results = await asyncio.gather(*waiting, return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+        except (KafkaError, TimeoutError, asyncio.CancelledError):
+            if self._producer is producer:
+                self._producer = None
+            await _abandon(producer)
             raise
-        for result in results:
-            if isinstance(result, BaseException):
-                await self._discard(producer)
-                raise result
 
     async def _ready(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -98,27 +102,27 @@ class DurableProducer:
             enable_idempotence=True,
             max_request_size=self._request_bytes,
             max_batch_size=self._request_bytes,
-            request_timeout_ms=self._request_timeout_ms(),
+            request_timeout_ms=int(1000 * self._attempt_s),
         )
         try:
             await producer.start()
         except (KafkaError, asyncio.CancelledError):
-            await _stop(producer)
+            await producer.stop()
             raise
         return producer
 
-    def _request_timeout_ms(self) -> int:
-        share_s = self._connection.connect_timeout_s / _ATTEMPTS
-        return int(1000 * min(share_s, _LONGEST_REQUEST_S))
-
-    async def _discard(self, producer: AIOKafkaProducer) -> None:
-        if self._producer is producer:
-            self._producer = None
-        await _stop(producer)
+    @property
+    def _attempt_s(self) -> float:
+        return min(self._connection.connect_timeout_s / _ATTEMPTS, _LONGEST_ATTEMPT_S)
 
 
-async def _stop(producer: AIOKafkaProducer) -> None:
-    """Stop even a producer whose broker is gone; what it still holds is sent again anyway."""
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """Stop without sending what is still held: others that wait for it try again themselves.
+
+    There is no public way: ``stop`` alone would first send everything, for ever if need be.
+    """
     with contextlib.suppress(KafkaError, TimeoutError):
         async with asyncio.timeout(_STOP_TIMEOUT_S):
+            producer._message_accumulator.fail_all(KafkaConnectionError("abandoned"))  # noqa: SLF001
+            await asyncio.gather(producer._sender.close(), producer.client.close())  # noqa: SLF001
             await producer.stop()

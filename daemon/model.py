@@ -4,14 +4,13 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.bundle import ModelBundle, resolve_bundle
-from engine.cas import BackendLocalizer
-from engine.features import BackendFeatureExtractor
-
 from daemon.config import ModelConfig
 from daemon.errors import ConfigError
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend
+from engine.bundle import ModelBundle, resolve_bundle
+from engine.cas import BackendLocalizer
+from engine.features import BackendFeatureExtractor
 from engine.spec import ModelSpec
 
 

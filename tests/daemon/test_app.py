@@ -128,8 +128,7 @@ async def test_stopping_anywhere_and_starting_again_changes_nothing(clip, stop_a
     first = TestDaemon(MemoryChunkSource(log), sink, store)
     serving = asyncio.create_task(first.serve())
     async with asyncio.timeout(20):
-        while first.app.progress.n_done < stop_after:
-            await asyncio.sleep(0.005)
+        await first.app.finished(stop_after)
     first.app.stop()
     await serving
     for chunk in chunks[stop_after:]:

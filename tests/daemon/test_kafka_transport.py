@@ -329,7 +329,7 @@ def own_broker(tmp_path: Path) -> Iterator[OwnBroker]:
 async def test_a_broker_that_hangs_is_asked_again_by_a_new_producer(
     own_broker: OwnBroker,
 ) -> None:
-    connection = KafkaConnection(own_broker.run("start"), connect_timeout_s=15)
+    connection = KafkaConnection(own_broker.run("start"), connect_timeout_s=20)
     own_broker.run("topic", "events", "1")
     sink = KafkaEventSink(KafkaSinkSettings(connection, "events"))
     await sink.start()
@@ -358,7 +358,7 @@ async def test_a_broker_that_is_gone_is_given_up_at_the_deadline(own_broker: Own
     await sink.start()
     own_broker.run("stop")
 
-    with pytest.raises(TransportError, match="topic events.*gave up after 2 s"):
+    with pytest.raises(TransportError, match=r"topic events.*gave up after 2 s"):
         await sink.publish([an_event("e1")])
     await sink.close()
 

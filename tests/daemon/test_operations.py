@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import socket
 import urllib.error
 import urllib.request
@@ -19,7 +20,7 @@ from tests.conftest import CHECKOUT
 
 def get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -97,8 +98,6 @@ def test_logs_are_one_json_object_a_line():
 
 
 def test_every_logged_event_is_listed():
-    import re
-
     used = set()
     for path in (CHECKOUT / "daemon").rglob("*.py"):
         used |= set(re.findall(r'log\.\w+\(\s*"([a-z]+\.[a-z_]+)"', path.read_text()))

@@ -92,7 +92,7 @@ def test_sigterm_drains_and_exits_with_0(tmp_path, bundle, clip):
 
 
 def test_20_kills_lose_nothing_and_contradict_nothing(tmp_path, bundle, clip):
-    rng = random.Random(20)
+    rng = random.Random(20)  # noqa: S311 - reproducible moments, no secret
     chunks, log = tmp_path / "chunks", tmp_path / "log"
     chunks.mkdir()
     config = a_config(tmp_path, bundle, follow=True)
