@@ -20,8 +20,9 @@ from rich.table import Table
 from daemon.model import OpenModel
 from daemon.timeline_page import CurveSet, Thumbnail, render_timeline
 from daemon.wire import event_json
-from engine.frames import encode_jpeg, probe_video, read_video
+from engine.frames import probe_video, read_video
 from engine.offline import Localization, localize_frames
+from engine.pixels import encode_jpeg
 from engine.session import StreamSession
 from engine.types import ActionEvent, FrameBatch
 

@@ -20,14 +20,13 @@ import av.logging
 import numpy as np
 from av.codec.context import CodecContext
 from av.container import InputContainer
-from av.filter import Graph
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from engine.containers import SNIFF_BYTES, DecodeLimits, check_declared_samples, sniff
 from engine.errors import CorruptChunkError, RefusedChunkError, StreamError, UnreadableVideoError
+from engine.pixels import FrameConverter, quarter_turns
 from engine.spec import FrameGeometry
 from engine.thinning import Thinner, Timed, within_span
 from engine.timeline import US_PER_S, Timeline, ticks_to_us
@@ -44,11 +43,7 @@ LIBAV_ERRORS = (av.error.FFmpegError, ValueError, IndexError, OverflowError, Mem
 # Finding out what streams there are opens no decoder: parsers suffice, and a frame that is too
 # large or damaged is then met by the one decoder whose limits we set.
 _PROBE_OPTIONS = {"codec_whitelist": "none"}
-# Swscale's bilinear kernel widens when it shrinks a picture, so it does not alias. Without the
-# other two flags it takes short cuts that darken everything by 2 of 255.
-_INTERPOLATION = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 _CLAIMS_PER_FRAME = 10  # three tables of an MP4 count a frame, and the sound has samples too
-_JPEG_QUALITY = 4  # FFmpeg's scale from 1, best, to 31
 
 
 # The operator's own footage: 8K, and as long as it likes.
@@ -116,7 +111,7 @@ class PyAvDecoder:
     ) -> None:
         self.n_late_frames = 0
         self._geometry = geometry
-        self._converter = _Converter(geometry)
+        self._converter = FrameConverter(geometry)
         self._timeline = timeline
         self._limits = limits or DecodeLimits()
         self._threads = threads
@@ -130,9 +125,14 @@ class PyAvDecoder:
         except LIBAV_ERRORS as error:
             raise CorruptChunkError(f"{_name(chunk)}: {reason(error)}") from error
 
+    @property
+    def converted_s(self) -> float:
+        """Seconds spent on conversion to model size, for benchmarks."""
+        return self._converter.spent_s
+
     def close(self) -> None:
         """Free the conversion buffers."""
-        self._converter = _Converter(self._geometry)
+        self._converter = FrameConverter(self._geometry)
 
     def _decode(self, chunk: VideoChunk) -> FrameBatch:
         thinner = Thinner(self._timeline)
@@ -171,7 +171,7 @@ def read_video(
     Raises:
         UnreadableVideoError: It cannot be opened, or holds no frame.
     """
-    converter, thinner = _Converter(geometry), Thinner(timeline)
+    converter, thinner = FrameConverter(geometry), Thinner(timeline)
     n_reported = 0
     with unreadable_if_libav_fails(path), open_file(path) as container:
         stream = video_stream(container)
@@ -200,7 +200,7 @@ def probe_video(path: Path | str) -> VideoFacts:
         frame = next(decode_leniently(container.demux(stream), lambda _note: None), None)
         if frame is None:
             raise UnreadableVideoError("no frame could be decoded")
-        is_upright = _quarter_turns(frame) % 2 == 0
+        is_upright = quarter_turns(frame) % 2 == 0
         width, height = (frame.width, frame.height)[:: 1 if is_upright else -1]
         return VideoFacts(
             width=width,
@@ -210,23 +210,6 @@ def probe_video(path: Path | str) -> VideoFacts:
             duration_us=_duration_us(container, stream),
             n_frames=stream.frames or None,
         )
-
-
-def encode_jpeg(rgb: UInt8Array) -> bytes:
-    """A picture as JPEG.
-
-    Args:
-        rgb: uint8 (H, W, 3).
-    """
-    encoder = CodecContext.create("mjpeg", "w")
-    encoder.height, encoder.width = rgb.shape[:2]
-    encoder.pix_fmt = "yuvj420p"
-    encoder.time_base = Fraction(1, 25)
-    encoder.qscale = True
-    encoder.global_quality = _JPEG_QUALITY
-    frame = VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    packets = [*encoder.encode(frame.reformat(format="yuvj420p")), *encoder.encode(None)]
-    return b"".join(bytes(packet) for packet in packets)
 
 
 def open_file(path: Path | str, *, decode_probe: bool = False) -> InputContainer:
@@ -442,71 +425,3 @@ def _duration_us(container: InputContainer, stream: VideoStream) -> int | None:
     if stream.duration and stream.time_base:
         return ticks_to_us(stream.duration, stream.time_base)
     return container.duration  # in microseconds
-
-
-class _Converter:
-    """Decoded pictures of any size and format → the model's square of RGB."""
-
-    def __init__(self, geometry: FrameGeometry) -> None:
-        self._geometry = geometry
-        self._reformatter = VideoReformatter()
-        self._cropper: Graph | None = None
-        self._cropper_key: tuple[int, int, str] | None = None
-
-    def convert(self, frame: VideoFrame) -> UInt8Array:
-        """A frame as uint8 (crop_px, crop_px, 3)."""
-        fit = self._crop if self._geometry.fit == "crop" else self._pad
-        return np.ascontiguousarray(np.rot90(fit(frame), _quarter_turns(frame)))
-
-    def _crop(self, frame: VideoFrame) -> UInt8Array:
-        # Cut the square out before scaling it: the rest would be scaled and converted for nothing.
-        # Even, because chroma planes have half the size.
-        shorter = min(frame.width, frame.height)
-        exact = shorter * self._geometry.crop_px / self._geometry.resize_px
-        side = min(2 * round(exact / 2), shorter // 2 * 2)
-        square = self._cut_centre(frame, max(side, 2))
-        return self._scale(square, self._geometry.crop_px, self._geometry.crop_px)
-
-    def _pad(self, frame: VideoFrame) -> UInt8Array:
-        shrink = self._geometry.resize_px / max(frame.width, frame.height)
-        width, height = (max(1, round(side * shrink)) for side in (frame.width, frame.height))
-        side = self._geometry.crop_px
-        left, top = (side - width) // 2, (side - height) // 2
-        padded = np.zeros((side, side, 3), np.uint8)
-        padded[top : top + height, left : left + width] = self._scale(frame, width, height)
-        return padded
-
-    def _scale(self, frame: VideoFrame, width: int, height: int) -> UInt8Array:
-        rgb = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=_INTERPOLATION, threads=1
-        )
-        return np.asarray(rgb.to_ndarray(), np.uint8)
-
-    def _cut_centre(self, frame: VideoFrame, side: int) -> VideoFrame:
-        if (frame.width, frame.height) == (side, side):
-            return frame
-        key = (frame.width, frame.height, frame.format.name)
-        if self._cropper is None or key != self._cropper_key:
-            self._cropper, self._cropper_key = _centre_cropper(frame, side), key
-        self._cropper.push(frame)
-        return self._cropper.vpull()
-
-
-def _centre_cropper(frame: VideoFrame, side: int) -> Graph:
-    """FFmpeg's crop filter, which moves pointers and copies nothing."""
-    graph = Graph()
-    source = graph.add_buffer(
-        width=frame.width,
-        height=frame.height,
-        format=frame.format,
-        time_base=Fraction(1, US_PER_S),
-    )
-    graph.link_nodes(source, graph.add("crop", f"{side}:{side}"), graph.add("buffersink"))
-    graph.configure()
-    return graph
-
-
-def _quarter_turns(frame: VideoFrame) -> int:
-    """Quarter turns counter-clockwise that make the picture upright; odd angles are left alone."""
-    turns, rest = divmod(frame.rotation, 90)
-    return turns % 4 if rest == 0 else 0

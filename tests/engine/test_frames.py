@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from engine.errors import CorruptChunkError, UnreadableVideoError
-from engine.frames import PyAvDecoder, encode_jpeg, probe_video, read_video
+from engine.frames import PyAvDecoder, probe_video, read_video
+from engine.pixels import encode_jpeg
 from engine.spec import FrameGeometry
 from engine.timeline import Timeline, ticks_to_us
 from engine.types import FrameBatch, UInt8Array
