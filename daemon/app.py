@@ -140,9 +140,15 @@ class App:
                     await self._finished.wait()
         except TimeoutError:
             self._log.warning("daemon.drain_timeout", partition=partition)
+        finally:  # the source may be less patient than we are
+            self._forget(partition)
+
+    def _forget(self, partition: str) -> None:
         self._ledger.forget(partition)
         for stream_id, camera in list(self._cameras.items()):
             if camera.partition == partition:
+                while not camera.queue.empty():
+                    camera.queue.get_nowait()
                 camera.queue.put_nowait(None)
                 del self._cameras[stream_id]
 

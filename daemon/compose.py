@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
+import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import structlog
 
@@ -150,7 +153,7 @@ def _source(config: Config, start_at: StartAt, on_revoked: OnRevoked) -> ChunkSo
             connection=kafka_connection(source.bootstrap_servers, source.security),
             topic=source.topic,
             group_id=source.group_id,
-            group_instance_id=source.group_instance_id,
+            group_instance_id=source.group_instance_id or member_name(config.state.path),
             start=source.start,
             max_chunk_bytes=source.max_chunk_bytes,
         ),
@@ -170,6 +173,12 @@ def _sink(config: Config) -> EventSink:
             site=config.site,
         )
     )
+
+
+def member_name(state_path: Path) -> str:
+    """A name no other member has, the same after a restart: only one daemon can hold a state."""
+    place = f"{socket.gethostname()}:{state_path.resolve()}"
+    return f"s2netd-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
 
 
 def kafka_connection(bootstrap_servers: str, security: KafkaSecurityConfig) -> KafkaConnection:

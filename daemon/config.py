@@ -78,7 +78,9 @@ class KafkaSourceConfig(_Model):
     topic: str = Field(description="Topic of the chunks.")
     group_id: str = Field("s2netd", description="Consumer group.")
     group_instance_id: str | None = Field(
-        None, description="A name that outlives restarts: a quick one then moves no partitions."
+        None,
+        description="Name of this member: one that comes back within 30 s moves no partitions. "
+        "Made from the host and state.path if left out.",
     )
     start: Literal["earliest", "latest"] = Field(
         "latest", description="Where to start when the group has no position yet."

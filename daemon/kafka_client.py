@@ -181,16 +181,26 @@ async def explained(connection: KafkaConnection, what: str) -> AsyncIterator[Non
 
 
 async def persist(
-    connection: KafkaConnection, what: str, attempt: Callable[[], Awaitable[T]]
+    connection: KafkaConnection,
+    what: str,
+    attempt: Callable[[], Awaitable[T]],
+    patience_s: float = 0.0,
 ) -> T:
     """Try with growing pauses until it works or ``connect_timeout_s`` has passed.
+
+    Args:
+        connection: The broker.
+        what: What is tried, for errors.
+        attempt: One try.
+        patience_s: Time on top, where the broker itself may rightly take so long.
 
     Raises:
         ConfigError: Trying again cannot help.
         TransportError: The last error, with the address and what to check.
     """
     loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + connection.connect_timeout_s
+    given_s = connection.connect_timeout_s + patience_s
+    deadline_s = loop.time() + given_s
     wait_s = _FIRST_WAIT_S
     while True:
         try:
@@ -198,8 +208,6 @@ async def persist(
                 return await attempt()
         except TransportError as error:
             if loop.time() + wait_s > deadline_s:
-                raise TransportError(
-                    f"{error} (gave up after {connection.connect_timeout_s:g} s)"
-                ) from error
+                raise TransportError(f"{error} (gave up after {given_s:g} s)") from error
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)

@@ -8,7 +8,7 @@ reordered within a call's last attempt, and readers must not mind repetition.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -19,7 +19,7 @@ from daemon.wire import Record
 _LONGEST_ATTEMPT_S = 10.0
 _ATTEMPTS = 3  # that fit into the deadline even if each of them times out
 _MIN_REQUEST_BYTES = 1_048_576
-_STOP_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 2.0
 
 
 class DurableProducer:
@@ -117,12 +117,19 @@ class DurableProducer:
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
-    """Stop without sending what is still held: others that wait for it try again themselves.
+    """Stop without sending what is still held: those that wait for it try again themselves.
 
     There is no public way: ``stop`` alone would first send everything, for ever if need be.
     """
+    async with _briefly():
+        await asyncio.gather(producer._sender.close(), producer.client.close())  # noqa: SLF001
+    producer._message_accumulator.fail_all(KafkaConnectionError("abandoned"))  # noqa: SLF001
+    async with _briefly():
+        await producer.stop()
+
+
+@contextlib.asynccontextmanager
+async def _briefly() -> AsyncIterator[None]:
     with contextlib.suppress(KafkaError, TimeoutError):
         async with asyncio.timeout(_STOP_TIMEOUT_S):
-            producer._message_accumulator.fail_all(KafkaConnectionError("abandoned"))  # noqa: SLF001
-            await asyncio.gather(producer._sender.close(), producer.client.close())  # noqa: SLF001
-            await producer.stop()
+            yield

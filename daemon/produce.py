@@ -20,10 +20,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from daemon.clock import Clock, SystemClock
 from daemon.errors import ConfigError
 from daemon.kafka_client import KafkaConnection
-from daemon.sources.base import ChunkWriter
+from daemon.sources.base import ChunkFacts, ChunkWriter
 from daemon.sources.directory_writer import DirectoryChunkWriter
 from daemon.sources.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
-from daemon.wire import ChunkFacts
 from engine.cutting import CutChunk, cut_video
 from engine.errors import UnreadableVideoError
 from engine.types import VideoChunk

@@ -20,7 +20,7 @@ from daemon.clock import Clock
 from daemon.device import Device
 from daemon.metrics import Metrics
 from daemon.sinks.base import EventSink
-from daemon.sources.base import Delivery
+from daemon.sources.base import Delivery, Position
 from daemon.state.base import StateStore
 from engine.errors import SnapshotError, StreamError
 from engine.frames import Decoder
@@ -74,7 +74,11 @@ class StreamWorker:
         # Where recent chunks begin: (offset, stream time of the first frame).
         self._recent: deque[tuple[int, int]] = deque(maxlen=256)
         self._session = self._restore()
-        self._done_offset = self._session.source["offset"] if self._session else None
+        self._done: Position | None = None
+        if self._session is not None:
+            self._done = Position(
+                str(self._session.source["partition"]), int(self._session.source["offset"])
+            )
 
     async def process(self, delivery: Delivery) -> None:
         """Take one delivery as far as the store; a bad chunk is counted, never raised.
@@ -83,13 +87,21 @@ class StreamWorker:
             DeviceError: The accelerator failed.
             TransportError: The sink or the store cannot be reached.
         """
-        offset = delivery.position.offset
-        if self._done_offset is not None and offset <= self._done_offset:
+        if self._is_done(delivery.position):
             await self._replay(delivery)
             return
         records = await self._process_new(delivery)
         await self._deliver(records)
         self._remember(delivery)
+
+    def _is_done(self, position: Position) -> bool:
+        # A camera may have moved to another partition, whose offsets say nothing about this one's.
+        done = self._done
+        return (
+            done is not None
+            and position.partition == done.partition
+            and position.offset <= done.offset
+        )
 
     def close(self) -> None:
         """Free the decoder."""
@@ -160,7 +172,8 @@ class StreamWorker:
         session, position = self._session, delivery.position
         if session is None:
             return
-        self._done_offset = position.offset
+        self._done = position
+        session.source["partition"] = position.partition
         session.source["offset"] = position.offset
         self._parts.metrics.open_events.labels(self.stream_id).set(len(session.open_events))
         with self._stage("save"):
@@ -215,7 +228,7 @@ class StreamWorker:
         return (
             session is not None
             and session.epoch == chunk.epoch
-            and chunk.sequence <= session.source.get("sequence", -1)
+            and chunk.sequence <= int(session.source.get("sequence", -1))
         )
 
     async def _enter_epoch(self, chunk: VideoChunk) -> list[ActionEvent]:
@@ -238,7 +251,7 @@ class StreamWorker:
         # Without the producer's own ticks the sequence is the broker's offset, which other
         # cameras of the partition use up too; frame times then tell what is missing.
         is_numbered = chunk.start_ticks is not None
-        is_missing = is_numbered and last is not None and chunk.sequence != last + 1
+        is_missing = is_numbered and last is not None and chunk.sequence != int(last) + 1
         if not (is_missing or chunk.discontinuity):
             return []
         return await self._break(session, reason="chunks missing")

@@ -34,6 +34,7 @@ from daemon.headers import (
     to_headers,
     within,
 )
+from daemon.sources.base import ChunkFacts
 from engine.errors import CorruptChunkError
 from engine.timeline import US_PER_S, ticks_to_us
 from engine.types import ActionEvent, Phase, Reason, Span, VideoChunk
@@ -58,27 +59,6 @@ class Record:
     key: bytes
     headers: Headers
     value: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkFacts:
-    """What a producer knows about a chunk besides the chunk itself; None is left out.
-
-    Attributes:
-        content_type: MIME type of the payload.
-        duration_us: Time its frames cover.
-        n_frames: Frames in it.
-        width: Of the coded picture, pixels.
-        height: Of the coded picture, pixels.
-        clock: How far to trust the capture time: ``ntp``, ``rtcp`` or ``arrival``.
-    """
-
-    content_type: str = "video/mp4"
-    duration_us: int | None = None
-    n_frames: int | None = None
-    width: int | None = None
-    height: int | None = None
-    clock: str = "arrival"
 
 
 def chunk_record(chunk: VideoChunk, facts: ChunkFacts, *, site: str) -> Record:

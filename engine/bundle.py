@@ -231,10 +231,7 @@ def write_bundle(folder: Path, card: ModelCard, *, backbone: bytes, localizer: b
 
 
 def _describe(path: Path, blob: bytes) -> _Network:
-    try:
-        signature, opset = read_signature(path)
-    except ValueError as error:
-        raise BundleError(str(error)) from error
+    signature, opset = read_signature(path)
     return _Network(hashlib.sha256(blob).hexdigest(), opset, signature.inputs, signature.outputs)
 
 

@@ -58,7 +58,7 @@ class StreamSession:
         self.epoch = epoch
         self.spec = spec
         self.anchor_us: int | None = None
-        self.source: dict[str, int] = {}
+        self.source: dict[str, int | str] = {}
         self._labels = labels
         self._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us)
         self._buffer = SnippetBuffer(spec.window, spec.feature_dim)

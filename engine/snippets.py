@@ -63,6 +63,7 @@ class SnippetSampler:
         self._segment = state.segment if state else 0
         # Gaps inside replayed footage were counted before the snapshot.
         self._replay_until_us = state.seen_us if state else None
+        self._must_resume = state is not None and state.resume_us is not None
         self.n_gaps = 0
         self.n_late_frames = 0
 
@@ -100,13 +101,20 @@ class SnippetSampler:
             self.break_segment()
         snippets = []
         if self._held is None:
-            first_index = self._timeline.snippet_at_or_after(frame.pts_us)
-            self._next_grid = first_index * self._timeline.stride_frames
+            self._start_segment(self._timeline.snippet_at_or_after(frame.pts_us))
         else:
             snippets = self._show_until(frame.pts_us - 1, self._held)
         self._held = frame
         # A later frame cannot be shown at this frame's own instant, so need not be waited for.
         return snippets + self._show_until(frame.pts_us, frame)
+
+    def _start_segment(self, first_index: int) -> None:
+        self._next_grid = first_index * self._timeline.stride_frames
+        if self._must_resume and first_index > self._next_index:
+            # After a restore, what should have been pushed again was not: footage is lost.
+            self._segment += 1
+            self.n_gaps += 1
+        self._must_resume = False
 
     def _show_until(self, last_us: int, shown: _Shown) -> list[Snippet]:
         """Show one frame at every grid point up to and including ``last_us``."""

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from engine.bundle import resolve_bundle
+from engine.errors import BundleError
+from tests.support.real_parts import missing
+
 settings.register_profile(
     "ci",
     derandomize=True,
@@ -14,6 +18,8 @@ settings.register_profile(
 )
 settings.register_profile("nightly", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+pytest_plugins = ["tests.support.kafka"]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -26,3 +32,12 @@ def shared_clips() -> Path:
     if not clips.is_dir():
         pytest.skip("no real clips: set S2NETD_TEST_DATA to a folder that holds clips/")
     return clips
+
+
+@pytest.fixture(scope="session")
+def kinetics400() -> Path:
+    """The pulled bundle of real weights."""
+    try:
+        return resolve_bundle("kinetics400")
+    except BundleError as error:
+        missing(f"no real weights: {error}")

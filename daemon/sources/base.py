@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from daemon.wire import ChunkFacts
 from engine.errors import StreamError
 from engine.types import VideoChunk
 
@@ -92,6 +91,27 @@ class ChunkSource(Protocol):
 
     async def close(self) -> None:
         """Make commits durable and end ``deliveries``. Safe to repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFacts:
+    """What a producer knows about a chunk besides the chunk itself; None is left out.
+
+    Attributes:
+        content_type: MIME type of the payload.
+        duration_us: Time its frames cover.
+        n_frames: Frames in it.
+        width: Of the coded picture, pixels.
+        height: Of the coded picture, pixels.
+        clock: How far to trust the capture time: ``ntp``, ``rtcp`` or ``arrival``.
+    """
+
+    content_type: str = "video/mp4"
+    duration_us: int | None = None
+    n_frames: int | None = None
+    width: int | None = None
+    height: int | None = None
+    clock: str = "arrival"
 
 
 class ChunkWriter(Protocol):

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 from daemon.errors import ConfigError, TransportError
+from daemon.sources.base import ChunkFacts
 from daemon.sources.directory import END_SUFFIX, SIDECAR_SUFFIX, last_number
-from daemon.wire import ChunkFacts, chunk_record
+from daemon.wire import chunk_record
 from engine.types import VideoChunk
 
 _SUFFIXES = {

@@ -103,7 +103,9 @@ class KafkaChunkSource:
         settings = self._settings
         await describe_topic(settings.connection, settings.topic)
         what = f"group {settings.group_id}"
-        self._consumer = await persist(settings.connection, what, self._connect)
+        # A member that was killed keeps its place until its session ends; the others wait for it.
+        patience_s = settings.session_timeout_ms / 1000
+        self._consumer = await persist(settings.connection, what, self._connect, patience_s)
         # Only then is it settled where each partition begins: "latest" means this moment.
         await self._took_part.wait()
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from daemon.errors import ConfigError
 from daemon.kafka_client import KafkaConnection
 from daemon.kafka_producer import DurableProducer
-from daemon.wire import ChunkFacts, Record, chunk_record
+from daemon.sources.base import ChunkFacts
+from daemon.wire import Record, chunk_record
 from engine.types import VideoChunk
 
 # What Kafka adds to a record that travels alone: 61 bytes a batch, and lengths and deltas of at

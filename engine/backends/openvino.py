@@ -81,7 +81,9 @@ class OpenVinoBackend:
                 for spec in self._signature.outputs
             }
         except RuntimeError as error:
-            raise DeviceError(f"{self._description}: inference failed: {error}") from error
+            raise DeviceError(
+                f"{self._description}: inference failed: {_reason(error)}"
+            ) from error
 
 
 def open_openvino(model_path: Path, *, precision: str, threads: int | None) -> OpenVinoBackend:
@@ -95,14 +97,14 @@ def open_openvino(model_path: Path, *, precision: str, threads: int | None) -> O
     try:
         model = core.read_model(model_path)
     except RuntimeError as error:
-        raise BundleError(f"OpenVINO cannot read {model_path}: {error}") from error
+        raise BundleError(f"OpenVINO cannot read {model_path}: {_reason(error)}") from error
     signature = Signature(_specs(model.inputs), _specs(model.outputs))
     chosen = _chosen_precision(core, precision)
     try:
         model.reshape({port.get_any_name(): _batch_of_one(port) for port in model.inputs})
         compiled = core.compile_model(model, "CPU", _options(chosen, threads))
     except RuntimeError as error:
-        raise DeviceError(f"OpenVINO cannot compile {model_path}: {error}") from error
+        raise DeviceError(f"OpenVINO cannot compile {model_path}: {_reason(error)}") from error
     return OpenVinoBackend(compiled, signature, f"openvino {chosen} CPU")
 
 
@@ -149,6 +151,12 @@ def _has_amx() -> bool:
 
 def _batch_of_one(port: Any) -> list[Any]:
     return [1, *list(port.get_partial_shape())[1:]]
+
+
+def _reason(error: RuntimeError) -> str:
+    """OpenVINO's errors lead through its source files; the last line says what was wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else "it gives no reason"
 
 
 def _specs(ports: Any) -> tuple[TensorSpec, ...]:

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from engine.backends.base import Signature, TensorSpec
+from engine.errors import BundleError
 
 
 def read_signature(path: Path) -> tuple[Signature, int]:
     """Inputs and outputs of an ONNX file, and its opset; named (free) dimensions become None.
 
     Raises:
-        OSError: It cannot be read.
-        ValueError: It is no ONNX file, or keeps weights in other files.
+        BundleError: It cannot be read, is no ONNX file, or keeps weights in other files.
     """
     import onnx  # noqa: PLC0415 - reading a bundle's YAML alone needs no protobuf
     from google.protobuf.message import (  # type: ignore[import-untyped] # noqa: PLC0415
@@ -20,11 +20,13 @@ def read_signature(path: Path) -> tuple[Signature, int]:
     try:
         model = onnx.load(path, load_external_data=False)
     except DecodeError as error:
-        raise ValueError(f"{path} is not an ONNX file") from error
+        raise BundleError(f"{path} is not an ONNX file") from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     graph = model.graph
     external = [w.name for w in graph.initializer if w.data_location == onnx.TensorProto.EXTERNAL]
     if external:
-        raise ValueError(
+        raise BundleError(
             f"{path} keeps {external[0]} and others in another file, which no digest covers; "
             "save it as one file"
         )

@@ -10,13 +10,12 @@ import pytest
 
 from daemon.errors import MalformedRecordError
 from daemon.kafka_client import KafkaConnection
-from daemon.sources.base import ChunkSource, Delivery, StartAt, nothing_to_read_again
+from daemon.sources.base import ChunkFacts, ChunkSource, Delivery, StartAt, nothing_to_read_again
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.sources.directory_writer import DirectoryChunkWriter
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
 from daemon.sources.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
-from daemon.wire import ChunkFacts
 from engine.types import VideoChunk
 from tests.support.kafka import MakeTopic, put_record
 from tests.support.records import a_chunk, an_end

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
-from daemon.sources.base import Delivery, Position
+from daemon.sources.base import ChunkFacts, Delivery, Position
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.sources.directory_writer import DirectoryChunkWriter
-from daemon.wire import ChunkFacts
 from engine.errors import CorruptChunkError, RefusedChunkError
 from tests.support.records import a_chunk, an_end
 

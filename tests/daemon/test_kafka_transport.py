@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from aiokafka.partitioner import murmur2
 from daemon.errors import ConfigError, TransportError
 from daemon.kafka_client import KafkaConnection
 from daemon.sinks.kafka import KafkaEventSink, KafkaSinkSettings
-from daemon.sources.base import Delivery, Position
+from daemon.sources.base import ChunkFacts, Delivery, Position
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
 from daemon.sources.kafka_writer import KafkaChunkWriter, KafkaWriterSettings, record_bytes
-from daemon.wire import ChunkFacts, chunk_record, parse_event
+from daemon.wire import chunk_record, parse_event
 from engine.errors import RefusedChunkError
 from tests.support.kafka import SCRIPT, MakeTopic, put_record
 from tests.support.real_parts import missing
@@ -298,6 +298,12 @@ async def test_a_camera_goes_to_the_partition_java_clients_would_choose(
     assert f"{topic.name}/{(hashed & 0x7FFFFFFF) % 7}" == delivery.position.partition
 
 
+async def until(is_true: Callable[[], bool]) -> None:
+    """For what nothing outside can wait for; the test's own time-out ends it."""
+    while not is_true():  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+
+
 class OwnBroker:
     """A broker that a test may stop."""
 
@@ -339,8 +345,7 @@ async def test_a_broker_that_hangs_is_asked_again_by_a_new_producer(
     own_broker.signal(signal.SIGSTOP)
     async with asyncio.TaskGroup() as tasks:
         publishing = tasks.create_task(sink.publish([an_event("e1", 1), an_event("e1", 2)]))
-        while sink._producer._producer is before:
-            await asyncio.sleep(0.05)
+        await until(lambda: sink._producer._producer is not before)
         assert not publishing.done()
         own_broker.signal(signal.SIGCONT)
     await sink.close()

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import MalformedRecordError
+from daemon.sources.base import ChunkFacts
 from daemon.wire import (
     EVENT_SCHEMA_ID,
     EVENT_TYPES,
-    ChunkFacts,
     Record,
     chunk_record,
     event_json,

@@ -121,7 +121,7 @@ def test_a_manifest_that_is_no_yaml_mapping_is_one_clear_error(tiny: Path, text:
 def test_networks_that_contradict_the_card_are_not_written(tiny: Path, tmp_path: Path) -> None:
     model = backbone()
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 99
-    with pytest.raises(BundleError, match="tensor snippets is .*99"):
+    with pytest.raises(BundleError, match=r"tensor snippets is .*99"):
         write_bundle(
             tmp_path / "bad",
             ModelBundle.load(tiny).card,
@@ -183,7 +183,7 @@ def test_a_name_that_was_not_pulled_says_how_to_pull_it(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(BundleError, match="s2netd models pull kinetics400"):
         resolve_bundle("kinetics400")
-    with pytest.raises(BundleError, match="holds no bundle.yaml"):
+    with pytest.raises(BundleError, match=r"holds no bundle.yaml"):
         resolve_bundle(tmp_path / "nowhere")
 
 

@@ -21,7 +21,7 @@ TREE = {
 }
 
 
-@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("protocol", [3, 4])
 def test_arrays_come_back_by_path_as_they_were_written(protocol: int) -> None:
     arrays = read_arrays(pickle.dumps(TREE, protocol))
     assert sorted(arrays) == [
@@ -47,7 +47,7 @@ def test_a_pickle_that_runs_a_command_is_refused_before_it_runs(tmp_path: Path) 
     import os  # noqa: PLC0415 - only what a hostile pickle would reach for
 
     proof = tmp_path / "ran"
-    with pytest.raises(WeightsError, match="holds posix.system: it is not the published file"):
+    with pytest.raises(WeightsError, match=r"holds posix.system: it is not the published file"):
         read_arrays(pickle.dumps({"a": _Runs(os.system, f"touch {proof}")}))
     assert not proof.exists()
 
@@ -121,7 +121,7 @@ def test_a_damaged_checkpoint_is_one_error_or_arrays_and_never_anything_else(
 
 def test_the_test_trees_really_use_numpy_s_own_reduction() -> None:
     names = {
-        arg for op, arg, _ in pickletools.genops(pickle.dumps(TREE, 2)) if op.name == "GLOBAL"
+        arg for op, arg, _ in pickletools.genops(pickle.dumps(TREE, 3)) if op.name == "GLOBAL"
     }
     assert "numpy ndarray" in names
     assert "numpy dtype" in names

@@ -63,6 +63,22 @@ def test_snapshot_and_restore_at_any_boundary_change_nothing(video, cutting, spe
     assert run([video], spec) == records + finish(restored)
 
 
+@given(videos(), cuttings(), specs, st.data())
+def test_a_restore_whose_footage_is_gone_is_a_gap_and_no_crash(video, cutting, spec, data):
+    pieces = cutting.cut(video)
+    stop = data.draw(st.integers(0, len(pieces)), label="pieces before the pause")
+    lost = data.draw(st.integers(0, 3), label="pieces lost after it")
+    session = StreamSession("cam", "e", spec)
+    records = [record for piece in pieces[:stop] for record in advance(session, piece)]
+
+    restored = StreamSession.restore(session.snapshot(), spec)
+    records += [record for piece in pieces[stop + lost :] for record in advance(restored, piece)]
+    records += finish(restored)
+
+    last = {record.event_id: record for record in records}
+    assert all(record.final for record in last.values())
+
+
 @given(videos(), specs, st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_changing_later_frames_changes_nothing_already_emitted(video, spec, seed, share):
     split = int(share * len(video.pts_us))

@@ -1,0 +1,200 @@
+"""What every inference backend owes, whichever it is."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from engine.backends import open_backend
+from engine.backends.base import EngineBackend, Signature, Tensor, TensorSpec
+from engine.errors import BundleError, DeviceError
+from tests.support.i3d_parts import pulled_kinetics400
+from tests.support.tiny_bundle import backbone, localizer
+
+OpenBackend = Callable[[Path], EngineBackend]
+
+
+def open_openvino(path: Path) -> EngineBackend:
+    pytest.importorskip("openvino")
+    return open_backend("openvino", path, precision="f32", threads=2)
+
+
+def open_scripted(path: Path) -> EngineBackend:
+    return open_backend("scripted", path)
+
+
+@pytest.fixture(
+    params=[pytest.param(open_openvino, marks=pytest.mark.openvino), open_scripted],
+    ids=["openvino", "scripted"],
+)
+def opened(request: pytest.FixtureRequest) -> OpenBackend:
+    opener: OpenBackend = request.param
+    return opener
+
+
+@pytest.fixture
+def backend(opened: OpenBackend, tmp_path: Path) -> Iterator[EngineBackend]:
+    onnx.save(localizer(), tmp_path / "localizer.onnx")
+    backend = opened(tmp_path / "localizer.onnx")
+    yield backend
+    backend.close()
+
+
+def question(n_rows: int, length: int = 5, seed: int = 0) -> dict[str, Tensor]:
+    rng = np.random.default_rng(seed)
+    return {
+        "features": rng.uniform(size=(n_rows, length, 3)).astype(np.float32),
+        "valid": np.ones((n_rows, length), np.float32),
+    }
+
+
+def test_the_signature_is_the_file_s(backend: EngineBackend) -> None:
+    assert backend.signature == Signature(
+        (
+            TensorSpec("features", (None, None, 3), "float32"),
+            TensorSpec("valid", (None, None), "float32"),
+        ),
+        (
+            TensorSpec("cas", (None, None, 2), "float32"),
+            TensorSpec("attention", (None, None), "float32"),
+            TensorSpec("video_scores", (None, 2), "float32"),
+        ),
+    )
+
+
+@pytest.mark.parametrize("length", [1, 3, 24])
+@pytest.mark.parametrize("n_rows", [1, 2, 5])
+def test_answers_have_the_shapes_promised(
+    backend: EngineBackend, n_rows: int, length: int
+) -> None:
+    answers = backend.run(question(n_rows, length))
+    assert {name: (a.shape, str(a.dtype)) for name, a in answers.items()} == {
+        "cas": ((n_rows, length, 2), "float32"),
+        "attention": ((n_rows, length), "float32"),
+        "video_scores": ((n_rows, 2), "float32"),
+    }
+
+
+def test_warming_up_changes_no_answer(backend: EngineBackend) -> None:
+    before = backend.run(question(2))
+    backend.warm_up()
+    after = backend.run(question(2))
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_a_row_s_answer_does_not_depend_on_its_neighbours(backend: EngineBackend) -> None:
+    whole = question(4)
+    together = backend.run(whole)
+    for i in range(4):
+        alone = backend.run({name: tensor[i : i + 1] for name, tensor in whole.items()})
+        for name in together:
+            assert np.array_equal(together[name][i : i + 1], alone[name])
+
+
+def test_returned_arrays_are_the_caller_s(backend: EngineBackend) -> None:
+    first = backend.run(question(1))
+    kept = {name: answer.copy() for name, answer in first.items()}
+    backend.run(question(1, seed=1))
+    assert all(np.array_equal(first[name], kept[name]) for name in kept)
+    for answer in first.values():
+        answer[...] = 7  # writable
+    again = backend.run(question(1))
+    assert all(np.array_equal(again[name], kept[name]) for name in kept)
+
+
+def test_an_input_that_is_a_view_is_read_as_it_looks(backend: EngineBackend) -> None:
+    plain = question(2)
+    views = {name: np.asfortranarray(tensor) for name, tensor in plain.items()}
+    seen, wanted = backend.run(views), backend.run(plain)
+    assert all(np.array_equal(seen[name], wanted[name]) for name in wanted)
+
+
+def test_a_missing_tensor_is_named(backend: EngineBackend) -> None:
+    with pytest.raises(BundleError, match='no tensor "valid"; seen'):
+        backend.run({"features": np.zeros((1, 2, 3), np.float32)})
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        np.zeros((1, 2, 4), np.float32),
+        np.zeros((1, 2), np.float32),
+        np.zeros((0, 2, 3), np.float32),
+        np.zeros((1, 2, 3), np.float64),
+        np.zeros((1, 2, 3), np.uint8),
+    ],
+    ids=lambda features: f"{features.dtype}{features.shape}",
+)
+def test_a_tensor_of_another_shape_or_dtype_is_refused_with_both(
+    backend: EngineBackend, features: Tensor
+) -> None:
+    with pytest.raises(BundleError, match=r'"features" is .*, wanted float32 \(None, None, 3\)'):
+        backend.run({"features": features, "valid": np.ones((1, 2), np.float32)})
+
+
+def test_closing_twice_is_allowed(backend: EngineBackend) -> None:
+    backend.close()
+    backend.close()
+
+
+def test_a_file_that_is_no_network_is_a_bundle_error(opened: OpenBackend, tmp_path: Path) -> None:
+    (tmp_path / "nonsense.onnx").write_bytes(b"nonsense")
+    for name in ("nonsense.onnx", "missing.onnx"):
+        with pytest.raises(BundleError, match=name):
+            opened(tmp_path / name)
+
+
+@pytest.mark.openvino
+def test_openvino_gives_the_numbers_the_network_means(tmp_path: Path) -> None:
+    onnx.save(backbone(), tmp_path / "backbone.onnx")
+    rgb = np.random.default_rng(0).integers(0, 256, (3, 4, 2, 2, 3), np.uint8)
+    answer = open_openvino(tmp_path / "backbone.onnx").run({"snippets": rgb})["features"]
+    np.testing.assert_allclose(answer, rgb.mean(axis=(1, 2, 3)) / 255, atol=1e-6)
+
+
+@pytest.mark.openvino
+def test_openvino_says_that_it_is_closed(tmp_path: Path) -> None:
+    onnx.save(localizer(), tmp_path / "localizer.onnx")
+    backend = open_openvino(tmp_path / "localizer.onnx")
+    backend.close()
+    with pytest.raises(DeviceError, match="is closed"):
+        backend.run(question(1))
+
+
+@pytest.mark.openvino
+def test_rows_that_do_not_pair_up_are_refused(tmp_path: Path) -> None:
+    onnx.save(localizer(), tmp_path / "localizer.onnx")
+    uneven = {**question(2), "valid": np.ones((3, 5), np.float32)}
+    with pytest.raises(BundleError, match="inputs differ in their rows"):
+        open_openvino(tmp_path / "localizer.onnx").run(uneven)
+
+
+@pytest.mark.openvino
+def test_bf16_is_used_or_refused_but_never_pretended(tmp_path: Path) -> None:
+    onnx.save(localizer(), tmp_path / "localizer.onnx")
+    flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    automatic = open_backend("openvino", tmp_path / "localizer.onnx", precision="auto")
+    assert ("bf16" in automatic.description) == ("amx_bf16" in flags)
+    if not {"avx512f", "avx512_bf16", "amx_bf16"} & set(flags):
+        with pytest.raises(DeviceError, match="precision is bf16, but this CPU has none"):
+            open_backend("openvino", tmp_path / "localizer.onnx", precision="bf16")
+
+
+def test_an_unknown_backend_or_precision_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"'tpu', wanted one of .*'openvino', 'scripted'"):
+        open_backend("tpu", tmp_path)
+    with pytest.raises(BundleError, match=r"'fp8', wanted one of .*'f32', 'bf16', 'auto'"):
+        open_backend("openvino", tmp_path, precision="fp8")
+
+
+@pytest.mark.weights
+@pytest.mark.openvino
+@pytest.mark.slow
+def test_i3d_answers_are_bit_identical_alone_and_in_a_batch() -> None:
+    backbone = open_openvino(pulled_kinetics400().backbone_path)
+    rgb = np.random.default_rng(0).integers(0, 256, (3, 16, 224, 224, 3), np.uint8)
+    together = backbone.run({"snippets": rgb})["features"]
+    alone = [backbone.run({"snippets": rgb[i : i + 1]})["features"] for i in (2, 0, 1)]
+    assert np.array_equal(together[[2, 0, 1]], np.concatenate(alone))
