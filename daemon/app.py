@@ -9,7 +9,7 @@ import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -22,9 +22,13 @@ from daemon.overload import FlowControl
 from daemon.sources.base import ChunkSource, Delivery
 from daemon.stream_worker import StreamWorker, WorkerParts
 from daemon.systemd import Notifier
+from engine.errors import RefusedChunkError
 
 # A quarter of the usual WatchdogSec leaves room for a busy loop.
 WATCHDOG_SHARE = 0.25
+
+# What is refused for its camera's name is counted under this one.
+REFUSED_CAMERAS = "(refused)"
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class App:
         flow: When to pause a partition.
         notifier: The service manager.
         drain_timeout_s: Time to finish what was begun.
+        max_cameras: Chunks of further cameras are refused.
         stall_s: Work in hand that moves nothing for this long is a hang.
     """
 
@@ -75,6 +80,7 @@ class App:
         flow: FlowControl,
         notifier: Notifier,
         drain_timeout_s: float,
+        max_cameras: int = 512,
         stall_s: float = 120.0,
     ) -> None:
         self._source = source
@@ -83,6 +89,7 @@ class App:
         self._flow = flow
         self._notifier = notifier
         self._drain_timeout_s = drain_timeout_s
+        self._max_cameras = max_cameras
         self._stall_s = stall_s
         self._clock: Clock = parts.clock
         self._metrics: Metrics = parts.metrics
@@ -120,7 +127,7 @@ class App:
                     for helper in helpers:
                         helper.cancel()
             except BaseExceptionGroup as errors:
-                raise _first_of(errors) from errors
+                raise first_of(errors) from errors
 
     async def finished(self, n_deliveries: int) -> None:
         """Wait until so many deliveries are finished since the start."""
@@ -179,23 +186,27 @@ class App:
         """Hand deliveries out until the source ends or the daemon is told to stop."""
         deliveries = aiter(self._source.deliveries())
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        coming: asyncio.Future[Delivery | None] = asyncio.ensure_future(anext(deliveries, None))
         try:
-            while not self._stop.is_set():
-                coming = asyncio.ensure_future(anext(deliveries, None))
-                await asyncio.wait({coming, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.wait({coming})
+            while True:
+                either: set[asyncio.Future[Any]] = {coming, stopped}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done() or self._stop.is_set():
                     break
                 delivery = coming.result()
                 if delivery is None:
                     self._log.info("source.finished")
                     break
                 self._hand_out(delivery, group)
+                coming = asyncio.ensure_future(anext(deliveries, None))
         finally:
-            stopped.cancel()
+            left: set[asyncio.Future[Any]] = {coming, stopped}
+            for waiting in left:
+                waiting.cancel()
+            await asyncio.wait(left)
 
     def _hand_out(self, delivery: Delivery, group: asyncio.TaskGroup) -> None:
+        delivery = self._admitted(delivery)
         position, stream_id = delivery.position, delivery.stream_id
         self._ledger.begin(position)
         camera = self._cameras.get(stream_id)
@@ -210,6 +221,15 @@ class App:
             self._source.pause(position.partition)
             self._metrics.paused_partitions.inc()
             self._log.debug("partition.paused", partition=position.partition)
+
+    def _admitted(self, delivery: Delivery) -> Delivery:
+        """Camera names come from outside: too many of them are refused, under one name."""
+        if delivery.stream_id in self._cameras or len(self._cameras) < self._max_cameras:
+            return delivery
+        error = RefusedChunkError(
+            f"camera {delivery.stream_id!r} is one more than max_cameras ({self._max_cameras})"
+        )
+        return replace(delivery, stream_id=REFUSED_CAMERAS, chunk=None, error=error)
 
     async def _work(self, camera: _Camera) -> None:
         """Empty one camera's queue until told that nothing follows."""
@@ -289,7 +309,7 @@ class App:
         loop.remove_signal_handler(signal.SIGINT)
 
 
-def _first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first plain error inside nested groups: what the exit code is chosen by."""
     first: BaseException = errors
     while isinstance(first, BaseExceptionGroup):

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from daemon.app import App
 from daemon.clock import SystemClock
-from daemon.config import ModelConfig
+from daemon.config import parse_model
 from daemon.device import Device
 from daemon.errors import ConfigError
 from daemon.metrics import Metrics
@@ -293,7 +293,7 @@ def run_bench(options: BenchOptions, console: Console, *, as_json: bool) -> None
         ConfigError: ``--cameras`` is no number.
     """
     model = open_model(
-        ModelConfig.model_validate(
+        parse_model(
             {
                 "bundle": options.bundle,
                 "precision": options.precision,

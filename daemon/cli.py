@@ -129,12 +129,12 @@ def localize(
 
     [dim]s2netd localize clip.mp4 --labels "opening bottle,arm wrestling" --out out[/dim]
     """
-    from daemon.config import ModelConfig  # noqa: PLC0415
+    from daemon.config import parse_model  # noqa: PLC0415
     from daemon.localize import localize_videos, summary_table  # noqa: PLC0415
     from daemon.model import open_model  # noqa: PLC0415
 
     console = Console(stderr=True)
-    config = ModelConfig.model_validate(
+    config = parse_model(
         {
             "bundle": bundle,
             "labels": _split(labels),

@@ -97,6 +97,7 @@ async def composed(config: Config, log: structlog.stdlib.BoundLogger) -> AsyncIt
             flow=FlowControl(FlowLimits(config.queue_chunks, config.queue_chunks // 2)),
             notifier=notifier,
             drain_timeout_s=config.drain_timeout_s,
+            max_cameras=config.max_cameras,
         )
         apps.append(app)
         await source.start()

@@ -4,6 +4,8 @@ Every field's description is the operator's documentation: the README's table an
 are made from this file.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -161,6 +163,9 @@ class Config(_Model):
     queue_chunks: int = Field(
         4, ge=2, le=1000, description="Chunks of one camera in memory before its source waits."
     )
+    max_cameras: int = Field(
+        512, ge=1, description="Chunks of further cameras are refused: names come from outside."
+    )
     drain_timeout_s: float = Field(
         20, gt=0, le=600, description="Time to finish what was begun after SIGTERM."
     )
@@ -191,8 +196,24 @@ def parse(plain: dict[str, Any], where: str) -> Config:
     Raises:
         ConfigError: One line for each wrong key.
     """
-    try:
+    with _explained(where):
         return Config.model_validate(plain)
+
+
+def parse_model(plain: dict[str, Any], where: str = "command line") -> ModelConfig:
+    """Check the values of the model section alone.
+
+    Raises:
+        ConfigError: One line for each wrong key.
+    """
+    with _explained(where):
+        return ModelConfig.model_validate(plain)
+
+
+@contextmanager
+def _explained(where: str) -> Iterator[None]:
+    try:
+        yield
     except ValidationError as error:
         lines = [_explain(dict(problem)) for problem in error.errors()]
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error

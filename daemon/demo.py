@@ -13,8 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from daemon.app import App, first_of
 from daemon.compose import composed
-from daemon.config import Config, ModelConfig, parse
+from daemon.config import Config, ModelConfig, parse, parse_model
 from daemon.demo_clip import demo_clip
 from daemon.localize import clock_text, localize_video, timeline_of
 from daemon.logs import set_up
@@ -47,7 +48,7 @@ def run_demo(
     if out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True)
-    model = ModelConfig.model_validate({"bundle": bundle, "labels": labels})
+    model = parse_model({"bundle": bundle, "labels": labels})
     console.print(
         f"[bold]{clip.name}[/] as camera [bold]{CAMERA}[/], at its own pace, in 1 s chunks"
     )
@@ -86,18 +87,27 @@ async def _stream(clip: Path, config: Config, out: Path, console: Console) -> li
         log = set_up("json", "info", log_file)
         async with composed(config, log) as app:
             producer = Producer(options, console)
-            async with asyncio.TaskGroup() as group:
-                serving = group.create_task(app.serve())
-                watching = group.create_task(_watch(out / "events.jsonl", records, console))
-                await producer.run()
-                await app.finished(producer.n_chunks + 1)  # and the end marker
-                app.stop()
-                await serving
-                watching.cancel()
+            try:
+                await _serve_and_watch(app, producer, out / "events.jsonl", records, console)
+            except BaseExceptionGroup as errors:
+                raise first_of(errors) from errors
     for record in _read(out / "events.jsonl")[len(records) :]:
         records.append(record)
         _tell(record, console)
     return records
+
+
+async def _serve_and_watch(
+    app: App, producer: Producer, events: Path, records: list[ActionEvent], console: Console
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(app.serve())
+        watching = group.create_task(_watch(events, records, console))
+        await producer.run()
+        await app.finished(producer.n_chunks + 1)  # and the end marker
+        app.stop()
+        await serving
+        watching.cancel()
 
 
 async def _watch(path: Path, records: list[ActionEvent], console: Console) -> None:

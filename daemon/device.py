@@ -12,11 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from engine.cas import Localizer
-from engine.features import FeatureExtractor
-
 from daemon.metrics import Metrics
+from engine.cas import Localizer
 from engine.errors import S2netdError
+from engine.features import FeatureExtractor
 from engine.types import CasWindow, FeatureWindow, Snippet, SnippetFeature
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from daemon.metrics import Metrics
 from daemon.sinks.base import EventSink
 from daemon.sources.base import Delivery, Position
 from daemon.state.base import StateStore
-from engine.errors import SnapshotError, StreamError
+from engine.errors import SnapshotError, StaleChunkError, StreamError
 from engine.frames import Decoder
 from engine.session import StreamSession
 from engine.spec import ModelSpec
@@ -129,6 +129,7 @@ class StreamWorker:
         """The data flow of one chunk; every line is one stage."""
         session = self._current_session(chunk)
         frames = await self._decode(chunk)
+        self._refuse_the_past(frames, session)
         self._recent.append((offset, int(frames.pts_us[0])))
         snippets = session.sample(frames)
         self._parts.metrics.snippets.labels(self.stream_id).inc(len(snippets))
@@ -154,6 +155,14 @@ class StreamWorker:
         self._parts.metrics.chunks.labels(self.stream_id).inc()
         self._parts.metrics.frames.labels(self.stream_id).inc(frames.n_decoded)
         return frames
+
+    def _refuse_the_past(self, frames: FrameBatch, session: StreamSession) -> None:
+        newest_us, seen_us = int(frames.pts_us[-1]), session.seen_us
+        if seen_us is not None and newest_us <= seen_us:
+            raise StaleChunkError(
+                f"the chunk ends at {newest_us} us, footage up to {seen_us} us was seen: "
+                "a producer whose clock goes back must start a new epoch"
+            )
 
     async def _deliver(self, records: Sequence[ActionEvent]) -> None:
         if not records:

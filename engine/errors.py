@@ -22,6 +22,10 @@ class RefusedChunkError(CorruptChunkError):
     """A chunk never opened: unknown container or codec, or larger than the limits allow."""
 
 
+class StaleChunkError(StreamError):
+    """A chunk whose frames all lie before what was seen: its producer's clock went back."""
+
+
 class UnreadableVideoError(StreamError):
     """A local video file that cannot be opened or holds no video."""
 

@@ -71,6 +71,11 @@ class StreamSession:
         return self._sampler.state.resume_us
 
     @property
+    def seen_us(self) -> int | None:
+        """Stream time of the newest frame, or None."""
+        return self._sampler.state.seen_us
+
+    @property
     def n_gaps(self) -> int:
         """Gaps seen since the session was made or restored."""
         return self._sampler.n_gaps

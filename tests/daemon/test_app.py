@@ -191,3 +191,29 @@ async def test_every_event_ends_in_a_final_record(clip):
     _, records = await run(a_log(*chunks_of(clip, "cam")))
 
     assert {Phase.CLOSED} == {r.phase for r in final_of(records).values()}
+
+
+async def test_more_cameras_than_allowed_are_refused_and_named(clip):
+    log = a_log(
+        *chunks_of(clip, "known"), *(c for i in range(3) for c in chunks_of(clip, f"x{i}"))
+    )
+    sink = MemoryEventSink()
+    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore(), max_cameras=2)
+    await daemon.serve()
+
+    assert {"known", "x0"} == {r.stream_id for r in sink.events}
+    reasons = " ".join(str(entry["reason"]) for entry in daemon.logs.named("chunk.dropped"))
+    assert "camera 'x1' is one more than max_cameras (2)" in reasons
+    assert "camera 'x2'" in reasons
+
+
+async def test_a_clock_that_goes_back_is_named_and_not_silent(clip):
+    chunks = chunks_of(clip, "cam")
+    back = replace(chunks[1], sequence=4)
+
+    daemon, records = await run(a_log(*chunks[:4], back))
+
+    (dropped,) = daemon.logs.named("chunk.dropped")
+    assert "StaleChunkError" == dropped["error"]
+    assert "must start a new epoch" in str(dropped["reason"])
+    assert all(r.final for r in final_of(records).values())

@@ -300,7 +300,7 @@ async def test_a_camera_goes_to_the_partition_java_clients_would_choose(
 
 async def until(is_true: Callable[[], bool]) -> None:
     """For what nothing outside can wait for; the test's own time-out ends it."""
-    while not is_true():  # noqa: ASYNC110
+    while not is_true():
         await asyncio.sleep(0.05)
 
 

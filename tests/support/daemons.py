@@ -59,6 +59,7 @@ class TestDaemon:
         extractor: FeatureExtractor | None = None,
         localizer: Localizer | None = None,
         max_batch: int = 4,
+        max_cameras: int = 512,
     ) -> None:
         self.metrics = Metrics()
         self.logs = LogCapture()
@@ -89,6 +90,7 @@ class TestDaemon:
             flow=FlowControl(FlowLimits()),
             notifier=Notifier({}),
             drain_timeout_s=30,
+            max_cameras=max_cameras,
         )
 
     async def serve(self) -> None:
