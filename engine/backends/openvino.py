@@ -2,6 +2,9 @@
 
 A batch is run row by row: on CPUs it costs nothing (measured: 334 ms a snippet alone, 337 in a
 batch of four), and it makes a row's answer independent of its neighbours, bit for bit.
+
+In f32, large convolutions over time take their faster form (measured: 331 ms become 260). In bf16
+they do not: its seven bits of mantissa would not survive the combinations.
 """
 
 import os
@@ -11,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from engine.backends.base import Signature, Tensor, TensorSpec, check_tensors
+from engine.backends.winograd import with_fast_convolutions
 from engine.errors import BundleError, DeviceError
 
 _CPU_FLAGS = Path("/proc/cpuinfo")
@@ -94,12 +99,14 @@ def open_openvino(model_path: Path, *, precision: str, threads: int | None) -> O
         DeviceError: OpenVINO is not installed, cannot compile, or the CPU has no bf16.
     """
     core = _runtime().Core()
+    chosen = _chosen_precision(core, precision)
     try:
         model = core.read_model(model_path)
+        if chosen == "f32" and (faster := with_fast_convolutions(onnx.load(model_path))):
+            model = core.read_model(faster.SerializeToString())
     except RuntimeError as error:
         raise BundleError(f"OpenVINO cannot read {model_path}: {_reason(error)}") from error
     signature = Signature(_specs(model.inputs), _specs(model.outputs))
-    chosen = _chosen_precision(core, precision)
     try:
         model.reshape({port.get_any_name(): _batch_of_one(port) for port in model.inputs})
         compiled = core.compile_model(model, "CPU", _options(chosen, threads))
