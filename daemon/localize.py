@@ -177,10 +177,10 @@ def timeline_of(video: LocalizedVideo, model: OpenModel) -> str:
 def summary_table(videos: Sequence[LocalizedVideo]) -> Table:
     """Every final event, one a row."""
     table = Table(title="Action events", title_justify="left")
-    for column in ("video", "action"):
-        table.add_column(column)
+    table.add_column("video", overflow="fold")
+    table.add_column("action", no_wrap=True)
     for column in ("start", "end", "length", "score", "revisions"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for video in videos:
         for event in video.result.final:
             table.add_row(video.path.name, event.label_name, *_numbers(event))

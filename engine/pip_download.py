@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from engine.cache import cache_dir
 from engine.errors import WeightsError
 
 OnBytes = Callable[[int, int], None]  # done, total
@@ -77,7 +78,12 @@ def _pip_version() -> tuple[int, ...]:
 
 def _run(command: list[str], folder: Path, on_bytes: OnBytes) -> tuple[int, list[str]]:
     """Exit status, and the last lines it wrote."""
-    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONWARNINGS": ""}
+    environment = {
+        "PIP_CACHE_DIR": str(cache_dir() / "pip"),  # unless the user has chosen one
+        **os.environ,
+        "TMPDIR": str(folder),  # deleted with the folder, also what a killed pip leaves
+        "PYTHONWARNINGS": "",
+    }
     with subprocess.Popen(  # noqa: S603 - our own interpreter and our own arguments
         command,
         stdin=subprocess.DEVNULL,

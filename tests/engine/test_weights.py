@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import kinetics400
 from engine.bundle import MANIFEST, ModelBundle, resolve_bundle
 from engine.cache import bundles_dir
 from engine.errors import BundleError, WeightsError
@@ -206,3 +207,7 @@ def test_the_pulled_kinetics400_is_what_this_version_describes() -> None:
     assert bundle.model_id.startswith("kinetics400@")
     assert len(bundle.spec.class_names) == 400
     assert bundle.backbone_path.stat().st_size > 40e6
+
+
+def test_the_table_and_the_converter_agree_on_the_version() -> None:
+    assert MODELS[kinetics400.NAME].version == kinetics400.VERSION

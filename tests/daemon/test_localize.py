@@ -1,0 +1,230 @@
+"""`s2netd localize`: the records a daemon would have published, and a page a video."""
+
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from rich.console import Console
+
+from daemon.config import ModelConfig
+from daemon.localize import camera_names, clock_text, localize_videos, summary_table
+from daemon.model import OpenModel, open_model
+from daemon.wire import event_schema
+from engine.errors import UnreadableVideoError
+from tests.support.footage import BUSY, colour_clip
+from tests.support.processes import final_state, read_events
+from tests.support.tiny_bundle import write_tiny_bundle
+
+pytestmark = pytest.mark.openvino
+
+SHORTER_THAN_A_SNIPPET = [(0.12, 220, 0)]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> Iterator[OpenModel]:
+    opened = _opened(bundle)
+    yield opened
+    opened.close()
+
+
+def _opened(bundle: Path, **changes: object) -> OpenModel:
+    plain = {"bundle": str(bundle), "precision": "f32", "threads": 1, **changes}
+    return open_model(ModelConfig.model_validate(plain))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colour_clip(tmp_path_factory.mktemp("clips") / "busy.mp4", BUSY)
+
+
+def localize(paths: list[Path], model: OpenModel, out: Path) -> str:
+    """Localize; gives the table as a person sees it."""
+    done = localize_videos(paths, model, out, "lab", Console(quiet=True))
+    console = Console(width=200, record=True, quiet=True)
+    with console.capture() as table:
+        console.quiet = False
+        console.print(summary_table(done))
+    return table.get()
+
+
+def heading(page: Path) -> str:
+    """The page's h1; reading it as XML proves that nothing in it went unescaped."""
+    tree = ET.fromstring(page.read_text(encoding="utf-8").removeprefix("<!DOCTYPE html>"))  # noqa: S314 - our own page
+    title = tree.find(".//h1")
+    assert title is not None
+    return "".join(title.itertext())
+
+
+def test_every_record_is_valid_and_every_event_is_finished(tmp_path, model, clip):
+    table = localize([clip], model, tmp_path)
+
+    records = read_events(tmp_path / "events.jsonl")
+    validator = Draft202012Validator(event_schema())
+    for record in records:
+        validator.validate(record)
+    last = final_state(records)
+    assert {("busy", "lab", "file")} == {
+        (record["camera_id"], record["site"], record["epoch"]) for record in records
+    }
+    assert all(record["final"] for record in last.values())
+    assert {"red": 3, "green": 1} == {
+        label: sum(r["label"] == label and r["state"] == "closed" for r in last.values())
+        for label in ("red", "green")
+    }
+    assert 4 == table.count("busy.mp4")
+
+
+def test_events_lie_where_the_colours_are(tmp_path, model, clip):
+    localize([clip], model, tmp_path)
+
+    last = final_state(read_events(tmp_path / "events.jsonl")).values()
+    seen = sorted(
+        (record["label"], record["start"]["stream_us"], record["end"]["stream_us"])
+        for record in last
+        if record["state"] == "closed"
+    )
+    wanted = [
+        ("green", 4_800_000, 7_300_000),
+        ("red", 1_200_000, 3_200_000),
+        ("red", 6_300_000, 7_300_000),
+        ("red", 9_700_000, 11_000_000),
+    ]
+    for (label, start_us, end_us), (want_label, want_start_us, want_end_us) in zip(
+        seen, wanted, strict=True
+    ):
+        assert want_label == label
+        assert abs(start_us - want_start_us) <= 160_000  # a snippet
+        assert abs(end_us - want_end_us) <= 160_000
+
+
+def test_the_page_is_the_videos_own(tmp_path, model, clip):
+    localize([clip], model, tmp_path)
+
+    page = (tmp_path / "busy.html").read_text(encoding="utf-8")
+    assert "busy.mp4" == heading(tmp_path / "busy.html")
+    assert model.description in page
+    assert 6 <= page.count("data:image/jpeg;base64,") <= 14
+
+
+def test_two_videos_of_one_name_are_two_cameras(tmp_path, model, clip):
+    twins = [tmp_path / side / "door.mp4" for side in ("left", "right")]
+    for twin in twins:
+        twin.parent.mkdir()
+        shutil.copy(clip, twin)
+    localize(twins, model, tmp_path / "out")
+
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    cameras = [record["camera_id"] for record in read_events(tmp_path / "out" / "events.jsonl")]
+    assert {"door.html", "door-2.html", "events.jsonl"} == written
+    assert cameras.count("door") == cameras.count("door-2") > 0
+
+
+def test_cameras_are_named_for_their_files():
+    paths = [Path("x/a.mp4"), Path("b.mp4"), Path("y/a.mkv"), Path("a.avi")]
+
+    assert ["a", "b", "a-2", "a-3"] == camera_names(paths)
+
+
+def test_a_video_shorter_than_a_snippet_is_said_to_be_so(tmp_path, model):
+    short = colour_clip(tmp_path / "short.mp4", SHORTER_THAN_A_SNIPPET)
+    table = localize([short], model, tmp_path / "out")
+
+    assert [] == read_events(tmp_path / "out" / "events.jsonl")
+    assert "shorter than one snippet" in table
+    assert "short.mp4" == heading(tmp_path / "out" / "short.html")
+
+
+def test_a_video_in_which_nothing_happens_tells_its_highest_score(tmp_path, model):
+    dull = colour_clip(tmp_path / "dull.mp4", [(2, 60, 0)])
+    table = localize([dull], model, tmp_path / "out")
+
+    assert [] == read_events(tmp_path / "out" / "events.jsonl")
+    assert "no events; highest score 0.2" in table
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("<script>alert(1)&amp;\"'.mp4", "<script>alert(1)&amp;\"'.mp4"),
+        ("-rf.mp4", "-rf.mp4"),
+        ("two\nlines.mp4", "two lines.mp4"),
+        ("日本\u202eabc.mp4", "日本\ufffdabc.mp4"),  # would turn the text after it around
+        ("file:etc.mp4", "file:etc.mp4"),
+        ("%s{0}.mp4", "%s{0}.mp4"),
+        ("..mp4", "..mp4"),
+        (".mp4", ".mp4"),
+        ("$(id).mp4", "$(id).mp4"),
+    ],
+)
+def test_a_hostile_file_name_stays_a_name(tmp_path, model, name, shown):
+    video = colour_clip(tmp_path / name, [(0.4, 0, 0), (1, 220, 0), (0.4, 0, 0)])
+    localize([video], model, tmp_path / "out")
+
+    pages = [path for path in (tmp_path / "out").iterdir() if path.suffix == ".html"]
+    records = read_events(tmp_path / "out" / "events.jsonl")
+    assert [f"{Path(name).stem}.html"] == [page.name for page in pages]
+    assert shown == heading(pages[0])
+    assert {Path(name).stem} == {record["camera_id"] for record in records}
+    assert {name, "out"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_what_came_before_an_unreadable_video_is_kept(tmp_path, model, clip):
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    with pytest.raises(UnreadableVideoError, match=r"broken\.mp4"):
+        localize([clip, broken], model, tmp_path / "out")
+
+    last = final_state(read_events(tmp_path / "out" / "events.jsonl"))
+    assert last
+    assert all(record["final"] for record in last.values())
+    assert "busy.mp4" == heading(tmp_path / "out" / "busy.html")
+
+
+def test_only_the_wanted_labels_are_reported_and_drawn(tmp_path, bundle, clip):
+    model = _opened(bundle, labels=["green"])
+    try:
+        localize([clip], model, tmp_path)
+    finally:
+        model.close()
+
+    page = (tmp_path / "busy.html").read_text(encoding="utf-8")
+    assert {"green"} == {r["label"] for r in read_events(tmp_path / "events.jsonl")}
+    assert "<bdi>green</bdi>" in page
+    assert "<bdi>red</bdi>" not in page
+
+
+def test_a_higher_opening_score_opens_less(tmp_path, bundle, clip):
+    model = _opened(bundle, open_score=1.9)
+    try:
+        localize([clip], model, tmp_path)
+    finally:
+        model.close()
+
+    assert [] == read_events(tmp_path / "events.jsonl")
+
+
+def test_a_second_run_replaces_the_first(tmp_path, model, clip):
+    localize([clip], model, tmp_path)
+    first = (tmp_path / "events.jsonl").read_bytes()
+    localize([clip], model, tmp_path)
+
+    assert first == (tmp_path / "events.jsonl").read_bytes()
+    assert first.endswith(b"\n")
+    assert json.loads(first.splitlines()[0])["revision"] == 0
+
+
+@pytest.mark.parametrize(
+    ("time_us", "text"),
+    [(0, "0:00.0"), (9_949_999, "0:09.9"), (59_960_000, "1:00.0"), (3_600_000_000, "60:00.0")],
+)
+def test_a_clock_reads_as_on_a_player(time_us, text):
+    assert text == clock_text(time_us)
