@@ -35,8 +35,8 @@ SMOOTHED_S = 3.2  # five snippets of 0.64 s, one after the other
 # As the network was trained. Seeing the whole picture at 224 instead was measured and is worse.
 GEOMETRY = FrameGeometry(resize_px=256, crop_px=SIDE_PX)
 
-# Without a video term a score is confidence inside minus confidence around, so at most 1, and an
-# opening score of 0.5 asks that an action be more certain than everything else together.
+# Without a video term a score is confidence inside minus confidence around, so at most 1. With
+# one, an unsure but long response outweighs a sure and short one.
 PROPOSALS = ProposalSpec(
     step_us=80_000,
     absolute_levels=tuple(round(0.05 * n, 2) for n in range(2, 20)),

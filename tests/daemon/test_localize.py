@@ -144,7 +144,7 @@ def test_a_video_shorter_than_a_snippet_is_said_to_be_so(tmp_path, model):
 
 
 def test_a_video_in_which_nothing_happens_tells_its_highest_score(tmp_path, model):
-    dull = colour_clip(tmp_path / "dull.mp4", [(2, 60, 0)])
+    dull = colour_clip(tmp_path / "dull.mp4", [(2, 120, 0)])
     table = localize([dull], model, tmp_path / "out")
 
     assert [] == read_events(tmp_path / "out" / "events.jsonl")
