@@ -1,6 +1,7 @@
 """The events file: whole lines only, whatever happened to the process before."""
 
 import asyncio
+import contextlib
 import resource
 import signal
 from collections.abc import Iterator
@@ -82,25 +83,27 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         await JsonlEventSink(JsonlSinkSettings(tmp_path / "file" / "events.jsonl")).start()
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def disk_of_1000_bytes() -> Iterator[None]:
-    """Files cannot grow further, as on a full disk."""
+    """Files cannot grow further, as on a full disk; the test runner's own log neither."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.usefixtures("disk_of_1000_bytes")
 async def test_a_full_disk_tears_no_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     sink = JsonlEventSink(JsonlSinkSettings(path))
     await sink.start()
     await sink.publish([an_event("e1")])
 
-    with pytest.raises(TransportError, match=r"events\.jsonl: cannot append events: File too"):
+    problem = r"events\.jsonl: cannot append events: File too"
+    with disk_of_1000_bytes(), pytest.raises(TransportError, match=problem):
         await sink.publish([an_event("e2", revision) for revision in range(3)])
 
     assert E1 == path.read_bytes()

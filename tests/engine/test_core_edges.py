@@ -167,12 +167,13 @@ def test_a_snapshot_whose_parts_are_wrong_is_refused_as_damaged(key, value):
 
 def test_a_session_says_from_where_to_read_again():
     empty = StreamSession("cam", "e", a_spec())
-    assert (None, 0) == (empty.resume_us, empty.n_gaps)
+    assert (None, None, 0) == (empty.resume_us, empty.seen_us, empty.n_gaps)
 
     session = a_session(59)  # three frames into the 15th snippet of four
-    assert 56 * 40_000 == session.resume_us
+    assert (56 * 40_000, 58 * 40_000) == (session.resume_us, session.seen_us)
     again = StreamSession.restore(session.snapshot(), a_spec())
-    assert None is again.resume_us  # it holds no frame: all of them are to be read again
+    # It holds no frame any more, but knows how far the first one had come.
+    assert (None, 58 * 40_000) == (again.resume_us, again.seen_us)
 
 
 def test_footage_of_a_new_segment_closes_what_was_open():
