@@ -15,7 +15,7 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize("name", ["local", "edge"])
+@pytest.mark.parametrize("name", ["local", "kafka", "edge"])
 def test_the_shipped_examples_are_valid(name):
     config = load(CHECKOUT / "configs" / "daemon" / f"{name}.yaml")
 

@@ -78,6 +78,30 @@ def test_without_network_the_demo_asks_for_a_clip_of_ones_own(tmp_path):
     assert not any((tmp_path / "cache").rglob("*.mp4"))
 
 
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    ("changes", "code", "message"),
+    [
+        ({"clip": "text.mp4"}, 1, "text.mp4: the payload starts with"),
+        ({"--bundle": "nope"}, 78, "s2netd models pull nope"),
+        ({"--labels": "gren"}, 78, "did you mean 'green'"),
+    ],
+)
+def test_a_mistake_ends_the_demo_with_one_line(tmp_path, changes, code, message):
+    colour_clip(tmp_path / "clip.mp4", [(0.4, 0, 0)])
+    (tmp_path / "text.mp4").write_text("this is no video")
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    said = {"clip": "clip.mp4", "--bundle": bundle, "--out": tmp_path / "demo", **changes}
+    clip = tmp_path / said.pop("clip")
+    done = s2netd("demo", clip, *(part for option in said.items() for part in option))
+
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert code == done.returncode
+    assert 1 == len(lines)
+    assert lines[0].startswith("s2netd: ")
+    assert message in lines[0]
+
+
 @pytest.mark.weights
 @pytest.mark.usefixtures("kinetics400")
 def test_the_demo_without_a_clip_ends_with_a_timeline_of_its_own_one(tmp_path):
