@@ -63,7 +63,12 @@ def _complain(message: str) -> None:
 
 
 def _split(labels: str | None) -> tuple[str, ...] | None:
-    return tuple(part.strip() for part in labels.split(",") if part.strip()) if labels else None
+    if labels is None:
+        return None
+    names = tuple(part.strip() for part in labels.split(",") if part.strip())
+    if not names:
+        raise ConfigError(f"--labels is {labels!r}, wanted names separated by commas")
+    return names
 
 
 def _version(*, wanted: bool) -> None:
@@ -248,7 +253,10 @@ def bench(
 
 @models.command("list")
 def models_list() -> None:
-    """The models there are, and which are pulled."""
+    """The models there are, and which are pulled.
+
+    [dim]s2netd models list[/dim]
+    """
     from engine import weights  # noqa: PLC0415
 
     for row in weights.list_models():
@@ -268,7 +276,10 @@ def models_pull(name: Annotated[str, typer.Argument(help="E.g. kinetics400.")]) 
 
 @models.command("verify")
 def models_verify(name: Annotated[str, typer.Argument(help="E.g. kinetics400.")]) -> None:
-    """Compare a pulled model with its digests."""
+    """Compare a pulled model with its digests.
+
+    [dim]s2netd models verify kinetics400[/dim]
+    """
     from engine import weights  # noqa: PLC0415
 
     weights.verify(name)
@@ -277,15 +288,21 @@ def models_verify(name: Annotated[str, typer.Argument(help="E.g. kinetics400.")]
 
 @models.command("path")
 def models_path(name: Annotated[str, typer.Argument(help="E.g. kinetics400.")]) -> None:
-    """Where a pulled bundle lies."""
-    from engine.bundle import resolve_bundle  # noqa: PLC0415
+    """Where a pulled bundle lies.
 
-    typer.echo(resolve_bundle(name))
+    [dim]cat $(s2netd models path kinetics400)/bundle.yaml[/dim]
+    """
+    from engine import weights  # noqa: PLC0415
+
+    typer.echo(weights.verify(name).path)
 
 
 @schema.command("event")
 def schema_event() -> None:
-    """Of the event record: the Kafka value, and a line of events.jsonl."""
+    """Of the event record: the Kafka value, and a line of events.jsonl.
+
+    [dim]s2netd schema event > action-event.json[/dim]
+    """
     from daemon.wire import event_schema  # noqa: PLC0415
 
     typer.echo(json.dumps(event_schema(), indent=2))
@@ -293,7 +310,10 @@ def schema_event() -> None:
 
 @schema.command("config")
 def schema_config() -> None:
-    """Of the configuration file."""
+    """Of the configuration file.
+
+    [dim]s2netd schema config > s2netd.schema.json[/dim]
+    """
     from daemon.config import json_schema  # noqa: PLC0415
 
     typer.echo(json.dumps(json_schema(), indent=2))

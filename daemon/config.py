@@ -184,7 +184,7 @@ def load(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from error
+        raise ConfigError(f"{path}: is not YAML: {_yaml_problem(error)}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path}: holds {type(plain).__name__}, wanted keys such as source:")
     return parse(plain, str(path))
@@ -217,6 +217,13 @@ def _explained(where: str) -> Iterator[None]:
     except ValidationError as error:
         lines = [_explain(dict(problem)) for problem in error.errors()]
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
+
+
+def _yaml_problem(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """One line: a parser's own message spans five and shows the file's inner name."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return str(error).splitlines()[0]
 
 
 def _explain(problem: dict[str, Any]) -> str:

@@ -12,16 +12,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from daemon.app import App, first_of
 from daemon.compose import composed
 from daemon.config import Config, ModelConfig, parse, parse_model
 from daemon.demo_clip import demo_clip
-from daemon.localize import clock_text, localize_video, timeline_of
+from daemon.localize import clock_text, localize_video, timeline_of, writing_to
 from daemon.logs import set_up
-from daemon.model import OpenModel, open_model
+from daemon.model import OpenModel, check_model, open_model
 from daemon.produce import ProduceOptions, Producer
 from daemon.wire import parse_event
+from engine.frames import probe_video
 from engine.types import ActionEvent, Phase
 
 CAMERA = "demo"
@@ -45,12 +47,13 @@ def run_demo(
         S2netdError: Anything a user can mend, in one line.
     """
     clip = video or demo_clip(Console(stderr=True))
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
+    probe_video(clip)
     model = parse_model({"bundle": bundle, "labels": labels})
+    check_model(model)
+    with writing_to(out):
+        _clear(out)
     console.print(
-        f"[bold]{clip.name}[/] as camera [bold]{CAMERA}[/], at its own pace, in 1 s chunks"
+        f"[bold]{escape(clip.name)}[/] as camera [bold]{CAMERA}[/], at its own pace, in 1 s chunks"
     )
     records = asyncio.run(_stream(clip, _config(model, out), out, console))
     console.print(f"{len(records)} records in {out / 'events.jsonl'}", markup=False)
@@ -60,6 +63,21 @@ def run_demo(
             _finish(clip, opened, records, out, console, own=video is not None)
         finally:
             opened.close()
+
+
+def _clear(out: Path) -> None:
+    """Delete what an earlier demo wrote, and nothing else that may lie there."""
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out / "chunks", ignore_errors=True)
+    for pattern in (
+        "events.jsonl",
+        "state.sqlite*",
+        "daemon.log",
+        "timeline.html",
+        "summary.json",
+    ):
+        for leftover in out.glob(pattern):
+            leftover.unlink()
 
 
 def _config(model: ModelConfig, out: Path) -> Config:
@@ -138,7 +156,7 @@ def _tell(record: ActionEvent, console: Console) -> None:
     span = f"{clock_text(record.span.start_us)}-{clock_text(record.span.end_us)}"
     seen = clock_text(record.decided_us)
     console.print(
-        f"  {sign} [bold]{record.label_name}[/] {span}  score {record.score:.2f}"
+        f"  {sign} [bold]{escape(record.label_name)}[/] {span}  score {record.score:.2f}"
         f"  [dim](decided with footage up to {seen})[/]"
     )
 

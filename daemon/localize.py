@@ -3,11 +3,13 @@
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -17,6 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from daemon.errors import ConfigError
 from daemon.model import OpenModel
 from daemon.timeline_page import CurveSet, Thumbnail, render_timeline
 from daemon.wire import event_json
@@ -29,6 +32,7 @@ from engine.types import ActionEvent, FrameBatch
 N_THUMBNAILS = 12
 # A file has no producer run; its events still need one name for their stream time.
 FILE_EPOCH = "file"
+MAX_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ def localize_video(
     """
     facts = probe_video(path)
     thumbnails = _ThumbnailTaker(facts.duration_us)
-    task = progress.add_task(path.name, total=facts.duration_us, speed="") if progress else None
+    task = progress.add_task(camera, total=facts.duration_us, speed="") if progress else None
     started_s = time.perf_counter()
     last_us = 0
 
@@ -115,10 +119,11 @@ def localize_videos(
         UnreadableVideoError: A file cannot be read; those before it have been written.
         DeviceError: The backend failed.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
     videos = []
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[speed]}"),
@@ -138,12 +143,29 @@ def localize_videos(
     return videos
 
 
+@contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """Make what the file system refuses a user's error.
+
+    Raises:
+        ConfigError: ``out`` cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
+
+
 def camera_names(paths: Sequence[Path]) -> list[str]:
-    """File stems, numbered where two files share one."""
+    """File stems, numbered where two files share one; short and printable, for they name files."""
+    stems = ["".join(c if c.isprintable() else "?" for c in p.stem)[:MAX_NAME] for p in paths]
     names: list[str] = []
-    for path in paths:
-        n_same = sum(other.stem == path.stem for other in paths[: len(names)])
-        names.append(f"{path.stem}-{n_same + 1}" if n_same else path.stem)
+    for stem in stems:
+        name, number = stem, 1
+        while name in names or (number > 1 and name in stems):
+            number += 1
+            name = f"{stem}-{number}"
+        names.append(name)
     return names
 
 
@@ -183,10 +205,14 @@ def summary_table(videos: Sequence[LocalizedVideo]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for video in videos:
         for event in video.result.final:
-            table.add_row(video.path.name, event.label_name, *_numbers(event))
+            table.add_row(_shown(video), escape(event.label_name), *_numbers(event))
         if not video.result.final:
-            table.add_row(video.path.name, f"[dim]{_quiet(video)}[/dim]", *[""] * 5)
+            table.add_row(_shown(video), f"[dim]{_quiet(video)}[/dim]", *[""] * 5)
     return table
+
+
+def _shown(video: LocalizedVideo) -> str:
+    return escape(video.camera + video.path.suffix)
 
 
 def _numbers(event: ActionEvent) -> tuple[str, ...]:

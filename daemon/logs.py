@@ -45,18 +45,33 @@ def set_up(
         if form == "json"
         else structlog.dev.ConsoleRenderer(colors=out.isatty())
     )
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
-    # The Kafka client logs through the standard library; an operator wants its warnings too.
-    logging.basicConfig(stream=out, level=logging.WARNING, format="%(name)s: %(message)s")
+    _send_library_logs(out, renderer, shared)
     logger: structlog.stdlib.BoundLogger = structlog.get_logger()
     return logger
+
+
+def _send_library_logs(
+    out: TextIO, renderer: structlog.types.Processor, shared: list[structlog.types.Processor]
+) -> None:
+    """The Kafka client logs through the standard library: same form, warnings and above."""
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)

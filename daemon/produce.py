@@ -5,6 +5,7 @@ nothing follows. A live camera that drops out is connected to again, in a new ep
 """
 
 import asyncio
+import logging
 import secrets
 import signal
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from daemon.clock import Clock, SystemClock
-from daemon.errors import ConfigError
+from daemon.errors import ConfigError, MalformedRecordError
+from daemon.headers import read_name
 from daemon.kafka_client import KafkaConnection
 from daemon.sources.base import ChunkFacts, ChunkWriter
 from daemon.sources.directory_writer import DirectoryChunkWriter
@@ -31,6 +33,7 @@ Transcode = Literal["auto", "never", "always"]
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".h264", ".h265", ".mjpeg"}
 )
+URL_SCHEMES = ("rtsp", "rtsps", "http", "https")
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
 
@@ -71,6 +74,16 @@ class Producer:
             raise ConfigError(
                 f"--transcode is {options.transcode!r}, wanted auto, never or always"
             )
+        for option, name in (("--camera", options.camera), ("--site", options.site)):
+            try:
+                read_name(option, name)
+            except MalformedRecordError as error:
+                raise ConfigError(str(error)) from error
+        scheme = options.source.partition("://")[0] if options.is_live else None
+        if scheme not in (None, *URL_SCHEMES):
+            raise ConfigError(
+                f"{options.source}: {scheme}:// is not supported, wanted {', '.join(URL_SCHEMES)}"
+            )
         self._options = options
         self._console = console
         self._clock = clock or SystemClock()
@@ -99,7 +112,7 @@ class Producer:
             await writer.close()
 
     async def _produce_all(self, writer: ChunkWriter, files: list[Path] | None) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"))
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
         with Progress(*columns, console=self._console, transient=True) as progress:
             if files is None:
                 await self._produce_live(writer, progress)
@@ -215,7 +228,9 @@ def source_files(source: str) -> list[Path]:
             )
         return files
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file or folder, and no rtsp:// or http:// address")
+        raise UnreadableVideoError(
+            f"{path}: no such file or folder, and no rtsp:// or http:// address"
+        )
     return [path]
 
 
@@ -235,6 +250,8 @@ def _facts_of(piece: CutChunk) -> ChunkFacts:
 
 def produce_blocking(options: ProduceOptions, console: Console) -> None:
     """The command: runs until done, SIGTERM or Ctrl-C."""
+    # The Kafka client repeats at length what our own error says in a line.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
     async def run() -> Producer:
         producer = Producer(options, console)

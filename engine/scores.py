@@ -40,6 +40,13 @@ class ScoreTrack:
         self._spec = spec
         self.current = kept
 
+    @property
+    def known(self) -> ScoredSnippets:
+        """What ``update`` has left: the newest positions of the current segment."""
+        if self.current is None:
+            raise AssertionError("asked for scores before any window")
+        return self.current
+
     def update(self, window: CasWindow) -> ScoredSnippets:
         """Merge one window in; give the positions that are new or scored anew."""
         scored = self._rescored(window)

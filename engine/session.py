@@ -101,8 +101,7 @@ class StreamSession:
             if current is not None and current.segment != window.segment:
                 records.extend(self._tracker.close(Reason.GAP))
             self._scores.update(window)
-            if self._scores.current is not None:
-                records.extend(self._tracker.step(self._scores.current, self.anchor_us))
+            records.extend(self._tracker.step(self._scores.known, self.anchor_us))
         return records
 
     def break_segment(self) -> list[FeatureWindow]:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from engine.errors import S2netdError
+from engine.errors import DeviceError, S2netdError
 
 app = typer.Typer(
     name="s2net",
@@ -81,8 +81,10 @@ def bench(
 
     s2net bench --seconds 20
     """
-    from training.bench import compare_runtimes  # noqa: PLC0415 - needs torch
-
+    try:
+        from training.bench import compare_runtimes  # noqa: PLC0415 - needs torch
+    except ImportError as error:
+        raise DeviceError(f"{error}: pip install 's2netd[training]'") from error
     typer.echo(compare_runtimes(bundle, seconds, threads))
 
 

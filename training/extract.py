@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.bundle import ModelBundle
-from engine.errors import BundleError
+from engine.errors import BundleError, UnreadableVideoError
 from engine.features import FeatureExtractor
 from engine.frames import read_video
 from engine.snippets import SnippetSampler
@@ -79,10 +79,19 @@ def extract_videos(
     """Write a feature file for every video; those that are there already are left alone.
 
     Raises:
-        BundleError: ``out`` holds features of another extractor.
-        UnreadableVideoError: A video cannot be read; those before it have been written.
+        BundleError: ``out`` holds features of another extractor, or cannot be written.
+        UnreadableVideoError: A video cannot be read; those before it have been written. Or two
+            videos share a name.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    twins = [path for path in paths if sum(other.stem == path.stem for other in paths) > 1]
+    if twins:
+        raise UnreadableVideoError(
+            f"{twins[0]} and {twins[1]} would share one feature file: rename one of them"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BundleError(f"--out {out}: cannot be made: {error.strerror}") from error
     _claim(out / MANIFEST, manifest_of(bundle))
     written = []
     for path in paths:
@@ -101,7 +110,10 @@ def _claim(path: Path, manifest: dict[str, object]) -> None:
     if not path.exists():
         path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         return
-    seen = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        seen = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{path}: is damaged ({error}): choose another --out") from error
     for key, wanted in manifest.items():
         if seen.get(key) != wanted:
             raise BundleError(

@@ -124,7 +124,7 @@ def cli(
         ("run -c unknown-key.yaml", ["unknown-key.yaml: sauce: unknown key"]),
         ("run -c missing.yaml", ["missing.yaml: cannot be read"]),
         ("bench --bundle nope", ["s2netd models pull nope"]),
-        ("models path nope", ["no bundle nope"]),
+        ("models path nope", ["no model 'nope'", "kinetics400"]),
         ("models pull nope", ["no model 'nope'", "kinetics400"]),
         ("models verify nope", ["no model 'nope'", "kinetics400"]),
         ("models verify kinetics400", ["s2netd models pull kinetics400"]),
@@ -199,7 +199,11 @@ def test_the_installed_program_shows_no_traceback_either(things):
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "localize", "produce", "demo", "bench", "models pull"]
+    "command",
+    [
+        *("run", "check", "localize", "produce", "demo", "bench"),
+        *("models pull", "models list", "models verify", "schema event", "schema config"),
+    ],
 )
 def test_help_says_what_the_command_does_and_shows_an_example(cli: Cli, command):
     answer = cli(*command.split(), "--help")
@@ -292,3 +296,11 @@ def test_produce_says_what_it_did(cli: Cli, tmp_path):
     assert 0 == answer.code, answer.err
     assert "gate: 3 chunks" in answer.err
     assert 3 == len(list((tmp_path / "c" / "gate").glob("*.mp4")))
+
+
+@pytest.mark.parametrize("camera", ["", "two\nlines", "x" * 201])
+def test_a_camera_without_a_usable_name_is_refused(cli: Cli, camera):
+    answer = cli("produce", "clip.mp4", "--camera", camera, "--to", "dir:chunks")
+
+    assert 78 == answer.code
+    assert "--camera is" in answer.complaint

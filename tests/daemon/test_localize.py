@@ -152,28 +152,30 @@ def test_a_video_in_which_nothing_happens_tells_its_highest_score(tmp_path, mode
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "camera", "title"),
     [
-        ("<script>alert(1)&amp;\"'.mp4", "<script>alert(1)&amp;\"'.mp4"),
-        ("-rf.mp4", "-rf.mp4"),
-        ("two\nlines.mp4", "two lines.mp4"),
-        ("日本\u202eabc.mp4", "日本\ufffdabc.mp4"),  # would turn the text after it around
-        ("file:etc.mp4", "file:etc.mp4"),
-        ("%s{0}.mp4", "%s{0}.mp4"),
-        ("..mp4", "..mp4"),
-        (".mp4", ".mp4"),
-        ("$(id).mp4", "$(id).mp4"),
+        ("<script>&amp;\"'.mp4", "<script>&amp;\"'", "<script>&amp;\"'.mp4"),
+        ("-rf.mp4", "-rf", "-rf.mp4"),
+        ("two\nlines.mp4", "two?lines", "two lines.mp4"),
+        # would turn the text after it around
+        ("日本\u202eabc.mp4", "日本?abc", "日本\ufffdabc.mp4"),
+        ("file:etc.mp4", "file:etc", "file:etc.mp4"),
+        ("%s{0}.mp4", "%s{0}", "%s{0}.mp4"),
+        ("..mp4", ".", "..mp4"),
+        (".mp4", ".mp4", ".mp4"),
+        ("$(id).mp4", "$(id)", "$(id).mp4"),
+        ("n" * 251 + ".mp4", "n" * 100, "n" * 200 + "…"),
     ],
 )
-def test_a_hostile_file_name_stays_a_name(tmp_path, model, name, shown):
+def test_a_hostile_file_name_stays_a_name(tmp_path, model, name, camera, title):
     video = colour_clip(tmp_path / name, [(0.4, 0, 0), (1, 220, 0), (0.4, 0, 0)])
     localize([video], model, tmp_path / "out")
 
     pages = [path for path in (tmp_path / "out").iterdir() if path.suffix == ".html"]
     records = read_events(tmp_path / "out" / "events.jsonl")
-    assert [f"{Path(name).stem}.html"] == [page.name for page in pages]
-    assert shown == heading(pages[0])
-    assert {Path(name).stem} == {record["camera_id"] for record in records}
+    assert [f"{camera}.html"] == [page.name for page in pages]
+    assert title == heading(pages[0])
+    assert {camera} == {record["camera_id"] for record in records}
     assert {name, "out"} == {path.name for path in tmp_path.iterdir()}
 
 
@@ -228,3 +230,20 @@ def test_a_second_run_replaces_the_first(tmp_path, model, clip):
 )
 def test_a_clock_reads_as_on_a_player(time_us, text):
     assert text == clock_text(time_us)
+
+
+def test_every_video_has_a_name_of_its_own(tmp_path, model):
+    paths = [tmp_path / "x" / "a.mp4", tmp_path / "y" / "a.mp4", tmp_path / "z" / "a-2.mp4"]
+    for path in paths:
+        path.parent.mkdir()
+        colour_clip(path, [(1, 220, 0)])
+    localize(paths, model, tmp_path / "out")
+
+    pages = {path.stem for path in (tmp_path / "out").glob("*.html")}
+    assert {"a", "a-3", "a-2"} == pages
+
+
+def test_a_name_in_brackets_is_no_markup(tmp_path, model):
+    video = colour_clip(tmp_path / "[bold]x.mp4", [(2, 220, 0)])
+
+    assert "[bold]x.mp4" in localize([video], model, tmp_path / "out")

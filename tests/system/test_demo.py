@@ -121,3 +121,19 @@ def test_the_demo_without_a_clip_ends_with_a_timeline_of_its_own_one(tmp_path):
     kept = [r for r in final_state(records).values() if r["state"] == "closed"]
     assert summary["live_events"] == summary["offline_events"] == len(kept)
     assert ("That is the right answer" in said) == (not kept)
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_demo_deletes_nothing_that_is_not_its_own(tmp_path):
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    own = tmp_path / "own"
+    own.mkdir()
+    clip = colour_clip(own / "clip.mp4", [(1, 220, 0)])
+    (own / "notes.txt").write_text("mine")
+    (own / "events.jsonl").write_text("from an earlier demo\n")
+    done = s2netd("demo", clip, "--bundle", bundle, "--out", own)
+
+    assert 0 == done.returncode, done.stderr
+    assert clip.exists()
+    assert "mine" == (own / "notes.txt").read_text()
+    assert "earlier" not in (own / "events.jsonl").read_text()
