@@ -96,6 +96,7 @@ class App:
         self._log: structlog.stdlib.BoundLogger = parts.log
         self._ledger = Ledger()
         self._cameras: dict[str, _Camera] = {}
+        self._tasks: set[asyncio.Task[None]] = set()  # also of cameras that were given up
         self._stop = asyncio.Event()
         self._finished = asyncio.Event()
         self.progress = Progress()
@@ -213,7 +214,9 @@ class App:
         if camera is None:
             camera = _Camera(position.partition, StreamWorker(stream_id, self._parts))
             self._cameras[stream_id] = camera
-            group.create_task(self._work(camera), name=f"camera {stream_id}")
+            task = group.create_task(self._work(camera), name=f"camera {stream_id}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         camera.queue.put_nowait(delivery)
         depth = camera.queue.qsize()
         self._metrics.queued_chunks.labels(stream_id).set(depth)
@@ -267,11 +270,9 @@ class App:
         self._log.info("daemon.draining", chunks=n_waiting)
         for camera in self._cameras.values():
             camera.queue.put_nowait(None)
-        names = {f"camera {stream_id}" for stream_id in self._cameras}
-        tasks = {task for task in asyncio.all_tasks() if task.get_name() in names}
-        if not tasks:
+        if not self._tasks:
             return
-        _, late = await asyncio.wait(tasks, timeout=self._drain_timeout_s)
+        _, late = await asyncio.wait(set(self._tasks), timeout=self._drain_timeout_s)
         if late:
             self._log.warning("daemon.drain_timeout", cameras=len(late))
         for task in late:
