@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 
-from daemon.clock import Clock
 from daemon.device import Device
 from daemon.ledger import Ledger
 from daemon.metrics import Metrics
@@ -40,14 +39,12 @@ class Progress:
         draining: SIGTERM came.
         busy: Cameras with a chunk in hand.
         n_done: Deliveries finished.
-        moved_s: Monotonic time of the last step forward.
     """
 
     ready: bool = False
     draining: bool = False
     busy: int = 0
     n_done: int = 0
-    moved_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -68,7 +65,8 @@ class App:
         notifier: The service manager.
         drain_timeout_s: Time to finish what was begun.
         max_cameras: Chunks of further cameras are refused.
-        stall_s: Work in hand that moves nothing for this long is a hang.
+        stall_s: A decode or device call that runs for this long is a hang.
+        stop: Set it to drain; what ``stop()`` does. Of the app itself if None.
     """
 
     def __init__(
@@ -81,7 +79,8 @@ class App:
         notifier: Notifier,
         drain_timeout_s: float,
         max_cameras: int = 512,
-        stall_s: float = 120.0,
+        stall_s: float = 60.0,
+        stop: asyncio.Event | None = None,
     ) -> None:
         self._source = source
         self._device = device
@@ -91,13 +90,12 @@ class App:
         self._drain_timeout_s = drain_timeout_s
         self._max_cameras = max_cameras
         self._stall_s = stall_s
-        self._clock: Clock = parts.clock
         self._metrics: Metrics = parts.metrics
         self._log: structlog.stdlib.BoundLogger = parts.log
         self._ledger = Ledger()
         self._cameras: dict[str, _Camera] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # also of cameras that were given up
-        self._stop = asyncio.Event()
+        self._stop = stop or asyncio.Event()
         self._finished = asyncio.Event()
         self.progress = Progress()
 
@@ -112,7 +110,6 @@ class App:
             DeviceError: The accelerator failed.
             TransportError: A transport failed for good.
         """
-        self.progress.moved_s = self._clock.monotonic_s()
         with self._signals():
             try:
                 async with asyncio.TaskGroup() as group:
@@ -153,6 +150,9 @@ class App:
 
     def _forget(self, partition: str) -> None:
         self._ledger.forget(partition)
+        if self._flow.is_paused(partition):
+            self._flow.forget(partition)
+            self._metrics.paused_partitions.dec()
         for stream_id, camera in list(self._cameras.items()):
             if camera.partition == partition:
                 while not camera.queue.empty():
@@ -161,13 +161,13 @@ class App:
                 del self._cameras[stream_id]
 
     def is_live(self) -> tuple[bool, dict[str, Any]]:
-        """For /livez and the watchdog: nothing in hand, or something moved lately."""
-        idle_s = self._clock.monotonic_s() - self.progress.moved_s
-        is_live = self.progress.busy == 0 or idle_s < self._stall_s
+        """For /livez and the watchdog: no decode or device call has been running too long."""
+        oldest_s = self._parts.calls.oldest_s()
+        is_live = oldest_s < self._stall_s
         return is_live, {
             "live": is_live,
             "busy_cameras": self.progress.busy,
-            "seconds_since_progress": round(idle_s, 3),
+            "oldest_running_call_s": round(oldest_s, 3),
             "deliveries_done": self.progress.n_done,
         }
 
@@ -239,7 +239,6 @@ class App:
         try:
             while (delivery := await camera.queue.get()) is not None:
                 self.progress.busy += 1
-                self.progress.moved_s = self._clock.monotonic_s()
                 try:
                     await camera.worker.process(delivery)
                 finally:
@@ -251,16 +250,15 @@ class App:
     async def _finish(self, delivery: Delivery, depth: int) -> None:
         position = delivery.position
         self.progress.n_done += 1
-        self.progress.moved_s = self._clock.monotonic_s()
         safe = self._ledger.finish(position)
         if safe is not None:
             await self._source.commit(safe)
         self._finished.set()
         self._metrics.queued_chunks.labels(delivery.stream_id).set(depth)
-        if self._flow.taken(position.partition, delivery.stream_id, depth):
-            self._source.resume(position.partition)
+        for partition in self._flow.taken(delivery.stream_id, depth):
+            self._source.resume(partition)
             self._metrics.paused_partitions.dec()
-            self._log.debug("partition.resumed", partition=position.partition)
+            self._log.debug("partition.resumed", partition=partition)
 
     async def _drain(self) -> None:
         """Let every camera finish what it was given, up to the deadline."""

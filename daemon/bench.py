@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.app import App
+from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import parse_model
 from daemon.device import Device
@@ -231,7 +232,8 @@ async def serve_cameras(
 ) -> float:
     """Seconds the whole daemon takes for ``n_cameras`` of ``seconds`` each, in memory."""
     metrics, clock = Metrics(), SystemClock()
-    device = Device(model.extractor, model.localizer, BATCH, metrics)
+    calls = RunningCalls(clock)
+    device = Device(model.extractor, model.localizer, BATCH, metrics, calls)
     source = LoopingCameras(chunks, n_cameras, seconds, paced=paced)
     with ThreadPoolExecutor(2, thread_name_prefix="decode") as pool:
         parts = WorkerParts(
@@ -242,6 +244,7 @@ async def serve_cameras(
             sink=MemoryEventSink(),
             store=MemoryStateStore(),
             metrics=metrics,
+            calls=calls,
             clock=clock,
             log=structlog.wrap_logger(structlog.ReturnLogger(), processors=[]),
             new_decoder=lambda: PyAvDecoder(model.spec.geometry, model.spec.timeline),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from daemon.app import App
+from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import (
     Config,
@@ -58,20 +60,32 @@ def run_daemon(config: Config) -> int:
 
 
 async def _run(config: Config, log: structlog.stdlib.BoundLogger) -> None:
-    async with composed(config, log) as app:
+    stop = asyncio.Event()
+    # From the first moment: as PID 1 of a container an unhandled SIGTERM would be ignored.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    async with composed(config, log, stop) as app:
         await app.serve()
 
 
 @contextlib.asynccontextmanager
-async def composed(config: Config, log: structlog.stdlib.BoundLogger) -> AsyncIterator[App]:
-    """Everything open, warm and connected; closed again in the opposite order."""
+async def composed(
+    config: Config, log: structlog.stdlib.BoundLogger, stop: asyncio.Event | None = None
+) -> AsyncIterator[App]:
+    """Everything open, warm and connected; closed again in the opposite order.
+
+    Args:
+        config: What to open.
+        log: Where life-cycle is told.
+        stop: Set to drain.
+    """
     notifier = Notifier()
     notifier.status(f"opening {config.model.bundle}")
     async with contextlib.AsyncExitStack() as stack:
-        metrics = Metrics()
+        metrics, calls = Metrics(), RunningCalls(SystemClock())
         model = open_model(config.model)
         stack.callback(model.close)
-        device = Device(model.extractor, model.localizer, config.model.max_batch, metrics)
+        max_batch = config.model.max_batch
+        device = Device(model.extractor, model.localizer, max_batch, metrics, calls)
         stack.callback(device.close)
         await device.warm_up(model.warm_up)
         log.info("daemon.started", model=model.description, pid=os.getpid())
@@ -82,7 +96,7 @@ async def composed(config: Config, log: structlog.stdlib.BoundLogger) -> AsyncIt
         await sink.start()
         pool = ThreadPoolExecutor(config.decode.threads, thread_name_prefix="decode")
         stack.callback(pool.shutdown)
-        parts = _parts(config, log, model, device, pool, sink, store, metrics)
+        parts = _parts(config, log, model, device, pool, sink, store, metrics, calls)
         apps: list[App] = []  # the source must be able to name the app that is built on it
 
         async def on_revoked(partition: str) -> None:
@@ -98,6 +112,7 @@ async def composed(config: Config, log: structlog.stdlib.BoundLogger) -> AsyncIt
             notifier=notifier,
             drain_timeout_s=config.drain_timeout_s,
             max_cameras=config.max_cameras,
+            stop=stop,
         )
         apps.append(app)
         await source.start()
@@ -117,6 +132,7 @@ def _parts(
     sink: EventSink,
     store: StateStore,
     metrics: Metrics,
+    calls: RunningCalls,
 ) -> WorkerParts:
     limits = DecodeLimits(
         max_pixels=config.decode.max_pixels,
@@ -131,6 +147,7 @@ def _parts(
         sink=sink,
         store=store,
         metrics=metrics,
+        calls=calls,
         clock=SystemClock(),
         log=log,
         new_decoder=lambda: PyAvDecoder(model.spec.geometry, model.spec.timeline, limits),

@@ -121,8 +121,13 @@ async def _serve_and_watch(
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(app.serve())
         watching = group.create_task(_watch(events, records, console))
-        await producer.run()
-        await app.finished(producer.n_chunks + 1)  # and the end marker
+        producing = group.create_task(producer.run())
+        await asyncio.wait({producing, serving}, return_when=asyncio.FIRST_COMPLETED)
+        producer.stop()  # Ctrl-C ends the daemon first
+        await producing
+        done = group.create_task(app.finished(producer.n_chunks + 1))  # and the end marker
+        await asyncio.wait({done, serving}, return_when=asyncio.FIRST_COMPLETED)
+        done.cancel()
         app.stop()
         await serving
         watching.cancel()

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from daemon.calls import RunningCalls
 from daemon.metrics import Metrics
 from engine.cas import Localizer
 from engine.errors import S2netdError
@@ -35,7 +36,8 @@ class Device:
         extractor: Used from the device thread only.
         localizer: Likewise.
         max_batch: Most snippets in one backbone call.
-        metrics: Batch sizes and stage times are told here.
+        metrics: Batch sizes are told here.
+        calls: So are calls that do not come back.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class Device:
         localizer: Localizer,
         max_batch: int,
         metrics: Metrics,
+        calls: RunningCalls,
     ) -> None:
         self._extractor = extractor
         self._localizer = localizer
         self._max_batch = max_batch
         self._metrics = metrics
+        self._calls = calls
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._waiting: deque[_Request] = deque()
         self._wake = asyncio.Event()
@@ -65,10 +69,11 @@ class Device:
         """
         if not snippets:
             return []
-        answer: asyncio.Future[list[SnippetFeature]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Request(snippets, answer))
-        self._wake.set()
-        return await answer
+        features: list[SnippetFeature] = []
+        # A long chunk must not hold the device while other cameras wait.
+        for first in range(0, len(snippets), self._max_batch):
+            features += await self._ask(snippets[first : first + self._max_batch])
+        return features
 
     async def localize(self, windows: Sequence[FeatureWindow]) -> list[CasWindow]:
         """CAS of one camera's windows, in order.
@@ -92,6 +97,12 @@ class Device:
         """Wait for the running call and end the thread."""
         self._thread.shutdown(wait=True)
 
+    async def _ask(self, snippets: Sequence[Snippet]) -> list[SnippetFeature]:
+        answer: asyncio.Future[list[SnippetFeature]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Request(snippets, answer))
+        self._wake.set()
+        return await answer
+
     async def _answer(self, requests: list[_Request]) -> None:
         batch = [snippet for request in requests for snippet in request.snippets]
         self._metrics.device_batch.observe(len(batch))
@@ -105,7 +116,7 @@ class Device:
         _hand_out(requests, features)
 
     def _gather(self) -> list[_Request]:
-        """The oldest requests that fit one call; at least one, however large."""
+        """The oldest requests that fit one call."""
         requests = [self._waiting.popleft()]
         room = self._max_batch - len(requests[0].snippets)
         while self._waiting and len(self._waiting[0].snippets) <= room:
@@ -114,7 +125,8 @@ class Device:
         return requests
 
     async def _call(self, work: Callable[[T], R], value: T) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, value)
+        with self._calls.running():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, value)
 
 
 def _hand_out(requests: list[_Request], features: list[SnippetFeature]) -> None:

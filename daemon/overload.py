@@ -42,13 +42,21 @@ class FlowControl:
         full.add(stream_id)
         return is_first
 
-    def taken(self, partition: str, stream_id: str, depth: int) -> bool:
-        """A chunk was finished; True if the partition must be resumed now."""
-        full = self._full.get(partition, set())
-        if depth > self.limits.resume_chunks or stream_id not in full:
-            return False
-        full.discard(stream_id)
-        return not full
+    def taken(self, stream_id: str, depth: int) -> list[str]:
+        """A chunk of a camera was finished; the partitions that must be resumed now.
+
+        A camera that moved may have filled up in a partition it will never finish a chunk of.
+        """
+        if depth > self.limits.resume_chunks:
+            return []
+        freed = [partition for partition, full in self._full.items() if stream_id in full]
+        for partition in freed:
+            self._full[partition].discard(stream_id)
+        return [partition for partition in freed if not self._full[partition]]
+
+    def forget(self, partition: str) -> None:
+        """The partition was given up."""
+        self._full.pop(partition, None)
 
     def is_paused(self, partition: str) -> bool:
         """Is some camera of this partition full?"""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from daemon.calls import RunningCalls
 from daemon.clock import Clock
 from daemon.device import Device
 from daemon.metrics import Metrics
@@ -27,6 +28,10 @@ from engine.frames import Decoder
 from engine.session import StreamSession
 from engine.spec import ModelSpec
 from engine.types import ActionEvent, FeatureWindow, FrameBatch, Reason, VideoChunk
+
+NO_OFFSET = -1
+# A producer that comes back after a network cut may still deliver what it had queued.
+N_ENDED_EPOCHS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class WorkerParts:
         sink: Where events go.
         store: Where state is kept.
         metrics: Counted here.
+        calls: Decodes that do not come back.
         clock: For latency only.
         log: Where life-cycle is told.
         new_decoder: A decoder for one camera.
@@ -53,6 +59,7 @@ class WorkerParts:
     sink: EventSink
     store: StateStore
     metrics: Metrics
+    calls: RunningCalls
     clock: Clock
     log: structlog.stdlib.BoundLogger
     new_decoder: Callable[[], Decoder]
@@ -73,6 +80,7 @@ class StreamWorker:
         self._log = parts.log.bind(camera=stream_id)
         # Where recent chunks begin: (offset, stream time of the first frame).
         self._recent: deque[tuple[int, int]] = deque(maxlen=256)
+        self._in_duplicates = False
         self._session = self._restore()
         self._done: Position | None = None
         if self._session is not None:
@@ -112,22 +120,28 @@ class StreamWorker:
         if chunk is None:
             return await self._drop(delivery, delivery.error)
         if self._is_duplicate(chunk):
-            self._parts.metrics.duplicate_chunks.labels(self.stream_id).inc()
-            self._log.debug("chunk.duplicate", sequence=chunk.sequence, epoch=chunk.epoch)
+            self._count_duplicate(chunk)
             return []
+        self._in_duplicates = False
         records = await self._enter_epoch(chunk)
+        session = self._current_session()
         if chunk.is_end:
-            self._current_session(chunk).source["sequence"] = chunk.sequence
-            return records + await self._end(Reason.END)
+            session.source["sequence"] = chunk.sequence
+            records += await self._end(Reason.END)
+            self._remember_ended(session, chunk.epoch)
+            return records
         try:
-            records += await self._break_if_chunks_are_missing(chunk)
+            records += await self._break_if_chunks_are_missing(chunk, session)
+            # Only now: what was just flushed happened by the clock as it was known before.
+            if chunk.anchor_us is not None:
+                session.anchor_us = chunk.anchor_us
             return records + await self.process_chunk(chunk, delivery.position.offset)
         except StreamError as error:
             return records + await self._drop(delivery, error)
 
     async def process_chunk(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
         """The data flow of one chunk; every line is one stage."""
-        session = self._current_session(chunk)
+        session = self._current_session()
         frames = await self._decode(chunk)
         self._refuse_the_past(frames, session)
         self._recent.append((offset, int(frames.pts_us[0])))
@@ -148,7 +162,7 @@ class StreamWorker:
 
     async def _decode(self, chunk: VideoChunk) -> FrameBatch:
         loop = asyncio.get_running_loop()
-        with self._stage("decode"):
+        with self._stage("decode"), self._parts.calls.running():
             frames = await loop.run_in_executor(
                 self._parts.decode_pool, self._decoder.decode, chunk
             )
@@ -185,9 +199,11 @@ class StreamWorker:
         session.source["partition"] = position.partition
         session.source["offset"] = position.offset
         self._parts.metrics.open_events.labels(self.stream_id).set(len(session.open_events))
+        low_offset = self._low_offset(session)
+        session.source["low"] = NO_OFFSET if low_offset is None else low_offset
         with self._stage("save"):
             self._parts.store.save(
-                self.stream_id, position.partition, self._low_offset(session), session.snapshot()
+                self.stream_id, position.partition, low_offset, session.snapshot()
             )
 
     def _low_offset(self, session: StreamSession) -> int | None:
@@ -201,15 +217,20 @@ class StreamWorker:
 
     async def _replay(self, delivery: Delivery) -> None:
         """Read again what was processed before a restart: only its frames are wanted."""
-        chunk, session = delivery.chunk, self._session
-        if chunk is None or chunk.is_end or session is None or chunk.epoch != session.epoch:
+        chunk, session, offset = delivery.chunk, self._session, delivery.position.offset
+        if session is None or not NO_OFFSET < int(session.source.get("low", NO_OFFSET)) <= offset:
+            return  # another camera of the partition needs this stretch again, not this one
+        if chunk is None:
+            session.break_segment()
+            return
+        if chunk.is_end or chunk.epoch != session.epoch:
             return
         try:
             frames = await self._decode(chunk)
         except StreamError:
             session.break_segment()
             return
-        self._recent.append((delivery.position.offset, int(frames.pts_us[0])))
+        self._recent.append((offset, int(frames.pts_us[0])))
         session.sample(frames)
 
     def _restore(self) -> StreamSession | None:
@@ -225,36 +246,51 @@ class StreamWorker:
         self._log.info("stream.restored", epoch=session.epoch, offset=session.source["offset"])
         return session
 
-    def _current_session(self, chunk: VideoChunk) -> StreamSession:
+    def _current_session(self) -> StreamSession:
         if self._session is None:
             raise AssertionError("a chunk is processed inside its epoch")
-        if chunk.anchor_us is not None:
-            self._session.anchor_us = chunk.anchor_us
         return self._session
 
     def _is_duplicate(self, chunk: VideoChunk) -> bool:
         session = self._session
-        return (
-            session is not None
-            and session.epoch == chunk.epoch
-            and chunk.sequence <= int(session.source.get("sequence", -1))
-        )
+        if session is None:
+            return False
+        if chunk.epoch in _ended(session):
+            return True
+        is_current = session.epoch == chunk.epoch
+        return is_current and chunk.sequence <= int(session.source.get("sequence", NO_OFFSET))
+
+    def _count_duplicate(self, chunk: VideoChunk) -> None:
+        self._parts.metrics.duplicate_chunks.labels(self.stream_id).inc()
+        if not self._in_duplicates:  # the first of a row is worth a line: a producer may be lost
+            self._log.warning("chunk.duplicate", sequence=chunk.sequence, epoch=chunk.epoch)
+        self._in_duplicates = True
+
+    def _remember_ended(self, session: StreamSession, epoch: str) -> None:
+        """Events of an ended epoch are final: chunks of it that come late must change nothing."""
+        ended = [*_ended(session), epoch][-N_ENDED_EPOCHS:]
+        session.source["ended"] = "\n".join(ended)
 
     async def _enter_epoch(self, chunk: VideoChunk) -> list[ActionEvent]:
         """A new run of the producer is a new stream time: what was open ends here."""
         records: list[ActionEvent] = []
-        if self._session is not None and self._session.epoch != chunk.epoch:
+        before = self._session
+        if before is not None and before.epoch != chunk.epoch:
             records = await self._end(Reason.GAP)
-        if self._session is None or self._session.epoch != chunk.epoch:
+            self._remember_ended(before, before.epoch)
+        if before is None or before.epoch != chunk.epoch:
             self._session = StreamSession(
                 self.stream_id, chunk.epoch, self._parts.spec, self._parts.labels
             )
+            if before is not None:
+                self._session.source["ended"] = before.source.get("ended", "")
             self._recent.clear()
             self._log.info("stream.opened", epoch=chunk.epoch)
         return records
 
-    async def _break_if_chunks_are_missing(self, chunk: VideoChunk) -> list[ActionEvent]:
-        session = self._current_session(chunk)
+    async def _break_if_chunks_are_missing(
+        self, chunk: VideoChunk, session: StreamSession
+    ) -> list[ActionEvent]:
         last = session.source.get("sequence")
         session.source["sequence"] = chunk.sequence
         # Without the producer's own ticks the sequence is the broker's offset, which other
@@ -297,3 +333,8 @@ class StreamWorker:
         yield
         spent_s = self._parts.clock.monotonic_s() - started_s
         self._parts.metrics.stage_seconds.labels(stage).observe(spent_s)
+
+
+def _ended(session: StreamSession) -> list[str]:
+    """Epochs of the camera that are over, oldest first; epoch names hold no line ends."""
+    return [epoch for epoch in str(session.source.get("ended", "")).split("\n") if epoch]

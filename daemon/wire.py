@@ -47,6 +47,7 @@ EVENT_TYPES = {
     Phase.RETRACTED: "io.s2netd.action.retracted.v1",
 }
 EVENT_SCHEMA_ID = "urn:s2netd:schema:action-event:v1"
+_YEAR_2200 = 7_258_118_400_000_000  # microseconds since 1970
 FOREIGN_EPOCH = "0"
 
 _STATES = {Phase.CLOSED: "closed", Phase.RETRACTED: "retracted"}
@@ -272,8 +273,13 @@ def _capture_time(anchor_us: int | None, stream_us: int) -> str | None:
 
 
 def _anchor_us(fields: Fields, start_us: int) -> int | None:
+    """Unix time of stream time 0: a moment of this age, so that no sum with it overflows."""
     text = fields.get("ce_time")
-    return None if text is None else read_rfc3339("ce_time", text) - start_us
+    if text is None:
+        return None
+    return within(
+        "ce_time less vc_pts_start", read_rfc3339("ce_time", text) - start_us, _YEAR_2200
+    )
 
 
 def _source(site: str, stream_id: str) -> str:

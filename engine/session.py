@@ -72,8 +72,13 @@ class StreamSession:
 
     @property
     def seen_us(self) -> int | None:
-        """Stream time of the newest frame, or None."""
-        return self._sampler.state.seen_us
+        """Footage up to this stream time was taken in; None if there was none."""
+        state = self._sampler.state
+        # After a gap the sampler holds no frame, but its snippets are still given out.
+        given_out_us = self.spec.timeline.snippet_start_us(state.next_index) - 1
+        if state.next_index == 0:
+            return state.seen_us
+        return given_out_us if state.seen_us is None else max(state.seen_us, given_out_us)
 
     @property
     def n_gaps(self) -> int:

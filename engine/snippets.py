@@ -63,7 +63,7 @@ class SnippetSampler:
         self._segment = state.segment if state else 0
         # Gaps inside replayed footage were counted before the snapshot.
         self._replay_until_us = state.seen_us if state else None
-        self._must_resume = state is not None and state.resume_us is not None
+        self._may_lack_footage = state is not None and state.seen_us is not None
         self.n_gaps = 0
         self.n_late_frames = 0
 
@@ -110,11 +110,11 @@ class SnippetSampler:
 
     def _start_segment(self, first_index: int) -> None:
         self._next_grid = first_index * self._timeline.stride_frames
-        if self._must_resume and first_index > self._next_index:
-            # After a restore, what should have been pushed again was not: footage is lost.
+        if self._may_lack_footage and first_index > self._next_index:
+            # After a restore, what should have been pushed again was not, or not whole.
             self._segment += 1
             self.n_gaps += 1
-        self._must_resume = False
+            self._may_lack_footage = False
 
     def _show_until(self, last_us: int, shown: _Shown) -> list[Snippet]:
         """Show one frame at every grid point up to and including ``last_us``."""
@@ -135,6 +135,7 @@ class SnippetSampler:
             rgb = np.stack([shown.rgb for shown in self._grid])  # (L, H, W, 3)
             snippets.append(Snippet(index, self._segment, span, rgb))
             self._next_index = index + 1
+            self._may_lack_footage = False
         for _ in range(timeline.stride_frames):
             self._grid.popleft()
         return snippets

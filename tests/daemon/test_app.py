@@ -1,6 +1,7 @@
 """The whole daemon in one process: real decoder, workers and app; memory transports."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
+from engine.errors import CorruptChunkError
 from engine.frames import read_video
 from engine.offline import localize_frames
 from engine.session import StreamSession
@@ -217,3 +219,113 @@ async def test_a_clock_that_goes_back_is_named_and_not_silent(clip):
     assert "StaleChunkError" == dropped["error"]
     assert "must start a new epoch" in str(dropped["reason"])
     assert all(r.final for r in final_of(records).values())
+
+
+async def test_every_chunk_of_a_clock_that_went_back_is_refused_until_it_catches_up(clip):
+    chunks = chunks_of(clip, "cam")
+    again = [replace(c, sequence=4 + i) for i, c in enumerate(chunks[:3])]
+
+    daemon, _ = await run(a_log(*chunks[:4], *again))
+
+    assert 3 == len(daemon.logs.named("chunk.dropped"))
+
+
+async def test_an_epoch_that_ended_changes_nothing_when_it_comes_again(clip):
+    a, b = chunks_of(clip, "cam", epoch="a"), chunks_of(clip, "cam", epoch="b")
+
+    daemon, records = await run(a_log(*a, *b[:2], *a[:8], *b[2:]))
+
+    assert [len(offline(clip, "cam"))] * 2 == [
+        sum(r.epoch == epoch for r in records) for epoch in "ab"
+    ]
+    final = set()
+    for record in records:
+        assert record.event_id not in final
+        if record.final:
+            final.add(record.event_id)
+    assert 8 == daemon.count("duplicate_chunks_total", camera="cam")
+    assert 1 == len(daemon.logs.named("chunk.duplicate"))
+
+
+async def test_a_late_end_marker_does_not_end_the_next_epoch(clip):
+    a, b = chunks_of(clip, "cam", epoch="a"), chunks_of(clip, "cam", epoch="b")
+    _, alone = await run(a_log(*b))
+
+    _, records = await run(a_log(*a[:3], *b[:3], a[-1], *b[3:]))
+
+    assert alone == [r for r in records if r.epoch == "b"]
+
+
+@pytest.mark.parametrize("stop_after", range(1, 8))
+async def test_footage_that_became_unreadable_is_a_gap_after_a_restart(clip, stop_after):
+    """Limits were lowered between two runs, say: what was decoded before no longer is."""
+    chunks = chunks_of(clip, "cam", chunk_s=0.4)
+    log, store, sink = MemoryLog(), MemoryStateStore(), MemoryEventSink()
+    for chunk in chunks[:stop_after]:
+        log.append("cam", chunk)
+    log.finish()
+    await TestDaemon(MemoryChunkSource(log), sink, store).serve()
+    log = a_log(*[replace(c, payload=b"no video") for c in chunks[:stop_after]])
+    for chunk in chunks[stop_after:]:
+        log.append("cam", chunk)
+    log.committed["cam"] = stop_after - 1
+
+    await TestDaemon(MemoryChunkSource(log, lambda _partition: 0), sink, store).serve()
+
+    assert all(r.final for r in final_of(sink.events).values())
+
+
+async def test_a_restart_reads_again_only_for_the_camera_that_needs_it(clip):
+    """One camera fell silent in the middle of a snippet; the other one need not pay for it."""
+    silent, busy = chunks_of(clip, "silent", chunk_s=0.4)[:2], chunks_of(clip, "busy")
+    log, store = MemoryLog(), MemoryStateStore()
+    for chunk in [*silent, *busy]:
+        log.append("both", chunk)
+    log.finish()
+    await TestDaemon(MemoryChunkSource(log), MemoryEventSink(), store).serve()
+
+    again = TestDaemon(MemoryChunkSource(log, store.low_offsets().get), MemoryEventSink(), store)
+    await again.serve()
+
+    assert 0 == again.count("chunks_total", camera="busy")
+    assert 1 <= again.count("chunks_total", camera="silent")
+
+
+async def test_a_camera_that_moves_to_another_partition_leaves_none_paused(clip):
+    chunks = chunks_of(clip, "cam", chunk_s=0.4)
+    log = MemoryLog()
+    for number, chunk in enumerate(chunks):
+        log.append("old" if number < len(chunks) // 2 else "new", chunk)
+    log.finish()
+    daemon = TestDaemon(MemoryChunkSource(log), MemoryEventSink(), MemoryStateStore())
+
+    async with asyncio.timeout(30):
+        await daemon.serve()
+    assert len(chunks) == daemon.app.progress.n_done
+
+
+async def test_a_device_that_hangs_is_noticed_while_other_cameras_go_on(clip):
+    come_back = threading.Event()
+
+    class HangingExtractor(MeanColourExtractor):
+        def extract(self, snippets):
+            come_back.wait(20)
+            return super().extract(snippets)
+
+    log = MemoryLog()
+    for chunk in chunks_of(clip, "cam"):
+        log.append("cam", chunk)
+    daemon = TestDaemon(
+        MemoryChunkSource(log), MemoryEventSink(), MemoryStateStore(), extractor=HangingExtractor()
+    )
+    daemon.app._stall_s = 0.2
+    serving = asyncio.create_task(daemon.serve())
+    async with asyncio.timeout(20):
+        while daemon.app.is_live()[0]:
+            log.append_bad("other", CorruptChunkError("bad"))
+            await asyncio.sleep(0.02)
+    assert daemon.count("corrupt_chunks_total", camera="other", error="CorruptChunkError") > 1
+    come_back.set()
+    daemon.app.stop()
+    await serving
+    assert daemon.app.is_live()[0]

@@ -5,6 +5,8 @@ import threading
 import numpy as np
 import pytest
 
+from daemon.calls import RunningCalls
+from daemon.clock import SystemClock
 from daemon.device import Device
 from daemon.metrics import Metrics
 from engine.errors import DeviceError
@@ -39,7 +41,9 @@ class BrokenExtractor:
 
 @contextlib.asynccontextmanager
 async def serving(extractor, max_batch=4):
-    device = Device(extractor, SmoothingLocalizer(), max_batch, Metrics())
+    device = Device(
+        extractor, SmoothingLocalizer(), max_batch, Metrics(), RunningCalls(SystemClock())
+    )
     task = asyncio.create_task(device.serve())
     try:
         yield device
@@ -64,13 +68,14 @@ async def test_what_waits_while_the_device_is_busy_shares_its_next_call():
     assert 1 == len(extractor.threads)
 
 
-async def test_a_request_larger_than_a_batch_is_answered_whole():
+async def test_a_long_chunk_is_answered_whole_in_calls_of_the_batch_size():
     extractor = SlowExtractor()
     extractor.go_on.set()
     async with serving(extractor) as device:
         answer = await device.extract(snippets(0, 9))
 
     assert list(range(9)) == [feature.index for feature in answer]
+    assert [4, 4, 1] == extractor.calls
 
 
 async def test_nothing_asked_is_nothing_called():

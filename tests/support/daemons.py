@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from daemon.app import App
+from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.device import Device
 from daemon.metrics import Metrics
@@ -64,11 +65,13 @@ class TestDaemon:
         self.metrics = Metrics()
         self.logs = LogCapture()
         self._spec = spec or a_spec()
+        calls = RunningCalls(SystemClock())
         self._device = Device(
             extractor or MeanColourExtractor(),
             localizer or SmoothingLocalizer(),
             max_batch,
             self.metrics,
+            calls,
         )
         self._pool = ThreadPoolExecutor(2)
         parts = WorkerParts(
@@ -79,6 +82,7 @@ class TestDaemon:
             sink=sink,
             store=store,
             metrics=self.metrics,
+            calls=calls,
             clock=SystemClock(),
             log=self.logs.logger(),
             new_decoder=lambda: PyAvDecoder(self._spec.geometry, self._spec.timeline),
