@@ -162,7 +162,7 @@ def _tell(record: ActionEvent, console: Console) -> None:
     seen = clock_text(record.decided_us)
     console.print(
         f"  {sign} [bold]{escape(record.label_name)}[/] {span}  score {record.score:.2f}"
-        f"  [dim](decided with footage up to {seen})[/]"
+        f"  [dim](seen up to {seen})[/]"
     )
 
 
@@ -181,7 +181,7 @@ def _finish(
     page.write_text(timeline_of(video, model), encoding="utf-8")
     live = {r.event_id: r for r in records if r.final and r.phase is not Phase.RETRACTED}
     n_offline = len(video.result.final)
-    if not live:
+    if not n_offline:
         console.print(_silence(video.result.scores.max(initial=0), model, own=own))
     summary = {"live_events": len(live), "offline_events": n_offline, "timeline": str(page)}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

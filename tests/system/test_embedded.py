@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.footage import BUSY, colour_clip
 from tests.support.processes import (
     assert_repeats_agree,
     final_state,
@@ -19,21 +18,10 @@ from tests.support.processes import (
     without_ids,
     write_config,
 )
-from tests.support.tiny_bundle import write_tiny_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.openvino]
 
 N_KILLS = 20
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colour_clip(tmp_path_factory.mktemp("clips") / "busy.mp4", BUSY)
 
 
 def a_config(folder: Path, bundle: Path, *, follow: bool, chunks: Path | None = None) -> Path:

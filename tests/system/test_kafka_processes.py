@@ -14,7 +14,6 @@ import av
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.support.footage import BUSY, colour_clip
 from tests.support.kafka import MakeTopic
 from tests.support.processes import (
     S2NETD,
@@ -26,23 +25,12 @@ from tests.support.processes import (
     without_ids,
     write_config,
 )
-from tests.support.tiny_bundle import write_tiny_bundle
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.openvino]
 
 CHUNK_SECONDS = (0.5, 1.0, 5.0)
 N_KILLS = 20
 EVENT_PARTITIONS = 2
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return colour_clip(tmp_path_factory.mktemp("clips") / "busy.mp4", BUSY)
 
 
 def a_config(
