@@ -23,4 +23,7 @@ def pull_with_progress(name: str, console: Console) -> Path:
                 tasks[stage] = progress.add_task(stage, total=total)
             progress.update(tasks[stage], completed=done, total=total)
 
-        return weights.pull(name, on_progress)
+        path = weights.pull(name, on_progress)
+        for task in progress.tasks:
+            progress.update(task.id, total=1, completed=1)
+        return path
