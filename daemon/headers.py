@@ -27,7 +27,7 @@ def to_headers(values: Mapping[str, str | int | None]) -> Headers:
     return [(name, str(value).encode()) for name, value in values.items() if value is not None]
 
 
-def to_fields(headers: Iterable[tuple[str, bytes]]) -> Fields:
+def to_fields(headers: Iterable[tuple[str, bytes | None]]) -> Fields:
     """Our headers as text; foreign ones are nobody's business here."""
     fields: dict[str, str] = {}
     for name, value in headers:
@@ -35,6 +35,8 @@ def to_fields(headers: Iterable[tuple[str, bytes]]) -> Fields:
             continue
         if name in fields:
             raise MalformedRecordError(f"header {name} is there twice")
+        if value is None:
+            raise MalformedRecordError(f"header {name} has no value")
         try:
             fields[name] = value.decode("utf-8")
         except UnicodeDecodeError as error:

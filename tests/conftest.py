@@ -1,6 +1,7 @@
 """Fixtures and the hypothesis profile every test shares."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ settings.register_profile(
 )
 settings.register_profile("nightly", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# Importing OpenVINO itself would report the import to its vendor and write into HOME.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 pytest_plugins = ["tests.support.kafka"]
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import stat
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,12 +86,10 @@ class JsonlEventSink:
         except OSError as error:
             raise ConfigError(f"{path}: cannot write events there: {error.strerror}") from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            _hold(fd, path)
+        except ConfigError:
             os.close(fd)
-            raise ConfigError(
-                f"{path}: another process writes events there; give each daemon a file of its own"
-            ) from error
+            raise
         self._fd = fd
         self._size = _whole_lines_bytes(fd)
         os.ftruncate(fd, self._size)
@@ -122,6 +121,18 @@ class JsonlEventSink:
                 os.fsync(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+
+def _hold(fd: int, path: Path) -> None:
+    """Take a file for us alone, if it is one whose end can be repaired and synced."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise ConfigError(f"{path}: is no regular file; name one, and read it with `tail -F`")
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: another process writes events there; give each daemon a file of its own"
+        ) from error
 
 
 def _write_all(fd: int, payload: bytes) -> None:

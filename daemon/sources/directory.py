@@ -14,6 +14,10 @@ files, and files whose number was passed already are left alone.
 import asyncio
 import contextlib
 import json
+import logging
+import os
+import re
+import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -35,8 +39,15 @@ from engine.types import VideoChunk
 END_SUFFIX = ".end"
 SIDECAR_SUFFIX = ".json"
 
-_NO_CHUNKS = frozenset({SIDECAR_SUFFIX, ".tmp", ".part"})
+_NO_CHUNKS = frozenset({SIDECAR_SUFFIX.removeprefix("."), "tmp", "part"})
 _MAX_NUMBER = 2**63 - 1  # a state store keeps it in 64 bits
+_NO_DIGITS = re.compile(r"[^0-9]+")
+_UNFINISHED = ".unfinished.tmp"  # of one length, whatever the camera's name; no camera's folder
+_TICK_S = 0.1  # folders' clocks tick at least this often
+_LIST_ANYWAY_S = 5.0  # for file systems whose folders keep coarse times, or none
+_GONE = (FileNotFoundError, NotADirectoryError)
+
+_log = logging.getLogger("s2netd.directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +79,27 @@ class _Camera:
     committed: int | None
     next_number: int
     pending: deque[tuple[int, Path]] = field(default_factory=deque)
+    listed: "_Listing | None" = None
     growing: tuple[Path, int, int] | None = None  # the newest foreign file: path, size, mtime
     growing_since_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """A folder that was listed: the same file and time later mean nothing new is in it.
+
+    A file that came within the tick of the folder's clock in which it was listed leaves no trace,
+    so a listing is final only when it came well after the change.
+    """
+
+    version: tuple[int, int]  # inode, mtime
+    since_s: float
+    at_s: float
+    has_left_some: bool
+
+    def stands(self, version: tuple[int, int], now_s: float) -> bool:
+        is_final = not self.has_left_some and self.at_s - self.since_s >= _TICK_S
+        return is_final and self.version == version and now_s - self.at_s < _LIST_ANYWAY_S
 
 
 class DirectoryChunkSource:
@@ -88,6 +118,8 @@ class DirectoryChunkSource:
         self._start_at = start_at
         self._cameras: dict[str, _Camera] = {}
         self._paused: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()
+        self._committing = threading.Lock()
         self._wake = asyncio.Event()
         self._is_closed = False
 
@@ -116,10 +148,7 @@ class DirectoryChunkSource:
 
     async def commit(self, position: Position) -> None:
         """See ``ChunkSource``."""
-        camera = self._cameras[position.partition]
-        if camera.committed is None or position.offset > camera.committed:
-            _write_position(self._positions / position.partition, position.offset)
-            camera.committed = position.offset
+        await asyncio.to_thread(self._commit, position)
 
     def pause(self, partition: str) -> None:
         """See ``ChunkSource``."""
@@ -163,34 +192,85 @@ class DirectoryChunkSource:
                 f"{self._positions}: cannot keep positions there: {error.strerror}"
             ) from error
 
+    def _commit(self, position: Position) -> None:
+        camera = self._cameras[position.partition]
+        with self._committing:
+            if camera.committed is None or position.offset > camera.committed:
+                _write_position(self._positions / position.partition, position.offset)
+                camera.committed = position.offset
+
     def _scan(self, now_s: float) -> None:
-        for folder in sorted(self._settings.path.iterdir()):
-            if folder.name.startswith(".") or not folder.is_dir():
+        try:
+            with os.scandir(self._settings.path) as entries:
+                folders = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+        except OSError as error:
+            raise TransportError(
+                f"{self._settings.path}: cannot look for cameras: {error.strerror}"
+            ) from error
+        for folder in folders:
+            try:
+                self._scan_folder(folder, now_s)
+            except _GONE:  # removed while we look
                 continue
-            if folder.name not in self._cameras:
-                self._cameras[folder.name] = self._new_camera(folder)
-            with contextlib.suppress(FileNotFoundError):  # removed while we look
-                self._scan_camera(self._cameras[folder.name], now_s)
+            except OSError as error:
+                self._warn_once(folder.name, f"is left out: {error.strerror}")
+
+    def _scan_folder(self, folder: os.DirEntry[str], now_s: float) -> None:
+        if not folder.is_dir():
+            return
+        if not _is_utf8(folder.name):
+            self._warn_once(folder.name, "is left out: its name is not UTF-8; rename it")
+            return
+        if folder.name not in self._cameras:
+            self._cameras[folder.name] = self._new_camera(self._settings.path / folder.name)
+        self._scan_camera(self._cameras[folder.name], now_s)
+
+    def _warn_once(self, name: str, problem: str) -> None:
+        if (name, problem) not in self._warned:
+            self._warned.add((name, problem))
+            _log.warning("%s/%a %s", self._settings.path, name, problem)
 
     def _new_camera(self, folder: Path) -> _Camera:
-        committed = _read_position(self._positions / folder.name)
+        committed = read_position(self._positions / folder.name)
         committed_next = None if committed is None else committed + 1
         start = first_offset(committed_next, self._start_at(folder.name))
         return _Camera(folder, committed, start or 0)
 
     def _scan_camera(self, camera: _Camera, now_s: float) -> None:
-        seen = _numbered(camera.folder, camera.next_number)
-        if not seen:
+        status = camera.folder.stat()
+        version = (status.st_ino, status.st_mtime_ns)  # before the listing: what comes later shows
+        before = camera.listed
+        if before and before.stands(version, now_s):
             return
+        since_s = before.since_s if before and before.version == version else now_s
+        camera.listed = _Listing(version, since_s, now_s, self._take_in(camera, now_s))
+
+    def _take_in(self, camera: _Camera, now_s: float) -> bool:
+        """Queue the new files of a camera; are there some that cannot be taken yet?"""
+        seen = self._numbered(camera)
+        if not seen:
+            return False
         # A listing made while files appear may hold a later one without an earlier one. Whatever
         # precedes the newest of a first listing is in a second.
         newest = max(seen)
-        files = _numbered(camera.folder, camera.next_number)
+        files = self._numbered(camera)
         numbers = sorted(number for number in files if number <= newest)
         if self._settings.follow and not self._is_whole(camera, files.get(newest), now_s):
             numbers = [number for number in numbers if number != newest]
         camera.pending.extend((number, files[number]) for number in numbers)
         camera.next_number = max(numbers, default=camera.next_number - 1) + 1
+        return len(numbers) < len(files)
+
+    def _numbered(self, camera: _Camera) -> dict[int, Path]:
+        files = _numbered(camera.folder, camera.next_number)
+        for number in [number for number in files if number > _MAX_NUMBER]:
+            del files[number]
+            self._warn_once(
+                camera.folder.name,
+                "holds files whose names have too many digits, and they are left alone; name "
+                "chunk files by one rising number of at most 18 digits, such as 0000000007.mp4",
+            )
+        return files
 
     def _is_whole(self, camera: _Camera, path: Path | None, now_s: float) -> bool:
         """Is the newest file of a camera finished? With a sidecar it is renamed when whole."""
@@ -209,7 +289,7 @@ class DirectoryChunkSource:
         try:
             payload = self._payload(path)
             chunk = _parse(name, path, number, payload)
-        except FileNotFoundError:
+        except _GONE:
             return None
         except OSError as error:
             reason = MalformedRecordError(f"{path}: cannot be read: {error.strerror}")
@@ -227,26 +307,35 @@ class DirectoryChunkSource:
 
 def last_number(folder: Path) -> int:
     """The highest number of a camera's chunk files; -1 if there is none."""
-    return max(_numbered(folder, 0), default=-1)
+    return max((n for n in _numbered(folder, 0) if n <= _MAX_NUMBER), default=-1)
 
 
-def _number(path: Path) -> int | None:
+def _number(name: str) -> int | None:
     """A chunk file's number, or None for what is no chunk file."""
-    digits = "".join(c for c in path.stem if c in "0123456789")
-    if path.name.startswith(".") or path.suffix in _NO_CHUNKS or not digits:
+    stem, _, suffix = name.rpartition(".")  # a Path for each file would cost too much
+    if suffix in _NO_CHUNKS or name[0] == ".":
         return None
-    number = int(digits)
-    return number if number <= _MAX_NUMBER else None
+    digits = _NO_DIGITS.sub("", stem or name)
+    return int(digits) if digits else None
 
 
 def _numbered(folder: Path, least: int) -> dict[int, Path]:
     """The chunk files from number ``least`` on; of two with one number the first by name."""
-    files: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        number = _number(path)
-        if number is not None and number >= least:
-            files.setdefault(number, path)
-    return files
+    names: dict[int, str] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            number = _number(entry.name)
+            if number is not None and number >= least:
+                names[number] = min(names.get(number, entry.name), entry.name)
+    return {number: folder / name for number, name in names.items()}
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parse(name: str, path: Path, number: int, payload: bytes) -> VideoChunk:
@@ -261,29 +350,38 @@ def _parse(name: str, path: Path, number: int, payload: bytes) -> VideoChunk:
 def _sidecar_headers(sidecar: Path) -> Headers:
     try:
         plain = json.loads(sidecar.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedRecordError(f"{sidecar}: is not JSON: {error}") from error
     if not isinstance(plain, dict) or not all(isinstance(v, str) for v in plain.values()):
         raise MalformedRecordError(f"{sidecar}: wanted one object of header names and texts")
-    return [(name, value.encode()) for name, value in plain.items()]
-
-
-def _read_position(path: Path) -> int | None:
     try:
-        return int(path.read_text(encoding="ascii"))
+        return [(name, value.encode()) for name, value in plain.items()]
+    except UnicodeEncodeError as error:
+        raise MalformedRecordError(f"{sidecar}: holds no Unicode text: {error}") from error
+
+
+def read_position(path: Path) -> int | None:
+    """The last number committed, or None where it is not known."""
+    try:
+        number = int(path.read_text(encoding="ascii"))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ConfigError(
-            f"{path}: holds no number; remove it to read the camera from its first file"
-        ) from error
+    except ValueError:  # a power cut, or somebody's editor
+        number = -1
+    if 0 <= number <= _MAX_NUMBER:
+        return number
+    _log.warning("%s: holds no number; the camera is read as if nothing was committed", path)
+    return None
 
 
 def _write_position(path: Path, number: int) -> None:
-    """Atomic, not synced: a power cut can only make chunks be read again."""
-    unfinished = path.with_name(f".{path.name}.tmp")
+    """Atomic and synced: a power cut must not leave an empty file under the final name."""
+    unfinished = path.with_name(_UNFINISHED)
     try:
-        unfinished.write_text(f"{number}\n", encoding="ascii")
+        with unfinished.open("w", encoding="ascii") as file:
+            file.write(f"{number}\n")
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
         raise TransportError(f"{path}: cannot keep the position: {error.strerror}") from error

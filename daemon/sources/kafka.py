@@ -4,10 +4,15 @@ On assignment a partition begins at the lower of the group's committed offset an
 that local state asks for. Records are taken from the client one at a time, so nothing is held
 here: a paused or revoked partition delivers nothing more, and what waits, waits in the client's
 bounded buffer or in the broker.
+
+A topic that was made anew counts its records from 0 again. Between two runs that is seen by an
+offset beyond the newest record, and the partition is read from its oldest; within a run by an
+offset that goes back, and the run ends, so that the next one begins cleanly.
 """
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -38,6 +43,8 @@ from engine.errors import RefusedChunkError, S2netdError, StreamError
 _POLL_MS = 200
 _LEAVE_S = 5.0
 _NO_PARTITION = TopicPartition("", -1)  # an empty list would mean all of them
+
+_log = logging.getLogger("s2netd.kafka")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class KafkaChunkSource:
         self._consumer: AIOKafkaConsumer | None = None
         self._owned: dict[TopicPartition, int | None] = {}  # → next offset the group has committed
         self._ready: set[TopicPartition] = set()
+        self._next: dict[TopicPartition, int] = {}  # → least offset that may come
         self._paused: set[TopicPartition] = set()
         self._wanted: dict[TopicPartition, int] = {}  # → next offset to commit
         self._commit_at_s = 0.0
@@ -117,6 +125,7 @@ class KafkaChunkSource:
                 records = await self._poll()
             for record in records:
                 if self._is_wanted(record):
+                    self._check_order(record)
                     yield self._delivery(record)
 
     async def commit(self, position: Position) -> None:
@@ -208,6 +217,16 @@ class KafkaChunkSource:
             self._open_consumer.seek(partition, record.offset)
         return partition in self._ready - self._paused and not self._is_closed
 
+    def _check_order(self, record: ConsumerRecord) -> None:
+        partition = TopicPartition(record.topic, record.partition)
+        least = self._next[partition]
+        if record.offset < least:
+            raise TransportError(
+                f"topic {record.topic}: partition {record.partition} went back from offset "
+                f"{least} to {record.offset}, so the topic was made anew; start again"
+            )
+        self._next[partition] = record.offset + 1
+
     def _delivery(self, record: ConsumerRecord) -> Delivery:
         partition = TopicPartition(record.topic, record.partition)
         position = Position(_name(partition), record.offset)
@@ -254,20 +273,29 @@ class KafkaChunkSource:
         self._owned.update((tp, offset) for tp, offset in offsets.items() if tp in self._owned)
 
     async def _assign(self, consumer: AIOKafkaConsumer, assigned: set[TopicPartition]) -> None:
+        committed = {partition: await consumer.committed(partition) for partition in assigned}
         oldest = await consumer.beginning_offsets(assigned)
         newest = await consumer.end_offsets(assigned)
         start = oldest if self._settings.start == "earliest" else newest
         for partition in assigned:
-            committed = await consumer.committed(partition)
-            first = first_offset(committed, self._start_at(_name(partition)))
+            known = (committed[partition], self._start_at(_name(partition)))
+            first = first_offset(*known)
+            self._owned[partition] = committed[partition]
             if first is None:
                 # Kept at once: "latest" must mean the same place after a crash.
                 first = self._wanted[partition] = start[partition]
-            consumer.seek(partition, max(first, oldest[partition]))
-            self._owned[partition] = committed
-            if partition in self._paused:
-                consumer.pause(partition)
-            self._ready.add(partition)
+            elif _is_beyond(partition, known, newest[partition]):
+                # Nothing is committed in the topic that is there now.
+                self._owned[partition] = None
+                first = self._wanted[partition] = oldest[partition]
+            self._begin(consumer, partition, max(first, oldest[partition]))
+
+    def _begin(self, consumer: AIOKafkaConsumer, partition: TopicPartition, first: int) -> None:
+        consumer.seek(partition, first)
+        self._next[partition] = first
+        if partition in self._paused:
+            consumer.pause(partition)
+        self._ready.add(partition)
 
     async def _revoke(self, consumer: AIOKafkaConsumer, revoked: set[TopicPartition]) -> None:
         self._ready -= revoked
@@ -324,6 +352,23 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is 
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         await self.revoked(revoked)
+
+
+def _is_beyond(
+    partition: TopicPartition, known: tuple[int | None, int | None], newest: int
+) -> bool:
+    """Do we know of records that the partition does not have? Then it is another one."""
+    last = max((offset for offset in known if offset is not None), default=newest)
+    if last > newest:
+        _log.warning(
+            "topic %s, partition %d: read up to offset %d, but it ends at %d, so the topic was "
+            "made anew; it is read from its oldest record",
+            partition.topic,
+            partition.partition,
+            last,
+            newest,
+        )
+    return last > newest
 
 
 def _name(partition: TopicPartition) -> str:

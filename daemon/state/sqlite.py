@@ -1,6 +1,7 @@
 """State in one SQLite file: atomic by transaction, durable by write-ahead log and fsync."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,11 @@ from pathlib import Path
 from daemon.errors import ConfigError, TransportError
 
 VERSION = 1
+
+_AGAIN_S = 0.05
+_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+# No fault of the file's or the configuration's: a later start may well succeed.
+_PASSING = _LOCKED | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS stream_state (
@@ -31,9 +37,15 @@ WHERE low_offset IS NOT NULL GROUP BY partition
 
 @dataclass(frozen=True, slots=True)
 class SqliteStateSettings:
-    """Where the database is."""
+    """Where the database is.
+
+    Attributes:
+        path: Its file; its folder is made if missing.
+        lock_timeout_s: How long to wait at the start for another process that holds it.
+    """
 
     path: Path
+    lock_timeout_s: float = 5.0
 
 
 class SqliteStateStore:
@@ -43,12 +55,13 @@ class SqliteStateStore:
         settings: Where the database is; it is made if missing.
 
     Raises:
-        ConfigError: The file is no database of this version, or another process holds it.
+        ConfigError: The file is no database of this version.
+        TransportError: Another process holds it, or the disk fails or is full.
     """
 
     def __init__(self, settings: SqliteStateSettings) -> None:
         self._path = settings.path
-        self._connection = self._open()
+        self._connection = self._open(settings.lock_timeout_s)
 
     def load(self, stream_id: str) -> bytes | None:
         """See ``StateStore``."""
@@ -71,24 +84,38 @@ class SqliteStateStore:
         """See ``StateStore``."""
         self._connection.close()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, lock_timeout_s: float) -> sqlite3.Connection:
+        """Not with SQLite's own time-out: it does not wait where it turns a journal into a log."""
+        give_up_s = time.monotonic() + lock_timeout_s
+        while True:
+            connection = self._connect()
+            try:
+                self._prepare(connection)
+            except sqlite3.Error as error:
+                connection.close()
+                if _code(error) not in _LOCKED or time.monotonic() >= give_up_s:
+                    raise self._unusable(error) from error
+            except ConfigError:
+                connection.close()
+                raise
+            else:
+                return connection
+            time.sleep(_AGAIN_S)
+
+    def _connect(self) -> sqlite3.Connection:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            return sqlite3.connect(self._path, timeout=0, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"{self._path}: cannot open the state: {error}") from error
-        try:
-            self._prepare(connection)
-        except sqlite3.Error as error:
-            connection.close()
-            raise ConfigError(
-                f"{self._path}: cannot be used as the state: {error}; stop the process that uses "
-                "it, or move the file away (open events are then forgotten)"
-            ) from error
-        except ConfigError:
-            connection.close()
-            raise
-        return connection
+
+    def _unusable(self, error: sqlite3.Error) -> ConfigError | TransportError:
+        problem = f"{self._path}: cannot be used as the state: {error}"
+        if _code(error) in _LOCKED:
+            return TransportError(f"{problem}; stop the process that uses it")
+        if _code(error) in _PASSING:
+            return TransportError(f"{problem}; is the disk full or failing?")
+        return ConfigError(f"{problem}; move the file away (open events are then forgotten)")
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -110,3 +137,8 @@ class SqliteStateStore:
             yield
         except sqlite3.Error as error:
             raise TransportError(f"{self._path}: {error}") from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary code; 0 for what the Python module itself raises."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -1,6 +1,9 @@
 """A folder of chunk files, as it is found in the field: foreign and half-copied files."""
 
+import asyncio
 import json
+import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -79,7 +82,11 @@ async def test_a_foreign_end_marker_ends_the_epoch(tmp_path: Path) -> None:
     assert [False, True] == [d.chunk.is_end for d in deliveries if d.chunk]
 
 
-@pytest.mark.parametrize("sidecar", [b"{", b"[]", b'{"vc_epoch": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "sidecar",
+    [b"{", b"[]", b'{"vc_epoch": 1}', b"\xff", b'{"vc_epoch": "\\ud800"}', b"[" * 200_000],
+    ids=["torn", "list", "number", "bytes", "half a character", "deep"],
+)
 async def test_an_unreadable_sidecar_is_a_delivery(tmp_path: Path, sidecar: bytes) -> None:
     put(tmp_path / "door" / "1.json", sidecar)
     put(tmp_path / "door" / "1.mp4")
@@ -214,12 +221,177 @@ async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         await read_all(tmp_path / "nowhere")
 
 
-async def test_a_position_that_is_no_number_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("position", [b"", b"one", b"\xff", b"-1", b"9" * 30])
+async def test_a_position_that_is_no_number_is_not_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, position: bytes
+) -> None:
     put(tmp_path / "door" / "1.mp4")
-    put(tmp_path / ".positions" / "door", b"one")
+    put(tmp_path / ".positions" / "door", position)
 
-    with pytest.raises(ConfigError, match=r"positions/door: holds no number; remove it"):
-        await read_all(tmp_path)
+    assert [1] == [d.position.offset for d in await read_all(tmp_path)]
+    assert "positions/door: holds no number" in caplog.text
+
+
+async def test_a_folder_whose_name_is_no_text_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path / os.fsdecode(b"d\xff") / "1.mp4")
+    put(tmp_path / "yard" / "1.mp4")
+
+    assert ["yard"] == [d.stream_id for d in await read_all(tmp_path)]
+    assert "not UTF-8" in caplog.text
+
+
+async def test_a_folder_that_cannot_be_listed_stops_no_other_and_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "door").symlink_to("too long" * 100)
+    settings = DirectorySourceSettings(tmp_path, poll_interval_s=0)
+    source = DirectoryChunkSource(settings)
+    await source.start()
+    stream = source.deliveries()
+    for sequence in range(3):  # found by at least three scans
+        await write(tmp_path, a_chunk("yard", sequence))
+        assert sequence == (await anext(stream)).position.offset
+    await source.close()
+
+    assert 1 == caplog.text.count("/'door' is left out")
+
+
+async def test_a_folder_that_becomes_a_file_stops_no_other(tmp_path: Path) -> None:
+    for number in (1, 2):
+        put(tmp_path / "door" / f"{number}.mp4")
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, follow=False))
+    await source.start()
+    stream = source.deliveries()
+    await anext(stream)
+    shutil.rmtree(tmp_path / "door")
+    put(tmp_path / "door")
+    put(tmp_path / "yard" / "1.mp4")
+    source._scan(0.0)
+
+    assert ["yard"] == [delivery.stream_id async for delivery in stream]
+
+
+async def test_a_root_that_is_removed_is_named(
+    tmp_path: Path, following: AsyncIterator[Delivery]
+) -> None:
+    await write(tmp_path, a_chunk("door", 0))
+    await anext(following)
+    shutil.rmtree(tmp_path)
+
+    with pytest.raises(TransportError, match="cannot look for cameras: No such file"):
+        await anext(following)
+
+
+async def test_the_longest_name_a_folder_can_have_keeps_its_position(tmp_path: Path) -> None:
+    name = "d" * 255
+    put(tmp_path / name / "1.mp4")
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, follow=False))
+    await source.start()
+    delivery = await anext(source.deliveries())
+
+    await source.commit(delivery.position)
+    await source.close()
+
+    assert "1\n" == (tmp_path / ".positions" / name).read_text()
+
+
+async def test_names_with_too_many_digits_are_explained_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        put(tmp_path / "door" / f"2026-01-31T09-30-00.123456-{number}.mp4")
+
+    assert [] == await read_all(tmp_path)
+    assert 1 == caplog.text.count("too many digits")
+    assert "at most 18 digits" in caplog.text
+
+
+async def test_a_folder_without_news_is_not_listed_again(tmp_path: Path) -> None:
+    put(tmp_path / "door" / "1.mp4")
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, settle_s=1.0))
+    await source.start()
+    listed = [await listings(source, now_s) for now_s in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)]
+    put(tmp_path / "door" / "2.mp4")
+    os.utime(tmp_path / "door", ns=(0, 0))
+
+    # While the foreign file may grow, until it is taken, and no more.
+    assert [True, True, True, False, False, False] == listed
+    assert await listings(source, 3.5)
+    await source.close()
+
+
+async def test_a_folder_whose_clock_stands_still_is_listed_now_and_then(tmp_path: Path) -> None:
+    await write(tmp_path, a_chunk("door", 0))
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path))
+    await source.start()
+    for now_s in (0.0, 1.0):
+        source._scan(now_s)
+    mtime_ns = (tmp_path / "door").stat().st_mtime_ns
+    await write(tmp_path, a_chunk("door", 1))
+    os.utime(tmp_path / "door", ns=(mtime_ns, mtime_ns))
+
+    source._scan(2.0)
+    assert 1 == len(source._cameras["door"].pending)
+    source._scan(60.0)
+    assert 2 == len(source._cameras["door"].pending)
+
+
+async def listings(source: DirectoryChunkSource, now_s: float) -> bool:
+    """Does a scan at ``now_s`` list the camera's folder?"""
+    source._scan(now_s)
+    listed = source._cameras["door"].listed
+    return listed is not None and listed.at_s == now_s
+
+
+async def test_a_producer_numbers_on_from_what_was_read_and_removed(tmp_path: Path) -> None:
+    await write(tmp_path, a_chunk("door", 0), a_chunk("door", 1))
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path))
+    await source.start()
+    stream = source.deliveries()
+    for _ in range(2):
+        await source.commit((await anext(stream)).position)
+    for path in (tmp_path / "door").iterdir():
+        path.unlink()
+
+    await write(tmp_path, a_chunk("door", 2))
+
+    assert 2 == (await anext(stream)).position.offset
+    await source.close()
+    assert [2] == [d.position.offset for d in await read_all_again(tmp_path)]
+
+
+async def read_all_again(root: Path) -> list[Delivery]:
+    return await read_all(root, positions=root / "others")
+
+
+async def test_two_producers_of_one_camera_lose_nothing(tmp_path: Path) -> None:
+    one, other = DirectoryChunkWriter(tmp_path), DirectoryChunkWriter(tmp_path)
+    async with asyncio.TaskGroup() as tasks:
+        for sequence in range(20):
+            for writer, epoch in ((one, "one"), (other, "other")):
+                chunk = a_chunk("door", sequence, epoch=epoch)
+                tasks.create_task(writer.write(chunk, ChunkFacts()))
+
+    deliveries = await read_all(tmp_path)
+
+    assert list(range(40)) == [d.position.offset for d in deliveries]
+    written = {(e, n) for e in ("one", "other") for n in range(20)}
+    assert written == {(d.chunk.epoch, d.chunk.sequence) for d in deliveries if d.chunk}
+
+
+async def test_a_producer_never_replaces_a_foreign_file(tmp_path: Path) -> None:
+    writer = DirectoryChunkWriter(tmp_path)
+    await writer.write(a_chunk("door", 0), ChunkFacts())
+    put(tmp_path / "door" / "0000000001.mp4", b"foreign")
+
+    await writer.write(a_chunk("door", 1), ChunkFacts())
+
+    foreign, ours = (await read_all(tmp_path))[1:]
+    assert foreign.chunk is not None
+    assert b"foreign" == foreign.chunk.payload
+    assert a_chunk("door", 1) == ours.chunk
 
 
 async def test_a_disk_that_takes_nothing_is_named(tmp_path: Path) -> None:

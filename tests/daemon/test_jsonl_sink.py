@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -81,6 +82,18 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"file/events\.jsonl: cannot write events there"):
         await JsonlEventSink(JsonlSinkSettings(tmp_path / "file" / "events.jsonl")).start()
+
+
+async def test_a_pipe_is_refused_by_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(ConfigError, match=r"pipe: is no regular file"):
+        await JsonlEventSink(JsonlSinkSettings(tmp_path / "pipe")).start()
+
+
+async def test_a_device_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"/dev/null: is no regular file"):
+        await JsonlEventSink(JsonlSinkSettings(Path("/dev/null"))).start()
 
 
 @contextlib.contextmanager

@@ -61,6 +61,21 @@ class Topic:
         for source in self._open:
             await source.close()
 
+    async def commit_as_before(self, offset: int) -> None:
+        """What the group had committed in a longer topic of the same name."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.connection.bootstrap_servers,
+            group_id=self.name,
+            enable_auto_commit=False,
+        )
+        partition = TopicPartition(self.name, 0)
+        await consumer.start()
+        try:
+            consumer.assign([partition])
+            await consumer.commit({partition: offset})
+        finally:
+            await consumer.stop()
+
     async def committed(self, partition: int = 0) -> int | None:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.connection.bootstrap_servers,
@@ -180,6 +195,48 @@ async def test_what_the_broker_deleted_is_skipped_and_nothing_else(topic: Topic)
     source = await topic.source(start="latest", start_at=lambda _partition: 1)
 
     assert [3, 4, 5] == sequences(await take(source.deliveries(), 3))
+
+
+@pytest.mark.parametrize("start_at", [None, 1, 90], ids=["committed", "with state", "state"])
+async def test_a_topic_made_anew_is_read_from_its_oldest_record(
+    topic: Topic, caplog: pytest.LogCaptureFixture, start_at: int | None
+) -> None:
+    await topic.put(*(a_chunk("door", n) for n in range(3)))
+    if start_at != 90:
+        await topic.commit_as_before(50)
+
+    source = await topic.source(
+        start="latest", start_at=lambda _partition: start_at, commit_interval_s=0
+    )
+
+    deliveries = await take(source.deliveries(), 3)
+    assert [0, 1, 2] == sequences(deliveries)
+    assert f"topic {topic.name}, partition 0: read up to offset" in caplog.text
+    await source.commit(deliveries[1].position)
+    assert await topic.committed() == 2
+
+
+async def test_an_offset_at_the_newest_record_is_nothing_new(
+    topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
+    await topic.put(*(a_chunk("door", n) for n in range(3)))
+    await topic.commit_as_before(3)
+    source = await topic.source()
+    await topic.put(a_chunk("door", 3))
+
+    assert [3] == sequences(await take(source.deliveries(), 1))
+    assert "made anew" not in caplog.text
+
+
+async def test_a_topic_made_anew_while_it_is_read_ends_deliveries(topic: Topic) -> None:
+    await topic.put(*(a_chunk("door", n) for n in range(3)))
+    source = await topic.source()
+    stream = source.deliveries()
+    await take(stream, 3)
+    source._open_consumer.seek(TopicPartition(topic.name, 0), 50)  # where no record is
+
+    with pytest.raises(TransportError, match=rf"topic {topic.name}.* went back from offset 3"):
+        await take(stream, 1)
 
 
 async def test_commits_wait_for_their_interval_but_not_beyond_close(topic: Topic) -> None:

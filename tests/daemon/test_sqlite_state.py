@@ -1,10 +1,12 @@
 """The state file: atomic, held by one process, and plain about what it cannot use."""
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -64,10 +66,41 @@ def test_a_kill_leaves_a_whole_state_no_older_than_the_last_that_was_reported(
 def test_two_daemons_cannot_share_a_state(tmp_path: Path) -> None:
     first = a_store(tmp_path / "state.db")
     first.save("door", "chunks/0", 7, b"blob")
+    settings = SqliteStateSettings(tmp_path / "state.db", lock_timeout_s=0.1)
 
-    with pytest.raises(ConfigError, match=r"state\.db.*locked.*stop the process that uses it"):
-        a_store(tmp_path / "state.db")
+    with pytest.raises(TransportError, match=r"state\.db.*locked.*stop the process that uses it"):
+        SqliteStateStore(settings)
     first.close()
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_another_tool_that_holds_the_state_for_a_moment_is_waited_for(
+    tmp_path: Path, journal: str
+) -> None:
+    path = tmp_path / "state.db"
+    tool = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    tool.execute(f"PRAGMA journal_mode = {journal}")
+    tool.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.3, tool.close)
+    release.start()
+
+    store = SqliteStateStore(SqliteStateSettings(path, lock_timeout_s=60))
+
+    store.save("door", "chunks/0", 7, b"blob")
+    store.close()
+    release.join()
+
+
+def test_a_full_disk_at_the_start_is_no_fault_of_the_configuration(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(TransportError, match=r"state\.db.*is the disk full"):
+            a_store(tmp_path / "state.db")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

@@ -149,6 +149,13 @@ def test_a_header_given_twice_is_a_lie() -> None:
         parse(record, headers=[*record.headers, ("vc_epoch", b"run-2")])
 
 
+def test_a_header_without_value_is_a_lie() -> None:
+    record = chunk_record(a_chunk(), FACTS, site="s")
+
+    with pytest.raises(MalformedRecordError, match="header vc_note has no value"):
+        parse(record, headers=[*record.headers, ("vc_note", None)])
+
+
 def test_a_key_that_is_no_name_is_a_lie() -> None:
     record = chunk_record(a_chunk(), FACTS, site="s")
 
