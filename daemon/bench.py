@@ -82,6 +82,15 @@ class StageTimes:
         """All stages."""
         return self.decode_s + self.preprocess_s + self.backbone_s + self.rest_s
 
+    def shares(self) -> dict[str, float]:
+        """Each stage's share of the whole, adding up to 1."""
+        return {
+            "decode_share": self.decode_s / self.total_s,
+            "preprocess_share": self.preprocess_s / self.total_s,
+            "backbone_share": self.backbone_s / self.total_s,
+            "rest_share": self.rest_s / self.total_s,
+        }
+
 
 def machine() -> dict[str, str | int]:
     """What a number must stand beside."""
@@ -326,6 +335,7 @@ def _measure(
         stages = time_stages(chunks, model)
     results["stages"] = {
         **asdict(stages),
+        **stages.shares(),
         "snippets_per_s": stages.n_snippets / stages.total_s,
         "real_time_factor": stages.video_s / stages.total_s,
     }
