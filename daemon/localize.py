@@ -199,8 +199,8 @@ def timeline_of(video: LocalizedVideo, model: OpenModel) -> str:
 def summary_table(videos: Sequence[LocalizedVideo]) -> Table:
     """Every final event, one a row."""
     table = Table(title="Action events", title_justify="left")
-    table.add_column("video", overflow="fold")
-    table.add_column("action", no_wrap=True)
+    table.add_column("video", overflow="fold", min_width=12)
+    table.add_column("action", overflow="fold", min_width=14)
     for column in ("start", "end", "length", "score", "revisions"):
         table.add_column(column, justify="right", no_wrap=True)
     for video in videos:
