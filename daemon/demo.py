@@ -194,7 +194,10 @@ def _finish(
 
 def _silence(highest: float, model: OpenModel, *, own: bool) -> str:
     threshold = model.spec.tracker.open_score
-    text = f"No events: the highest score was {highest:.2f}, an event needs {threshold:.2f}."
+    text = (
+        f"No events: the curves peak at {highest:.2f}; an event must stand out from its "
+        f"surroundings by {threshold:.2f}."
+    )
     if own:
         return text
     return (

@@ -228,7 +228,7 @@ def _numbers(event: ActionEvent) -> tuple[str, ...]:
 def _quiet(video: LocalizedVideo) -> str:
     if not len(video.result.scores):
         return "shorter than one snippet: nothing to score"
-    return f"no events; highest score {video.result.scores.max():.2f}"
+    return f"no events; curves peak at {video.result.scores.max():.2f}"
 
 
 def clock_text(time_us: int) -> str:

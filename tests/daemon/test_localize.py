@@ -148,7 +148,7 @@ def test_a_video_in_which_nothing_happens_tells_its_highest_score(tmp_path, mode
     table = localize([dull], model, tmp_path / "out")
 
     assert [] == read_events(tmp_path / "out" / "events.jsonl")
-    assert "no events; highest score 0.2" in table
+    assert "no events; curves peak at 0.2" in table
 
 
 @pytest.mark.parametrize(
