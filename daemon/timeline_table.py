@@ -22,7 +22,6 @@ _REASONS = {
     Reason.GAP: "footage missing",
     Reason.END: "stream ended",
     Reason.VANISHED: "scores fell",
-    Reason.MAX_DURATION: "longest allowed",
 }
 _COLUMNS = ("Action", "Start", "End", "Length", "Score", "State", "First reported", "Decided")
 

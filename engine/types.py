@@ -172,7 +172,6 @@ class Reason(StrEnum):
     GAP = "gap"  # frames are missing: the window was closed
     END = "end"  # the stream ended
     VANISHED = "vanished"  # later scores no longer support the event
-    MAX_DURATION = "max_duration"  # the event left the tracker's memory
 
 
 @dataclass(frozen=True, slots=True)
