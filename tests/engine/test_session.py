@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from engine.errors import SnapshotError
@@ -33,10 +35,10 @@ def test_a_snapshot_brings_everything_back():
 
 
 def test_a_snapshot_of_another_model_is_refused():
-    blob = a_running_session().snapshot().replace(b"scripted@0", b"scripted@1")
+    blob = a_running_session().snapshot()
 
-    with pytest.raises(SnapshotError):
-        StreamSession.restore(blob, a_spec())
+    with pytest.raises(SnapshotError, match="model_id is 'scripted@0', wanted 'scripted@1'"):
+        StreamSession.restore(blob, replace(a_spec(), model_id="scripted@1"))
 
 
 @pytest.mark.parametrize("blob", [b"", b"no zip", b"PK\x03\x04" + b"\0" * 50])
