@@ -42,5 +42,9 @@ class WeightsError(BundleError):
     """Published weights could not be fetched, verified or converted."""
 
 
+class DataError(S2netdError):
+    """Features, tags, annotations or a training configuration that cannot be used."""
+
+
 class SnapshotError(S2netdError):
     """A session snapshot is unreadable or was written by another version or bundle."""

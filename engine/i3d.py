@@ -58,20 +58,23 @@ _POOL_BEFORE: dict[str, tuple[Extent, Extent]] = {  # kernel, stride
 }
 
 
-def build_backbone(arrays: Mapping[str, FloatArray], snippet_frames: int) -> onnx.ModelProto:
+def build_backbone(
+    arrays: Mapping[str, FloatArray], snippet_frames: int, side_px: int = SIDE_PX
+) -> onnx.ModelProto:
     """The feature network.
 
     Args:
         arrays: Checkpoint arrays by path, e.g. ``params/Mixed_3b/Branch_0/Conv3d_0a_1x1/Conv_0/
             kernel``, kernels as (frames, rows, columns, in, out).
         snippet_frames: L.
+        side_px: Side of the square it sees; the network itself takes any.
 
     Raises:
         KeyError: An array is missing.
         ValueError: An array has another shape than the architecture says.
     """
     build = _Builder(arrays)
-    net = build.pixels((snippet_frames, SIDE_PX, SIDE_PX))
+    net = build.pixels((snippet_frames, side_px, side_px))
     net = build.unit(net, "Conv3d_1a_7x7", 64, (7, 7, 7), (2, 2, 2))
     net = build.max_pool(net, "MaxPool3d_2a_3x3", (1, 3, 3), (1, 2, 2))
     net = build.unit(net, "Conv3d_2b_1x1", 64, (1, 1, 1))
@@ -80,7 +83,7 @@ def build_backbone(arrays: Mapping[str, FloatArray], snippet_frames: int) -> onn
         if name in _POOL_BEFORE:
             net = build.max_pool(net, f"{name}/MaxPool3d_before", *_POOL_BEFORE[name])
         net = build.mixed(net, name, channels)
-    return build.finish(net, snippet_frames)
+    return build.finish(net, snippet_frames, side_px)
 
 
 class _Builder:
@@ -148,12 +151,12 @@ class _Builder:
         name = self._node("Concat", [branch.name for branch in branches], path, axis=1)
         return _Activation(name, sum(branch.channels for branch in branches), net.extent)
 
-    def finish(self, net: _Activation, snippet_frames: int) -> onnx.ModelProto:
+    def finish(self, net: _Activation, snippet_frames: int, side_px: int) -> onnx.ModelProto:
         """Average over frames, rows and columns; check the whole."""
         pooled = self._node("GlobalAveragePool", [net.name], "features/pooled")
         self._node("Flatten", [pooled], "features", axis=1)
         snippets = helper.make_tensor_value_info(
-            "snippets", TensorProto.UINT8, ["B", snippet_frames, SIDE_PX, SIDE_PX, 3]
+            "snippets", TensorProto.UINT8, ["B", snippet_frames, side_px, side_px, 3]
         )
         features = helper.make_tensor_value_info(
             "features", TensorProto.FLOAT, ["B", net.channels]

@@ -1,0 +1,1 @@
+"""Localization networks: one file and one row of ``NETWORKS`` each."""

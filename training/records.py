@@ -1,0 +1,55 @@
+"""What training and evaluation know of a video; every loader gives these, whatever it read."""
+
+from dataclasses import dataclass
+
+from engine.timeline import Timeline
+from engine.types import FloatArray, Int64Array, Span
+
+
+@dataclass(frozen=True, slots=True)
+class TruthSpan:
+    """One annotated action: class index and exact interval."""
+
+    label: int
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """One video's features and what is known of it.
+
+    Attributes:
+        name: Unique within its data set.
+        camera: Whose background its features share; "" if nobody said.
+        features: float32 (T, D), as the backbone gave them.
+        indices: int64 (T,), rising; row i is snippet ``indices[i]`` of the video's time grid.
+        duration_us: Length of the video.
+        tags: Class indices that happen somewhere in it; () if it was looked at and none does;
+            None if nobody looked.
+        truth: Every action's interval; None if unknown.
+    """
+
+    name: str
+    camera: str
+    features: FloatArray
+    indices: Int64Array
+    duration_us: int
+    tags: tuple[int, ...] | None
+    truth: tuple[TruthSpan, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSet:
+    """Videos of one extractor under one list of classes.
+
+    Attributes:
+        class_names: C names; labels and tags are indices into them.
+        records: The videos.
+        timeline: The grid their snippets lie on.
+        feature_dim: D of every record.
+    """
+
+    class_names: tuple[str, ...]
+    records: tuple[VideoRecord, ...]
+    timeline: Timeline
+    feature_dim: int
