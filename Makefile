@@ -90,15 +90,15 @@ clean:
 
 .make/cpu: $(PINS) | .make/venv
 	@echo 'Installing s2netd and its CPU backend ...'
-	@$(INSTALL) '.[cpu]'
+	@$(INSTALL) '.[cpu,scenes]'
 	@touch $@
 
 .make/dev: $(PINS) | .make/venv
 	@echo 'Installing s2netd, its CPU backend and what its tests need ...'
-	@$(INSTALL) '.[cpu]' --group dev
+	@$(INSTALL) '.[cpu,scenes]' --group dev
 	@touch $@ .make/cpu
 
 .make/training: $(PINS) | .make/venv
 	@echo 'Installing s2netd, its tests and PyTorch (several GB) ...'
-	@$(INSTALL) '.[cpu,training]' --group dev
+	@$(INSTALL) '.[cpu,scenes,training]' --group dev
 	@touch $@ .make/dev .make/cpu

@@ -280,7 +280,11 @@ class StreamWorker:
             self._remember_ended(before, before.epoch)
         if before is None or before.epoch != chunk.epoch:
             self._session = StreamSession(
-                self.stream_id, chunk.epoch, self._parts.spec, self._parts.labels
+                self.stream_id,
+                chunk.epoch,
+                self._parts.spec,
+                self._parts.labels,
+                background=before.background if before is not None else None,
             )
             if before is not None:
                 self._session.source["ended"] = before.source.get("ended", "")

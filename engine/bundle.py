@@ -1,33 +1,53 @@
 """The contract between training and production: a folder with two networks and a manifest.
 
 ``backbone.onnx`` turns snippets into features, ``localizer.onnx`` windows of features into class
-activation sequences; ``bundle.yaml`` says everything else and holds both files' SHA-256. The
-bundle's own digest is that of the manifest, so it covers all three.
+activation sequences, ``backgrounds.npz`` (where the localizer takes them) holds the cameras'
+background features; ``bundle.yaml`` says everything else and holds all files' SHA-256. The
+bundle's own digest is that of the manifest, so it covers them all.
+
+A bundle whose backbone is that of a published model names it (``backbone.from_model``) instead of
+holding a copy: that one is used, and held to the same SHA-256.
 """
 
 import hashlib
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import yaml
 
-from engine.backends.base import Signature, TensorSpec
-from engine.backends.signatures import read_signature
-from engine.cache import bundles_dir
+from engine.bundle_backgrounds import (
+    BACKGROUNDS,
+    Backgrounds,
+    read_backgrounds,
+    write_backgrounds,
+)
+from engine.bundle_files import appearing, check_digest
+from engine.bundle_networks import (
+    BACKBONE,
+    LOCALIZER,
+    Backbone,
+    Network,
+    Sizes,
+    check_networks,
+    describe_network,
+    is_plain_name,
+)
+from engine.cache import bundles_dir, shipped_dir
 from engine.errors import BundleError
 from engine.manifest import parse, plain, read_yaml
-from engine.spec import FrameGeometry, ModelSpec, ProposalSpec, TrackerSpec, WindowSpec
+from engine.spec import (
+    BackgroundSpec,
+    FrameGeometry,
+    ModelSpec,
+    ProposalSpec,
+    TrackerSpec,
+    WindowSpec,
+)
 from engine.timeline import Timeline
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "bundle.yaml"
-BACKBONE = "backbone.onnx"
-LOCALIZER = "localizer.onnx"
 _ID_DIGITS = 12
 
 
@@ -79,12 +99,12 @@ class ModelCard:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not self.name or not set(self.name) <= _NAME_CHARACTERS:
+        if not is_plain_name(self.name):
             raise ValueError(f"name is {self.name!r}, wanted letters, digits, '-', '_' and '.'")
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
             raise ValueError("class_names must be there, and differ from each other")
 
-    def spec(self, digest: str) -> ModelSpec:
+    def spec(self, digest: str, background: BackgroundSpec | None = None) -> ModelSpec:
         """What a stream's session needs of it."""
         return ModelSpec(
             model_id=f"{self.name}@{digest[:_ID_DIGITS]}",
@@ -95,20 +115,15 @@ class ModelCard:
             window=self.window,
             proposals=self.proposals,
             tracker=self.tracker,
+            background=background,
         )
 
 
-_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-
-
 @dataclass(frozen=True, slots=True)
-class _Network:
-    """One ONNX file of a bundle."""
+class BackboneReference:
+    """The backbone of a published model, instead of a copy of it; it must have been pulled."""
 
-    sha256: str
-    opset: int
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    from_model: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +132,19 @@ class _Manifest:
 
     schema_version: int
     model: ModelCard
-    backbone: _Network
-    localizer: _Network
+    backbone: Backbone
+    localizer: Network
+    background: Backgrounds | None
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(
+            side_px=self.model.geometry.crop_px,
+            snippet_frames=self.model.timeline.snippet_frames,
+            feature_dim=self.model.feature_dim,
+            n_classes=len(self.model.class_names),
+            has_background=self.background is not None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +157,8 @@ class ModelBundle:
         card: What the manifest says of the model.
         spec: What a session needs of it.
         backbone_sha256: SHA-256 of ``backbone.onnx``: names the feature extractor.
+        backbone_path: Snippets → features; it may lie in another bundle's folder.
+        backbone_model: The published model that is, or None.
     """
 
     path: Path
@@ -138,6 +166,8 @@ class ModelBundle:
     card: ModelCard
     spec: ModelSpec
     backbone_sha256: str
+    backbone_path: Path
+    backbone_model: str | None
 
     @classmethod
     def load(cls, path: Path) -> "ModelBundle":
@@ -146,23 +176,29 @@ class ModelBundle:
         Raises:
             BundleError: It is missing, damaged, foreign, or of another version.
         """
-        content, blob = read_yaml(path / MANIFEST)
-        seen = content.get("schema_version")
-        if seen != SCHEMA_VERSION:
-            raise BundleError(
-                f"{path / MANIFEST}: schema_version is {seen!r}, this s2netd reads "
-                f"{SCHEMA_VERSION}: export or pull the bundle again"
-            )
-        manifest = parse(_Manifest, content, str(path / MANIFEST))
-        _check_digest(path / BACKBONE, manifest.backbone.sha256)
-        _check_digest(path / LOCALIZER, manifest.localizer.sha256)
-        _check_shapes(path, manifest)
+        manifest, blob = _read_manifest(path)
+        backbone = manifest.backbone
+        check_digest(_backbone_path(path, backbone), backbone.sha256, backbone.from_model)
+        check_digest(path / LOCALIZER, manifest.localizer.sha256)
+        check_networks(path, backbone, manifest.localizer, manifest.sizes)
+        background = None
+        if manifest.background is not None:
+            check_digest(path / BACKGROUNDS, manifest.background.sha256)
+            background = read_backgrounds(path, manifest.background, manifest.model.feature_dim)
         digest = hashlib.sha256(blob).hexdigest()
         try:
-            spec = manifest.model.spec(digest)
+            spec = manifest.model.spec(digest, background)
         except ValueError as error:
             raise BundleError(f"{path / MANIFEST}: {error}") from error
-        return cls(path, digest, manifest.model, spec, manifest.backbone.sha256)
+        return cls(
+            path,
+            digest,
+            manifest.model,
+            spec,
+            backbone.sha256,
+            _backbone_path(path, backbone),
+            backbone.from_model,
+        )
 
     @property
     def name(self) -> str:
@@ -175,18 +211,37 @@ class ModelBundle:
         return self.spec.model_id
 
     @property
-    def backbone_path(self) -> Path:
-        """Snippets → features."""
-        return self.path / BACKBONE
-
-    @property
     def localizer_path(self) -> Path:
         """Windows of features → class activation sequences."""
         return self.path / LOCALIZER
 
 
+def backbone_model_of(path: Path) -> str | None:
+    """The published model whose backbone a bundle needs; no network is looked at.
+
+    Raises:
+        BundleError: There is no bundle, or its manifest is damaged.
+    """
+    return _read_manifest(path)[0].backbone.from_model
+
+
+def _read_manifest(path: Path) -> tuple[_Manifest, bytes]:
+    content, blob = read_yaml(path / MANIFEST)
+    seen = content.get("schema_version")
+    if seen != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path / MANIFEST}: schema_version is {seen!r}, this s2netd reads "
+            f"{SCHEMA_VERSION}: export or pull the bundle again"
+        )
+    return parse(_Manifest, content, str(path / MANIFEST)), blob
+
+
+def _backbone_path(path: Path, backbone: Backbone) -> Path:
+    return (bundles_dir() / backbone.from_model if backbone.from_model else path) / BACKBONE
+
+
 def resolve_bundle(name_or_path: str | Path) -> Path:
-    """The folder of a bundle named by its path or, if it was pulled, by its name.
+    """The folder of a bundle named by its path or, if it was pulled or comes along, by its name.
 
     Raises:
         BundleError: There is none.
@@ -194,22 +249,31 @@ def resolve_bundle(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if (path / MANIFEST).is_file():
         return path
-    pulled = bundles_dir() / path
-    if len(path.parts) == 1 and (pulled / MANIFEST).is_file():
-        return pulled
+    if len(path.parts) == 1:
+        for folder in (bundles_dir() / path, shipped_dir() / path):
+            if (folder / MANIFEST).is_file():
+                return folder
     if len(path.parts) == 1 and not path.exists():
         raise BundleError(f"no bundle {path} in {bundles_dir()}: s2netd models pull {path}")
     raise BundleError(f"{path} is no bundle: it holds no {MANIFEST}")
 
 
-def write_bundle(folder: Path, card: ModelCard, *, backbone: bytes, localizer: bytes) -> Path:
+def write_bundle(
+    folder: Path,
+    card: ModelCard,
+    *,
+    backbone: bytes | BackboneReference,
+    localizer: bytes,
+    background: BackgroundSpec | None = None,
+) -> Path:
     """Write a bundle; it appears whole or not at all, in place of what was there.
 
     Args:
         folder: Where; its parent must exist.
         card: All the manifest says of the model.
-        backbone: Serialised ONNX.
+        backbone: Serialised ONNX, or the published model whose backbone it is.
         localizer: Serialised ONNX.
+        background: Backgrounds of cameras, where the localizer has an input for them.
 
     Returns:
         ``folder``.
@@ -218,97 +282,31 @@ def write_bundle(folder: Path, card: ModelCard, *, backbone: bytes, localizer: b
         BundleError: The networks and the card contradict each other.
         OSError: It cannot be written.
     """
-    with _appearing(folder) as unfinished:
-        networks = {}
-        for file_name, blob in ((BACKBONE, backbone), (LOCALIZER, localizer)):
-            (unfinished / file_name).write_bytes(blob)
-            networks[file_name] = _describe(unfinished / file_name, blob)
-        manifest = _Manifest(SCHEMA_VERSION, card, networks[BACKBONE], networks[LOCALIZER])
+    with appearing(folder) as unfinished:
+        (unfinished / LOCALIZER).write_bytes(localizer)
+        manifest = _Manifest(
+            SCHEMA_VERSION,
+            card,
+            _write_backbone(unfinished, backbone),
+            describe_network(unfinished / LOCALIZER),
+            write_backgrounds(unfinished, background) if background is not None else None,
+        )
         text = yaml.safe_dump(plain(manifest), sort_keys=False, allow_unicode=True, width=99)
         (unfinished / MANIFEST).write_text(text, encoding="utf-8")
         ModelBundle.load(unfinished)
     return folder
 
 
-def _describe(path: Path, blob: bytes) -> _Network:
-    signature, opset = read_signature(path)
-    return _Network(hashlib.sha256(blob).hexdigest(), opset, signature.inputs, signature.outputs)
-
-
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.unfinished")
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        if folder.exists():
-            old = folder.with_name(f"{unfinished.name}.old")
-            folder.rename(old)
-            unfinished.rename(folder)
-            shutil.rmtree(old)
-        else:
-            unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _check_digest(path: Path, wanted: str) -> None:
-    try:
-        with path.open("rb") as file:
-            seen = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    if seen != wanted:
-        raise BundleError(
-            f"{path}: SHA-256 is {seen}, {MANIFEST} says {wanted}: the file was changed or "
-            "damaged; export or pull the bundle again"
-        )
-
-
-def _check_shapes(path: Path, manifest: _Manifest) -> None:
-    model = manifest.model
-    side, length = model.geometry.crop_px, model.timeline.snippet_frames
-    n_classes, dim = len(model.class_names), model.feature_dim
-    backbone = Signature(
-        (TensorSpec("snippets", (None, length, side, side, 3), "uint8"),),
-        (TensorSpec("features", (None, dim), "float32"),),
-    )
-    localizer = Signature(
-        (
-            TensorSpec("features", (None, None, dim), "float32"),
-            TensorSpec("valid", (None, None), "float32"),
-        ),
-        (
-            TensorSpec("cas", (None, None, n_classes), "float32"),
-            TensorSpec("attention", (None, None), "float32"),
-            TensorSpec("video_scores", (None, n_classes), "float32"),
-        ),
-    )
-    for file_name, network, wanted in (
-        (BACKBONE, manifest.backbone, backbone),
-        (LOCALIZER, manifest.localizer, localizer),
-    ):
-        _check_tensors(path / file_name, network.inputs, wanted.inputs)
-        _check_tensors(path / file_name, network.outputs, wanted.outputs)
-
-
-def _check_tensors(
-    path: Path, seen: tuple[TensorSpec, ...], wanted: tuple[TensorSpec, ...]
-) -> None:
-    for want in wanted:
-        have = next((spec for spec in seen if spec.name == want.name), None)
-        if have is None or not _compatible(have, want):
-            raise BundleError(
-                f"{path}: tensor {want.name} is {have and (have.dtype, have.shape)}, the manifest "
-                f"needs {(want.dtype, want.shape)}: the bundle contradicts itself; export it again"
-            )
-
-
-def _compatible(have: TensorSpec, want: TensorSpec) -> bool:
-    return (
-        have.dtype == want.dtype
-        and len(have.shape) == len(want.shape)
-        and all(
-            a is None or b is None or a == b for a, b in zip(have.shape, want.shape, strict=True)
-        )
-    )
+def _write_backbone(folder: Path, backbone: bytes | BackboneReference) -> Backbone:
+    """Write the file, unless it lies elsewhere; give what the manifest says of it."""
+    from_model = None
+    path = folder / BACKBONE
+    if isinstance(backbone, BackboneReference):
+        from_model = backbone.from_model
+        path = bundles_dir() / from_model / BACKBONE
+        if not path.is_file():
+            raise BundleError(f"{path} is not there: s2netd models pull {from_model}")
+    else:
+        path.write_bytes(backbone)
+    seen = describe_network(path)
+    return Backbone(seen.sha256, seen.opset, seen.inputs, seen.outputs, from_model)

@@ -17,3 +17,8 @@ def cache_dir() -> Path:
 def bundles_dir() -> Path:
     """Where pulled bundles lie, one folder each."""
     return cache_dir() / "bundles"
+
+
+def shipped_dir() -> Path:
+    """Where the bundles lie that come with this package, one folder each."""
+    return Path(__file__).parent / "bundles"

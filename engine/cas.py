@@ -7,7 +7,7 @@ import numpy as np
 
 from engine.backends.base import EngineBackend
 from engine.errors import BundleError
-from engine.types import CasWindow, FeatureWindow
+from engine.types import CasWindow, FeatureWindow, FloatArray
 
 _GIVEN = ("cas", "attention", "video_scores")
 
@@ -27,8 +27,9 @@ class BackendLocalizer:
     """A network under the one contract every ``localizer.onnx`` keeps.
 
     It takes ``features`` float32 (B, T, D) and ``valid`` float32 (B, T), 1 where a snippet was
-    seen. It gives ``cas`` (B, T, C) and ``attention`` (B, T) in [0, 1], zero where nothing was
-    seen, and ``video_scores`` (B, C).
+    seen; one that has the input also takes ``background`` float32 (B, D), the camera's. It gives
+    ``cas`` (B, T, C) and ``attention`` (B, T) in [0, 1], zero where nothing was seen, and
+    ``video_scores`` (B, C).
 
     Args:
         backend: The compiled network; called from one thread.
@@ -39,6 +40,7 @@ class BackendLocalizer:
 
     def __init__(self, backend: EngineBackend) -> None:
         self._backend = backend
+        self._takes_background = any(s.name == "background" for s in backend.signature.inputs)
         names = {spec.name for spec in backend.signature.outputs}
         if not names.issuperset(_GIVEN):
             raise BundleError(
@@ -49,12 +51,13 @@ class BackendLocalizer:
         """One answer a window, in order."""
         if not windows:
             return []
-        answers = self._backend.run(
-            {
-                "features": np.stack([window.features for window in windows]),
-                "valid": np.stack([window.valid for window in windows]).astype(np.float32),
-            }
-        )
+        given: dict[str, FloatArray] = {
+            "features": np.stack([window.features for window in windows]),
+            "valid": np.stack([window.valid for window in windows]).astype(np.float32),
+        }
+        if self._takes_background:
+            given["background"] = np.stack([window.background for window in windows])
+        answers = self._backend.run(given)
         rows = zip(*(answers[name].astype(np.float32, copy=False) for name in _GIVEN), strict=True)
         return [
             CasWindow(window.first_index, window.segment, cas, attention, scores, window.valid)

@@ -148,7 +148,7 @@ class EventTracker:
         blocks = [span for other, span in self.state.frozen if other == label]
         chosen: list[Proposal] = []
         for proposal in ranked(propose(curve, label, spec.proposals)):
-            if proposal.score < spec.tracker.keep_score:
+            if proposal.score < spec.tracker.keep_score_of(label):
                 break
             rest = self._unblocked(proposal.span, blocks)
             rest = self._unclaimed(rest, [kept.span for kept in chosen]) if rest else None
@@ -229,7 +229,7 @@ class EventTracker:
     ) -> list[LiveEvent]:
         live = []
         for proposal in sorted(proposals, key=lambda new: new.span):
-            if proposal.score < self._spec.tracker.open_score:
+            if proposal.score < self._spec.tracker.open_score_of(proposal.label):
                 continue
             opened = self._mint(proposal, now_us, anchor_us, {r.event_id for r in records})
             records.append(opened)

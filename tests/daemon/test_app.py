@@ -17,7 +17,12 @@ from engine.session import StreamSession
 from engine.types import ActionEvent, Phase, Reason, VideoChunk
 from tests.support.daemons import TestDaemon, final_of
 from tests.support.footage import BUSY, chunks_of, colour_clip
-from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
+from tests.support.scripted import (
+    MeanColourExtractor,
+    SmoothingLocalizer,
+    a_background,
+    a_spec,
+)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +123,31 @@ async def test_a_new_epoch_starts_anew_and_ends_what_was_open(clip):
     before, after = ([r for r in records if r.epoch == e] for e in "ab")
     assert [Reason.GAP] == [r.reason for r in before if r.final]
     assert len(offline(clip, "cam")) == len(after)
+
+
+async def test_a_background_outlives_the_producers_run_and_the_daemon(clip):
+    """Epochs one after the other, and a daemon for each, are one camera all the same."""
+    spec = a_spec(background=a_background(memory_snippets=1000))
+    log, store, sink = MemoryLog(), MemoryStateStore(), MemoryEventSink()
+    for epoch in "abc":
+        for chunk in chunks_of(clip, "cam", epoch=epoch):
+            log.append("cam", chunk)
+        if epoch != "a":  # the first daemon sees the first two
+            log.finish()
+            source = MemoryChunkSource(log, store.low_offsets().get)
+            await TestDaemon(source, sink, store, spec=spec).serve()
+
+    wanted, background = [], None
+    for epoch in "abc":
+        session = StreamSession("cam", epoch, spec, background=background)
+        batches = read_video(clip, spec.geometry, spec.timeline)
+        result = localize_frames(batches, session, MeanColourExtractor(), SmoothingLocalizer())
+        wanted.append(list(result.records))
+        background = session.background
+    assert wanted == [[r for r in sink.events if r.epoch == epoch] for epoch in "abc"]
+    assert len({tuple((r.span, r.score) for r in records) for records in wanted}) == 3
+    last = StreamSession.restore(store.load("cam"), spec)
+    assert background.mean.tobytes() == last.background.mean.tobytes()
 
 
 @pytest.mark.parametrize("stop_after", range(1, 10))

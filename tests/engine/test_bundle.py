@@ -1,17 +1,50 @@
+import contextlib
+import hashlib
+import io
 import shutil
+import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from engine.backends import open_backend
 from engine.bundle import MANIFEST, ModelBundle, resolve_bundle, write_bundle
+from engine.bundle_backgrounds import BACKGROUNDS, Backgrounds, read_backgrounds
 from engine.cache import bundles_dir, cache_dir
+from engine.cas import BackendLocalizer
 from engine.errors import BundleError
-from tests.support.scripted import CLASS_NAMES, a_spec
-from tests.support.tiny_bundle import backbone, localizer, write_tiny_bundle
+from engine.types import FeatureWindow
+from tests.support.scripted import CLASS_NAMES, a_background, a_spec
+from tests.support.tiny_bundle import backbone, localizer, tiny_card, write_tiny_bundle
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache in which the bundle ``pulled`` lies."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bundles_dir().mkdir(parents=True)
+    return write_tiny_bundle(bundles_dir() / "pulled")
+
+
+@pytest.fixture
+def borrower(cache: Path, tmp_path: Path) -> Path:
+    """A bundle that uses its backbone."""
+    assert cache.is_dir()
+    return write_tiny_bundle(tmp_path / "borrower", backbone_of="pulled")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Path:
+    """A bundle whose localizer takes backgrounds."""
+    return write_tiny_bundle(tmp_path / "watched", background=a_background())
 
 
 @pytest.fixture
@@ -69,8 +102,8 @@ def test_a_missing_file_is_named(tiny: Path, file_name: str) -> None:
 
 
 def test_another_schema_version_is_refused_with_both_versions(tiny: Path) -> None:
-    changed(tiny, "schema_version", 2)
-    with pytest.raises(BundleError, match="schema_version is 2, this s2netd reads 1"):
+    changed(tiny, "schema_version", 1)
+    with pytest.raises(BundleError, match="schema_version is 1, this s2netd reads 2"):
         ModelBundle.load(tiny)
 
 
@@ -97,6 +130,13 @@ def test_another_schema_version_is_refused_with_both_versions(tiny: Path) -> Non
         ("model.pixels.mean", [1.0, 2.0], "pixels.mean is"),
         ("backbone.inputs.0.dtype", "float32", "backbone.onnx: tensor snippets is"),
         ("backbone", [], "backbone is a list, wanted a mapping"),
+        ("backbone.from_model", 3, "backbone.from_model is 3, wanted str"),
+        ("backbone.from_model", "../x", "from_model is '../x', wanted the name"),
+        ("backbone.from_model", "..", "from_model is '..', wanted the name"),
+        ("backbone.from_model", "", "from_model is '', wanted the name"),
+        ("background", 3, "background is a int, wanted a mapping"),
+        ("model.tracker.class_open_scores", [0.5], "class_open_scores is 1 scores"),
+        ("model.tracker.class_open_scores", [".5", 1], r"class_open_scores\[0\] is '.5'"),
     ],
 )
 def test_a_manifest_that_lies_is_refused_naming_the_key(
@@ -191,3 +231,180 @@ def test_a_relative_cache_home_is_ignored(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "elsewhere")
     assert cache_dir() == tmp_path / ".cache" / "s2netd"
+
+
+def test_a_backbone_by_reference_is_that_of_the_pulled_model(borrower: Path, cache: Path) -> None:
+    bundle, lender = ModelBundle.load(borrower), ModelBundle.load(cache)
+    assert sorted(path.name for path in borrower.iterdir()) == ["bundle.yaml", "localizer.onnx"]
+    assert bundle.backbone_path == cache / "backbone.onnx" == lender.backbone_path
+    assert bundle.backbone_sha256 == lender.backbone_sha256
+    assert (bundle.backbone_model, lender.backbone_model) == ("pulled", None)
+    assert bundle.spec.model_id != lender.spec.model_id
+
+
+def test_a_reference_to_what_was_not_pulled_says_how_to_pull_it(
+    borrower: Path, cache: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(cache)
+    with pytest.raises(BundleError, match=r"No such file.*: s2netd models pull pulled$"):
+        ModelBundle.load(borrower)
+    with pytest.raises(BundleError, match=r"is not there: s2netd models pull pulled$"):
+        write_tiny_bundle(tmp_path / "another", backbone_of="pulled")
+
+
+def test_a_backbone_by_reference_is_held_to_the_digest_too(borrower: Path, cache: Path) -> None:
+    with (cache / "backbone.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BundleError, match=r"backbone.onnx: SHA-256 is .*models pull pulled$"):
+        ModelBundle.load(borrower)
+
+
+def test_backgrounds_read_back_as_they_were_written(watched: Path) -> None:
+    wanted, seen = a_background(), ModelBundle.load(watched).spec.background
+    assert seen == wanted  # the counts
+    assert seen is not None
+    assert np.array_equal(seen.default, wanted.default)
+    assert list(seen.cameras) == ["red-door"]
+    assert np.array_equal(seen.cameras["red-door"], wanted.cameras["red-door"])
+    assert ModelBundle.load(watched) == ModelBundle.load(watched)
+
+
+@pytest.mark.parametrize("names", [(), ("b", "a", "Tür 3/Ost")])
+def test_any_number_of_cameras_may_have_a_background(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    cameras = {name: np.full(3, i, np.float32) for i, name in enumerate(names)}
+    folder = write_tiny_bundle(tmp_path / "x", background=a_background(cameras=cameras))
+    seen = ModelBundle.load(folder).spec.background
+    assert seen is not None
+    assert {name: row.tolist() for name, row in seen.cameras.items()} == {
+        name: [i] * 3 for i, name in enumerate(names)
+    }
+
+
+def test_the_same_backgrounds_have_the_same_digest(tmp_path: Path) -> None:
+    folders = [write_tiny_bundle(tmp_path / name, background=a_background()) for name in "ab"]
+    assert len({ModelBundle.load(folder).digest for folder in folders}) == 1
+
+
+def test_changed_backgrounds_are_refused(watched: Path) -> None:
+    with (watched / BACKGROUNDS).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BundleError, match=r"backgrounds.npz: SHA-256 is"):
+        ModelBundle.load(watched)
+    (watched / BACKGROUNDS).unlink()
+    with pytest.raises(BundleError, match=r"backgrounds.npz cannot be read"):
+        ModelBundle.load(watched)
+
+
+def with_backgrounds(folder: Path, blob: bytes) -> None:
+    """As if the bundle had been exported with this file."""
+    (folder / BACKGROUNDS).write_bytes(blob)
+    changed(folder, "background.sha256", hashlib.sha256(blob).hexdigest())
+
+
+def npz(**arrays: object) -> bytes:
+    blob = io.BytesIO()
+    whole: dict[str, Any] = {
+        "default": np.zeros(3, np.float32),
+        "names": np.array(["a", "b"]),
+        "vectors": np.zeros((2, 3), np.float32),
+        **arrays,
+    }
+    np.savez_compressed(blob, **{key: value for key, value in whole.items() if value is not None})
+    return blob.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("blob", "complaint"),
+    [
+        (b"no zip", "not a zip file"),
+        (npz(default=None), "default is not a file"),
+        (npz(default=np.zeros(4, np.float32)), r"default is float32 \(4,\), wanted"),
+        (npz(default=np.zeros(3)), "default is float64"),
+        (npz(default=np.full(3, np.nan, np.float32)), "default is not finite"),
+        (npz(vectors=np.zeros((3, 3), np.float32)), r"vectors is float32 \(3, 3\), wanted"),
+        (npz(vectors=np.full((2, 3), np.inf, np.float32)), "vectors is not finite"),
+        (npz(names=np.array(["a", "a"])), "names must be texts that differ"),
+        (npz(names=np.array([1, 2])), "names must be texts"),
+        (npz(names=np.array(["a", {}], object)), "allow_pickle=False"),
+        (npz(stray=np.zeros(2**25)), "at most 67108864 are read"),
+        (npz().replace(b"default.npy", b"default.np\0"), ""),
+    ],
+)
+def test_backgrounds_are_trusted_in_nothing(watched: Path, blob: bytes, complaint: str) -> None:
+    with_backgrounds(watched, blob)
+    with pytest.raises(BundleError, match=rf"backgrounds.npz: .*{complaint}.*export .* again"):
+        ModelBundle.load(watched)
+
+
+@given(st.data())
+def test_damaged_backgrounds_are_one_clear_error_or_none(data: st.DataObject) -> None:
+    """Bits flipped, and the manifest made to say so: what an enemy would write."""
+    blob = bytearray(data.draw(st.sampled_from([npz(), stored_npz()])))
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(st.integers(0, len(blob) - 1))
+        blob[at] = data.draw(st.integers(0, 255))
+    with TemporaryDirectory() as folder:
+        (Path(folder) / BACKGROUNDS).write_bytes(blob)
+        with contextlib.suppress(BundleError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile's, of names that come twice
+            read_backgrounds(Path(folder), Backgrounds("", 1, 1, 1), 3)
+
+
+def stored_npz() -> bytes:
+    """Without compression, so that the arrays' own headers are hit too."""
+    blob = io.BytesIO()
+    np.savez(
+        blob,
+        default=np.zeros(3, np.float32),
+        names=np.array(["a"]),
+        vectors=np.zeros((1, 3), np.float32),
+    )
+    return blob.getvalue()
+
+
+def test_an_array_that_claims_to_be_huge_is_refused(watched: Path) -> None:
+    header = b"'shape': (1, 3), }                 "
+    claim = b"'shape': (999999999999999, 3), }   "
+    blob = io.BytesIO()
+    with ZipFile(io.BytesIO(stored_npz())) as old, ZipFile(blob, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name).replace(header, claim))
+    assert claim in blob.getvalue()
+    with_backgrounds(watched, blob.getvalue())
+    with pytest.raises(BundleError, match=r"backgrounds\.npz: "):
+        ModelBundle.load(watched)
+
+
+def test_a_localizer_that_takes_no_background_has_no_use_for_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"localizer.onnx: tensor background is None"):
+        write_bundle(
+            tmp_path / "bad",
+            tiny_card(),
+            backbone=backbone().SerializeToString(),
+            localizer=localizer().SerializeToString(),
+            background=a_background(),
+        )
+
+
+@pytest.mark.openvino
+def test_a_bundle_with_backgrounds_runs(watched: Path) -> None:
+    backend = open_backend("openvino", ModelBundle.load(watched).localizer_path, precision="f32")
+    window = FeatureWindow(
+        0, 0, np.full((4, 3), 0.75, np.float32), np.ones(4, np.bool_), np.full(3, 0.5, np.float32)
+    )
+    (answer,) = BackendLocalizer(backend).localize([window])
+    backend.close()
+    assert answer.cas.tolist() == [[0.25, 0.25]] * 4
+
+
+def test_a_bundle_that_comes_along_is_found_by_name_unless_one_was_pulled(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.bundle.shipped_dir", lambda: tmp_path / "shipped")
+    (tmp_path / "shipped").mkdir()
+    for name in ("scenes", "pulled"):
+        write_tiny_bundle(tmp_path / "shipped" / name, backbone_of="pulled")
+    assert resolve_bundle("scenes") == tmp_path / "shipped" / "scenes"
+    assert resolve_bundle("pulled") == cache

@@ -136,3 +136,27 @@ def test_state_survives_as_plain_values():
     state = replace(tracker.state, frozen=((1, Span(0, 5)),))
 
     assert state == TrackerState.from_json(state.to_json())
+
+
+def test_every_class_opens_at_its_own_score():
+    scores = np.zeros((20, 2), np.float32)
+    scores[8:16] = 0.6
+
+    def opened(*class_open_scores: float) -> set[str]:
+        tracker = a_tracker(class_open_scores=class_open_scores)
+        return {r.label_name for r in tracker.step(ScoredSnippets(0, 0, scores), None)}
+
+    assert {"red", "green"} == opened(0.5, 0.5)
+    assert {"red"} == opened(0.5, 0.9)
+    assert {"green"} == opened(0.9, 0.5)
+    assert set() == opened(0.9, 0.9)
+
+
+def test_an_event_that_opened_below_the_keeping_score_is_kept():
+    tracker = a_tracker(class_open_scores=(0.15, 0.9))
+    curve = [0] * 8 + [0.2] * 12
+    records = [r for n in range(10, 21) for r in tracker.step(a_track(curve[:n]), None)]
+
+    assert 0.3 > records[0].score
+    assert Phase.OPENED == records[0].phase
+    assert Phase.RETRACTED not in {record.phase for record in records}

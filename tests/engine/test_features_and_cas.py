@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from typing_extensions import override
 
 from engine.backends.base import Signature, Tensor, TensorSpec
 from engine.backends.scripted import ScriptedBackend
@@ -46,7 +47,8 @@ def a_snippet(index: int, segment: int = 0) -> Snippet:
 def a_window(first_index: int, n_missing: int = 0) -> FeatureWindow:
     valid = np.arange(5) >= n_missing
     features = np.full((5, 3), first_index / 100, np.float32) * valid[:, None]
-    return FeatureWindow(first_index, 3, features.astype(np.float32), valid)
+    background = np.full(3, first_index, np.float32)
+    return FeatureWindow(first_index, 3, features.astype(np.float32), valid, background)
 
 
 def test_every_snippet_gets_its_own_feature_in_order() -> None:
@@ -75,6 +77,31 @@ def test_every_window_gets_its_own_answer_in_order() -> None:
         assert np.array_equal(answer.cas, window.features[:, :2])
         assert np.array_equal(answer.attention, window.valid)
         assert answer.valid is window.valid
+
+
+def test_a_localizer_with_the_input_gets_each_windows_background() -> None:
+    def centred(row: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return red_green({**row, "features": row["features"] - row["background"]})
+
+    inputs = (*LOCALIZER.inputs, TensorSpec("background", (None, 3), "float32"))
+    localizer = BackendLocalizer(ScriptedBackend(Signature(inputs, LOCALIZER.outputs), centred))
+    windows = [a_window(50), a_window(7)]
+    found = localizer.localize(windows)
+    for window, answer in zip(windows, found, strict=True):
+        assert np.array_equal(answer.cas, (window.features - window.background)[:, :2])
+
+
+def test_a_localizer_without_the_input_gets_none() -> None:
+    seen: list[set[str]] = []
+
+    class Watching(ScriptedBackend):
+        @override
+        def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            seen.append(set(tensors))
+            return super().run(tensors)
+
+    BackendLocalizer(Watching(LOCALIZER, red_green)).localize([a_window(50)])
+    assert seen == [{"features", "valid"}]
 
 
 def test_a_backbone_of_another_width_is_refused() -> None:

@@ -12,7 +12,12 @@ from engine.offline import localize_frames
 from engine.session import StreamSession
 from engine.tiou import overlap_us, tiou
 from engine.types import ActionEvent, FrameBatch, Phase, Reason, Span
-from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
+from tests.support.scripted import (
+    MeanColourExtractor,
+    SmoothingLocalizer,
+    a_background,
+    a_spec,
+)
 from tests.support.strategies import Cutting, cuttings, spans, videos
 
 specs = st.builds(
@@ -20,6 +25,8 @@ specs = st.builds(
     stride_frames=st.sampled_from([2, 4]),
     hop_snippets=st.sampled_from([1, 3]),
     freeze_us=st.sampled_from([0, 320_000]),
+    class_open_scores=st.sampled_from([(), (0.25, 0.6)]),
+    background=st.sampled_from([None, a_background()]),
 )
 
 

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,13 @@ from engine.backends.base import EngineBackend
 from engine.cas import BackendLocalizer
 from engine.features import BackendFeatureExtractor
 from engine.frames import read_video
+from engine.i3d import serialized
 from engine.kinetics400 import (
     FEATURE_DIM,
+    GEOMETRY_160,
     N_CLASSES,
+    NAME_160,
+    STRIDE_160_FRAMES,
     build_localizer,
     class_names,
     model_card,
@@ -138,6 +143,19 @@ def test_a_stride_of_eight_covers_the_same_seconds() -> None:
         assert getattr(fine.window, name) == 2 * getattr(coarse.window, name)
     with pytest.raises(ValueError, match="16 is not a whole multiple of 12"):
         model_card(12)
+
+
+def test_the_card_of_the_whole_picture_differs_in_name_grid_and_geometry_alone() -> None:
+    card = model_card(STRIDE_160_FRAMES, GEOMETRY_160, NAME_160)
+    assert card.name == "kinetics400-160"
+    assert (card.geometry.resize_px, card.geometry.crop_px) == (160, 160)
+    assert card.timeline.stride_frames == 8
+    assert card == replace(model_card(8), name=card.name, geometry=card.geometry)
+
+
+def test_a_localizer_built_twice_is_the_same_file() -> None:
+    first, second = (serialized(build_localizer(made_up_head(), 5)) for _ in range(2))
+    assert first == second
 
 
 def test_the_card_names_400_classes() -> None:

@@ -1,9 +1,10 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from engine.spec import FrameGeometry
-from tests.support.scripted import a_spec
+from tests.support.scripted import a_background, a_spec
 
 SPEC = a_spec()
 
@@ -24,6 +25,7 @@ SPEC = a_spec()
         ("tracker", {"keep_score": 0.9}, "keep_score is 0.9"),
         ("tracker", {"freeze_us": -1}, "freeze_us is -1"),
         ("tracker", {"retract_hops": 0}, "retract_hops is 0"),
+        ("tracker", {"class_open_scores": (0.5, float("nan"))}, "class_open_scores is nan"),
     ],
 )
 def test_a_senseless_value_is_named(part, changes, message):
@@ -49,3 +51,51 @@ def test_a_lower_opening_score_lowers_the_keeping_score_with_it():
 
     assert (0.2, 0.2) == (tracker.open_score, tracker.keep_score)
     assert 0.3 == SPEC.with_open_score(0.9).tracker.keep_score
+
+
+def test_without_scores_of_their_own_all_classes_open_alike():
+    tracker = SPEC.tracker
+
+    assert [0.4, 0.4] == [tracker.open_score_of(label) for label in (0, 1)]
+    assert [0.3, 0.3] == [tracker.keep_score_of(label) for label in (0, 1)]
+
+
+def test_a_class_with_a_low_opening_score_is_kept_down_to_it():
+    tracker = replace(SPEC.tracker, class_open_scores=(0.2, 0.7))
+
+    assert [0.2, 0.7] == [tracker.open_score_of(label) for label in (0, 1)]
+    assert [0.2, 0.3] == [tracker.keep_score_of(label) for label in (0, 1)]
+
+
+@pytest.mark.parametrize("scores", [(0.5,), (0.5, 0.5, 0.5)])
+def test_opening_scores_must_be_as_many_as_classes(scores):
+    with pytest.raises(ValueError, match=rf"class_open_scores is {len(scores)} scores, .* 2 cl"):
+        a_spec(class_open_scores=scores)
+
+
+def test_the_operators_opening_score_is_that_of_every_class():
+    spec = a_spec(class_open_scores=(0.2, 0.7)).with_open_score(0.5)
+
+    assert [0.5, 0.5] == [spec.tracker.open_score_of(label) for label in (0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prior_snippets_known": -1}, "prior_snippets_known is -1"),
+        ({"prior_snippets_new": -1}, "prior_snippets_new is -1"),
+        ({"memory_snippets": 0}, "memory_snippets is 0"),
+    ],
+)
+def test_a_senseless_background_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        a_background(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"default": np.zeros(4, np.float32)}, {"cameras": {"a": np.zeros(4, np.float32)}}],
+)
+def test_a_background_of_another_width_is_refused(changes):
+    with pytest.raises(ValueError, match=r"a background is \(4,\), wanted \(3,\)"):
+        a_spec(background=a_background(**changes))

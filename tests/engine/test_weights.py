@@ -13,7 +13,8 @@ from engine.bundle import MANIFEST, ModelBundle, resolve_bundle
 from engine.cache import bundles_dir
 from engine.errors import BundleError, WeightsError
 from engine.weights import MODELS, bundle_path, list_models, pull, verify
-from tests.support.i3d_parts import pulled_kinetics400
+from tests.support.i3d_parts import published_arrays, pulled_kinetics400
+from tests.support.tiny_bundle import write_tiny_bundle
 from tests.support.tiny_model import MEMBER, tiny_model, write_sdist
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -180,10 +181,10 @@ def test_an_unknown_model_is_refused_with_those_there_are() -> None:
 
 @pytest.mark.usefixtures("sdist_sha256")
 def test_the_list_tells_what_is_pulled() -> None:
-    before = {row.name: row.is_pulled for row in list_models()}
+    before = {row.name: row.is_pulled for row in list_models() if not row.is_shipped}
     pull("tiny")
     rows = {row.name: row for row in list_models()}
-    assert before == {"kinetics400": False, "tiny": False}
+    assert before == {"kinetics400": False, "kinetics400-160": False, "tiny": False}
     assert str(rows["kinetics400"]).split()[:3] == ["kinetics400", "not", "pulled"]
     assert str(rows["tiny"]).split()[:2] == ["tiny", "pulled"]
 
@@ -209,5 +210,69 @@ def test_the_pulled_kinetics400_is_what_this_version_describes() -> None:
     assert bundle.backbone_path.stat().st_size > 40e6
 
 
-def test_the_table_and_the_converter_agree_on_the_version() -> None:
-    assert MODELS[kinetics400.NAME].version == kinetics400.VERSION
+# Bundles that come with the package name these: another digest would leave them without backbone.
+BACKBONES = {
+    "kinetics400": "6d5a23c29211e065da7c3ffc922ecd07df7ce2043e1b7fc0644d9bd650bfdd4a",
+    "kinetics400-160": "89580dd07844c2c4e3273c83c7f42355aeb4d025da6e72ff2be1da3188dc6758",
+}
+
+
+@pytest.mark.weights
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_a_published_checkpoint_becomes_the_same_backbone_everywhere(
+    name: str, tmp_path: Path
+) -> None:
+    MODELS[name].convert(published_arrays(), tmp_path / name)
+    assert ModelBundle.load(tmp_path / name).backbone_sha256 == BACKBONES[name]
+
+
+@pytest.mark.parametrize("name", [kinetics400.NAME, kinetics400.NAME_160])
+def test_the_table_and_the_converter_agree_on_the_version(name: str) -> None:
+    assert MODELS[name].version == kinetics400.VERSION
+
+
+@pytest.fixture
+def shipped(sdist_sha256: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundle ``scenes``, which uses the backbone of ``tiny``; ``tiny`` is not pulled."""
+    assert sdist_sha256
+    for module in ("engine.weights", "engine.bundle"):
+        monkeypatch.setattr(f"{module}.shipped_dir", lambda: tmp_path / "shipped")
+    (tmp_path / "shipped").mkdir()
+    pull("tiny")
+    path = write_tiny_bundle(tmp_path / "shipped" / "scenes", backbone_of="tiny")
+    shutil.rmtree(bundle_path("tiny"))
+    return path
+
+
+def test_to_pull_a_bundle_that_comes_along_is_to_pull_its_backbones_model(shipped: Path) -> None:
+    with pytest.raises(BundleError, match="s2netd models pull tiny"):
+        verify("scenes")
+    assert pull("scenes") == shipped == bundle_path("scenes") == resolve_bundle("scenes")
+    assert verify("scenes").backbone_path == bundle_path("tiny") / "backbone.onnx"
+    assert left_in_cache() == [".lock", "tiny"]
+
+
+def test_a_bundle_that_comes_along_with_its_own_backbone_needs_no_network(
+    shipped: Path, index: Path
+) -> None:
+    shutil.rmtree(index)
+    write_tiny_bundle(shipped)
+    assert pull("scenes") == shipped
+    assert {row.name: row.is_pulled for row in list_models()}["scenes"]
+
+
+def test_the_list_tells_of_what_comes_along_whether_its_backbone_is_there(shipped: Path) -> None:
+    def row() -> str:
+        return next(str(row) for row in list_models() if row.name == shipped.name)
+
+    assert row().startswith("scenes            here, backbone not pulled")
+    pull("scenes")
+    assert row().startswith("scenes            here, backbone pulled ")
+    assert row().endswith("comes with s2netd; uses the backbone of tiny")
+
+
+@pytest.mark.usefixtures("shipped")
+def test_an_unknown_model_is_told_what_comes_along_too() -> None:
+    with pytest.raises(WeightsError, match=r"there are: kinetics400, .*scenes$"):
+        pull("i3d")

@@ -8,7 +8,8 @@ from pathlib import Path
 import onnx
 import onnx.parser
 
-from engine.bundle import ModelCard, Pixels, write_bundle
+from engine.bundle import BackboneReference, ModelCard, Pixels, write_bundle
+from engine.spec import BackgroundSpec
 from tests.support.scripted import a_spec
 
 _BACKBONE = """
@@ -38,10 +39,38 @@ localizer (float[B,T,3] features, float[B,T] valid)
 """
 
 
-def write_tiny_bundle(folder: Path) -> Path:
-    """The bundle, with the sizes of ``a_spec``; gives its folder back."""
+_CENTRED = """
+  a_row = Unsqueeze(background, one)
+  centred = Sub(features, a_row)
+"""
+
+
+def write_tiny_bundle(
+    folder: Path,
+    *,
+    background: BackgroundSpec | None = None,
+    backbone_of: str | None = None,
+) -> Path:
+    """The bundle, with the sizes of ``a_spec``; gives its folder back.
+
+    Args:
+        folder: Where.
+        background: With one, its localizer takes backgrounds.
+        backbone_of: The pulled bundle whose backbone it uses; None: it has its own.
+    """
+    own = backbone().SerializeToString()
+    return write_bundle(
+        folder,
+        tiny_card(),
+        backbone=own if backbone_of is None else BackboneReference(backbone_of),
+        localizer=localizer(takes_background=background is not None).SerializeToString(),
+        background=background,
+    )
+
+
+def tiny_card() -> ModelCard:
     spec = a_spec()
-    card = ModelCard(
+    return ModelCard(
         name="tiny",
         version=1,
         source="made for tests",
@@ -55,20 +84,19 @@ def write_tiny_bundle(folder: Path) -> Path:
         tracker=spec.tracker,
         class_names=spec.class_names,
     )
-    return write_bundle(
-        folder,
-        card,
-        backbone=backbone().SerializeToString(),
-        localizer=localizer().SerializeToString(),
-    )
 
 
 def backbone() -> onnx.ModelProto:
     return _checked(_BACKBONE)
 
 
-def localizer() -> onnx.ModelProto:
-    return _checked(_LOCALIZER)
+def localizer(*, takes_background: bool = False) -> onnx.ModelProto:
+    if not takes_background:
+        return _checked(_LOCALIZER)
+    text = _LOCALIZER.replace("valid)\n", "valid, float[B,3] background)\n")
+    centred = "one = Constant<value = int64[1] {1}>()\n" + _CENTRED
+    text = text.replace("one = Constant<value = int64[1] {1}>()\n", centred)
+    return _checked(text.replace("Slice(features,", "Slice(centred,"))
 
 
 def _checked(text: str) -> onnx.ModelProto:

@@ -1,1 +1,27 @@
 """Localization networks: one file and one row of ``NETWORKS`` each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from training.networks.base import Network
+from training.networks.s2net import S2Net
+from training.networks.s2net_config import S2NetConfig
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkEntry:
+    """How to configure and build one network.
+
+    Attributes:
+        config_type: Frozen dataclass that ``engine.manifest.parse`` reads from YAML.
+        build: ``build(config, feature_dim=D, n_classes=C)``. Seed torch before: weights are drawn.
+    """
+
+    config_type: type[Any]
+    build: Callable[..., Network]
+
+
+NETWORKS: dict[str, NetworkEntry] = {
+    "s2net": NetworkEntry(S2NetConfig, S2Net),
+}

@@ -1,0 +1,137 @@
+"""What a bundle's manifest says of its two networks, and whether that fits the model's card."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.backends.base import Signature, TensorSpec
+from engine.backends.signatures import read_signature
+from engine.errors import BundleError
+
+BACKBONE = "backbone.onnx"
+LOCALIZER = "localizer.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One ONNX file of a bundle."""
+
+    sha256: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone(Network):
+    """``backbone.onnx``, in the bundle's own folder or in that of a published model.
+
+    Attributes:
+        from_model: The published model whose backbone it is; None: the bundle has its own.
+    """
+
+    from_model: str | None
+
+    def __post_init__(self) -> None:
+        name = self.from_model
+        if name is not None and (not is_plain_name(name) or name.startswith(".")):
+            raise ValueError(f"from_model is {name!r}, wanted the name of a published model")
+
+
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+def is_plain_name(name: str) -> bool:
+    """Letters, digits, '-', '_' and '.': names a folder, never a path."""
+    return bool(name) and set(name) <= _NAME_CHARACTERS
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What both networks must agree on.
+
+    Attributes:
+        side_px: Side of the square.
+        snippet_frames: L.
+        feature_dim: D.
+        n_classes: C.
+        has_background: The localizer takes a camera's background.
+    """
+
+    side_px: int
+    snippet_frames: int
+    feature_dim: int
+    n_classes: int
+    has_background: bool
+
+
+def describe_network(path: Path) -> Network:
+    """What the manifest will say of an ONNX file.
+
+    Raises:
+        BundleError: It is none.
+    """
+    signature, opset = read_signature(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Network(digest, opset, signature.inputs, signature.outputs)
+
+
+def check_networks(path: Path, backbone: Network, localizer: Network, sizes: Sizes) -> None:
+    """Hold both networks to the card.
+
+    Args:
+        path: The bundle's folder, for the message.
+        backbone: As the manifest describes it.
+        localizer: Likewise.
+        sizes: What the card says.
+
+    Raises:
+        BundleError: Names the tensor.
+    """
+    _check(path / BACKBONE, backbone, _wanted_backbone(sizes))
+    _check(path / LOCALIZER, localizer, _wanted_localizer(sizes))
+
+
+def _wanted_backbone(sizes: Sizes) -> Signature:
+    side_px = sizes.side_px
+    return Signature(
+        (TensorSpec("snippets", (None, sizes.snippet_frames, side_px, side_px, 3), "uint8"),),
+        (TensorSpec("features", (None, sizes.feature_dim), "float32"),),
+    )
+
+
+def _wanted_localizer(sizes: Sizes) -> Signature:
+    inputs = [
+        TensorSpec("features", (None, None, sizes.feature_dim), "float32"),
+        TensorSpec("valid", (None, None), "float32"),
+    ]
+    if sizes.has_background:
+        inputs.append(TensorSpec("background", (None, sizes.feature_dim), "float32"))
+    outputs = (
+        TensorSpec("cas", (None, None, sizes.n_classes), "float32"),
+        TensorSpec("attention", (None, None), "float32"),
+        TensorSpec("video_scores", (None, sizes.n_classes), "float32"),
+    )
+    return Signature(tuple(inputs), outputs)
+
+
+def _check(path: Path, network: Network, wanted: Signature) -> None:
+    for seen, specs in ((network.inputs, wanted.inputs), (network.outputs, wanted.outputs)):
+        for want in specs:
+            have = next((spec for spec in seen if spec.name == want.name), None)
+            if have is None or not _compatible(have, want):
+                raise BundleError(
+                    f"{path}: tensor {want.name} is {have and (have.dtype, have.shape)}, the "
+                    f"manifest needs {(want.dtype, want.shape)}: the bundle contradicts itself; "
+                    "export it again"
+                )
+
+
+def _compatible(have: TensorSpec, want: TensorSpec) -> bool:
+    return (
+        have.dtype == want.dtype
+        and len(have.shape) == len(want.shape)
+        and all(
+            a is None or b is None or a == b for a, b in zip(have.shape, want.shape, strict=True)
+        )
+    )

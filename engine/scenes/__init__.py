@@ -1,0 +1,1 @@
+"""Rendered surveillance scenes with exact intervals: benchmark, demo and self-test footage."""

@@ -1,0 +1,195 @@
+"""A data set of scenes: tagged clips, validation, test, action-free and unseen-camera videos.
+
+Layout: ``videos/NAME.mp4``, ``tags.csv`` (what an operator would write: training clips and the
+actions in them, no times), ``annotations.json`` (ActivityNet's form with a camera: exact times).
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from engine.cutting import encode_video
+from engine.scenes.camera import FPS, N_CAMERAS, camera
+from engine.scenes.motions import ACTIONS
+from engine.scenes.render import pictures
+from engine.scenes.script import Script, Wanted, plan
+
+ANNOTATIONS = "annotations.json"
+TAGS = "tags.csv"
+_KEY_FRAME_EVERY = 25
+
+
+@dataclass(frozen=True, slots=True)
+class SceneCounts:
+    """How many videos of each kind.
+
+    Attributes:
+        tagged: Training clips with one or two actions.
+        untagged: Training clips without any; tagged as such.
+        validation, test: Long videos of the cameras of training.
+        quiet: Long videos without actions, for false alarms.
+        unseen: Long videos of the camera that is kept out of training.
+        clip_s: Shortest and longest clip.
+        long_s: Shortest and longest other video.
+    """
+
+    tagged: int = 280
+    untagged: int = 60
+    validation: int = 13
+    test: int = 22
+    quiet: int = 5
+    unseen: int = 8
+    clip_s: tuple[float, float] = (5.0, 7.0)
+    long_s: tuple[float, float] = (44.0, 54.0)
+
+
+@dataclass(frozen=True, slots=True)
+class SceneVideo:
+    """One video to be drawn."""
+
+    name: str
+    subset: str
+    script: Script
+
+
+def scene_videos(counts: SceneCounts, draw: int) -> Iterator[SceneVideo]:
+    """All videos of one draw; the same arguments give the same videos.
+
+    Args:
+        counts: How many.
+        draw: Number of the draw: everything but the cameras differs between draws.
+    """
+    kinds = (
+        ("training", counts.tagged),
+        ("background", counts.untagged),
+        ("validation", counts.validation),
+        ("testing", counts.test),
+        ("quiet", counts.quiet),
+        ("unseen", counts.unseen),
+    )
+    for kind_number, (kind, n_videos) in enumerate(kinds):
+        deck = _Deck(np.random.default_rng([draw, kind_number]))
+        for number in range(n_videos):
+            where = N_CAMERAS if kind == "unseen" else 1 + number % (N_CAMERAS - 1)
+            seed = (draw * len(kinds) + kind_number) * 100_000 + number
+            script = _script(kind, where, deck, counts, seed)
+            subset = "training" if kind == "background" else kind
+            yield SceneVideo(f"draw{draw}_{kind}_{number:03d}", subset, script)
+
+
+class _Deck:
+    """Deals every action equally often, in random order."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        self._left: list[str] = []
+
+    def deal(self, n_actions: int) -> tuple[str, ...]:
+        dealt = []
+        for _ in range(n_actions):
+            if not self._left:
+                self._left = [str(label) for label in self.rng.permutation(ACTIONS)]
+            dealt.append(self._left.pop())
+        return tuple(dealt)
+
+
+def _script(kind: str, where: int, deck: _Deck, counts: SceneCounts, seed: int) -> Script:
+    rng = deck.rng
+    is_clip = kind in ("training", "background")
+    duration_s = round(float(rng.uniform(*(counts.clip_s if is_clip else counts.long_s))), 2)
+    if kind in ("background", "quiet"):
+        return plan(camera(where), Wanted((), duration_s), seed)
+    if not is_clip:
+        return plan(camera(where), Wanted(deck.deal(12), duration_s), seed)
+    wanted = deck.deal(2 if rng.uniform() < 0.3 else 1)  # noqa: PLR2004 - share of clips with two
+    for attempt in range(100):
+        brisk = Wanted(wanted, duration_s, gap_s=(0.3, 1.0), lead_s=(0.2, 1.2), together=0.3)
+        script = plan(camera(where), brisk, seed + 50_000 + 500 * attempt)
+        if script.truth:
+            return _cut_before_rising(script, rng)
+    raise ValueError(f"no plan holds {wanted} within {duration_s} s")
+
+
+def _cut_before_rising(script: Script, rng: np.random.Generator) -> Script:
+    """Half of the clips that end in a fall end there, so that rising is not taken for it."""
+    last = script.truth[-1]
+    if last.label != "fall" or rng.uniform() < 0.5:  # noqa: PLR2004 - half
+        return script
+    end_s = max(last.end_s + 0.1, *(labelled.end_s for labelled in script.truth))
+    return Script(script.camera, round(end_s, 2), script.actors, script.truth, script.seed)
+
+
+def render_video(video: SceneVideo, path: Path) -> None:
+    """Draw and encode one video: H.264, a key frame a second; it appears whole or not at all."""
+    cv2.setNumThreads(1)
+    unfinished = path.with_suffix(".part")
+    encode_video(pictures(video.script), unfinished, fps=FPS, key_frame_every=_KEY_FRAME_EVERY)
+    unfinished.replace(path)
+
+
+def render_scenes(
+    out: Path,
+    counts: SceneCounts,
+    draw: int,
+    processes: int,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> int:
+    """Write a data set; videos that are there already are kept.
+
+    Args:
+        out: Folder; made if need be.
+        counts: How many videos.
+        draw: Number of the draw.
+        processes: At work at once.
+        on_progress: Told how many of how many are done.
+
+    Returns:
+        Number of videos.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    (out / "videos").mkdir(parents=True, exist_ok=True)
+    videos = list(scene_videos(counts, draw))
+    write_annotations(videos, out)
+    paths = [out / "videos" / f"{video.name}.mp4" for video in videos]
+    todo = [(v, p) for v, p in zip(videos, paths, strict=True) if not p.exists()]
+    on_progress(len(videos) - len(todo), len(videos))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(render_video, video, path) for video, path in todo]
+        for done, job in enumerate(jobs, start=len(videos) - len(todo) + 1):
+            job.result()
+            on_progress(done, len(videos))
+    return len(videos)
+
+
+def write_annotations(videos: list[SceneVideo], out: Path) -> None:
+    """``annotations.json`` with every interval, ``tags.csv`` with the training clips' tags."""
+    database = {
+        video.name: {
+            "subset": video.subset,
+            "duration": round(round(video.script.duration_s * FPS) / FPS, 2),
+            "camera": video.script.camera.name,
+            "annotations": [
+                {"segment": [round(row.start_s, 3), round(row.end_s, 3)], "label": row.label}
+                for row in video.script.truth
+            ],
+        }
+        for video in videos
+    }
+    content = {"version": 1, "classes": list(ACTIONS), "database": database}
+    (out / ANNOTATIONS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with (out / TAGS).open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["video", "tags", "camera"])
+        for video in videos:
+            if video.subset == "training":
+                tags = sorted({row.label for row in video.script.truth})
+                table.writerow([video.name, ";".join(tags), video.script.camera.name])

@@ -1,0 +1,448 @@
+"""Own clips: tags, feature files and annotations; every mistake is one line that says the fix."""
+
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import DataError
+from engine.types import FloatArray, Span
+from training.loaders.annotations import read_annotations
+from training.loaders.clips import load_annotated, load_clips
+from training.loaders.features import check_manifest, load_features, read_manifest
+from training.loaders.tags import Tagged, read_tags
+from training.records import TruthSpan
+
+DIM = 3
+MANIFEST = {
+    "extractor_sha256": "ab" * 32,
+    "fps": 25,
+    "snippet_frames": 16,
+    "stride_frames": 8,
+    "feature_dim": DIM,
+}
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def rows_of(n_rows: int) -> FloatArray:
+    return np.arange(n_rows * DIM, dtype=np.float32).reshape(n_rows, DIM)
+
+
+def write_features(folder: Path, **n_rows: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    write_text(folder / "manifest.json", json.dumps(MANIFEST))
+    for stem, count in n_rows.items():
+        np.savez(folder / f"{stem}.npz", features=rows_of(count), indices=np.arange(count))
+    return folder
+
+
+def write_annotations(path: Path, **changes: object) -> Path:
+    """Two videos; ``changes`` replace keys of the first one's entry."""
+    first = {
+        "subset": "validation",
+        "duration": 10.0,
+        "camera": "yard",
+        "annotations": [
+            {"segment": [4.0, 6.0], "label": "wave"},
+            {"segment": [1.0, 2.5], "label": "jump"},
+        ],
+        **changes,
+    }
+    second = {"subset": "quiet", "duration": 8.0, "annotations": []}
+    content = {"classes": ["wave", "jump"], "database": {"one": first, "two": second}}
+    return write_text(path, json.dumps(content))
+
+
+def the_line(act: Callable[[], object]) -> str:
+    with pytest.raises(DataError) as caught:
+        act()
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_tags_of_a_table(tmp_path: Path) -> None:
+    path = write_text(
+        tmp_path / "tags.csv",
+        "\ufeffvideo, tags ,camera,subset\n"
+        "clips/one.mp4,wave; jump;wave,yard,training\n"
+        "C:\\clips\\two.MOV,,,\n"
+        "\n"
+        "door.2,jump\n",
+    )
+
+    expected = {
+        "one": Tagged(("wave", "jump"), "yard", "training"),
+        "two": Tagged((), "", ""),
+        "door.2": Tagged(("jump",), "", ""),
+    }
+    assert expected == read_tags(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "videos: {a/one.mp4: {tags: [wave, jump], camera: yard}, two: {tags: []}}",
+        "videos: [{video: one.mp4, tags: wave;jump, camera: yard}, {video: two, tags: }]",
+        "videos:\n  one: {tags: [wave, jump], camera: yard}\n  two: []\n",
+    ],
+)
+def test_tags_of_a_manifest(tmp_path: Path, text: str) -> None:
+    path = write_text(tmp_path / "tags.yaml", text)
+
+    expected = {"one": Tagged(("wave", "jump"), "yard", ""), "two": Tagged((), "", "")}
+    assert expected == read_tags(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("tags.csv", "", "column 'video' is missing"),
+        ("tags.csv", "video,tags\n", "lists no video"),
+        ("tags.csv", "video,tag\none,wave\n", "column 'tag' is unknown: did you mean 'tags'?"),
+        ("tags.csv", "video\none\n", "column 'tags' is missing"),
+        ("tags.csv", "video,tags,tags\none,a,b\n", "is there twice"),
+        ("tags.csv", "video,tags\none.mp4,a\none,b\n", "line 3: 'one' was listed before"),
+        ("tags.csv", "video,tags\none,wave,jump\n", "line 2: has 3 columns, wanted 2"),
+        ("tags.csv", "video,tags\n,wave\n", "line 2: names no video"),
+        ("tags.csv", 'video,tags\none,"wave\n', "is not CSV"),
+        ("tags.yaml", "clips: {}", "has no mapping or list 'videos'"),
+        ("tags.yaml", "videos: {}", "lists no video"),
+        ("tags.yaml", "videos: {a: {tags: [x]}, a: {tags: [y]}}", "'a' was listed before"),
+        ("tags.yaml", "videos: {a: {tags: [on]}}", "tag True is no text"),
+        ("tags.yaml", "videos: {a: {tag: [x]}}", "key 'tag' is unknown: did you mean 'tags'?"),
+        ("tags.yaml", "videos: {a: {camera: x}}", "has no tags"),
+        ("tags.yaml", "videos: [a]", "videos[0]: is 'a'"),
+        ("tags.yaml", "videos: {7: {tags: [x]}}", "video is 7, wanted text"),
+        ("tags.yaml", "videos: [", "cannot be used"),
+    ],
+)
+def test_tags_that_cannot_be_used(tmp_path: Path, name: str, text: str, said: str) -> None:
+    path = write_text(tmp_path / name, text)
+
+    line = the_line(lambda: read_tags(path))
+
+    assert said in line
+    assert str(path) in line
+
+
+def test_a_missing_or_foreign_table(tmp_path: Path) -> None:
+    (tmp_path / "latin.csv").write_bytes("video,tags\none,Tür\n".encode("latin-1"))
+
+    assert "cannot be read" in the_line(lambda: read_tags(tmp_path / "none.csv"))
+    assert "save it as UTF-8" in the_line(lambda: read_tags(tmp_path / "latin.csv"))
+
+
+def test_clips_are_tagged_untagged_and_tagged_as_quiet(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=4, two=2, three=1)
+    tags = write_text(tmp_path / "tags.csv", "video,tags,camera\none,wave;jump,yard\ntwo,,\n")
+
+    found = load_clips(folder, tags)
+
+    records = {record.name: record for record in found.records}
+    assert ("jump", "wave") == found.class_names
+    assert DIM == found.feature_dim
+    assert 320_000 == found.timeline.stride_us
+    assert {"one": (0, 1), "two": (), "three": None} == {
+        name: record.tags for name, record in records.items()
+    }
+    assert "yard" == records["one"].camera
+    assert 3 * 320_000 + 640_000 == records["one"].duration_us
+    assert records["one"].truth is None
+    np.testing.assert_array_equal(rows_of(4), records["one"].features)
+
+
+def test_a_given_class_list_is_kept_and_checked(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=1)
+    tags = write_text(tmp_path / "tags.csv", "video,tags\none,Wawe\n")
+
+    line = the_line(lambda: load_clips(folder, tags, ["wave", "jump"]))
+
+    assert "tag 'Wawe' is no class of the list: did you mean 'wave'?" in line
+    assert "twice" in the_line(lambda: load_clips(folder, tags, ["a", "a"]))
+    write_text(tags, "video,tags\none,jump\n")
+    found = load_clips(folder, tags, ["wave", "jump"])
+    assert (("wave", "jump"), (1,)) == (found.class_names, found.records[0].tags)
+
+
+def test_only_quiet_videos_are_nothing_to_learn_from(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=1)
+    tags = write_text(tmp_path / "tags.csv", "video,tags\none,\n")
+
+    assert "nothing to learn" in the_line(lambda: load_clips(folder, tags))
+
+
+def test_subsets_of_a_table(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=1, two=1, three=1)
+    tags = write_text(
+        tmp_path / "tags.csv", "video,tags,subset\none,wave,training\ntwo,jump,validation\n"
+    )
+
+    found = load_clips(folder, tags, subset="validation")
+
+    assert ["two"] == [record.name for record in found.records]
+    assert ("jump", "wave") == found.class_names
+    line = the_line(lambda: load_clips(folder, tags, subset="trainig"))
+    assert "no subset 'trainig': did you mean 'training'?" in line
+
+
+def test_a_tag_for_a_video_without_features(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=1)
+    tags = write_text(tmp_path / "tags.csv", "video,tags\none,wave\nother,wave\n")
+
+    line = the_line(lambda: load_clips(folder, tags))
+
+    assert f"{tags} lists other, but {folder} has no such .npz: run s2net extract" in line
+
+
+def save(path: Path, **arrays: object) -> None:
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("features", "indices", "said"),
+    [
+        (np.full((2, DIM), np.nan, np.float32), [0, 1], "row 0 of 2 holds NaN or infinity"),
+        (np.full((2, DIM), np.inf, np.float32), [0, 1], "NaN or infinity"),
+        (np.zeros((2, 4), np.float32), [0, 1], "shape (2, 4), wanted (T, 3)"),
+        (np.zeros(2, np.float32), [0, 1], "shape (2,), wanted (T, 3)"),
+        (np.zeros((2, DIM)), [0, 1], "features are float64, wanted float32"),
+        (np.zeros((0, DIM), np.float32), [], "has no snippets"),
+        (np.zeros((2, DIM), np.float32), [0], "indices are int64 (1,)"),
+        (np.zeros((2, DIM), np.float32), [1, 1], "index 1 in row 1 does not rise"),
+        (np.zeros((2, DIM), np.float32), [-1, 1], "index -1 in row 0"),
+        (np.array([[{}, 1, 2]], object), [0], "pickled objects, which could run code: refused"),
+    ],
+)
+def test_feature_files_that_cannot_be_used(
+    tmp_path: Path, features: object, indices: list[int], said: str
+) -> None:
+    folder = write_features(tmp_path / "features", good=1)
+    save(folder / "bad.npz", features=features, indices=np.array(indices, np.int64))
+
+    found = load_features(folder)  # lazy: the bad one is not opened
+
+    assert 1 == len(found["good"].features)
+    line = the_line(lambda: found["bad"])
+    assert said in line
+    assert "bad.npz" in line
+
+
+def test_features_whose_indices_have_another_type(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features")
+    save(folder / "bad.npz", features=rows_of(2), indices=np.array([0.0, 1.0]))
+
+    assert "indices are float64" in the_line(lambda: load_features(folder)["bad"])
+
+
+def test_damaged_feature_files(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", good=50)
+    whole = (folder / "good.npz").read_bytes()
+    bare = io.BytesIO()
+    np.save(bare, rows_of(2))
+    lone = io.BytesIO()
+    np.savez(lone, features=rows_of(2))
+    flipped = bytearray(whole)
+    flipped[len(flipped) // 4] ^= 0xFF
+    damaged = {
+        "truncated": whole[: len(whole) // 2],
+        "empty": b"",
+        "text": b"hello",
+        "bare_array": bare.getvalue(),
+        "no_indices": lone.getvalue(),
+        "flipped": bytes(flipped),
+    }
+    for stem, blob in damaged.items():
+        (folder / f"{stem}.npz").write_bytes(blob)
+    found = load_features(folder)
+
+    for stem in damaged:
+        assert f"{stem}.npz" in the_line(lambda stem=stem: found[stem])
+
+
+def test_no_pickle_is_ever_run(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(tmp_path / "boom"),)
+
+    folder = write_features(tmp_path / "features")
+    save(folder / "bad.npz", features=np.array([Bomb()], object), indices=np.arange(1))
+
+    the_line(lambda: load_features(folder)["bad"])
+
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_folder_without_features_or_manifest(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features")
+
+    assert "holds no feature file" in the_line(lambda: load_features(folder))
+    assert "has no manifest.json" in the_line(lambda: load_features(tmp_path))
+    with pytest.raises(KeyError):
+        load_features(write_features(folder, one=1))["other"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fps": 0}, "fps is 0"),
+        ({"fps": 30}, "microseconds a grid frame"),
+        ({"stride_frames": 17}, "stride_frames is 17"),
+        ({"feature_dim": "3"}, "feature_dim is '3'"),
+    ],
+)
+def test_a_manifest_without_a_grid(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    folder = write_features(tmp_path / "features", one=1)
+    write_text(folder / "manifest.json", json.dumps({**MANIFEST, **change}))
+
+    assert said in the_line(lambda: load_features(folder))
+
+
+def test_features_of_two_extractors_do_not_mix(tmp_path: Path) -> None:
+    first = write_features(tmp_path / "first", one=1)
+    second = write_features(tmp_path / "second", one=1)
+    check_manifest(second, read_manifest(first))
+    write_text(second / "manifest.json", json.dumps({**MANIFEST, "stride_frames": 16}))
+
+    line = the_line(lambda: check_manifest(second, read_manifest(first)))
+
+    assert "second/manifest.json: stride_frames is 16, wanted 8: " in line
+    assert "run s2net extract again into a new folder" in line
+
+
+def test_annotated_videos_have_truth_and_tags(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=4, two=2)
+    path = write_annotations(tmp_path / "annotations.json")
+
+    found = load_annotated(folder, path, ("validation", "quiet"))
+
+    one, two = found.records
+    assert ("wave", "jump") == found.class_names
+    assert ("one", "yard", 10_000_000, (0, 1)) == (
+        one.name,
+        one.camera,
+        one.duration_us,
+        one.tags,
+    )
+    assert (
+        TruthSpan(1, Span(1_000_000, 2_500_000)),
+        TruthSpan(0, Span(4_000_000, 6_000_000)),
+    ) == one.truth
+    assert ((), ()) == (two.tags, two.truth)
+
+
+def test_a_video_nobody_annotated_has_neither_tags_nor_truth(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=4, two=2)
+    path = write_annotations(tmp_path / "annotations.json", annotations=None, duration=None)
+
+    (one,) = load_annotated(folder, path, "validation").records
+
+    assert (None, None) == (one.tags, one.truth)
+    assert 3 * 320_000 + 640_000 == one.duration_us
+
+
+def test_annotated_videos_need_features_and_a_known_subset(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=4)
+    path = write_annotations(tmp_path / "annotations.json")
+
+    assert "lists two, but" in the_line(lambda: load_annotated(folder, path))
+    assert "no subset 'quite': did you mean 'quiet'?" in the_line(
+        lambda: load_annotated(folder, path, "quite")
+    )
+
+
+LATE = (
+    {"segment": [1, 2], "label": "wave"},
+    {"segment": [9, 12], "label": "jump"},
+    {"segment": [11, 12], "label": "jump"},
+)
+
+
+@pytest.mark.parametrize(
+    ("past_end", "ends_s", "said"),
+    [
+        ("clip", [2, 10], "2 intervals of 1 videos reach past their video and were cut"),
+        ("drop", [2], "were left out: one"),
+        ("keep", [2, 12, 12], "were kept: one"),
+    ],
+)
+def test_annotations_past_the_end(
+    tmp_path: Path, past_end: str, ends_s: list[int], said: str
+) -> None:
+    folder = write_features(tmp_path / "features", one=4)
+    path = write_annotations(tmp_path / "annotations.json", annotations=LATE)
+    notes: list[str] = []
+
+    (one,) = load_annotated(
+        folder,
+        path,
+        "validation",
+        past_end=past_end,  # type: ignore[arg-type]
+        on_note=notes.append,
+    ).records
+
+    assert ends_s == [truth.span.end_us // 1_000_000 for truth in one.truth or ()]
+    assert (0, 1) == one.tags
+    (note,) = notes
+    assert said in note
+
+
+def test_annotations_past_the_end_can_be_refused(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=4)
+    path = write_annotations(tmp_path / "annotations.json", annotations=LATE)
+
+    line = the_line(lambda: load_annotated(folder, path, "validation", past_end="refuse"))
+
+    assert "one: segment [9.0, 12.0] lies outside the video of 10.0 s" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"annotations": [{"segment": [2, 1], "label": "wave"}]}, "does not end after it starts"),
+        ({"annotations": [{"segment": [1, 2], "label": "wawe"}]}, "did you mean 'wave'?"),
+        ({"annotations": [{"segment": [1], "label": "wave"}]}, "is not"),
+        ({"annotations": [{"segment": ["x", 2], "label": "wave"}]}, "segment is 'x'"),
+        ({"annotations": [{"segment": [1, 1e99], "label": "wave"}]}, "wanted seconds"),
+        ({"annotations": [3]}, "annotation 3 is not"),
+        ({"annotations": {}}, "wanted a list"),
+        ({"duration": -1}, "duration is -1"),
+        ({"duration": float("nan")}, "duration is nan"),
+        ({"camera": 1}, "camera is 1, wanted text"),
+    ],
+)
+def test_annotations_that_cannot_be_used(
+    tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    path = write_annotations(tmp_path / "annotations.json", **change)
+
+    line = the_line(lambda: read_annotations(path))
+
+    assert said in line
+    assert f"{path}, one" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("video,tags", "is not JSON"),
+        ("[1]", "holds a list, wanted a JSON object"),
+        ("{}", "has no videos under 'database'"),
+        ('{"database": {"a": 1}}', "a: is 1"),
+        ('{"database": {"a": {}}, "classes": 5}', "classes is 5"),
+        ('{"database": {"a": {}}, "classes": ["x", "x"]}', "names 'x' twice"),
+        ("[" * 100_000, "is not JSON"),
+    ],
+)
+def test_files_that_are_no_annotations(tmp_path: Path, text: str, said: str) -> None:
+    path = write_text(tmp_path / "annotations.json", text)
+
+    assert said in the_line(lambda: read_annotations(path))

@@ -1,0 +1,140 @@
+"""Own videos: feature files and what a person wrote about them → a `FeatureSet`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.errors import DataError
+from training.loaders.annotations import (
+    AnnotatedVideo,
+    OnNote,
+    PastEnd,
+    cut_to_length,
+    no_note,
+    read_annotations,
+    unique_classes,
+)
+from training.loaders.features import FeatureFolder, load_features
+from training.loaders.files import suggestion
+from training.loaders.tags import Tagged, read_tags
+from training.records import FeatureSet, VideoRecord
+
+
+def load_clips(
+    features_dir: Path,
+    tags_path: Path,
+    classes: Sequence[str] | None = None,
+    subset: str | None = None,
+) -> FeatureSet:
+    """Tagged videos, and those without a row as untagged ones, which are never trained on.
+
+    Args:
+        features_dir: What ``s2net extract`` wrote.
+        tags_path: ``tags.csv`` or a YAML manifest, see `training.loaders.tags`.
+        classes: The class list; otherwise all tags of the file, sorted.
+        subset: Only rows of this subset, and no video without a row.
+
+    Returns:
+        A video's length is the end of its last snippet; nobody gave another.
+
+    Raises:
+        DataError: A row names a video without features or a tag that is no class; or a file
+            cannot be used.
+    """
+    tagged = read_tags(tags_path)
+    names = _classes_of(tagged, tags_path, classes)
+    rows = _rows_of(tagged, tags_path, subset)
+    folder = load_features(features_dir)
+    folder.require(list(rows), tags_path)
+    stems = list(rows) if subset is not None else list(folder)
+    records = tuple(_record(folder, stem, rows.get(stem), names) for stem in stems)
+    return FeatureSet(names, records, folder.timeline, folder.feature_dim)
+
+
+def load_annotated(
+    features_dir: Path,
+    annotations_path: Path,
+    subset: str | Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    *,
+    past_end: PastEnd = "clip",
+    on_note: OnNote = no_note,
+) -> FeatureSet:
+    """Videos with every action's times, and the tags that follow from them.
+
+    Args:
+        features_dir: What ``s2net extract`` wrote.
+        annotations_path: See `training.loaders.annotations`.
+        subset: Only this subset, or these; None for every video listed.
+        classes: The class list; otherwise the file's own.
+        past_end: What to do with intervals that reach past their video.
+        on_note: Told in one line what was cut or left out.
+
+    Raises:
+        DataError: No such subset, a listed video has no features, or a file cannot be used.
+    """
+    annotations = read_annotations(annotations_path, classes)
+    folder = load_features(features_dir)
+    videos = annotations.of(subset, annotations_path)
+    folder.require([video.name for video in videos], annotations_path)
+    cut = cut_to_length(videos, past_end, annotations_path, on_note)
+    records = tuple(_annotated_record(folder, video) for video in cut)
+    return FeatureSet(annotations.class_names, records, folder.timeline, folder.feature_dim)
+
+
+def _classes_of(
+    tagged: dict[str, Tagged], path: Path, classes: Sequence[str] | None
+) -> tuple[str, ...]:
+    if classes is None:
+        found = sorted({tag for row in tagged.values() for tag in row.tags})
+        if not found:
+            raise DataError(f"{path} tags no video with anything: there is nothing to learn")
+        return tuple(found)
+    names = unique_classes(classes)
+    for stem, row in tagged.items():
+        for tag in row.tags:
+            if tag not in names:
+                raise DataError(
+                    f"{path}, {stem}: tag {tag!r} is no class of the list: "
+                    f"{suggestion(tag, names)}"
+                )
+    return names
+
+
+def _rows_of(tagged: dict[str, Tagged], path: Path, subset: str | None) -> dict[str, Tagged]:
+    if subset is None:
+        return tagged
+    rows = {stem: row for stem, row in tagged.items() if row.subset == subset}
+    if not rows:
+        known = {row.subset for row in tagged.values() if row.subset}
+        hint = suggestion(subset, sorted(known)) if known else "add a column 'subset'"
+        raise DataError(f"{path} has no subset {subset!r}: {hint}")
+    return rows
+
+
+def _record(
+    folder: FeatureFolder, stem: str, row: Tagged | None, names: tuple[str, ...]
+) -> VideoRecord:
+    found = folder[stem]
+    return VideoRecord(
+        name=stem,
+        camera="" if row is None else row.camera,
+        features=found.features,
+        indices=found.indices,
+        duration_us=folder.timeline.snippet_end_us(int(found.indices[-1])),
+        tags=None if row is None else tuple(sorted(names.index(tag) for tag in row.tags)),
+        truth=None,
+    )
+
+
+def _annotated_record(folder: FeatureFolder, video: AnnotatedVideo) -> VideoRecord:
+    found = folder[video.name]
+    end_us = folder.timeline.snippet_end_us(int(found.indices[-1]))
+    return VideoRecord(
+        name=video.name,
+        camera=video.camera,
+        features=found.features,
+        indices=found.indices,
+        duration_us=end_us if video.duration_us is None else video.duration_us,
+        tags=video.tags,
+        truth=video.truth,
+    )

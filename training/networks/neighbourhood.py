@@ -1,0 +1,120 @@
+"""What both forms of temporal interaction stand on: shifted copies, masks and segments.
+
+B, T: sequences and positions; K: offsets -h..h; J: segments. Everything here can be traced with
+dynamic B and T: no ``zeros_like`` and its kin, which the exporter may freeze at the traced shape.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+OUT = -1e4  # a masked logit; finite in half precision too, or an all-masked row would give NaN
+
+
+def offsets_of(windows: tuple[int, ...]) -> range:
+    """Every offset the widest window holds, earliest first."""
+    half = max(windows) // 2
+    return range(-half, half + 1)
+
+
+def shifted(values: Tensor, offset: int) -> Tensor:
+    """(B, T, D): row t holds what lies at t + offset, zero beyond the ends."""
+    return shifted_copies(values, range(offset, offset + 1))[0]
+
+
+def shifted_copies(values: Tensor, offsets: range) -> list[Tensor]:
+    """One (B, T, D) for each offset.
+
+    One padding and K slices: a memory K times smaller than unfolding, and plain in ONNX.
+    """
+    before, after = max(-offsets[0], 0), max(offsets[-1], 0)
+    padded = F.pad(values, (0, 0, before, after))
+    length = values.shape[1]
+    return [padded[:, before + offset : before + offset + length] for offset in offsets]
+
+
+def window_weights(
+    logits: Tensor, mask: Tensor, windows: tuple[int, ...], mixture: Tensor
+) -> Tensor:
+    """Softmax over each window's neighbours, then the windows' weighted mean.
+
+    Args:
+        logits: (B, T, K, H), one for each offset of the widest window.
+        mask: float32 (B, T, 1), 1 where valid.
+        windows: Widths in snippets.
+        mixture: (len(windows),), logits of the windows' shares.
+
+    Returns:
+        (B, T, K, H), summing to 1 over K wherever any neighbour is valid.
+    """
+    offsets = offsets_of(windows)
+    seen = torch.stack(shifted_copies(mask, offsets), dim=2)  # (B, T, K, 1)
+    shares = mixture.softmax(dim=0)
+    distances = torch.tensor([abs(offset) for offset in offsets], device=logits.device)
+    mixed = []
+    for index, window in enumerate(windows):
+        near = (distances <= window // 2).to(mask.dtype).reshape(1, 1, -1, 1)
+        held = seen * near
+        weights = (logits * held + OUT * (1 - held)).softmax(dim=2) * held
+        mixed.append(shares[index] * weights)
+    return torch.stack(mixed).sum(dim=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """The top-r segments of each sequence.
+
+    Attributes:
+        places: int64 (B, R), their indices; R is fixed, so that the number can be traced.
+        kept: float32 (B, R), 1 for those that count: r = min(R, max(2, valid segments // 4)).
+    """
+
+    places: Tensor
+    kept: Tensor
+
+    def chosen(self, values: Tensor) -> Tensor:
+        """(B, J, D) → (B, R, D)."""
+        return values.gather(1, self.places.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
+def segment_means(
+    values: Tensor, mask: Tensor, length: int, max_segments: int
+) -> tuple[Tensor, Tensor]:
+    """Means over consecutive positions.
+
+    Padded by a constant, so that any T gives at least ``max_segments`` segments.
+
+    Args:
+        values: (B, T, D).
+        mask: float32 (B, T, 1).
+        length: g, positions a segment.
+        max_segments: R.
+
+    Returns:
+        Means of valid positions (B, J, D), and float32 (B, J, 1): 1 where a segment has any.
+    """
+    extra = length * max_segments
+    padded = F.pad(torch.cat([values * mask, mask], dim=-1), (0, 0, 0, extra))
+    means = F.avg_pool1d(padded.transpose(1, 2), length, length).transpose(1, 2)
+    share = means[..., -1:]
+    return means[..., :-1] / share.clamp(min=1 / (2 * length)), (share > 0).to(mask.dtype)
+
+
+def top_segments(scores: Tensor, seen: Tensor, max_segments: int) -> Segments:
+    """The best segments of each sequence.
+
+    Args:
+        scores: (B, J) in [0, 1]; J is at least ``max_segments``.
+        seen: float32 (B, J, 1).
+        max_segments: R.
+
+    Source: the top-r selection of S2Net; the rule for r is ours.
+    """
+    exists = seen.squeeze(-1)
+    best = (scores * exists - (1 - exists)).topk(max_segments, dim=1)
+    count = exists.sum(dim=1, keepdim=True)
+    wanted = torch.minimum(torch.floor(count / 4).clamp(min=2), count)
+    ranks = torch.arange(max_segments, device=scores.device)
+    return Segments(best.indices, (ranks < wanted).to(scores.dtype))

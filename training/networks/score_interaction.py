@@ -1,0 +1,87 @@
+"""Temporal interaction at the level of class scores: the light form of STA and LTA.
+
+Positions that look alike share their class logits; the embeddings stay as they are. On short
+tagged clips this gains a point where interaction of embeddings costs five or more.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+from typing_extensions import override
+
+from training.networks.neighbourhood import (
+    OUT,
+    offsets_of,
+    segment_means,
+    shifted_copies,
+    top_segments,
+    window_weights,
+)
+from training.networks.s2net_config import InteractionConfig
+
+_SHARPNESS = 5.0  # factor of a cosine before the softmax
+# Logits of the shares of the snippet's own score, of STA and of LTA before anything is learned.
+_OWN, _SHORT, _LONG = 1.0, 0.0, -1.0
+
+
+class ScoreInteraction(nn.Module):
+    """S' = β₀ S + β₁ A S + β₂ L S, with the βs a softmax over the parts that are switched on.
+
+    e = unit(W u); A_ts ∝ exp(5 cos(e_t, e_s) + b_{s-t}) in windows; L likewise over segments.
+
+    Args:
+        config: Which parts there are.
+        width: d of the embeddings u.
+        is_background_last: The last logit is the background's and picks no segment.
+    """
+
+    def __init__(self, config: InteractionConfig, width: int, *, is_background_last: bool) -> None:
+        super().__init__()
+        self._config = config
+        self._is_background_last = is_background_last
+        starts = [_OWN] + [_SHORT] * config.sta + [_LONG] * config.lta
+        self.register_buffer("starts", torch.tensor(starts), persistent=False)
+        self.keys = nn.Linear(width, config.key_dims, bias=False)
+        if config.sta:
+            self.offset_bias = nn.Parameter(torch.zeros(len(offsets_of(config.windows))))
+            self.window_mixture = nn.Parameter(torch.zeros(len(config.windows)))
+        self.fusion = nn.Linear(width, len(starts)) if config.fusion else None
+        if self.fusion is not None:
+            nn.init.zeros_(self.fusion.weight)
+            nn.init.zeros_(self.fusion.bias)
+
+    @override
+    def forward(self, features: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, d), (B, T, C), (B, T, 1) → logits (B, T, C)."""
+        keys = F.normalize(self.keys(features), dim=-1)
+        parts = [logits]
+        if self._config.sta:
+            parts.append(self._short_term(keys, logits, mask))
+        if self._config.lta:
+            parts.append(self._long_term(keys, logits, mask))
+        learned = 0.0 if self.fusion is None else self.fusion(features)
+        shares = (learned + self.starts).softmax(dim=-1)
+        mixed = [shares[..., i : i + 1] * part for i, part in enumerate(parts)]
+        return torch.stack(mixed).sum(dim=0)
+
+    def _short_term(self, keys: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+        offsets = offsets_of(self._config.windows)
+        near = [(keys * other).sum(dim=-1) for other in shifted_copies(keys, offsets)]
+        scores = _SHARPNESS * torch.stack(near, dim=2) + self.offset_bias  # (B, T, K)
+        weights = window_weights(
+            scores.unsqueeze(-1), mask, self._config.windows, self.window_mixture
+        )
+        moved = torch.stack(shifted_copies(logits * mask, offsets), dim=2)  # (B, T, K, C)
+        return (weights * moved).sum(dim=2)
+
+    def _long_term(self, keys: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+        grid = (self._config.segment_snippets, self._config.max_segments)
+        segment_keys, seen = segment_means(keys, mask, *grid)
+        segment_logits, _ = segment_means(logits, mask, *grid)
+        classes = segment_logits[..., :-1] if self._is_background_last else segment_logits
+        best = top_segments(classes.max(dim=-1).values.sigmoid(), seen, grid[1])
+        tokens = F.normalize(best.chosen(segment_keys), dim=-1)
+        near = _SHARPNESS * keys @ tokens.transpose(1, 2)  # (B, T, R)
+        kept = best.kept.unsqueeze(1)
+        weights = (near * kept + OUT * (1 - kept)).softmax(dim=-1) * kept
+        return weights @ best.chosen(segment_logits)
