@@ -1,0 +1,358 @@
+"""A training configuration: YAML in, frozen values out; every key present, none unknown.
+
+``network`` and ``batches`` are chosen by their ``kind``; the rest of those sections belongs to the
+kind. ``teacher`` changes, by dotted keys, the network that makes the pseudo labels.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from engine.errors import DataError
+from engine.manifest import parse, plain, read_yaml
+from training.networks import NETWORKS
+
+
+def _require(*, holds: bool, what: str, seen: object, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{what} is {seen}, wanted {wanted}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipBatches:
+    """Short tagged clips end to end; a bag stays the single clip.
+
+    Attributes:
+        sequences: B of a batch.
+        clips: Clips laid end to end in a sequence.
+    """
+
+    sequences: int
+    clips: int
+
+    def __post_init__(self) -> None:
+        _require(holds=self.sequences >= 1, what="sequences", seen=self.sequences, wanted=">= 1")
+        _require(holds=self.clips >= 1, what="clips", seen=self.clips, wanted=">= 1")
+
+    @property
+    def bags(self) -> int:
+        """Bags a step sees."""
+        return self.sequences * self.clips
+
+
+@dataclass(frozen=True, slots=True)
+class VideoBatches:
+    """Whole videos, each sampled to one length.
+
+    Attributes:
+        videos: B of a batch.
+        length: T that every video is sampled to.
+        pairs: Pairs of videos that share a tag, at the head of the batch (co-activity loss).
+    """
+
+    videos: int
+    length: int
+    pairs: int
+
+    def __post_init__(self) -> None:
+        _require(holds=self.length >= 1, what="length", seen=self.length, wanted=">= 1")
+        _require(holds=self.videos >= 1, what="videos", seen=self.videos, wanted=">= 1")
+        _require(
+            holds=0 <= 2 * self.pairs <= self.videos,
+            what="pairs",
+            seen=self.pairs,
+            wanted=f"0..{self.videos // 2}, half of videos",
+        )
+
+    @property
+    def bags(self) -> int:
+        """Bags a step sees."""
+        return self.videos
+
+
+BATCHES: dict[str, type[ClipBatches | VideoBatches]] = {
+    "clips": ClipBatches,
+    "videos": VideoBatches,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Optimiser:
+    """Adam.
+
+    Attributes:
+        learning_rate: Of every parameter.
+        weight_decay: L2, added to the gradient as in Adam, not as in AdamW.
+        clip_norm: Largest gradient norm; 0 never clips.
+        average_decay: Of the exponential moving average of the weights, which is what is kept.
+        mixed_precision: bf16 autocast; only on a GPU.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    clip_norm: float
+    average_decay: float
+    mixed_precision: bool
+
+    def __post_init__(self) -> None:
+        for name in ("weight_decay", "clip_norm"):
+            value = getattr(self, name)
+            _require(holds=value >= 0, what=name, seen=value, wanted=">= 0")
+        rate, decay = self.learning_rate, self.average_decay
+        _require(holds=rate > 0, what="learning_rate", seen=rate, wanted="> 0")
+        _require(holds=0 <= decay < 1, what="average_decay", seen=decay, wanted="in [0, 1)")
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long a round trains.
+
+    Attributes:
+        unit: What ``length`` counts. Epochs suit data sets of unknown size: what makes scores
+            collapse onto the cores of actions is passes over the data (scenes.md section 2).
+        length: Of one round; under the label-free rule, the longest that is tried.
+    """
+
+    unit: Literal["iterations", "epochs"]
+    length: int
+
+    def __post_init__(self) -> None:
+        _require(holds=self.length >= 1, what="length", seen=self.length, wanted=">= 1")
+
+    def iterations(self, n_bags: int, bags_a_step: int) -> int:
+        """Steps of a round over ``n_bags`` bags."""
+        if self.unit == "iterations":
+            return self.length
+        return max(1, -(-self.length * n_bags // bags_a_step))
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabels:
+    """How a teacher's scores become targets (scenes.md section 3).
+
+    Attributes:
+        share: The mean of the highest and of the lowest ``1 / share`` of a bag are its 1 and 0.
+        low: Where between them a target begins to rise from 0.
+        high: Where it reaches 1.
+    """
+
+    share: int
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _require(holds=self.share >= 1, what="share", seen=self.share, wanted=">= 1")
+        _require(
+            holds=self.low < self.high,
+            what="low, high",
+            seen=(self.low, self.high),
+            wanted="in rising order",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """When to stop, without ever looking at intervals.
+
+    Attributes:
+        rule: ``fixed``: after the schedule. ``label_free``: train once without the held-out
+            videos, take the first check within ``within`` points of the best held-out tag mAP,
+            then train afresh on everything for as many epochs.
+        holdout: Share of the tagged videos that is held out, in (0, 1).
+        within: Points of mAP, 0..100.
+        check_every: Iterations between checks.
+    """
+
+    rule: Literal["fixed", "label_free"]
+    holdout: float
+    within: float
+    check_every: int
+
+    def __post_init__(self) -> None:
+        _require(holds=0 < self.holdout < 1, what="holdout", seen=self.holdout, wanted="in (0, 1)")
+        _require(holds=self.within >= 0, what="within", seen=self.within, wanted=">= 0")
+        _require(
+            holds=self.check_every >= 1, what="check_every", seen=self.check_every, wanted=">= 1"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is written while it trains.
+
+    Attributes:
+        every: Iterations between rows of ``log.csv``.
+        save_every: Iterations between resumable states.
+        tensorboard: Also write TensorBoard files, where it is installed.
+    """
+
+    every: int
+    save_every: int
+    tensorboard: bool
+
+    def __post_init__(self) -> None:
+        _require(holds=self.every >= 1, what="every", seen=self.every, wanted=">= 1")
+        _require(
+            holds=self.save_every >= 1, what="save_every", seen=self.save_every, wanted=">= 1"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkChoice:
+    """A row of the table ``NETWORKS`` and that row's own configuration."""
+
+    kind: str
+    config: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """The sections that are the same for all kinds."""
+
+    background: Literal["camera", "none"]
+    optimiser: Optimiser
+    schedule: Schedule
+    rounds: Literal[1, 2]
+    pseudo_labels: PseudoLabels
+    stopping: Stopping
+    seed: int
+    log: Log
+
+    def __post_init__(self) -> None:
+        _require(holds=self.seed >= 0, what="seed", seen=self.seed, wanted=">= 0")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """All that decides a training run besides its data.
+
+    Attributes:
+        network: Of the last round, the one that is kept.
+        teacher: Of the round before it, where there are two.
+        batches: How bags become batches.
+        background: Whether a camera's background is subtracted from its features.
+        optimiser: Adam and the average of the weights.
+        schedule: Length of a round.
+        rounds: 2 adds a round on the first one's pseudo labels.
+        pseudo_labels: How they are made.
+        stopping: Fixed, or by held-out tags.
+        seed: Of weights, order and dropout.
+        log: What is written.
+        content: The YAML form of all this, every key resolved.
+    """
+
+    network: NetworkChoice
+    teacher: NetworkChoice
+    batches: ClipBatches | VideoBatches
+    background: Literal["camera", "none"]
+    optimiser: Optimiser
+    schedule: Schedule
+    rounds: Literal[1, 2]
+    pseudo_labels: PseudoLabels
+    stopping: Stopping
+    seed: int
+    log: Log
+    content: Mapping[str, Any]
+
+
+def read_training_config(
+    path: Path, overrides: Mapping[str, object] | None = None
+) -> TrainingConfig:
+    """A configuration file, with some of its keys changed.
+
+    Args:
+        path: YAML.
+        overrides: Dotted key → value, e.g. ``{"network.sta": False}``.
+
+    Raises:
+        BundleError: It is unreadable, or a key or value is not what it should be; one line.
+        DataError: An override names no section.
+    """
+    content, _ = read_yaml(path)
+    return training_config(with_overrides(content, overrides or {}, str(path)), str(path))
+
+
+def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
+    """A configuration from plain YAML values.
+
+    Raises:
+        BundleError: A key or value is not what it should be.
+        DataError: A kind is unknown.
+    """
+    special = ("network", "teacher", "batches")
+    if missing := [key for key in special if not isinstance(content.get(key), Mapping)]:
+        raise DataError(f"{where}: {missing[0]} is {content.get(missing[0])!r}, wanted a section")
+    student = _network(content["network"], f"{where}: network")
+    changed = with_overrides(content, content["teacher"], f"{where}: teacher")
+    teacher = _network(changed["network"], f"{where}: teacher")
+    kind, own = _kind(content["batches"], BATCHES, f"{where}: batches")
+    batches = parse(BATCHES[kind], own, f"{where}: batches")
+    rest = parse(_Rest, {key: content[key] for key in content if key not in special}, where)
+    resolved: dict[str, Any] = {
+        "network": {"kind": student.kind, **_section(student.config)},
+        "teacher": dict(content["teacher"]),
+        "batches": {"kind": kind, **_section(batches)},
+        **_section(rest),
+    }
+    parts = {field.name: getattr(rest, field.name) for field in fields(_Rest)}
+    return TrainingConfig(
+        network=student, teacher=teacher, batches=batches, content=resolved, **parts
+    )
+
+
+def with_overrides(
+    content: Mapping[str, Any], overrides: Mapping[str, object], where: str
+) -> dict[str, Any]:
+    """A copy of a configuration's YAML values with dotted keys changed.
+
+    Raises:
+        DataError: A key's section, or the key in it, is not there.
+    """
+    changed = copy.deepcopy(dict(content))
+    for dotted, value in overrides.items():
+        *path, last = str(dotted).split(".")
+        section: Any = changed
+        for part in path:
+            section = section.get(part) if isinstance(section, Mapping) else None
+        if not isinstance(section, dict) or last not in section:
+            raise DataError(f"{where}: there is no key {dotted} to change")
+        section[last] = value
+    return changed
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    """``network.sta=off`` → its dotted key and YAML value.
+
+    Raises:
+        DataError: It is no ``key=value``.
+    """
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise DataError(f"{text!r} is no key=value, e.g. network.sta=off")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise DataError(f"{text!r}: {value!r} is not YAML") from error
+
+
+def _network(section: Mapping[str, Any], where: str) -> NetworkChoice:
+    kind, own = _kind(section, NETWORKS, where)
+    return NetworkChoice(kind, parse(NETWORKS[kind].config_type, own, where))
+
+
+def _kind(
+    section: Mapping[str, Any], table: Mapping[str, object], where: str
+) -> tuple[str, dict[str, Any]]:
+    kind = section.get("kind")
+    if kind not in table:
+        raise DataError(f"{where}.kind is {kind!r}, wanted one of {sorted(table)}")
+    return str(kind), {key: value for key, value in section.items() if key != "kind"}
+
+
+def _section(value: object) -> dict[str, Any]:
+    found = plain(value)
+    return dict(found) if isinstance(found, Mapping) else {}

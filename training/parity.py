@@ -1,0 +1,291 @@
+"""Is the exported network the trained one? Numbers in f32, events in lower precision."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.backends import open_backend
+from engine.backends.base import EngineBackend
+from engine.proposals import localize_offline
+from engine.scores import ScoredSnippets
+from engine.spec import ModelSpec
+from engine.tiou import tiou
+from engine.types import FloatArray, Proposal
+from training.batches import places_of
+from training.checkpoints import TrainedNetwork
+from training.export import OUTPUTS, LocalizerModule
+from training.records import VideoRecord
+
+LENGTHS = (24, 48, 320)
+TOLERANCE = 1e-4
+_MATCH = 0.5  # tIoU
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """One input: features (T, D), valid (T,), background (D,), all float32."""
+
+    name: str
+    features: FloatArray
+    valid: FloatArray
+    background: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """How far one output of one window is off.
+
+    Attributes:
+        window: Which window.
+        length: T.
+        output: Tensor.
+        max_error: Largest absolute difference.
+        cosine: Of both outputs as vectors; 1 where both are zero.
+    """
+
+    window: str
+    length: int
+    output: str
+    max_error: float
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Events of two precisions, matched one to one by class and overlap.
+
+    Attributes:
+        precision: The lower one.
+        n_exact: Events in f32.
+        n_lower: Events in the lower precision.
+        n_matched: Of both, matched at a tIoU of at least 0.5.
+        mean_tiou: Of the matched ones, 1 without any.
+    """
+
+    precision: str
+    n_exact: int
+    n_lower: int
+    n_matched: int
+    mean_tiou: float
+
+    @property
+    def f1(self) -> float:
+        """In [0, 1]; 1 where neither has an event."""
+        total = self.n_exact + self.n_lower
+        return 2 * self.n_matched / total if total else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """What was compared."""
+
+    description: str
+    deviations: tuple[Deviation, ...]
+    agreement: Agreement | None = None
+
+    @property
+    def max_error(self) -> float:
+        """Over all windows and outputs."""
+        return max(deviation.max_error for deviation in self.deviations)
+
+    @property
+    def holds(self) -> bool:
+        """Is every error within ``TOLERANCE``?"""
+        return self.max_error <= TOLERANCE
+
+    def table(self) -> str:
+        """A Markdown table, and the agreement of events below it."""
+        lines = [
+            f"torch against {self.description}",
+            "",
+            "| window | T | output | max abs error | cosine |",
+            "|---|---:|---|---:|---:|",
+        ]
+        lines += [
+            f"| {d.window} | {d.length} | {d.output} | {d.max_error:.2e} | {d.cosine:.8f} |"
+            for d in self.deviations
+        ]
+        if found := self.agreement:
+            counts = f"{found.n_matched} of {found.n_exact} (f32) and {found.n_lower} match"
+            means = f"F1 {found.f1:.3f}, mean tIoU {found.mean_tiou:.3f}"
+            lines += ["", f"events in {found.precision}: {counts}, {means}"]
+        return "\n".join(lines)
+
+
+def parity(
+    run: TrainedNetwork,
+    localizer: Path,
+    records: Sequence[VideoRecord],
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    precision: str = "f32",
+    seed: int = 0,
+) -> ParityReport:
+    """Compare torch with OpenVINO on random and real windows, whole and partly valid.
+
+    Args:
+        run: What was trained.
+        localizer: What was exported.
+        records: Where real windows come from; may be empty.
+        lengths: T of the windows.
+        precision: Of OpenVINO.
+        seed: Of the random windows.
+
+    Raises:
+        DeviceError: The runtime is missing or failed.
+        BundleError: The file is no network it can run.
+    """
+    backend = open_backend("openvino", localizer, precision=precision)
+    module = LocalizerModule(run.network).eval()
+    rng = np.random.default_rng(seed)
+    try:
+        deviations = [
+            deviation
+            for length in lengths
+            for window in windows_of(run, records, length, rng)
+            for deviation in _deviations(module, backend, window)
+        ]
+        return ParityReport(backend.description, tuple(deviations))
+    finally:
+        backend.close()
+
+
+def windows_of(
+    run: TrainedNetwork, records: Sequence[VideoRecord], length: int, rng: np.random.Generator
+) -> list[Window]:
+    """Random and real windows; each whole, without its beginning, and with holes."""
+    background = run.backgrounds[""]
+    noise = np.abs(rng.standard_normal((length, run.feature_dim))).astype(np.float32)
+    sources = [("random", noise, background)]
+    rows = [record for record in records if len(record.features)]
+    if rows:
+        record = rows[int(rng.integers(len(rows)))]
+        repeated = np.resize(record.features, (length, run.feature_dim))
+        sources.append((f"real {record.name}", repeated, run.background(record.camera)))
+    young = np.arange(length) >= length // 3
+    holes = rng.random(length) < 0.7  # noqa: PLR2004 - most of it is there
+    masks = (("", np.ones(length, bool)), (", young", young), (", holes", holes))
+    return [
+        Window(f"{name}{how}", features * mask[:, None], mask.astype(np.float32), vector)
+        for name, features, vector in sources
+        for how, mask in masks
+    ]
+
+
+def event_agreement(
+    localizer: Path,
+    run: TrainedNetwork,
+    records: Sequence[VideoRecord],
+    spec: ModelSpec,
+    precision: str,
+) -> Agreement:
+    """Do both precisions find the same events in whole videos?
+
+    Args:
+        localizer: The exported network.
+        run: Whose backgrounds are used.
+        records: The videos.
+        spec: Proposals, and the score at which an event opens.
+        precision: The lower one.
+    """
+    exact = _events(localizer, run, records, spec, "f32")
+    lower = _events(localizer, run, records, spec, precision)
+    overlaps = [
+        overlap
+        for theirs, ours in zip(exact, lower, strict=True)
+        for overlap in _matched(theirs, ours)
+    ]
+    return Agreement(
+        precision,
+        sum(len(events) for events in exact),
+        sum(len(events) for events in lower),
+        len(overlaps),
+        float(np.mean(overlaps)) if overlaps else 1.0,
+    )
+
+
+def _deviations(
+    module: LocalizerModule, backend: EngineBackend, window: Window
+) -> list[Deviation]:
+    given = {
+        "features": window.features[None],
+        "valid": window.valid[None],
+        "background": window.background[None],
+    }
+    with torch.no_grad():
+        wanted = module(*(torch.from_numpy(array) for array in given.values()))
+    seen = backend.run(given)
+    return [
+        _deviation(window, output, tensor.numpy(), np.asarray(seen[output], np.float32))
+        for output, tensor in zip(OUTPUTS, wanted, strict=True)
+    ]
+
+
+def _deviation(window: Window, output: str, wanted: FloatArray, seen: FloatArray) -> Deviation:
+    first, second = wanted.astype(np.float64).ravel(), seen.astype(np.float64).ravel()
+    norms = float(np.linalg.norm(first) * np.linalg.norm(second))
+    cosine = float(first @ second) / norms if norms else float(np.array_equal(first, second))
+    error = float(np.abs(first - second).max())
+    return Deviation(window.name, len(window.valid), output, error, cosine)
+
+
+def _events(
+    localizer: Path,
+    run: TrainedNetwork,
+    records: Sequence[VideoRecord],
+    spec: ModelSpec,
+    precision: str,
+) -> list[list[Proposal]]:
+    backend = open_backend("openvino", localizer, precision=precision)
+    try:
+        return [
+            _video_events(backend, run, record, spec) for record in records if len(record.features)
+        ]
+    finally:
+        backend.close()
+
+
+def _video_events(
+    backend: EngineBackend, run: TrainedNetwork, record: VideoRecord, spec: ModelSpec
+) -> list[Proposal]:
+    places = places_of(record.indices)
+    features = np.zeros((1, int(places[-1]) + 1, run.feature_dim), np.float32)
+    valid = np.zeros(features.shape[:2], np.float32)
+    features[0, places], valid[0, places] = record.features, 1
+    background = run.background(record.camera)[None]
+    answer = backend.run({"features": features, "valid": valid, "background": background})
+    scores = (
+        answer["cas"][0].astype(np.float32) * answer["attention"][0].astype(np.float32)[:, None]
+    )
+    track = ScoredSnippets(0, 0, scores)
+    return [
+        proposal
+        for label in range(len(run.class_names))
+        for proposal in localize_offline(track, label, spec.timeline, spec.proposals)
+        if proposal.score >= spec.tracker.open_score
+    ]
+
+
+def _matched(first: Sequence[Proposal], second: Sequence[Proposal]) -> list[float]:
+    """Overlaps of the pairs, taken greedily from the best overlap on."""
+    pairs = sorted(
+        (
+            (tiou(one.span, other.span), i, j)
+            for i, one in enumerate(first)
+            for j, other in enumerate(second)
+            if one.label == other.label
+        ),
+        key=lambda pair: (-pair[0], pair[1], pair[2]),
+    )
+    found: list[float] = []
+    used_first: set[int] = set()
+    used_second: set[int] = set()
+    for overlap, i, j in pairs:
+        if overlap >= _MATCH and i not in used_first and j not in used_second:
+            found.append(overlap)
+            used_first.add(i)
+            used_second.add(j)
+    return found

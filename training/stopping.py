@@ -1,0 +1,83 @@
+"""When to stop, judged by tags alone: intervals are never looked at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.errors import DataError
+from engine.types import BoolArray, FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Held-out tag mAP after a number of iterations; points, 0..100."""
+
+    iterations: int
+    tag_map: float
+
+
+def chosen_iterations(checks: Sequence[Check], within: float) -> int:
+    """The first check within ``within`` points of the best.
+
+    Longer training keeps the tags right while scores collapse onto the cores of actions, so of
+    equally good checks the earliest is taken. Source: scenes.md section 3, measured there.
+    """
+    best = max(check.tag_map for check in checks)
+    return next(check.iterations for check in checks if check.tag_map >= best - within)
+
+
+def tag_map(scores: FloatArray, tags: FloatArray) -> float:
+    """Mean average precision of the classes that have both tagged and untagged videos, 0..100.
+
+    Args:
+        scores: float32 (N, C).
+        tags: float32 (N, C), 1 where tagged.
+
+    Raises:
+        DataError: There is no such class.
+    """
+    judged = [
+        average_precision(scores[:, label], tags[:, label] > 0)
+        for label in range(tags.shape[1])
+        if 0 < tags[:, label].sum() < len(tags)
+    ]
+    if not judged:
+        raise DataError(
+            "stopping.rule is label_free, but the held-out videos tell no class from another: "
+            "set it to fixed, or tag more videos"
+        )
+    return 100 * float(np.mean(judged))
+
+
+def average_precision(scores: FloatArray, positive: BoolArray) -> float:
+    """Mean precision at each positive, in [0, 1]; of equal scores, negatives come first.
+
+    Args:
+        scores: float32 (N,).
+        positive: bool (N,), at least one.
+    """
+    order = np.lexsort((positive, -scores))
+    hits = positive[order]
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return float(precision[hits].mean())
+
+
+def held_out(tags: FloatArray, share: float, seed: int) -> BoolArray:
+    """Which videos to hold out: about ``share`` of every set of tags, at random by ``seed``.
+
+    Args:
+        tags: float32 (N, C).
+        share: In (0, 1).
+        seed: Of the draw.
+
+    Returns:
+        bool (N,).
+    """
+    shuffled = np.random.default_rng([seed, 0x401D]).permutation(len(tags))
+    # Sorted by tags, every (1 / share)-th video takes its share of each set of tags.
+    order = shuffled[np.lexsort(tags[shuffled].T)]
+    places = np.arange(len(tags)) * share
+    taken = np.zeros(len(tags), bool)
+    taken[order] = np.floor(places + share) > np.floor(places)
+    return taken
