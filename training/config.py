@@ -14,6 +14,7 @@ import yaml
 
 from engine.errors import DataError
 from engine.manifest import parse, plain, read_yaml
+from training.data import DataChoice
 from training.networks import NETWORKS
 
 
@@ -213,6 +214,7 @@ class NetworkChoice:
 class _Rest:
     """The sections that are the same for all kinds."""
 
+    data: DataChoice
     background: Literal["camera", "none"]
     optimiser: Optimiser
     schedule: Schedule
@@ -234,6 +236,7 @@ class TrainingConfig:
         network: Of the last round, the one that is kept.
         teacher: Of the round before it, where there are two.
         batches: How bags become batches.
+        data: Which loader reads the videos.
         background: Whether a camera's background is subtracted from its features.
         optimiser: Adam and the average of the weights.
         schedule: Length of a round.
@@ -248,6 +251,7 @@ class TrainingConfig:
     network: NetworkChoice
     teacher: NetworkChoice
     batches: ClipBatches | VideoBatches
+    data: DataChoice
     background: Literal["camera", "none"]
     optimiser: Optimiser
     schedule: Schedule

@@ -15,6 +15,7 @@ from typing_extensions import override
 from engine.bundle import BackboneReference, ModelBundle, ModelCard, write_bundle
 from engine.errors import DataError
 from engine.spec import BackgroundSpec
+from engine.weights import MODELS
 from training.checkpoints import TrainedNetwork
 from training.extract import manifest_of
 from training.networks.base import Network
@@ -69,6 +70,7 @@ def export(
     source: str,
     changes: Mapping[str, Any] | None = None,
     pace: BackgroundPace = BackgroundPace(),
+    without_backbone: bool = False,
 ) -> Path:
     """Write a bundle: the base's backbone, the run's network, classes and backgrounds.
 
@@ -81,12 +83,14 @@ def export(
         source: Where the weights come from, in words.
         changes: Other fields of ``ModelCard``: ``window``, ``proposals``, ``tracker``.
         pace: How backgrounds go on in the daemon.
+        without_backbone: Name the base, a published model, instead of copying its 49 MB.
 
     Returns:
         ``out``.
 
     Raises:
-        DataError: The features it was trained on are not of this backbone.
+        DataError: The features it was trained on are not of this backbone, or it is none that
+            can be pulled.
         BundleError: The parts contradict each other.
     """
     check_features(run, base)
@@ -99,11 +103,10 @@ def export(
         default=run.backgrounds[""],
         cameras=cameras,
     )
-    backbone: bytes | BackboneReference = (
-        BackboneReference(base.backbone_model)
-        if base.backbone_model is not None
-        else base.backbone_path.read_bytes()
-    )
+    pulled = base.backbone_model or (base.name if without_backbone else None)
+    if pulled is not None and pulled not in MODELS:
+        raise DataError(f"{pulled} cannot be pulled ({', '.join(MODELS)} can): export it whole")
+    backbone = BackboneReference(pulled) if pulled else base.backbone_path.read_bytes()
     card = card_of(run, base, name=name, version=version, source=source, changes=changes or {})
     return write_bundle(
         out,

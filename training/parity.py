@@ -1,7 +1,7 @@
 """Is the exported network the trained one? Numbers in f32, events in lower precision."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend
+from engine.bundle import ModelBundle
 from engine.proposals import localize_offline
 from engine.scores import ScoredSnippets
 from engine.spec import ModelSpec
@@ -151,6 +152,17 @@ def parity(
         return ParityReport(backend.description, tuple(deviations))
     finally:
         backend.close()
+
+
+def with_events(
+    run: TrainedNetwork, bundle: ModelBundle, records: Sequence[VideoRecord], precision: str
+) -> ParityReport:
+    """``parity`` of a run and its bundle; at lower precision, also whether events agree."""
+    report = parity(run, bundle.localizer_path, records, precision=precision)
+    if precision == "f32" or not records:
+        return report
+    path = bundle.localizer_path
+    return replace(report, agreement=event_agreement(path, run, records, bundle.spec, precision))
 
 
 def windows_of(

@@ -50,6 +50,17 @@ def load_clips(
     return FeatureSet(names, records, folder.timeline, folder.feature_dim)
 
 
+def load_unlabelled(features_dir: Path) -> FeatureSet:
+    """Every feature file of a folder, with nothing known of what happens in it.
+
+    Raises:
+        DataError: A file cannot be used.
+    """
+    folder = load_features(features_dir)
+    records = tuple(_record(folder, stem, None, ()) for stem in folder)
+    return FeatureSet((), records, folder.timeline, folder.feature_dim)
+
+
 def load_annotated(
     features_dir: Path,
     annotations_path: Path,

@@ -1,0 +1,161 @@
+"""Commands that make data: features, rendered scenes, planted features."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import DataError
+from training.commands.screen import counting, existing, note, processes_here
+
+_VIDEO_ENDINGS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg"})
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(extract)
+    app.command("render-scenes")(render_scenes)
+    app.command()(plant)
+
+
+def extract(
+    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the feature files.")] = Path("features"),
+    bundle: Annotated[str, typer.Option(help="Whose backbone and grid.")] = "kinetics400-160",
+    precision: Annotated[str, typer.Option(help="f32, bf16 or auto.")] = "f32",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Videos at a time; they share the CPUs.")
+    ] = None,
+) -> None:
+    """Write one feature file a video; finished ones are kept, so it can be interrupted.
+
+    A tags.csv beside the videos is copied to the features, where `s2net train` looks for it.
+
+    s2net extract my_clips --out features
+    """
+    from engine.bundle import resolve_bundle  # noqa: PLC0415 - opened by this command only
+    from training.extract import extract_in_parallel  # noqa: PLC0415
+
+    paths = list(_videos(videos))
+    model = resolve_bundle(bundle)
+    with counting("extracting features", len(paths)) as done:
+        finished: list[Path] = []
+
+        def on_done(path: Path) -> None:
+            finished.append(path)
+            done(len(finished))
+
+        failed = extract_in_parallel(
+            paths,
+            model,
+            out,
+            processes=processes or min(processes_here(), len(paths)),
+            precision=precision,
+            on_done=on_done,
+        )
+    _copy_labels(videos, out)
+    for why in failed.values():
+        note(f"left out: {why}")
+    if failed and len(failed) == len(paths):
+        raise DataError(f"none of {len(paths)} videos could be read: the reasons are above")
+    typer.echo(f"{len(paths) - len(failed)} feature file(s) in {out}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _copy_labels(given: Iterable[Path], out: Path) -> None:
+    """Tags and annotations that lie in a folder of videos, or beside it, go with the features."""
+    for folder in given:
+        for name in ("tags.csv", "annotations.json"):
+            found = [place / name for place in (folder, folder.parent) if folder.is_dir()]
+            found = [path for path in found if path.is_file()]
+            if found and not (out / name).exists():
+                shutil.copyfile(found[0], out / name)
+                note(f"{found[0]} copied to {out}")
+
+
+def _videos(given: Iterable[Path]) -> Iterable[Path]:
+    for path in given:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _VIDEO_ENDINGS)
+        if not found:
+            endings = " ".join(sorted(_VIDEO_ENDINGS))
+            raise DataError(f"{path}: holds no video; wanted files ending in {endings}")
+        yield from found
+
+
+def render_scenes(
+    out: Annotated[Path, typer.Option(help="Folder of the data set.")] = Path("scenes"),
+    draw: Annotated[
+        int, typer.Option(min=0, help="Number of the draw: all but the cameras differs.")
+    ] = 0,
+    scale: Annotated[
+        float, typer.Option(min=0.01, max=4, help="Share of the benchmark's number of videos.")
+    ] = 1.0,
+    processes: Annotated[int | None, typer.Option(min=1, help="Videos at a time.")] = None,
+) -> None:
+    """Draw surveillance scenes with exact intervals: clips to train on, videos to test on.
+
+    s2net render-scenes --out scenes && s2net extract scenes/videos --out features
+    """
+    try:
+        from engine.scenes.dataset import SceneCounts, render_scenes  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise DataError(f"{error}: pip install 's2netd[scenes]'") from error
+
+    whole = SceneCounts()
+    counts = SceneCounts(
+        **{
+            kind: max(1, round(scale * getattr(whole, kind)))
+            for kind in ("tagged", "untagged", "validation", "test", "quiet", "unseen")
+        }
+    )
+    with counting("drawing videos", None) as done:
+        n_videos = render_scenes(
+            out, counts, draw, processes or processes_here(), lambda n, _of: done(n)
+        )
+    typer.echo(f"{n_videos} videos, tags.csv and annotations.json in {out}")
+
+
+def plant(
+    out: Annotated[Path, typer.Option(help="Folder of the feature files.")] = Path("planted"),
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="THUMOS14's gt.json or folder of arrays; none: invented timelines."),
+    ] = None,
+    modality: Annotated[str, typer.Option(help="joint (2048) or rgb (1024).")] = "joint",
+    videos: Annotated[
+        int | None, typer.Option(min=1, help="At most this many a subset, over all classes.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Make features with known actions in them: a self-test of one's set-up.
+
+    s2net plant --out planted --videos 40
+    s2net train --config configs/training/s2net-thumos14.yaml --features planted --out runs/planted
+    """
+    from training.loaders.thumos import read_thumos  # noqa: PLC0415 - only this command's
+    from training.plant import plant as plant_features  # noqa: PLC0415
+    from training.plant import synthetic_timelines  # noqa: PLC0415
+
+    if modality not in ("joint", "rgb"):
+        raise DataError(f"--modality is {modality!r}, wanted joint or rgb")
+    timelines = (
+        read_thumos(existing(annotations, "--annotations"), note)
+        if annotations
+        else synthetic_timelines(seed)
+    )
+    with counting("planting", None) as done:
+        truth = plant_features(
+            timelines,
+            out,
+            seed=seed,
+            modality="rgb" if modality == "rgb" else "joint",
+            n_videos=videos,
+            on_progress=lambda n, _of: done(n),
+        )
+    typer.echo(f"features and {truth.name} in {out}")

@@ -1,0 +1,192 @@
+"""Commands that judge networks: evaluate, calibrate."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.errors import DataError
+from training.commands.screen import (
+    Annotations,
+    Features,
+    counting,
+    existing,
+    needs_torch,
+    note,
+)
+
+if TYPE_CHECKING:
+    from engine.bundle import ModelBundle
+    from engine.cas import BackendLocalizer
+    from training.evaluation import Detections, Truth
+    from training.records import FeatureSet
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(evaluate)
+    app.command()(calibrate)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder of a run, or a bundle.")],
+    features: Features,
+    annotations: Annotations = None,
+    subset: Annotated[str | None, typer.Option(help="testing, validation, test, ...")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="seconds, or snippet-rounded as some published figures.")
+    ] = "seconds",
+    ambiguous: Annotated[
+        Path | None, typer.Option(help="THUMOS14's Ambiguous_test.txt: leave those out.")
+    ] = None,
+    streaming: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--streaming", help="A bundle through the daemon's own session.")
+    ] = False,
+    quiet: Annotated[
+        str | None, typer.Option(help="With --streaming: subset without actions.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --streaming: folder for figures and plot.")
+    ] = None,
+) -> None:
+    """Mean average precision of a run or a bundle; with --streaming, as a live camera gets it.
+
+    s2net evaluate runs/mine --features features --annotations annotations.json
+
+    s2net evaluate bundles/mine --features features --subset testing --streaming --quiet quiet
+    """
+    if protocol not in ("seconds", "snippet-rounded"):
+        raise DataError(f"--protocol is {protocol!r}, wanted seconds or snippet-rounded")
+    if streaming:
+        _evaluate_streaming(model, features, annotations, subset, quiet, out)
+        return
+    from training.evaluation import mean_average_precision  # noqa: PLC0415 - after the options
+    from training.loaders.thumos import read_ambiguous  # noqa: PLC0415
+
+    is_run = (Path(model) / "checkpoint.safetensors").is_file()
+    judged = _judged_run if is_run else _judged_bundle
+    truth, detections, videos = judged(model, features, annotations, subset)
+    result = mean_average_precision(
+        truth,
+        detections,
+        len(videos.class_names),
+        protocol="snippet-rounded" if protocol == "snippet-rounded" else "seconds",
+        timeline=videos.timeline,
+        ambiguous=read_ambiguous(ambiguous) if ambiguous else (),
+    )
+    typer.echo(result.table(videos.class_names))
+
+
+def _judged_run(
+    model: str, features: Path, annotations: Path | None, subset: str | None
+) -> "tuple[Truth, Detections, FeatureSet]":
+    with needs_torch():
+        from training.checkpoints import load_run  # noqa: PLC0415 - needs torch
+        from training.scoring import scored  # noqa: PLC0415
+    from training.data import evaluation_set  # noqa: PLC0415
+
+    run = load_run(Path(model))
+    names = run.class_names if run.config.data.kind == "clips" else None
+    videos = evaluation_set(run.config.data, features, annotations, subset, note, names)
+    return *scored(run, videos), videos
+
+
+def _judged_bundle(
+    model: str, features: Path, annotations: Path | None, subset: str | None
+) -> "tuple[Truth, Detections, FeatureSet]":
+    from training.evaluation import Detections, Truth  # noqa: PLC0415 - after the options
+    from training.streaming import offline_detections  # noqa: PLC0415
+
+    with _opened(model, features) as (bundle, localizer):
+        videos = _annotated(bundle, features, annotations, subset)
+        known = [record for record in videos.records if record.truth is not None]
+        found = {}
+        with counting("localizing", len(known)) as done:
+            for number, record in enumerate(known, start=1):
+                found[record.name] = offline_detections(record, bundle.spec, localizer)
+                done(number)
+    truth = Truth.of(known)
+    return truth, Detections.of(found, truth.videos), videos
+
+
+def _evaluate_streaming(
+    model: str,
+    features: Path,
+    annotations: Path | None,
+    subset: str | None,
+    quiet: str | None,
+    out: Path | None,
+) -> None:
+    from training.streaming_report import streaming_report  # noqa: PLC0415 - only here
+
+    with _opened(model, features) as (bundle, localizer):
+        videos = _annotated(bundle, features, annotations, subset)
+        silent = (
+            _annotated(bundle, features, annotations, quiet).records if quiet is not None else ()
+        )
+        report = streaming_report(videos.records, silent, bundle.spec, localizer)
+    typer.echo(report.table())
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        report.write(out, note)
+        typer.echo(f"figures and plot in {out}")
+
+
+def calibrate(
+    bundle: Annotated[str, typer.Argument(help="A bundle.")],
+    features: Features,
+    out: Annotated[Path, typer.Option(help="Folder of the calibrated bundle.")],
+    annotations: Annotations = None,
+    subset: Annotated[str, typer.Option(help="Never the one you report on.")] = "validation",
+    quiet: Annotated[str | None, typer.Option(help="Subset without actions, counted too.")] = None,
+    false_alarms_per_hour: Annotated[
+        float, typer.Option(min=0, help="Wanted of all classes together, a camera.")
+    ] = 30.0,
+) -> None:
+    """Fit each class's opening score to a wanted rate of false alarms, and store them.
+
+    s2net calibrate bundles/mine --features features --out bundles/mine-quieter
+    --false-alarms-per-hour 10
+    """
+    from training.recalibrate import fit_opening_scores, with_opening_scores  # noqa: PLC0415
+
+    with _opened(bundle, features) as (model, localizer):
+        videos = _annotated(model, features, annotations, subset)
+        silent = _annotated(model, features, annotations, quiet).records if quiet else ()
+        fit = fit_opening_scores(
+            (*videos.records, *silent), model.spec, localizer, false_alarms_per_hour
+        )
+    written = with_opening_scores(model, fit.scores, out)
+    for name, score, rate in zip(
+        model.spec.class_names, fit.scores, fit.false_alarms_per_hour, strict=True
+    ):
+        typer.echo(f"{name:<20}opens at {score:.2f}   {rate:5.1f} false alarms an hour there")
+    typer.echo(f"{written}: on {fit.hours:.2f} camera-hours of {subset}")
+
+
+@contextmanager
+def _opened(model: str, features: Path) -> "Iterator[tuple[ModelBundle, BackendLocalizer]]":
+    from engine.backends import open_backend  # noqa: PLC0415 - opened by these commands only
+    from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
+    from engine.cas import BackendLocalizer  # noqa: PLC0415
+    from training.extract import manifest_of  # noqa: PLC0415
+    from training.loaders.features import check_manifest  # noqa: PLC0415
+
+    bundle = ModelBundle.load(resolve_bundle(model))
+    check_manifest(existing(features, "--features"), manifest_of(bundle))
+    backend = open_backend("openvino", bundle.localizer_path, precision="f32")
+    try:
+        yield bundle, BackendLocalizer(backend)
+    finally:
+        backend.close()
+
+
+def _annotated(
+    bundle: "ModelBundle", features: Path, annotations: Path | None, subset: str | None
+) -> "FeatureSet":
+    from training.data import DataChoice, evaluation_set  # noqa: PLC0415 - after the options
+
+    clips = DataChoice("clips", "rgb", "training", "testing")
+    return evaluation_set(clips, features, annotations, subset, note, bundle.spec.class_names)

@@ -1,0 +1,225 @@
+"""Commands that make networks: train, ablate, export, parity."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from engine.errors import DataError
+from training.commands.screen import (
+    DEFAULT_CONFIG,
+    Annotations,
+    Changes,
+    Config,
+    Features,
+    Threads,
+    err,
+    existing,
+    needs_torch,
+    note,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from training.progress import Progress
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(train)
+    app.command()(ablate)
+    app.command()(export)
+    app.command()(parity)
+
+
+@contextmanager
+def _training_bar() -> "Iterator[Callable[[str, Progress], None]]":
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=err) as bar:
+        tasks = {}
+
+        def show(prefix: str, progress: "Progress") -> None:
+            key = f"{prefix}{progress.phase}"
+            if key not in tasks:
+                tasks[key] = bar.add_task(key, total=progress.iterations)
+            loss = progress.losses.get("total")
+            text = None if loss is None else f"{key}  loss {loss:.3f}"
+            bar.update(tasks[key], completed=progress.step, description=text)
+
+        yield show
+
+
+def train(
+    features: Features,
+    tags: Annotated[
+        Path | None,
+        typer.Option(
+            "--tags",
+            "--annotations",
+            help="tags.csv, a YAML manifest, or the published annotations; "
+            "otherwise tags.csv or gt.json among the features.",
+        ),
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/s2net"),
+    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    changes: Changes = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    threads: Threads = 1,
+    fresh: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--fresh", help="Start over what is in --out.")
+    ] = False,
+) -> None:
+    """Train a network from tags; an interrupted run goes on where it was.
+
+    s2net train --features features --out runs/mine
+
+    s2net train --config configs/training/s2net-thumos14.yaml --features DIR --out runs/thumos14
+    """
+    with needs_torch():
+        from training.train import train as train_network  # noqa: PLC0415 - needs torch
+    from training.config import parse_override, read_training_config  # noqa: PLC0415
+    from training.data import features_manifest, training_set  # noqa: PLC0415
+
+    overrides = dict(map(parse_override, changes or ()))
+    if seed is not None:
+        overrides["seed"] = seed
+    chosen = read_training_config(existing(config, "--config"), overrides)
+    videos = training_set(chosen.data, features, tags, note)
+    n_tagged = sum(record.tags is not None for record in videos.records)
+    note(f"{n_tagged} tagged videos, {len(videos.class_names)} classes: {config}")
+    with _training_bar() as show:
+        train_network(
+            chosen,
+            videos,
+            out,
+            manifest=features_manifest(chosen.data, features),
+            device=device,
+            threads=threads,
+            resume=not fresh,
+            on_progress=lambda progress: show("", progress),
+            note=note,
+        )
+    typer.echo(f"trained: {out} (log.csv, log.png); next: s2net export {out} --out bundles/mine")
+
+
+def ablate(
+    features: Features,
+    variants: Annotated[Path, typer.Option(help="YAML: name → dotted keys and values.")],
+    tags: Annotated[Path | None, typer.Option(help="As for train.")] = None,
+    annotations: Annotations = None,
+    subset: Annotated[str | None, typer.Option(help="What is scored.")] = None,
+    config: Config = DEFAULT_CONFIG,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/ablation"),
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..N-1.")] = 5,
+    threads: Threads = 1,
+) -> None:
+    """Train variants of one configuration under several seeds; mean and sd of their mAP.
+
+    s2net ablate --features features --variants configs/training/ablation-scenes.yaml
+    --subset validation
+    """
+    with needs_torch():
+        from training.ablate import ablate as run_ablation  # noqa: PLC0415 - needs torch
+        from training.ablate import read_variants  # noqa: PLC0415
+        from training.scoring import judge_of  # noqa: PLC0415
+    from engine.manifest import read_yaml  # noqa: PLC0415
+    from training.config import training_config  # noqa: PLC0415
+    from training.data import (  # noqa: PLC0415
+        evaluation_set,
+        features_manifest,
+        training_set,
+    )
+
+    content, _ = read_yaml(existing(config, "--config"))
+    choice = training_config(content, str(config)).data
+    videos = training_set(choice, features, tags, note)
+    scored = evaluation_set(choice, features, annotations, subset, note, videos.class_names)
+    listed, _ = read_yaml(existing(variants, "--variants"))
+    with _training_bar() as show:
+        table = run_ablation(
+            content,
+            read_variants(listed, str(variants)),
+            range(seeds),
+            videos,
+            out,
+            judge_of(scored),
+            manifest=features_manifest(choice, features),
+            threads=threads,
+            on_progress=lambda name, seed, progress: show(f"{name} seed {seed} ", progress),
+        )
+    typer.echo(table.markdown())
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder.")],
+    base: Annotated[
+        str, typer.Option(help="Bundle whose backbone made the features.")
+    ] = "kinetics400-160",
+    name: Annotated[str | None, typer.Option(help="Of the bundle; otherwise --out's.")] = None,
+    without_backbone: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool,
+        typer.Option("--without-backbone", help="Name the base instead of copying its 49 MB."),
+    ] = False,
+) -> None:
+    """Make a bundle that the daemon runs: s2netd localize my.mp4 --bundle bundles/mine.
+
+    s2net export runs/mine --out bundles/mine
+    """
+    with needs_torch():
+        from training.checkpoints import load_run  # noqa: PLC0415 - needs torch
+        from training.export import export as export_run  # noqa: PLC0415
+    from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
+    from training.live_defaults import live_defaults  # noqa: PLC0415
+
+    trained = load_run(existing(run, "run"))
+    network = trained.config.network.kind
+    written = export_run(
+        trained,
+        ModelBundle.load(resolve_bundle(base)),
+        out,
+        name=name or out.name,
+        source=f"{network}, {len(trained.class_names)} classes, seed {trained.config.seed}",
+        changes=live_defaults(trained.timeline),
+        without_backbone=without_backbone,
+    )
+    model = ModelBundle.load(written)
+    typer.echo(f"{model.model_id} in {written}: {', '.join(model.spec.class_names)}")
+
+
+def parity(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    bundle: Annotated[str, typer.Argument(help="What was exported from it.")],
+    features: Annotated[
+        Path | None, typer.Option(help="Real windows and events are taken from here.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="f32, bf16 or auto, of OpenVINO.")] = "f32",
+) -> None:
+    """Compare a run in torch with its bundle in OpenVINO; exit 1 beyond 1e-4 in f32.
+
+    s2net parity runs/mine bundles/mine --features features
+    """
+    with needs_torch():
+        from training.checkpoints import load_run  # noqa: PLC0415 - needs torch
+        from training.parity import with_events  # noqa: PLC0415
+    from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
+    from training.loaders.clips import load_unlabelled  # noqa: PLC0415
+
+    trained = load_run(existing(run, "run"))
+    model = ModelBundle.load(resolve_bundle(bundle))
+    records = load_unlabelled(features).records if features else ()
+    report = with_events(trained, model, records, precision)
+    typer.echo(report.table())
+    if not report.holds:
+        raise DataError(f"{bundle} is not what {run} gives: export it again")

@@ -1,0 +1,92 @@
+"""What a configuration's ``data`` section says → the videos to train on or to evaluate."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from engine.errors import DataError
+from training.loaders.activitynet import load_activitynet
+from training.loaders.clips import load_annotated, load_clips
+from training.loaders.features import read_manifest
+from training.loaders.thumos import Subset, load_thumos
+from training.records import FeatureSet
+
+OnNote = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DataChoice:
+    """Which loader reads the videos.
+
+    Attributes:
+        kind: ``clips`` reads what ``s2net extract`` wrote: to train, with a table of tags; to
+            evaluate, with ``annotations.json``. ``thumos14`` and ``activitynet`` read the
+            published layouts.
+        modality: Of the published layouts; clips have what their manifest says.
+        train: The subset to train on; of clips, every tagged one is trained on.
+        evaluate: The subset to evaluate on, unless another one is asked for.
+    """
+
+    kind: Literal["clips", "thumos14", "activitynet"]
+    modality: Literal["rgb", "flow", "joint"]
+    train: str
+    evaluate: str
+
+
+def training_set(
+    choice: DataChoice, features: Path, labels: Path | None, on_note: OnNote
+) -> FeatureSet:
+    """The videos to train on; for clips, only their tags are read, never an interval.
+
+    Args:
+        choice: Of the configuration.
+        features: Folder of feature files.
+        labels: Tags or annotations; None: ``tags.csv`` or ``gt.json`` in ``features``.
+        on_note: Told what was left out, a line each.
+
+    Raises:
+        DataError: A file is missing or cannot be used.
+    """
+    if choice.kind == "clips":
+        return load_clips(features, labels or _beside(features, "tags.csv", "--tags"))
+    return _published(choice, features, labels, choice.train, on_note)
+
+
+def evaluation_set(
+    choice: DataChoice,
+    features: Path,
+    annotations: Path | None,
+    subset: str | None,
+    on_note: OnNote,
+    classes: tuple[str, ...] | None = None,
+) -> FeatureSet:
+    """The videos of one subset with every action's interval; arguments as ``training_set``."""
+    wanted = subset or choice.evaluate
+    if choice.kind == "clips":
+        path = annotations or _beside(features, "annotations.json", "--annotations")
+        return load_annotated(features, path, wanted, classes, on_note=on_note)
+    return _published(choice, features, annotations, wanted, on_note)
+
+
+def features_manifest(choice: DataChoice, features: Path) -> dict[str, object] | None:
+    """The manifest of one's own features; published layouts have none."""
+    return read_manifest(features) if choice.kind == "clips" else None
+
+
+def _published(
+    choice: DataChoice, features: Path, labels: Path | None, subset: str, on_note: OnNote
+) -> FeatureSet:
+    path = labels or _beside(features, "gt.json", "--annotations")
+    if choice.kind == "activitynet":
+        return load_activitynet(path, features, subset, choice.modality, on_note=on_note)
+    if subset not in ("train", "test"):
+        raise DataError(f"subset is {subset!r}, THUMOS14 has train and test")
+    return load_thumos(path, features, cast("Subset", subset), choice.modality, on_note=on_note)
+
+
+def _beside(features: Path, name: str, option: str) -> Path:
+    path = (features if features.is_dir() else features.parent) / name
+    if not path.exists():
+        raise DataError(f"there is no {path}: say where the labels are with {option} FILE")
+    return path

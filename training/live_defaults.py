@@ -1,0 +1,52 @@
+"""How an exported network is run live, unless somebody measured better for theirs.
+
+Windows and thresholds are those that the study of online localization on rendered scenes found;
+counted in seconds, so that they hold at any stride.
+"""
+
+from typing import Any
+
+from engine.spec import ProposalSpec, TrackerSpec, WindowSpec
+from engine.timeline import US_PER_S, Timeline
+
+WINDOW_S = 7.68
+RESCORED_S = 2.56
+TRACKED_S = 15.36
+MAX_GAP_US = 500_000
+
+PROPOSALS = ProposalSpec(
+    step_us=80_000,
+    absolute_levels=(0.03, 0.06, *(round(0.05 * n, 2) for n in range(2, 20))),
+    relative_levels=tuple(round(0.1 * n, 1) for n in range(1, 10)),
+    outer_weight=1.0,
+    outer_ratio=0.25,
+    video_weight=0.2,
+    min_us=1_200_000,
+    soft_nms_sigma=0.3,
+    min_peak=0.1,
+)
+TRACKER = TrackerSpec(
+    open_score=0.4,
+    keep_score=0.3,
+    freeze_us=640_000,
+    retract_hops=2,
+    nms_tiou=0.1,
+    block_tiou=0.2,
+    block_cover=0.5,
+)
+
+
+def live_defaults(timeline: Timeline) -> dict[str, Any]:
+    """Fields of ``ModelCard`` for ``export``: window, proposals, tracker."""
+
+    def snippets(length_s: float) -> int:
+        return max(1, round(length_s * US_PER_S / timeline.stride_us))
+
+    window = WindowSpec(
+        window_snippets=snippets(WINDOW_S),
+        hop_snippets=1,
+        rescore_snippets=snippets(RESCORED_S),
+        track_snippets=snippets(TRACKED_S),
+        max_gap_us=MAX_GAP_US,
+    )
+    return {"window": window, "proposals": PROPOSALS, "tracker": TRACKER}
