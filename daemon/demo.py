@@ -1,207 +1,251 @@
-"""`s2netd demo`: a clip, streamed at real-time pace through the real daemon.
+"""`s2netd demo`: a fresh scene, or your own clip, streamed through the real daemon.
 
-A producer cuts the clip into a folder of chunks as a camera would deliver them; the daemon, in the
-same process but over the same files as any other, turns them into events; at the end stands the
-timeline. Nothing here is special-cased for the demo but the clip.
+Nothing here is special-cased for the demo but the scene: it is drawn on the spot, so what happens
+in it is known, and the events can be held against it.
 """
 
-import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from daemon.app import App, first_of
-from daemon.compose import composed
-from daemon.config import Config, ModelConfig, parse, parse_model
-from daemon.demo_clip import demo_clip
-from daemon.localize import clock_text, localize_video, timeline_of, writing_to
-from daemon.logs import set_up
+from daemon.config import ModelConfig, parse_model
+from daemon.demo_live import Narrator, stream
+from daemon.demo_report import SceneResult, event_table, scene_table, sentence, summary
+from daemon.demo_scene import Clip, fresh_seed, render_scene
+from daemon.demo_score import Comparison, compare, total
+from daemon.errors import ConfigError
+from daemon.localize import LocalizedVideo, localize_video, timeline_of, writing_to
 from daemon.model import OpenModel, check_model, open_model
-from daemon.produce import ProduceOptions, Producer
-from daemon.wire import parse_event
+from daemon.timeline_page import Mistakes
 from engine.frames import probe_video
 from engine.types import ActionEvent, Phase
 
-CAMERA = "demo"
-_SIGNS = {
-    Phase.OPENED: "[bold green]started[/]",
-    Phase.CLOSED: "[bold blue]ended[/]  ",
-    Phase.RETRACTED: "[yellow]taken back[/]",
-}
+OWN_CAMERA = "demo"
+OWN_BUNDLE = "kinetics400"
+SCENE_BUNDLE = "scenes"
+PACES = ("real", "fast")
 
 
-def run_demo(
-    video: Path | None,
-    bundle: str,
-    out: Path,
-    labels: tuple[str, ...] | None,
-    console: Console,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command line says; see `s2netd demo --help`."""
+
+    video: Path | None
+    bundle: str | None
+    out: Path
+    labels: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] = ()
+    camera: int | None = None
+    seconds: float = 50.0
+    pace: str = PACES[0]
+
+    def __post_init__(self) -> None:
+        if self.pace not in PACES:
+            raise ConfigError(f"--pace is {self.pace!r}, wanted {' or '.join(PACES)}")
+        if self.video is not None and (self.seeds or self.camera is not None):
+            raise ConfigError("--seed and --camera are for a drawn scene: leave them or VIDEO out")
+
+    @property
+    def model(self) -> ModelConfig:
+        """The bundle that knows what is to be seen, unless another is named."""
+        usual = SCENE_BUNDLE if self.video is None else OWN_BUNDLE
+        return parse_model({"bundle": self.bundle or usual, "labels": self.labels})
+
+    @property
+    def is_realtime(self) -> bool:
+        """At the footage's own pace."""
+        return self.pace == PACES[0]
+
+
+def run_demo(options: DemoOptions, console: Console) -> None:
     """Stream, watch, and write the timeline.
 
     Raises:
         S2netdError: Anything a user can mend, in one line.
     """
-    clip = video or demo_clip(Console(stderr=True))
-    probe_video(clip)
-    model = parse_model({"bundle": bundle, "labels": labels})
-    check_model(model)
-    with writing_to(out):
-        _clear(out)
-    console.print(
-        f"[bold]{escape(clip.name)}[/] as camera [bold]{CAMERA}[/], at its own pace, in 1 s chunks"
-    )
-    records = asyncio.run(_stream(clip, _config(model, out), out, console))
+    if options.video is not None:
+        probe_video(options.video)
+    check_model(options.model)
+    if options.video is not None:
+        clip = Clip(options.video, options.video.name, OWN_CAMERA)
+        _demo_of_own(clip, options, console)
+    else:
+        _demo_of_scenes(options, console)
+
+
+def _demo_of_own(clip: Clip, options: DemoOptions, console: Console) -> None:
+    out = options.out
+    _clear(out)
+    _announce(clip, options, console)
+    narrator = Narrator(console, None)
+    records = stream(clip, options.model, out, console, narrator, realtime=options.is_realtime)
     console.print(f"{len(records)} records in {out / 'events.jsonl'}", markup=False)
-    with console.status("drawing the timeline"):
-        opened = open_model(model)
-        try:
-            _finish(clip, opened, records, out, console, own=video is not None)
-        finally:
-            opened.close()
+    with closing(open_model(options.model)) as model:
+        video = _draw(clip, records, None, model, out, console)
+        if not video.result.final:
+            console.print(_silence(video, model), soft_wrap=True)
+    n_live, n_offline = len(_standing(records)), len(video.result.final)
+    page = out / "timeline.html"
+    content = {"live_events": n_live, "offline_events": n_offline, "timeline": str(page)}
+    _write_summary(out, content)
+    _say(console, f"{_agreement(n_live, n_offline)} Timeline: {page}")
+
+
+def _demo_of_scenes(options: DemoOptions, console: Console) -> None:
+    seeds = options.seeds or (fresh_seed(),)
+    _clear(options.out)  # what an interrupted demo leaves there must be its own
+    results = []
+    with ExitStack() as stack:
+        model: OpenModel | None = None
+        for seed in seeds:
+            out = options.out if len(seeds) == 1 else options.out / f"seed-{seed}"
+            _clear(out)
+            clip = _scene(seed, options, out, console)
+            records = _watch(clip, options, out, console, is_only=len(seeds) == 1)
+            # Not before: while the daemon works, the machine is its own.
+            model = model or stack.enter_context(closing(open_model(options.model)))
+            results.append(_judge(seed, clip, records, model, out, console))
+    whole = total([result.comparison for result in results])
+    if len(results) > 1:
+        console.print(scene_table(results, whole))
+        _say(console, f"in all: {sentence(whole)}")
+    _write_summary(options.out, summary(check_model(options.model), results, whole))
+    _say(console, f"All figures: {options.out / 'summary.json'}")
+
+
+def _scene(seed: int, options: DemoOptions, out: Path, console: Console) -> Clip:
+    with writing_to(out):
+        clip = render_scene(out / "scene.mp4", seed, options.camera, options.seconds, console)
+    if options.labels is None:
+        return clip
+    truth = tuple(one for one in clip.truth or () if one.label in options.labels)
+    return Clip(clip.path, clip.title, clip.camera, truth)
+
+
+def _watch(
+    clip: Clip, options: DemoOptions, out: Path, console: Console, *, is_only: bool
+) -> list[ActionEvent]:
+    """Stream; told line by line where there is only one scene."""
+    _announce(clip, options, console)
+    told = console if is_only else Console(quiet=True)
+    narrator = Narrator(told, clip.truth)
+    return stream(clip, options.model, out, console, narrator, realtime=options.is_realtime)
+
+
+def _announce(clip: Clip, options: DemoOptions, console: Console) -> None:
+    pace = "at its own pace" if options.is_realtime else "as fast as it goes"
+    console.print(
+        f"[bold]{escape(clip.title)}[/] as camera [bold]{escape(clip.camera)}[/], "
+        f"{pace}, in 1 s chunks",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _judge(
+    seed: int,
+    clip: Clip,
+    records: Sequence[ActionEvent],
+    model: OpenModel,
+    out: Path,
+    console: Console,
+) -> SceneResult:
+    """Hold the events against the truth, draw both, and say what came of it."""
+    comparison = compare(clip.truth or (), records)
+    video = _draw(clip, records, comparison, model, out, console)
+    console.print(event_table(comparison))
+    _say(console, sentence(comparison))
+    n_offline, page = len(video.result.final), out / "timeline.html"
+    _say(console, f"{_agreement(len(_standing(records)), n_offline)} Timeline: {page}")
+    return SceneResult(
+        seed=seed,
+        camera=clip.camera,
+        duration_us=video.duration_us,
+        comparison=comparison,
+        n_offline=n_offline,
+        video=clip.path,
+        timeline=page,
+    )
+
+
+def _draw(
+    clip: Clip,
+    records: Sequence[ActionEvent],
+    comparison: Comparison | None,
+    model: OpenModel,
+    out: Path,
+    console: Console,
+) -> LocalizedVideo:
+    """The timeline of the live records, over the curves of a second look at the clip."""
+    mistakes = None
+    if comparison is not None:
+        false = frozenset(event.last.event_id for event in comparison.false)
+        mistakes = Mistakes(false, frozenset(comparison.missed))
+    columns = (TextColumn("drawing the timeline"), BarColumn(), TaskProgressColumn())
+    is_plain = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=is_plain) as progress:
+        video = localize_video(clip.path, clip.camera, model, progress)
+    page = timeline_of(
+        video,
+        model,
+        title=clip.title,
+        events=records,
+        truth=clip.truth or (),
+        mistakes=mistakes,
+        notes=() if comparison is None else (sentence(comparison),),
+    )
+    with writing_to(out):
+        (out / "timeline.html").write_text(page, encoding="utf-8")
+    return video
+
+
+def _agreement(n_live: int, n_offline: int) -> str:
+    return f"live: {n_live} events; the same clip in one straight line: {n_offline}."
+
+
+def _say(console: Console, text: str) -> None:
+    """A line of text that holds paths or numbers, as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _clear(out: Path) -> None:
     """Delete what an earlier demo wrote, and nothing else that may lie there."""
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(out / "chunks", ignore_errors=True)
-    for pattern in (
-        "events.jsonl",
-        "state.sqlite*",
-        "daemon.log",
-        "timeline.html",
-        "summary.json",
-    ):
-        for leftover in out.glob(pattern):
-            leftover.unlink()
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out / "chunks", ignore_errors=True)
+        for pattern in (
+            *("events.jsonl", "state.sqlite*", "daemon.log"),
+            *("scene.mp4", "timeline.html", "summary.json"),
+        ):
+            for leftover in out.glob(pattern):
+                leftover.unlink()
 
 
-def _config(model: ModelConfig, out: Path) -> Config:
-    return parse(
-        {
-            "model": model.model_dump(),
-            "source": {"kind": "directory", "path": str(out / "chunks"), "poll_interval_s": 0.05},
-            "sink": {"kind": "jsonl", "path": str(out / "events.jsonl")},
-            "state": {"path": str(out / "state.sqlite")},
-            "http": {"port": 0},
-            "log": {"form": "json", "level": "info"},
-        },
-        "demo",
-    )
+def _write_summary(out: Path, content: dict[str, Any]) -> None:
+    with writing_to(out):
+        text = json.dumps(content, indent=2) + "\n"
+        (out / "summary.json").write_text(text, encoding="utf-8")
 
 
-async def _stream(clip: Path, config: Config, out: Path, console: Console) -> list[ActionEvent]:
-    """Produce and consume at the same time; the daemon stops once the end marker is processed."""
-    (out / "chunks").mkdir()
-    options = ProduceOptions(
-        source=str(clip), camera=CAMERA, to=f"dir:{out / 'chunks'}", realtime=True
-    )
-    records: list[ActionEvent] = []
-    with (out / "daemon.log").open("w", encoding="utf-8") as log_file:
-        log = set_up("json", "info", log_file)
-        async with composed(config, log) as app:
-            producer = Producer(options, console)
-            try:
-                await _serve_and_watch(app, producer, out / "events.jsonl", records, console)
-            except BaseExceptionGroup as errors:
-                raise first_of(errors) from errors
-    for record in _read(out / "events.jsonl")[len(records) :]:
-        records.append(record)
-        _tell(record, console)
-    return records
+def _standing(records: Sequence[ActionEvent]) -> set[str]:
+    """Ids of the events that are final and were not taken back."""
+    return {r.event_id for r in records if r.final and r.phase is not Phase.RETRACTED}
 
 
-async def _serve_and_watch(
-    app: App, producer: Producer, events: Path, records: list[ActionEvent], console: Console
-) -> None:
-    async with asyncio.TaskGroup() as group:
-        serving = group.create_task(app.serve())
-        watching = group.create_task(_watch(events, records, console))
-        producing = group.create_task(producer.run())
-        await asyncio.wait({producing, serving}, return_when=asyncio.FIRST_COMPLETED)
-        producer.stop()  # Ctrl-C ends the daemon first
-        await producing
-        done = group.create_task(app.finished(producer.n_chunks + 1))  # and the end marker
-        await asyncio.wait({done, serving}, return_when=asyncio.FIRST_COMPLETED)
-        done.cancel()
-        app.stop()
-        await serving
-        watching.cancel()
-
-
-async def _watch(path: Path, records: list[ActionEvent], console: Console) -> None:
-    async for record in _tail(path, records):
-        _tell(record, console)
-
-
-async def _tail(path: Path, records: list[ActionEvent]) -> AsyncIterator[ActionEvent]:
-    while True:
-        for record in _read(path)[len(records) :]:
-            records.append(record)
-            yield record
-        await asyncio.sleep(0.1)
-
-
-def _read(path: Path) -> list[ActionEvent]:
-    """All whole lines, as a subscriber would read them."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [parse_event(line) for line in lines]
-
-
-def _tell(record: ActionEvent, console: Console) -> None:
-    sign = _SIGNS.get(record.phase)
-    if sign is None:
-        return
-    span = f"{clock_text(record.span.start_us)}-{clock_text(record.span.end_us)}"
-    seen = clock_text(record.decided_us)
-    console.print(
-        f"  {sign} [bold]{escape(record.label_name)}[/] {span}  score {record.score:.2f}"
-        f"  [dim](seen up to {seen})[/]"
-    )
-
-
-def _finish(
-    clip: Path,
-    model: OpenModel,
-    records: list[ActionEvent],
-    out: Path,
-    console: Console,
-    *,
-    own: bool,
-) -> None:
-    """The timeline, and a check that live and offline agree on this clip."""
-    video = localize_video(clip, CAMERA, model)
-    page = out / "timeline.html"
-    page.write_text(timeline_of(video, model), encoding="utf-8")
-    live = {r.event_id: r for r in records if r.final and r.phase is not Phase.RETRACTED}
-    n_offline = len(video.result.final)
-    if not n_offline:
-        console.print(_silence(video.result.scores.max(initial=0), model, own=own))
-    summary = {"live_events": len(live), "offline_events": n_offline, "timeline": str(page)}
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    console.print(
-        f"live: {len(live)} events; the same clip in one straight line: {n_offline}. "
-        f"Timeline: {page}",
-        markup=False,
-    )
-
-
-def _silence(highest: float, model: OpenModel, *, own: bool) -> str:
-    threshold = model.spec.tracker.open_score
-    text = (
-        f"No events: the curves peak at {highest:.2f}; an event must stand out from its "
-        f"surroundings by {threshold:.2f}."
-    )
-    if own:
-        return text
+def _silence(video: LocalizedVideo, model: OpenModel) -> str:
+    scores = video.result.scores
+    if not len(scores):
+        return "No events: the clip is shorter than one snippet."
+    label = int(scores.max(axis=0).argmax())
     return (
-        f"{text} That is the right answer: none of the model's "
-        f"{len(model.spec.class_names)} actions happens in this clip. The timeline shows the "
-        "curves; try a clip of your own: make demo VIDEO=my.mp4"
+        f"No events: the curves peak at {scores.max():.2f}; an event must stand out from its "
+        f"surroundings by {model.spec.tracker.open_score_of(label):.2f}."
     )

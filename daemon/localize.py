@@ -21,7 +21,7 @@ from rich.table import Table
 
 from daemon.errors import ConfigError
 from daemon.model import OpenModel
-from daemon.timeline_page import CurveSet, Thumbnail, render_timeline
+from daemon.timeline_page import CurveSet, Mistakes, Thumbnail, TruthSpan, render_timeline
 from daemon.wire import event_json
 from engine.frames import probe_video, read_video
 from engine.offline import Localization, localize_frames
@@ -169,29 +169,56 @@ def camera_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def timeline_of(video: LocalizedVideo, model: OpenModel) -> str:
-    """The HTML page of one video."""
+def timeline_of(
+    video: LocalizedVideo,
+    model: OpenModel,
+    *,
+    title: str | None = None,
+    events: Sequence[ActionEvent] | None = None,
+    truth: Sequence[TruthSpan] = (),
+    mistakes: Mistakes | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """The HTML page of one video.
+
+    Args:
+        video: Its curves and pictures.
+        model: What made them.
+        title: The page's; None: the file's name.
+        events: To be drawn; None: those of ``video``.
+        truth: What is known to have happened.
+        mistakes: What of both is to be marked.
+        notes: More facts for the page's head.
+    """
     spec, result = model.spec, video.result
     centres_us = result.indices * spec.timeline.stride_us + spec.timeline.snippet_us // 2
     shown = sorted(model.labels) if model.labels else list(range(len(spec.class_names)))
+    names = tuple(spec.class_names[label] for label in shown)
     curves = CurveSet(
         times_us=centres_us,
         scores=result.scores[:, shown],
-        labels=tuple(spec.class_names[label] for label in shown),
+        labels=names,
         breaks=tuple((np.flatnonzero(np.diff(result.indices) > 1) + 1).tolist()),
         attention=result.attention,
     )
     return render_timeline(
-        title=video.path.name,
+        title=video.path.name if title is None else title,
         subtitle=model.description,
         duration_us=max(video.duration_us, 1),
-        events=result.records,
+        events=result.records if events is None else events,
         curves=curves,
         thumbnails=video.thumbnails,
+        truth=truth,
+        mistakes=mistakes,
         open_score=spec.tracker.open_score,
+        class_open_scores={
+            name: spec.tracker.open_score_of(label)
+            for name, label in zip(names, shown, strict=True)
+        },
         notes=(
             f"{result.n_frames} frames, {len(result.indices)} snippets",
             f"localized at {video.real_time_factor:.1f}x real time",
+            *notes,
         ),
     )
 

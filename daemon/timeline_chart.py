@@ -7,12 +7,12 @@ from itertools import groupby
 from daemon.timeline_lanes import (
     CURVE_X_UNITS,
     CURVE_Y_UNITS,
-    NEUTRAL,
     Axes,
     Curve,
     CurveSet,
     Lane,
     Thumbnail,
+    TruthSpan,
     gaps,
 )
 from daemon.timeline_marks import Tick, decimated, label_rooms, packed, runs, ticks
@@ -97,7 +97,7 @@ def _lane(lane: Lane, axes: Axes) -> str:
         f'<b><bdi>{text(lane.label)}</bdi></b><span class="peak">{peak}</span>'
         '<output class="now"></output></div>'
         f"{_curve(curve, _threshold(lane, axes), axes) if curve else ''}{_bars(lane.events, axes)}"
-        f"{_truths(lane.truth, axes)}</div>"
+        f"{_truths(lane, axes)}</div>"
     )
 
 
@@ -122,9 +122,9 @@ def _curve(curve: Curve, threshold: str, axes: Axes) -> str:
 
 def _threshold(lane: Lane, axes: Axes) -> str:
     """The score an event needs; attention is not what an event is judged by."""
-    if lane.hue == NEUTRAL:
+    if lane.open_score is None:
         return ""
-    return f'<path class="threshold" d="M0 {axes.height(axes.open_score)}H{CURVE_X_UNITS}" />'
+    return f'<path class="threshold" d="M0 {axes.height(lane.open_score)}H{CURVE_X_UNITS}" />'
 
 
 def _bars(events: tuple[History, ...], axes: Axes) -> str:
@@ -146,11 +146,13 @@ def _bar(event: History, room_us: int, axes: Axes) -> str:
     """A bar with its label twice: inside, and in the room beside it; the style shows what fits."""
     last, span = event.last, event.last.span
     label = f"{between(span.start_us, span.end_us)} · {score(last.score)}"
+    is_false = last.event_id in axes.mistakes.false_events
+    mark, label = (" false", f"false: {label}") if is_false else ("", label)
     side = "right" if room_us >= 0 else "left"
     room = f"width:{100 * abs(room_us) / span.duration_us:.2f}%"
     wait = _wait(span.end_us, last.decided_us, axes) if event.wait_us > 0 else ""
     return (
-        f'{wait}<a class="bar {event.state} {_width_class(label)}"'
+        f'{wait}<a class="bar {event.state}{mark} {_width_class(label)}"'
         f' href="#event-{axes.row_of[last.event_id]}"'
         f' data-start-us="{span.start_us}" data-end-us="{span.end_us}"'
         f' style="{axes.place(span.start_us, span.end_us)}" title="{text(event.summary)}">'
@@ -170,10 +172,15 @@ def _width_class(label: str) -> str:
     return f"needs{next(fitting, LABEL_WIDTHS_PX[-1])}"
 
 
-def _truths(spans: tuple[Span, ...], axes: Axes) -> str:
-    marks = "".join(
-        f'<i class="truth" style="{axes.place(span.start_us, span.end_us)}"'
-        f' title="truth: {between(span.start_us, span.end_us)}"></i>'
-        for span in spans
-    )
+def _truths(lane: Lane, axes: Axes) -> str:
+    marks = "".join(_truth(TruthSpan(lane.label, span), axes) for span in lane.truth)
     return f'<div class="truths">{marks}</div>' if marks else ""
+
+
+def _truth(truth: TruthSpan, axes: Axes) -> str:
+    span, is_missed = truth.span, truth in axes.mistakes.missed
+    kind, words = ("truth missed", " (not reported)") if is_missed else ("truth", "")
+    return (
+        f'<i class="{kind}" style="{axes.place(span.start_us, span.end_us)}"'
+        f' title="truth: {between(span.start_us, span.end_us)}{words}"></i>'
+    )

@@ -1,6 +1,6 @@
 """What the timeline page shows: the values it is given, and the lanes made of them. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,6 +65,19 @@ class TruthSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class Mistakes:
+    """Where reports and truth part; drawn as such.
+
+    Attributes:
+        false_events: Ids of the events that report nothing that happened.
+        missed: What happened and was not reported.
+    """
+
+    false_events: frozenset[str] = frozenset()
+    missed: frozenset[TruthSpan] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
     """One score over time, at least one value; ``breaks`` as in ``CurveSet``."""
 
@@ -85,23 +98,33 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One class: its scores, its events and what is known of it. ``hue`` names a colour."""
+    """One class: its scores, its events and what is known of it.
+
+    Attributes:
+        label: Its name.
+        curve: Its scores.
+        events: Reported of it.
+        truth: What is known to have happened.
+        hue: Name of a colour.
+        open_score: What an event of it needs; None where it has no events.
+    """
 
     label: str
     curve: Curve | None
     events: tuple[History, ...] = ()
     truth: tuple[Span, ...] = ()
     hue: str = NEUTRAL
+    open_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """Time runs over ``[0, end_us]``, scores over ``[0, top]``."""
+    """Time runs over ``[0, end_us]``, scores over ``[0, top]``; what the marks need to know."""
 
     end_us: int
     top: float
-    open_score: float
     row_of: dict[str, int] = field(default_factory=dict)  # event id → row of the table
+    mistakes: Mistakes = field(default_factory=Mistakes)
 
     def place(self, from_us: int, to_us: int | None = None) -> str:
         """CSS that puts an element at a moment, or over an interval, of the time axis."""
@@ -122,7 +145,10 @@ class Axes:
 
 
 def lanes_of(
-    events: list[History], curves: CurveSet | None, truth: Sequence[TruthSpan]
+    events: list[History],
+    curves: CurveSet | None,
+    truth: Sequence[TruthSpan],
+    open_score_of: Callable[[str], float],
 ) -> list[Lane]:
     """A lane for each class that has events or truth, then for the highest other classes."""
     found: dict[str, Curve] = {}
@@ -144,6 +170,7 @@ def lanes_of(
             tuple(event for event in events if event.last.label_name == label),
             tuple(sorted(one.span for one in truth if one.label == label)),
             f"hue{hue_of[label]}",
+            open_score_of(label),
         )
         for label in shown
     ]
@@ -153,17 +180,21 @@ def lanes_of(
     return lanes
 
 
-def axes_of(duration_us: int, open_score: float, lanes: list[Lane], events: list[History]) -> Axes:
+def axes_of(
+    duration_us: int, lanes: list[Lane], events: list[History], mistakes: Mistakes
+) -> Axes:
     """Axes that hold everything there is to draw."""
     ends = [duration_us, 1]
     ends += [event.last.span.end_us for event in events]
     ends += [span.end_us for lane in lanes for span in lane.truth]
     ends += [int(lane.curve.times_us[-1]) for lane in lanes if lane.curve]
-    highest = max([open_score, *(lane.curve.peak for lane in lanes if lane.curve)])
+    heights = [lane.open_score for lane in lanes if lane.open_score is not None]
+    heights += [lane.curve.peak for lane in lanes if lane.curve]
+    highest = max(heights, default=0.0)
     # A quiet video is not magnified beyond the threshold it stayed below.
     top = 1.0 if highest > _MAGNIFIED_BELOW else np.ceil(max(highest, 0.05) * 12) / 10
     rows = {event.last.event_id: i for i, event in enumerate(events)}
-    return Axes(max(ends), float(top), open_score, rows)
+    return Axes(max(ends), float(top), rows, mistakes)
 
 
 def gaps(curves: CurveSet | None) -> list[Span]:

@@ -6,13 +6,14 @@ Nothing here reads a clock or a file: equal input gives equal bytes.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from daemon.timeline_chart import chart
 from daemon.timeline_lanes import (
     NEUTRAL,
     CurveSet,
     Lane,
+    Mistakes,
     Thumbnail,
     TruthSpan,
     axes_of,
@@ -24,7 +25,7 @@ from daemon.timeline_table import History, event_table, histories
 from daemon.timeline_text import clock, count, score, text, wall_clock
 from engine.types import ActionEvent
 
-__all__ = ["CurveSet", "Thumbnail", "TruthSpan", "render_timeline"]
+__all__ = ["CurveSet", "Mistakes", "Thumbnail", "TruthSpan", "render_timeline"]
 
 _MAX_NAMED = 4
 
@@ -38,7 +39,9 @@ def render_timeline(
     curves: CurveSet | None,
     open_score: float,
     thumbnails: Sequence[Thumbnail] = (),
+    class_open_scores: Mapping[str, float] | None = None,
     truth: Sequence[TruthSpan] = (),
+    mistakes: Mistakes | None = None,
     anchor_us: int | None = None,
     notes: Sequence[str] = (),
 ) -> str:
@@ -52,7 +55,9 @@ def render_timeline(
         curves: Scores; None if they were not kept.
         open_score: Score from which an interval becomes an event; drawn as a line.
         thumbnails: Pictures in order of time; at most ``MAX_THUMBNAILS`` are used.
+        class_open_scores: Those of classes that have their own.
         truth: Drawn below the events of the same label.
+        mistakes: Events and truth that are marked as not belonging together.
         anchor_us: Unix time of stream time 0; else that of the events, where they have one.
         notes: Short facts for the page's head.
 
@@ -62,8 +67,9 @@ def render_timeline(
     grouped = histories(events)
     if anchor_us is None:
         anchor_us = next((one.anchor_us for one in events if one.anchor_us is not None), None)
-    lanes = lanes_of(grouped, curves, truth)
-    axes = axes_of(duration_us, open_score, lanes, grouped)
+    own_scores = class_open_scores or {}
+    lanes = lanes_of(grouped, curves, truth, lambda label: own_scores.get(label, open_score))
+    axes = axes_of(duration_us, lanes, grouped, mistakes or Mistakes())
     facts = (clock(duration_us), wall_clock(anchor_us, 0), *(text(note) for note in notes))
     return "\n".join(
         (
@@ -76,16 +82,16 @@ def render_timeline(
             f"<header><h1><bdi>{text(title)}</bdi></h1>",
             f'<p class="subtitle"><bdi>{text(subtitle)}</bdi></p>' if subtitle else "",
             f'<ul class="facts">{"".join(f"<li>{fact}</li>" for fact in facts if fact)}</ul>',
-            f'<p class="verdict">{_verdict(grouped, lanes, open_score)}</p></header>',
+            f'<p class="verdict">{_verdict(grouped, lanes)}</p></header>',
             chart(lanes, axes, thumbnails, curves),
-            _key(lanes, curves, open_score),
+            _key(lanes, curves, axes.mistakes),
             _events(grouped, anchor_us),
             f"</main><script>{SCRIPT}</script></body></html>\n",
         )
     )
 
 
-def _verdict(events: list[History], lanes: list[Lane], open_score: float) -> str:
+def _verdict(events: list[History], lanes: list[Lane]) -> str:
     """The finding in one or two sentences."""
     retracted = sum(event.state == "retracted" for event in events)
     standing = [event for event in events if event.state != "retracted"]
@@ -93,7 +99,7 @@ def _verdict(events: list[History], lanes: list[Lane], open_score: float) -> str
     if standing:
         how_many = f"<strong>{count(len(standing), 'event')}{_of_which(standing)}.</strong>"
         return how_many + taken_back
-    return f"<strong>No events.</strong>{taken_back} {_strongest(lanes, open_score)}"
+    return f"<strong>No events.</strong>{taken_back} {_strongest(lanes)}"
 
 
 def _of_which(events: list[History]) -> str:
@@ -107,35 +113,45 @@ def _of_which(events: list[History]) -> str:
     return ": " + ", ".join(f"{name} ({n})" for name, n in named)
 
 
-def _strongest(lanes: list[Lane], open_score: float) -> str:
+def _strongest(lanes: list[Lane]) -> str:
     scored = [(lane.curve.peak, lane) for lane in lanes if lane.curve and lane.hue != NEUTRAL]
     if not scored:
         return "There are no scores to show."
     peak, lane = max(scored, key=lambda pair: pair[0])
     assert lane.curve is not None  # noqa: S101 - chosen above for having one
+    needed = "" if lane.open_score is None else f" of {score(lane.open_score)}"
     return (
         f"The highest class is “<bdi>{text(lane.label)}</bdi>”, {score(peak)} at "
-        f"{clock(lane.curve.peak_us)}; an event needs a score of {score(open_score)}."
+        f"{clock(lane.curve.peak_us)}; an event needs a score{needed}."
     )
 
 
-def _key(lanes: list[Lane], curves: CurveSet | None, open_score: float) -> str:
+def _key(lanes: list[Lane], curves: CurveSet | None, mistakes: Mistakes) -> str:
     """What the marks mean; only those that are on this page."""
     events = [event for lane in lanes for event in lane.events]
     states = {event.state for event in events}
     truth = any(lane.truth for lane in lanes)
     entries = (
-        ("threshold", f"score an event needs ({score(open_score)})", curves is not None),
+        ("threshold", f"score an event needs ({_needed(lanes)})", curves is not None),
         ("fill closed", "event", "closed" in states),
         ("fill open", "event, its end not settled", "open" in states),
         ("fill retracted", "event taken back", "retracted" in states),
         ("reported", "first reported", bool(events)),
         ("wait", "until decided", any(event.wait_us > 0 for event in events)),
+        ("fill closed false", "event that reports nothing true", bool(mistakes.false_events)),
         ("truth", "what happened (ground truth)", truth),
+        ("truth missed", "not reported", bool(mistakes.missed)),
         ("gap", "no footage", bool(gaps(curves))),
     )
     items = "".join(f'<li><i class="{mark}"></i>{words}</li>' for mark, words, on in entries if on)
     return f'<ul class="key hue0">{items}</ul>' if items else ""
+
+
+def _needed(lanes: list[Lane]) -> str:
+    needed = sorted({lane.open_score for lane in lanes if lane.open_score is not None})
+    if len(needed) > 1:
+        return f"{score(needed[0])} to {score(needed[-1])}, by class"
+    return score(needed[0]) if needed else "none"
 
 
 def _events(events: list[History], anchor_us: int | None) -> str:

@@ -132,6 +132,9 @@ path.threshold {{ fill: none; stroke: var(--soft); stroke-dasharray: 2 4;
 .truths {{ position: relative; height: 12px; }}
 .truth {{ position: absolute; top: 2px; height: 7px; min-width: 3px; border-radius: 2px;
   border: 1.5px solid var(--ink); }}
+.truth.missed {{ background: repeating-linear-gradient(90deg, var(--ink) 0 2px,
+  transparent 2px 4px); }}
+.false .fill, .fill.false {{ outline: 2px dashed var(--ink); outline-offset: 1px; }}
 
 .key {{ display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 10px 0 0; padding: 8px 0 0;
   border-top: 1px solid var(--faint); list-style: none; font-size: 12px; color: var(--soft); }}

@@ -1,7 +1,7 @@
 """What a configuration's ``data`` section says → the videos to train on or to evaluate."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -49,7 +49,10 @@ def training_set(
         DataError: A file is missing or cannot be used.
     """
     if choice.kind == "clips":
-        return load_clips(features, labels or _beside(features, "tags.csv", "--tags"))
+        given = load_clips(features, labels or _beside(features, "tags.csv", "--tags"))
+        # What nobody tagged may be what is evaluated on: not even its background is learned.
+        tagged = tuple(record for record in given.records if record.tags is not None)
+        return replace(given, records=tagged)
     return _published(choice, features, labels, choice.train, on_note)
 
 

@@ -6,6 +6,7 @@ actions in them, no times), ``annotations.json`` (ActivityNet's form with a came
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from engine.scenes.script import Script, Wanted, plan
 ANNOTATIONS = "annotations.json"
 TAGS = "tags.csv"
 _KEY_FRAME_EVERY = 25
+_ACTIONS_PER_S = 12 / 50  # as many as fit into the long videos
+_FIRST_DEMO_SEED = 10**9  # beyond the seeds of every draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,21 @@ def scene_videos(counts: SceneCounts, draw: int) -> Iterator[SceneVideo]:
             script = _script(kind, where, deck, counts, seed)
             subset = "training" if kind == "background" else kind
             yield SceneVideo(f"draw{draw}_{kind}_{number:03d}", subset, script)
+
+
+def demo_script(seed: int, camera_number: int | None, duration_s: float) -> Script:
+    """A scene like those of validation and test that is in no draw; all actions about as often.
+
+    Args:
+        seed: The same seed gives the same scene, and none that any draw has.
+        camera_number: One of the cameras of training; None: the seed chooses.
+        duration_s: Length.
+    """
+    own_seed = _FIRST_DEMO_SEED + seed
+    where = camera_number or 1 + seed % (N_CAMERAS - 1)
+    deck = _Deck(np.random.default_rng([own_seed, 3]))
+    actions = deck.deal(math.ceil(_ACTIONS_PER_S * duration_s))
+    return plan(camera(where), Wanted(actions, duration_s), own_seed)
 
 
 class _Deck:

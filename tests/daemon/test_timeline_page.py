@@ -26,7 +26,7 @@ from daemon.timeline_marks import (
     runs,
     ticks,
 )
-from daemon.timeline_page import CurveSet, Thumbnail, TruthSpan, render_timeline
+from daemon.timeline_page import CurveSet, Mistakes, Thumbnail, TruthSpan, render_timeline
 from daemon.timeline_text import clock, wall_clock
 from engine.types import ActionEvent, Phase, Reason, Span
 
@@ -457,6 +457,43 @@ def test_truth_is_drawn_in_the_lane_of_its_class_even_without_events() -> None:
 
     (mark,) = [e for e in lane.iter() if e.get("class") == "truth"]
     assert "left:10.0000%;width:10.0000%" == mark.attrib["style"]
+
+
+def test_what_truth_and_events_do_not_share_is_marked() -> None:
+    missed, seen = TruthSpan("fall", Span(S, 2 * S)), TruthSpan("run", Span(2 * S, 5 * S))
+    page = a_page(
+        events=[*records("right"), *records("wrong", "jump", Span(6 * S, 8 * S))],
+        truth=[missed, seen],
+        mistakes=Mistakes(frozenset({"wrong"}), frozenset({missed})),
+    )
+    marks = [(e.get("class"), e.get("title")) for e in of_class(page, "truth") if e.get("style")]
+    bars = {e.get("class", "").split()[2]: words(e) for e in of_class(page, "bar")}
+    key = [words(entry) for entry in of_class(page, "key")[0]]
+
+    assert [
+        ("truth", "truth: 0:02.0–0:05.0"),  # noqa: RUF001
+        ("truth missed", "truth: 0:01.0–0:02.0 (not reported)"),  # noqa: RUF001
+    ] == sorted(marks, key=lambda mark: str(mark[0]))
+    assert bars["false"].startswith("false: 0:06.0")
+    assert 2 == len(bars)
+    assert {"not reported", "event that reports nothing true"} <= set(key)
+
+
+def test_every_lane_shows_the_score_that_its_own_class_needs() -> None:
+    page = a_page(
+        curves=curves([[0.1, 0.9], [0.2, 0.3]], ["run", "jump"]),
+        class_open_scores={"jump": 0.8},
+    )
+    heights = {
+        words(next(lane.iter("bdi"))): mark.get("d")
+        for lane in of_class(page, "lane")
+        for mark in lane.iter()
+        if mark.get("class") == "threshold" and mark.get("d")
+    }
+
+    assert {"run": "M0 650H100000", "jump": "M0 200H100000"} == heights
+    assert "score an event needs (0.35 to 0.80, by class)" in page
+    assert "0.90 at 0:00.3; an event needs a score of 0.80." in " ".join(verdict(page).split())
 
 
 def test_the_axis_grows_to_hold_an_event_that_ends_after_the_video() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.frames import probe_video, read_video
 from engine.scenes.body import HEAD_RADIUS, JOINTS, Pose, joints_of
 from engine.scenes.camera import FPS, HEIGHT_PX, N_CAMERAS, WIDTH_PX, camera
-from engine.scenes.dataset import SceneCounts, render_scenes, scene_videos
+from engine.scenes.dataset import SceneCounts, demo_script, render_scenes, scene_videos
 from engine.scenes.motions import ACTIONS, MOTIONS, draw_style
 from engine.scenes.render import pictures
 from engine.scenes.script import X_RANGE_PX, Script, Wanted, plan
@@ -46,6 +46,20 @@ def test_every_actor_does_one_thing_at_a_time_and_stays_in_the_square(seed, numb
         assert xs == sorted(xs)
         # A fight's partners stand half an arm's length beyond the place they agreed on.
         assert all(low - 1 <= act.path[0][0] <= high + 1 for act in actor.acts)
+
+
+def test_a_demo_scene_is_its_seeds_own_in_no_draw_and_holds_all_actions_alike():
+    scripts = [demo_script(seed, None, 50.0) for seed in range(5)]
+    again = demo_script(3, None, 50.0)
+    numbers = Counter(row.label for script in scripts for row in script.truth)
+
+    assert again == scripts[3]
+    assert ["cam1", "cam2", "cam3", "cam4", "cam5"] == [one.camera.name for one in scripts]
+    assert "cam2" == demo_script(3, 2, 50.0).camera.name
+    assert set(ACTIONS) == set(numbers)
+    assert max(numbers.values()) <= 2 * min(numbers.values())
+    drawn = {video.script.seed for draw in (0, 99) for video in scene_videos(FEW, draw)}
+    assert all(script.seed > max(drawn) for script in scripts)
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,16 +1,20 @@
-"""`s2netd demo` as a process: a clip at its own pace through the whole daemon, without network."""
+"""`s2netd demo` as a process: a clip or a scene through the whole daemon, without network."""
 
 import json
+import signal
+import time
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from daemon.demo_clip import demo_clip
-from engine.errors import WeightsError
 from tests.support.footage import colour_clip
-from tests.support.processes import final_state, read_events, s2netd, without_ids
-from tests.support.real_parts import missing
+from tests.support.processes import (
+    final_state,
+    read_events,
+    s2netd,
+    start_s2netd,
+    without_ids,
+)
 from tests.support.tiny_bundle import write_tiny_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.openvino]
@@ -66,16 +70,61 @@ def test_the_demo_takes_the_labels_it_is_given(tmp_path):
 
 
 @pytest.mark.usefixtures("offline")
-def test_without_network_the_demo_asks_for_a_clip_of_ones_own(tmp_path):
-    bundle = write_tiny_bundle(tmp_path / "tiny")
-    done = s2netd("demo", "--bundle", bundle, "--out", tmp_path / "demo")
+def test_without_a_clip_a_scene_is_drawn_and_its_events_are_held_against_it(tmp_path):
+    bundle = write_tiny_bundle(tmp_path / "tiny")  # knows colours, none of the scene's actions
+    out = tmp_path / "demo"
+    scene = ("--bundle", bundle, "--seed", 4, "--seconds", 12)
+    done = s2netd("demo", *scene, "--pace", "fast", "--out", out)
 
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert 78 == done.returncode
-    assert lines[-1].startswith("s2netd: the demo's clip cannot be fetched: ")
-    assert lines[-1].endswith("give one of your own: s2netd demo my.mp4")
-    assert 1 == len(lines)
-    assert not any((tmp_path / "cache").rglob("*.mp4"))
+    assert 0 == done.returncode, done.stderr
+    assert "Traceback" not in done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    (result,) = summary["scenes"]
+    actions = result["missed_actions"]
+    assert (4, "cam5", 12.0) == (result["seed"], result["camera"], round(result["duration_s"]))
+    assert 0 == summary["total"]["recall"]
+    assert len(actions) == summary["total"]["actions"] == summary["total"]["missed"] > 0
+    assert result["live_events"] == result["offline_events"] == summary["total"]["false"]
+    for action in actions:
+        assert f"{action['label']} starts" in done.stdout
+        assert f"{action['label']} ends" in done.stdout
+    assert f"0 of {len(actions)} actions found, {len(actions)} missed" in done.stdout
+    page = (out / "timeline.html").read_text(encoding="utf-8")
+    assert len(actions) == page.count('<i class="truth missed" style')
+    assert "scene 4 on cam5" in page
+
+
+@pytest.mark.usefixtures("offline")
+def test_several_scenes_end_with_one_row_each_and_their_total(tmp_path):
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    out = tmp_path / "demo"
+    seeds = ("--seed", 1, "--seed", 2, "--seconds", 10, "--camera", 3)
+    done = s2netd("demo", "--bundle", bundle, *seeds, "--pace", "fast", "--out", out)
+
+    assert 0 == done.returncode, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    scenes = summary["scenes"]
+    assert [(1, "cam3"), (2, "cam3")] == [(one["seed"], one["camera"]) for one in scenes]
+    assert scenes[0]["missed_actions"] != scenes[1]["missed_actions"]
+    assert summary["total"]["actions"] == sum(one["actions"] for one in scenes)
+    assert (out / "seed-1" / "timeline.html").exists()
+    assert (out / "seed-2" / "scene.mp4").exists()
+    assert "in all: 0 of " in done.stdout
+
+
+@pytest.mark.usefixtures("offline")
+def test_an_interrupted_demo_ends_soon_and_without_a_word_too_many(tmp_path):
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    out, log = tmp_path / "demo", tmp_path / "log"
+    process = start_s2netd("demo", "--bundle", bundle, "--seconds", 60, "--out", out, log=log)
+    deadline_s = time.monotonic() + 60
+    while not list(out.glob("chunks/*/*")) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+
+    assert 130 == process.wait(timeout=20)
+    assert "Traceback" not in log.read_text()
+    assert not (out / "summary.json").exists()
 
 
 @pytest.mark.usefixtures("offline")
@@ -85,6 +134,8 @@ def test_without_network_the_demo_asks_for_a_clip_of_ones_own(tmp_path):
         ({"clip": "text.mp4"}, 1, "text.mp4: the payload starts with"),
         ({"--bundle": "nope"}, 78, "s2netd models pull nope"),
         ({"--labels": "gren"}, 78, "did you mean 'green'"),
+        ({"--seed": 3}, 78, "--seed and --camera are for a drawn scene"),
+        ({"--pace": "slow"}, 78, "--pace is 'slow', wanted real or fast"),
     ],
 )
 def test_a_mistake_ends_the_demo_with_one_line(tmp_path, changes, code, message):
@@ -100,27 +151,6 @@ def test_a_mistake_ends_the_demo_with_one_line(tmp_path, changes, code, message)
     assert 1 == len(lines)
     assert lines[0].startswith("s2netd: ")
     assert message in lines[0]
-
-
-@pytest.mark.weights
-@pytest.mark.usefixtures("kinetics400")
-def test_the_demo_without_a_clip_ends_with_a_timeline_of_its_own_one(tmp_path):
-    try:
-        demo_clip(Console(quiet=True))
-    except WeightsError as error:
-        missing(str(error))
-    out = tmp_path / "demo"
-    done = s2netd("demo", "--out", out, timeout_s=400)
-
-    assert 0 == done.returncode, done.stderr
-    said = " ".join(done.stdout.split())  # a console breaks lines
-    assert "bikes.mp4 as camera demo" in said
-    assert "bikes.mp4" in (out / "timeline.html").read_text(encoding="utf-8")
-    summary = json.loads((out / "summary.json").read_text())
-    records = read_events(out / "events.jsonl")
-    kept = [r for r in final_state(records).values() if r["state"] == "closed"]
-    assert summary["live_events"] == summary["offline_events"] == len(kept)
-    assert ("That is the right answer" in said) == (not kept)
 
 
 @pytest.mark.usefixtures("offline")

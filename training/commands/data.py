@@ -114,10 +114,8 @@ def render_scenes(
             for kind in ("tagged", "untagged", "validation", "test", "quiet", "unseen")
         }
     )
-    with counting("drawing videos", None) as done:
-        n_videos = render_scenes(
-            out, counts, draw, processes or processes_here(), lambda n, _of: done(n)
-        )
+    with counting("drawing videos") as done:
+        n_videos = render_scenes(out, counts, draw, processes or processes_here(), done)
     typer.echo(f"{n_videos} videos, tags.csv and annotations.json in {out}")
 
 
@@ -149,13 +147,13 @@ def plant(
         if annotations
         else synthetic_timelines(seed)
     )
-    with counting("planting", None) as done:
+    with counting("planting") as done:
         truth = plant_features(
             timelines,
             out,
             seed=seed,
             modality="rgb" if modality == "rgb" else "joint",
             n_videos=videos,
-            on_progress=lambda n, _of: done(n),
+            on_progress=done,
         )
     typer.echo(f"features and {truth.name} in {out}")

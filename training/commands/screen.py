@@ -37,8 +37,8 @@ def note(line: str) -> None:
 
 
 @contextmanager
-def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar; what it gives sets how much is done."""
+def counting(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A progress bar; what it gives is told how much is done and, if only now known, of what."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -47,7 +47,7 @@ def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     )
     with Progress(*columns, console=err) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, of=total: bar.update(task, completed=done, total=of)
 
 
 @contextmanager
