@@ -108,6 +108,9 @@ class EventTracker:
         """Take the scores as they stand after one hop; give the records that follow from them."""
         start_us = self._spec.timeline.snippet_start_us(track.first_index)
         now_us = self._spec.timeline.snippet_end_us(track.end_index - 1)
+        # What ended before has kept its scores: nothing new was seen that could open an event.
+        n_kept = track.end_index - self._spec.window.rescore_snippets
+        scored_anew_us = self._spec.timeline.snippet_start_us(n_kept)
         records: list[ActionEvent] = []
         live: list[LiveEvent] = []
         for label in self._labels_to_search(track):
@@ -118,7 +121,11 @@ class EventTracker:
                 live.extend(
                     self._go_on(event, matches.get(event.last.event_id), track, now_us, records)
                 )
-            new = [proposal for proposal in chosen if proposal not in matches.values()]
+            new = [
+                proposal
+                for proposal in chosen
+                if proposal not in matches.values() and proposal.span.end_us > scored_anew_us
+            ]
             live.extend(self._open(new, now_us, anchor_us, records))
         frozen = self._remember(records, start_us)
         self.state = TrackerState(tuple(live), frozen)

@@ -40,7 +40,7 @@ PUBLISHED_PROPOSALS = ProposalSpec(
 )
 # Chosen on the validation videos of rendered scenes (DECISIONS, 20).
 TRACKER = TrackerSpec(
-    open_score=0.35,
+    open_score=0.33,
     keep_score=0.2,
     freeze_us=640_000,
     retract_hops=2,

@@ -115,10 +115,21 @@ def test_closing_ends_what_is_supported_and_retracts_what_is_not():
 
 def test_two_actions_of_one_label_are_two_events():
     tracker = a_tracker()
-    records = tracker.step(a_track([0, 0.9, 0.9, 0.9, 0, 0, 0, 0.9, 0.9, 0.9, 0]), None)
+    curve = [0, 0.9, 0.9, 0.9, 0, 0, 0, 0.9, 0.9, 0.9, 0]
+    records = [r for n in range(1, len(curve) + 1) for r in tracker.step(a_track(curve[:n]), None)]
 
     opened = [record for record in records if record.phase is Phase.OPENED]
     assert 2 == len({record.event_id for record in opened})
+
+
+def test_what_ended_before_the_scores_that_are_new_opens_no_event():
+    """A louder action far back leaves the track, and what it drowned would come up."""
+    opened = []
+    for length in (11, 13, 15):  # the action ends 3, 5, 7 snippets back; 4 are scored anew
+        curve = [0] * 4 + [0.9] * 4 + [0] * (length - 8)
+        opened.append(bool(a_tracker().step(a_track(curve), None)))
+
+    assert [True, False, False] == opened
 
 
 def test_an_illegal_transition_is_refused():
