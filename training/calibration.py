@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.types import ActionEvent
-from training.evaluation import Truth, assign
+from training.event_lives import detections_of, last_record, lives_of
+from training.matching import Truth, assign
 from training.records import VideoRecord
-from training.streaming import MATCH_TIOU, detections_of, last_record, lives_of
+from training.streaming import MATCH_TIOU
 
 # Above the highest false alarm there may be nothing to lie midway to.
 _MARGIN = 0.01

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -18,7 +19,7 @@ import numpy as np
 
 from engine.backends import open_backend
 from engine.bundle import ModelBundle
-from engine.errors import BundleError, UnreadableVideoError
+from engine.errors import BundleError, DeviceError, UnreadableVideoError
 from engine.features import BackendFeatureExtractor, FeatureExtractor
 from engine.frames import read_video
 from engine.snippets import SnippetSampler
@@ -141,6 +142,11 @@ def extract_in_parallel(
                 job.result()
             except UnreadableVideoError as error:
                 failed[path] = str(error)
+            except BrokenProcessPool as error:
+                _open_worker(bundle_path, precision, threads)  # what failed there says why here
+                raise DeviceError(
+                    f"a process died while it read {path}: out of memory? try --processes 1"
+                ) from error
             on_done(path)
     return failed
 

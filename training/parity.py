@@ -90,7 +90,7 @@ class ParityReport:
     @property
     def max_error(self) -> float:
         """Over all windows and outputs."""
-        return max(deviation.max_error for deviation in self.deviations)
+        return max((deviation.max_error for deviation in self.deviations), default=0.0)
 
     @property
     def holds(self) -> bool:
@@ -109,6 +109,8 @@ class ParityReport:
             f"| {d.window} | {d.length} | {d.output} | {d.max_error:.2e} | {d.cosine:.8f} |"
             for d in self.deviations
         ]
+        verdict = "holds" if self.holds else "does not hold"
+        lines += ["", f"largest error {self.max_error:.1e}: {verdict} (wanted {TOLERANCE:.0e})"]
         if found := self.agreement:
             counts = f"{found.n_matched} of {found.n_exact} (f32) and {found.n_lower} match"
             means = f"F1 {found.f1:.3f}, mean tIoU {found.mean_tiou:.3f}"

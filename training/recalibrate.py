@@ -9,7 +9,7 @@ from engine.cas import Localizer
 from engine.spec import ModelSpec
 from training.calibration import event_outcomes, false_alarms_per_hour, opening_thresholds
 from training.records import VideoRecord
-from training.streaming import stream_video
+from training.stream_runs import stream_video
 
 BOUNDS = (0.2, 0.9)
 

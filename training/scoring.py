@@ -1,16 +1,18 @@
 """A run's answer to whole videos, offline: scores, proposals, mAP."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from engine.proposals import localize_offline
 from engine.scores import ScoredSnippets
 from engine.spec import ProposalSpec
+from engine.timeline import Timeline
 from engine.types import FloatArray, Proposal
 from training.checkpoints import TrainedNetwork
-from training.evaluation import Detections, MapResult, Truth, mean_average_precision
+from training.evaluation import MapResult, mean_average_precision
 from training.live_defaults import PROPOSALS, PUBLISHED_PROPOSALS
+from training.matching import Detections, Truth
 from training.records import FeatureSet, VideoRecord
 from training.train import score_video
 
@@ -25,24 +27,59 @@ def propose_offline(
 
     Args:
         run: What was trained.
-        record: The video, T rows; each run of rows without a gap is searched by itself.
+        record: The video, T rows.
         background: float32 (D,); None: what the run knows of the record's camera.
         proposals: Post-processing; None: what suits the data it was trained on.
 
     Raises:
         DataError: The video holds no snippet.
     """
-    known = run.background(record.camera) if background is None else background
     suited = PROPOSALS if run.config.data.kind == "clips" else PUBLISHED_PROPOSALS
-    spec = proposals or suited
+    scores = attended_scores(run, record, background)
+    return proposals_of(record, scores, run.timeline, proposals or suited)
+
+
+def attended_scores(
+    run: TrainedNetwork, record: VideoRecord, background: FloatArray | None = None
+) -> FloatArray:
+    """Class activation times actionness over the whole video, float32 (T, C).
+
+    Args:
+        run: What was trained.
+        record: The video, T rows.
+        background: float32 (D,); None: what the run knows of the record's camera.
+
+    Raises:
+        DataError: The video holds no snippet.
+    """
+    known = run.background(record.camera) if background is None else background
     cas, attention = score_video(run.network, record, known)
-    scores = np.asarray(cas * attention[:, None], np.float32)  # (T, C)
+    return np.asarray(cas * attention[:, None], np.float32)
+
+
+def proposals_of(
+    record: VideoRecord,
+    scores: FloatArray,
+    timeline: Timeline,
+    spec: ProposalSpec,
+    labels: Sequence[int] | None = None,
+) -> list[Proposal]:
+    """Intervals of a whole video from its scores; a gap in its snippets is never bridged.
+
+    Args:
+        record: Whose rows were scored.
+        scores: float32 (T, C).
+        timeline: Of its snippets.
+        spec: How scores become intervals.
+        labels: Classes to look for; None for all.
+    """
     found: list[Proposal] = []
-    starts = np.flatnonzero(np.diff(record.indices, prepend=record.indices[0] - 2) != 1)
-    for first, end in zip(starts, [*starts[1:], len(scores)], strict=True):
-        track = ScoredSnippets(int(record.indices[first]), 0, scores[first:end])
-        for label in range(scores.shape[1]):
-            found.extend(localize_offline(track, label, run.timeline, spec))
+    wanted = range(scores.shape[1]) if labels is None else labels
+    cuts = np.flatnonzero(np.diff(record.indices) != 1) + 1
+    for rows in np.split(np.arange(len(record.indices)), cuts):
+        track = ScoredSnippets(int(record.indices[rows[0]]), 0, scores[rows])
+        for label in wanted:
+            found.extend(localize_offline(track, label, timeline, spec))
     return found
 
 

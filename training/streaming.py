@@ -1,48 +1,33 @@
-"""What a live camera would have got: event records against annotated actions, and how to get them.
+"""What a live camera would have got: event records against annotated actions.
 
 Every record counts as it was emitted: boundaries are those it had then, and what is timed is the
-stream time of its decision. Nothing here sees the future but the annotations.
+stream time of its decision. ``training.stream_runs`` makes the records of stored features.
 """
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Self
 
 import numpy as np
 
-from engine.background import BackgroundState, CameraBackground
-from engine.cas import Localizer
 from engine.errors import DataError
-from engine.proposals import localize_offline
-from engine.scores import ScoredSnippets
-from engine.session import StreamSession
-from engine.spec import ModelSpec
-from engine.types import (
-    ActionEvent,
-    CasWindow,
-    FeatureWindow,
-    Int64Array,
-    Phase,
-    Proposal,
-    Reason,
-    SnippetFeature,
-)
-from engine.windows import window_of
+from engine.types import ActionEvent, Int64Array, Reason
 from training.evaluation import (
     THUMOS_TIOUS,
-    Candidates,
-    Detections,
-    Float64Array,
     MapResult,
-    Truth,
-    assign,
     average_precisions,
-    candidates,
     mean_average_precision,
     mean_over_classes,
+)
+from training.event_lives import EventLife, detections_of, last_record, lives_of
+from training.matching import (
+    Detections,
+    Float64Array,
+    Truth,
+    assign,
+    candidates,
+    matching_size,
     start_affinity,
 )
 from training.records import VideoRecord
@@ -53,170 +38,6 @@ START_TOLERANCES_S = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 
 _US_PER_HOUR = 3_600_000_000
 _CUT_SHORT = (Reason.END, Reason.GAP)
-_BATCH = 64  # features buffered at once: how many windows a localizer gets in one call
-
-
-def stream_video(
-    record: VideoRecord,
-    spec: ModelSpec,
-    localizer: Localizer,
-    camera: str = "",
-    background: BackgroundState | None = None,
-) -> list[ActionEvent]:
-    """The records the daemon would have emitted for this video, in order.
-
-    Args:
-        record: Its rows are given to the daemon's own session, one after the other.
-        spec: The model.
-        localizer: The model's.
-        camera: Name of the stream; none: the record's camera, or else its own name.
-        background: What the camera had seen before, as ``background_after`` gives it; None: what
-            the model knows of the camera.
-    """
-    session = _session_of(record, spec, camera, background)
-    records = []
-    for windows in _localized(session, record, localizer):
-        records.extend(session.track(windows))
-    return [*records, *session.close(Reason.END)]
-
-
-def offline_detections(
-    record: VideoRecord,
-    spec: ModelSpec,
-    localizer: Localizer,
-    camera: str = "",
-    background: BackgroundState | None = None,
-) -> list[Proposal]:
-    """What the same model finds if it may see the whole video at once.
-
-    Each run of snippets without a gap is one window; every class gets its proposals after
-    soft-NMS. The background is what a live camera has at the video's end.
-    """
-    after = background_after([record], spec, camera or _camera_of(record), background)
-    proposals: list[Proposal] = []
-    for window in localizer.localize(_whole_windows(record, spec, after)):
-        scores = window.cas * window.attention[:, None]  # (T, C), as a live stream's track has it
-        track = ScoredSnippets(window.first_index, window.segment, scores)
-        for label in range(scores.shape[1]):
-            proposals.extend(localize_offline(track, label, spec.timeline, spec.proposals))
-    return proposals
-
-
-def background_after(
-    records: Sequence[VideoRecord],
-    spec: ModelSpec,
-    camera: str,
-    before: BackgroundState | None = None,
-) -> BackgroundState | None:
-    """A camera's background after it saw these videos; None where the model has none."""
-    if spec.background is None:
-        return None
-    background = CameraBackground.of_camera(spec.background, camera)
-    if before is not None:
-        background.restore(before)
-    for record in records:
-        for row in record.features:
-            background.update(row)
-    return background.state()
-
-
-def with_freeze(spec: ModelSpec, freeze_us: int) -> ModelSpec:
-    """The same model, looking on for so long after an action's end before the event is final."""
-    return replace(spec, tracker=replace(spec.tracker, freeze_us=freeze_us))
-
-
-def snippet_features(record: VideoRecord) -> list[SnippetFeature]:
-    """A record's rows as a stream has them; the segment rises by one at every missing index."""
-    segments = np.cumsum(np.diff(record.indices, prepend=record.indices[:1] - 1) != 1)
-    return [
-        SnippetFeature(index, segment, vector)
-        for index, segment, vector in zip(
-            record.indices.tolist(), segments.tolist(), record.features, strict=True
-        )
-    ]
-
-
-def _camera_of(record: VideoRecord) -> str:
-    return record.camera or record.name
-
-
-def _session_of(
-    record: VideoRecord, spec: ModelSpec, camera: str, background: BackgroundState | None
-) -> StreamSession:
-    return StreamSession(camera or _camera_of(record), record.name, spec, background=background)
-
-
-def _localized(
-    session: StreamSession, record: VideoRecord, localizer: Localizer
-) -> Iterator[list[CasWindow]]:
-    # A window's answer does not depend on the others in the call: batches change no event.
-    features = snippet_features(record)
-    for at in range(0, len(features), _BATCH):
-        yield localizer.localize(session.buffer(features[at : at + _BATCH]))
-    yield localizer.localize(session.break_segment())
-
-
-def _whole_windows(
-    record: VideoRecord, spec: ModelSpec, background: BackgroundState | None
-) -> list[FeatureWindow]:
-    vector = None if background is None else background.mean.astype(np.float32)
-    runs = itertools.groupby(snippet_features(record), lambda feature: feature.segment)
-    segments = [list(run) for _, run in runs]
-    return [window_of(run, len(run), spec.feature_dim, vector) for run in segments]
-
-
-@dataclass(frozen=True, slots=True)
-class EventLife:
-    """All that was said of one event.
-
-    Attributes:
-        video: Where.
-        opened: Its first record.
-        closed: The first that closed it, or None.
-        last: The last one.
-        top_score: The highest score of them all.
-    """
-
-    video: str
-    opened: ActionEvent
-    closed: ActionEvent | None
-    last: ActionEvent
-    top_score: float
-
-    @property
-    def is_kept(self) -> bool:
-        """It was not taken back."""
-        return self.last.phase is not Phase.RETRACTED
-
-
-def lives_of(events: Mapping[str, Sequence[ActionEvent]]) -> list[EventLife]:
-    """Each video's records, in the order of emission → its events, by video, then opening."""
-    lives: dict[tuple[str, str], EventLife] = {}
-    for video, records in events.items():
-        for record in records:
-            key = (video, record.event_id)
-            closed = record if record.phase is Phase.CLOSED else None
-            old = lives.get(key) or EventLife(video, record, closed, record, record.score)
-            lives[key] = replace(
-                old,
-                closed=old.closed or closed,
-                last=record,
-                top_score=max(old.top_score, record.score),
-            )
-    return list(lives.values())
-
-
-def last_record(life: EventLife) -> ActionEvent:
-    """What to take of each event for ``detections_of``."""
-    return life.last
-
-
-def detections_of(
-    lives: Sequence[EventLife], videos: Sequence[str], pick: Callable[[EventLife], ActionEvent]
-) -> Detections:
-    """Row i is ``pick(lives[i])``: lives come by video."""
-    runs = itertools.groupby(lives, lambda life: life.video)
-    return Detections.of({video: [pick(life) for life in run] for video, run in runs}, videos)
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,49 +253,6 @@ def _f1(truth: Truth, detections: Detections) -> tuple[float, ...]:
     )
 
 
-def matching_size(pairs: Candidates) -> int:
-    """Pairs of the largest one-to-one matching there is: augmenting paths, after Berge."""
-    choices: dict[int, list[int]] = {}
-    for found, action in zip(pairs.detection.tolist(), pairs.truth.tolist(), strict=True):
-        choices.setdefault(found, []).append(action)
-    holder: dict[int, int] = {}
-    for found in choices:
-        _augment(found, choices, holder)
-    return len(holder)
-
-
-def _augment(start: int, choices: Mapping[int, list[int]], holder: dict[int, int]) -> None:
-    """Give ``start`` an action, moving others to their other choices; do nothing if none can."""
-    asked_by: dict[int, int] = {}
-    gives_up: dict[int, int] = {}  # asker → the action it held when it was asked to move
-    asking = [start]
-    for found in asking:  # grows as it is read: breadth first
-        for action in choices[found]:
-            if action in asked_by:
-                continue
-            asked_by[action] = found
-            if action in holder:
-                gives_up[holder[action]] = action
-                asking.append(holder[action])
-                continue
-            _move_along(action, start, asked_by, gives_up, holder)
-            return
-
-
-def _move_along(
-    free: int,
-    start: int,
-    asked_by: Mapping[int, int],
-    gives_up: Mapping[int, int],
-    holder: dict[int, int],
-) -> None:
-    action = free
-    while asked_by[action] != start:
-        holder[action] = asked_by[action]
-        action = gives_up[holder[action]]
-    holder[action] = start
-
-
 def _fragmentation(truth: Truth, detections: Detections) -> float:
     def cover(
         truth: Truth, actions: Int64Array, detections: Detections, found: Int64Array
@@ -497,59 +275,3 @@ def _alarms(
     lives = lives_of({name: events.get(name, ()) for name in durations_us})
     hours = sum(durations_us.values()) / _US_PER_HOUR
     return hours, len(lives), sum(life.is_kept for life in lives)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CurvePoint:
-    """One setting of the tracker, and what it gave."""
-
-    freeze_us: int
-    open_score: float | None
-    result: StreamingResult
-
-
-def delay_accuracy_curve(
-    records: Sequence[VideoRecord],
-    spec: ModelSpec,
-    localizer: Localizer,
-    freezes_us: Sequence[int],
-    open_scores: Sequence[float | None] = (None,),
-    quiet: Sequence[VideoRecord] = (),
-    backgrounds: Mapping[str, BackgroundState] = MappingProxyType({}),
-) -> list[CurvePoint]:
-    """Measure every pair of look-ahead and opening score; the network runs once a video.
-
-    Args:
-        records: As for ``streaming_metrics``.
-        spec: The model.
-        localizer: The model's.
-        freezes_us: Look-aheads to try.
-        open_scores: Opening scores of all classes to try; None: those of ``spec``.
-        quiet: As for ``streaming_metrics``.
-        backgrounds: Camera → what it had seen before each of these videos.
-    """
-    videos = {record.name: record for record in (*records, *quiet)}
-
-    def session_of(record: VideoRecord, setting: ModelSpec) -> StreamSession:
-        return _session_of(record, setting, "", backgrounds.get(_camera_of(record)))
-
-    windows = {
-        name: list(_localized(session_of(record, spec), record, localizer))
-        for name, record in videos.items()
-    }
-    points = []
-    for freeze_us, open_score in itertools.product(freezes_us, open_scores):
-        setting = with_freeze(spec, freeze_us)
-        setting = setting if open_score is None else setting.with_open_score(open_score)
-        events = {
-            name: _tracked(session_of(record, setting), windows[name])
-            for name, record in videos.items()
-        }
-        result = streaming_metrics(records, events, len(spec.class_names), quiet)
-        points.append(CurvePoint(freeze_us, open_score, result))
-    return points
-
-
-def _tracked(session: StreamSession, windows: Sequence[list[CasWindow]]) -> list[ActionEvent]:
-    records = [record for some in windows for record in session.track(some)]
-    return [*records, *session.close(Reason.END)]

@@ -8,16 +8,15 @@ from typing import Any
 
 from engine.cas import Localizer
 from engine.spec import ModelSpec
-from training.evaluation import Detections, Truth, mean_average_precision
+from training.evaluation import map_of
 from training.records import VideoRecord
-from training.streaming import (
+from training.stream_runs import (
     CurvePoint,
-    StreamingResult,
     delay_accuracy_curve,
     offline_detections,
     stream_video,
-    streaming_metrics,
 )
+from training.streaming import StreamingResult, streaming_metrics
 
 # Look-ahead after an event's end, and opening scores, that are tried.
 FREEZES_US = (0, 320_000, 640_000, 1_280_000, 2_560_000)
@@ -96,11 +95,9 @@ def streaming_report(
     events = {record.name: stream_video(record, spec, localizer) for record in (*records, *quiet)}
     n_classes = len(spec.class_names)
     result = streaming_metrics(records, events, n_classes, quiet)
-    truth = Truth.of(records)
     found = {record.name: offline_detections(record, spec, localizer) for record in records}
-    whole = mean_average_precision(truth, Detections.of(found, truth.videos), n_classes)
     curve = delay_accuracy_curve(records, spec, localizer, FREEZES_US, OPEN_SCORES, quiet)
-    return StreamingReport(result, whole.average, tuple(curve))
+    return StreamingReport(result, map_of(records, found, n_classes).average, tuple(curve))
 
 
 def _plain(point: CurvePoint) -> dict[str, Any]:

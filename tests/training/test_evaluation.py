@@ -16,12 +16,9 @@ from tests.support.records import an_event
 from training.evaluation import (
     ACTIVITYNET_TIOUS,
     THUMOS_TIOUS,
-    Detections,
-    Truth,
-    assign,
     mean_average_precision,
-    start_affinity,
 )
+from training.matching import Detections, Truth, assign, start_affinity
 from training.records import TruthSpan, VideoRecord
 
 S = 1_000_000

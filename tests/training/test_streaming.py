@@ -18,20 +18,18 @@ from tests.support.records import an_event
 from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
 from tests.support.strategies import videos
 from training.calibration import Outcome, event_outcomes
-from training.evaluation import Candidates
+from training.event_lives import lives_of
+from training.matching import Candidates, matching_size
 from training.records import TruthSpan, VideoRecord
-from training.streaming import (
-    Spread,
+from training.stream_runs import (
     background_after,
     delay_accuracy_curve,
-    lives_of,
-    matching_size,
     offline_detections,
     snippet_features,
     stream_video,
-    streaming_metrics,
     with_freeze,
 )
+from training.streaming import Spread, streaming_metrics
 
 S = 1_000_000
 SPEC = a_spec()

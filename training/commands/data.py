@@ -56,10 +56,12 @@ def extract(
             on_done=on_done,
         )
     _copy_labels(videos, out)
-    for why in failed.values():
-        note(f"left out: {why}")
+    reasons = list(failed.values())
     if failed and len(failed) == len(paths):
-        raise DataError(f"none of {len(paths)} videos could be read: the reasons are above")
+        more = f" (and {len(paths) - 1} more videos)" if len(paths) > 1 else ""
+        raise DataError(f"{reasons[0]}{more}")
+    for why in reasons:
+        note(f"left out: {why}")
     typer.echo(f"{len(paths) - len(failed)} feature file(s) in {out}")
     if failed:
         raise typer.Exit(1)

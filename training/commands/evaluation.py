@@ -20,7 +20,7 @@ from training.commands.screen import (
 if TYPE_CHECKING:
     from engine.bundle import ModelBundle
     from engine.cas import BackendLocalizer
-    from training.evaluation import Detections, Truth
+    from training.matching import Detections, Truth
     from training.records import FeatureSet
 
 
@@ -86,8 +86,11 @@ def _judged_run(
         from training.checkpoints import load_run  # noqa: PLC0415 - needs torch
         from training.scoring import scored  # noqa: PLC0415
     from training.data import evaluation_set  # noqa: PLC0415
+    from training.loaders.features import check_manifest  # noqa: PLC0415
 
     run = load_run(Path(model))
+    if run.config.data.kind == "clips":
+        check_manifest(existing(features, "--features"), run.manifest)
     names = run.class_names if run.config.data.kind == "clips" else None
     videos = evaluation_set(run.config.data, features, annotations, subset, note, names)
     return *scored(run, videos), videos
@@ -96,8 +99,8 @@ def _judged_run(
 def _judged_bundle(
     model: str, features: Path, annotations: Path | None, subset: str | None
 ) -> "tuple[Truth, Detections, FeatureSet]":
-    from training.evaluation import Detections, Truth  # noqa: PLC0415 - after the options
-    from training.streaming import offline_detections  # noqa: PLC0415
+    from training.matching import Detections, Truth  # noqa: PLC0415 - after the options
+    from training.stream_runs import offline_detections  # noqa: PLC0415
 
     with _opened(model, features) as (bundle, localizer):
         videos = _annotated(bundle, features, annotations, subset)

@@ -45,7 +45,7 @@ def _training_bar() -> "Iterator[Callable[[str, Progress], None]]":
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=err) as bar:
+    with Bar(*columns, console=err, disable=not err.is_terminal) as bar:
         tasks = {}
 
         def show(prefix: str, progress: "Progress") -> None:

@@ -33,7 +33,7 @@ err = Console(stderr=True, highlight=False)
 
 def note(line: str) -> None:
     """A line for people, apart from the result."""
-    err.print(line, style="dim", markup=False)
+    err.print(line, style="dim", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def counting(what: str, total: int | None = None) -> Iterator[Callable[..., None
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err) as bar:
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, of=total: bar.update(task, completed=done, total=of)
 

@@ -1,0 +1,290 @@
+"""Detections and annotated actions as tables, and which belongs to which. Exact, vectorised.
+
+Everything is columns: row i of a table is one action or one detection. Times are integer
+microseconds; tIoU has no ``+ 1``. C classes, N detections, G annotated actions.
+
+Source: the ActivityNet evaluation (``ANETdetection``): each detection, best score first, takes
+the free action of its video and class that it overlaps most, if their tIoU reaches the threshold.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import DataError
+from engine.types import ActionEvent, Int64Array, Proposal
+from training.records import VideoRecord
+
+Float64Array = npt.NDArray[np.float64]
+
+_CHUNK = 16_384  # detections paired at once: bounds the memory
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """Annotated actions.
+
+    Attributes:
+        videos: The evaluated videos; the column ``video`` indexes it.
+        video: int64 (G,).
+        label: int64 (G,).
+        start_us: int64 (G,).
+        end_us: int64 (G,).
+    """
+
+    videos: tuple[str, ...]
+    video: Int64Array
+    label: Int64Array
+    start_us: Int64Array
+    end_us: Int64Array
+
+    @classmethod
+    def of(cls, records: Sequence[VideoRecord]) -> Self:
+        """The actions of every video whose actions are known; the others are not evaluated."""
+        known = [record for record in records if record.truth is not None]
+        rows = [
+            (video, action.label, action.span.start_us, action.span.end_us)
+            for video, record in enumerate(known)
+            for action in record.truth or ()
+        ]
+        return cls(tuple(record.name for record in known), *_columns(rows, 4))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """Scored intervals.
+
+    Attributes:
+        video: int64 (N,), index into the truth's ``videos``.
+        label: int64 (N,).
+        start_us: int64 (N,).
+        end_us: int64 (N,).
+        score: float64 (N,), finite.
+    """
+
+    video: Int64Array
+    label: Int64Array
+    start_us: Int64Array
+    end_us: Int64Array
+    score: Float64Array
+
+    def __post_init__(self) -> None:
+        lengths = {len(getattr(self, column.name)) for column in fields(self)}
+        if len(lengths) != 1 or not np.isfinite(self.score).all():
+            raise ValueError(
+                f"columns of {sorted(lengths)} rows, wanted one length, finite scores"
+            )
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @classmethod
+    def of(
+        cls, found: Mapping[str, Sequence[Proposal | ActionEvent]], videos: Sequence[str]
+    ) -> Self:
+        """What was found in each video, as columns.
+
+        Raises:
+            DataError: A video is not among ``videos``.
+        """
+        numbers = {name: number for number, name in enumerate(videos)}
+        for name in found:
+            if name not in numbers:
+                raise DataError(
+                    f"video {name!r} has detections but no annotations: annotate it or leave "
+                    f"it out of the evaluation of {len(numbers)} videos"
+                )
+        rows = [
+            (numbers[name], one.label, one.span.start_us, one.span.end_us)
+            for name, many in found.items()
+            for one in many
+        ]
+        scores = [one.score for many in found.values() for one in many]
+        video, label, start_us, end_us = _columns(rows, 4)
+        return cls(video, label, start_us, end_us, np.array(scores, np.float64))
+
+    def take(self, rows: Int64Array | npt.NDArray[np.bool_]) -> "Detections":
+        """These rows."""
+        return Detections(*(getattr(self, column.name)[rows] for column in fields(self)))
+
+    def ranking(self) -> Int64Array:
+        """Rows from best to worst; ties by video, start, end, so that every run orders alike."""
+        return np.lexsort((self.label, self.end_us, self.start_us, self.video, -self.score))
+
+
+def _columns(rows: Sequence[tuple[int, ...]], n_columns: int) -> tuple[Int64Array, ...]:
+    return tuple(np.array(rows, np.int64).reshape(-1, n_columns).T)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Pairs that may be matched: by detection, then best first, then by the action's start, end.
+
+    Attributes:
+        detection: int64 (P,), row of the detection, rising.
+        truth: int64 (P,), row of the action.
+        affinity: float64 (P,), how well they fit.
+    """
+
+    detection: Int64Array
+    truth: Int64Array
+    affinity: Float64Array
+
+
+Affinity = Callable[[Truth, Int64Array, Detections, Int64Array], Float64Array]
+
+
+def tiou_of_pairs(
+    truth: Truth, actions: Int64Array, detections: Detections, found: Int64Array
+) -> Float64Array:
+    """How much action ``actions[i]`` and detection ``found[i]`` overlap; 0 if both are empty."""
+    starts, ends = truth.start_us[actions], truth.end_us[actions]
+    other_starts, other_ends = detections.start_us[found], detections.end_us[found]
+    shared = np.minimum(ends, other_ends) - np.maximum(starts, other_starts)
+    shared = np.maximum(shared, 0)
+    union = (ends - starts) + (other_ends - other_starts) - shared
+    return np.asarray(shared / np.maximum(union, 1), np.float64)
+
+
+def start_affinity(
+    truth: Truth, actions: Int64Array, detections: Detections, found: Int64Array
+) -> Float64Array:
+    """Minus the seconds between the two starts."""
+    apart_us = np.abs(truth.start_us[actions] - detections.start_us[found])
+    return np.asarray(-apart_us / 1e6, np.float64)
+
+
+def candidates(
+    truth: Truth, detections: Detections, floor: float, affinity: Affinity = tiou_of_pairs
+) -> Candidates:
+    """All pairs of one video and one class whose affinity is at least ``floor``."""
+    n_videos = max(len(truth.videos), 1)
+    keys = truth.label * n_videos + truth.video
+    order = np.lexsort((truth.end_us, truth.start_us, keys))
+    wanted = detections.label * n_videos + detections.video
+    first = np.searchsorted(keys[order], wanted, "left")
+    count = np.searchsorted(keys[order], wanted, "right") - first
+    parts = [
+        _chunk(truth, detections, order, first, count, slice(at, at + _CHUNK), floor, affinity)
+        for at in range(0, max(len(detections), 1), _CHUNK)
+    ]
+    return Candidates(
+        np.concatenate([part.detection for part in parts]),
+        np.concatenate([part.truth for part in parts]),
+        np.concatenate([part.affinity for part in parts]),
+    )
+
+
+def _chunk(
+    truth: Truth,
+    detections: Detections,
+    order: Int64Array,
+    first: Int64Array,
+    count: Int64Array,
+    rows: slice,
+    floor: float,
+    affinity: Affinity,
+) -> Candidates:
+    counts = count[rows]
+    found = np.repeat(np.arange(len(first))[rows], counts)
+    offset = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = np.repeat(first[rows], counts) + offset
+    fit = affinity(truth, order[place], detections, found)
+    keep = np.flatnonzero(fit >= floor)
+    keep = keep[np.lexsort((place[keep], -fit[keep], found[keep]))]
+    return Candidates(found[keep], order[place[keep]], fit[keep])
+
+
+def assign(
+    truth: Truth,
+    detections: Detections,
+    floors: Sequence[float],
+    affinity: Affinity = tiou_of_pairs,
+) -> Int64Array:
+    """Match one to one: each detection, best score first, takes the free action that fits best.
+
+    Args:
+        truth: The actions.
+        detections: Of the same videos.
+        floors: Least affinities at which a pair may be matched; each is a matching of its own.
+        affinity: What fits.
+
+    Returns:
+        int64 (len(floors), N), the row of the action each detection took; -1 for none.
+    """
+    order = detections.ranking()
+    pairs = candidates(truth, detections.take(order), min(floors), affinity)
+    taken = np.full((len(floors), len(detections)), -1, np.int64)
+    for row, floor in zip(taken, floors, strict=True):
+        keep = pairs.affinity >= floor
+        row[order] = _assign(pairs.detection[keep], pairs.truth[keep], len(order), truth)
+    return taken
+
+
+def _assign(found: Int64Array, actions: Int64Array, n: int, truth: Truth) -> Int64Array:
+    """The greedy matching, all videos and classes at once.
+
+    Every detection asks for its best action; an action keeps the best ranked asker and the others
+    ask for their next. This is deferred acceptance (Gale and Shapley 1962). As all actions rank
+    the detections alike, it has one stable answer: what serving them in that order gives.
+    """
+    last = np.searchsorted(found, np.arange(n), "right")
+    at = np.unique(found, return_index=True)[1]  # where in the pairs each asks
+    while True:
+        keeper = np.full(len(truth.video), n)
+        np.minimum.at(keeper, actions[at], found[at])
+        lost = keeper[actions[at]] != found[at]
+        if not lost.any():
+            break
+        askers = found[at]
+        at = at + lost
+        at = at[at < last[askers]]
+    taken = np.full(n, -1, np.int64)
+    taken[found[at]] = actions[at]
+    return taken
+
+
+def matching_size(pairs: Candidates) -> int:
+    """Pairs of the largest one-to-one matching there is: augmenting paths, after Berge."""
+    choices: dict[int, list[int]] = {}
+    for found, action in zip(pairs.detection.tolist(), pairs.truth.tolist(), strict=True):
+        choices.setdefault(found, []).append(action)
+    holder: dict[int, int] = {}
+    for found in choices:
+        _augment(found, choices, holder)
+    return len(holder)
+
+
+def _augment(start: int, choices: Mapping[int, list[int]], holder: dict[int, int]) -> None:
+    """Give ``start`` an action, moving others to their other choices; do nothing if none can."""
+    asked_by: dict[int, int] = {}
+    gives_up: dict[int, int] = {}  # asker → the action it held when it was asked to move
+    asking = [start]
+    for found in asking:  # grows as it is read: breadth first
+        for action in choices[found]:
+            if action in asked_by:
+                continue
+            asked_by[action] = found
+            if action in holder:
+                gives_up[holder[action]] = action
+                asking.append(holder[action])
+                continue
+            _move_along(action, start, asked_by, gives_up, holder)
+            return
+
+
+def _move_along(
+    free: int,
+    start: int,
+    asked_by: Mapping[int, int],
+    gives_up: Mapping[int, int],
+    holder: dict[int, int],
+) -> None:
+    action = free
+    while asked_by[action] != start:
+        holder[action] = asked_by[action]
+        action = gives_up[holder[action]]
+    holder[action] = start
