@@ -1,7 +1,7 @@
 """Commands that measure: runtimes, heads, rendered scenes, real fights."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,11 @@ from training.commands.screen import (
     note,
     processes_here,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from training.benchmark_results import ResultRow
 
 _BASE = "base-topk"
 
@@ -92,9 +97,10 @@ def benchmark(
     with counting("training and scoring", n_trials) as done:
         trials: set[tuple[str, int]] = set()
 
-        def on_rows(rows: object) -> None:
-            trials.update((row.variant, row.seed) for row in rows)  # type: ignore[attr-defined]
-            done(max(len(trials) - 1, 0))
+        def on_rows(rows: "Sequence[ResultRow]") -> None:
+            names = {variant.name for variant in (*chosen, *taught)}
+            trials.update((row.variant, row.seed) for row in rows if row.variant in names)
+            done(len(trials))
 
         results = run_benchmark(
             data, content, chosen, range(seeds), out, supervised=taught, on_rows=on_rows
