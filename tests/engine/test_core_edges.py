@@ -41,6 +41,7 @@ def test_two_events_that_start_in_one_snippet_have_two_ids():
     spec = a_spec()
     spec = replace(
         spec,
+        window=replace(spec.window, window_snippets=24, rescore_snippets=24, track_snippets=24),
         proposals=replace(spec.proposals, outer_weight=0.0, min_us=40_000),
         tracker=replace(spec.tracker, freeze_us=60_000_000),
     )
