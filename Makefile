@@ -45,7 +45,7 @@ demo: .make/cpu
 
 # Where the real parts are required, missing weights are a failure; else their tests are skipped.
 test: .make/dev
-	@$(BIN)/s2netd models pull kinetics400 || { \
+	@{ $(BIN)/s2netd models pull kinetics400 && $(BIN)/s2netd models pull scenes; } || { \
 	  echo 'make test: no weights (the reason is above), so the tests marked "weights" are skipped.'; \
 	  [ -z "$$S2NETD_REQUIRE_REAL_PARTS" ]; }
 	@$(BIN)/python -m pytest $(ARGS)

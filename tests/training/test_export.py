@@ -25,6 +25,12 @@ else:
 pytestmark = [pytest.mark.torch, pytest.mark.openvino]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _needs_torch():
+    if NO_TORCH:
+        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return ModelBundle.load(write_tiny_bundle(tmp_path_factory.mktemp("base") / "tiny"))
@@ -32,8 +38,6 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, base):
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
     out = tmp_path_factory.mktemp("run")
     config = small_config(schedule__length=40)
     return train(
