@@ -8,7 +8,6 @@ effect on cameras seen in training, +13 points of mAP on one never seen); a runn
 form of it that a live stream can have.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,17 +102,3 @@ class CameraBackground:
             raise ValueError(f"a background of {state.n_snippets} snippets is damaged")
         self._mean = state.mean.copy()
         self._n_snippets = min(state.n_snippets, self._memory_snippets)
-
-
-def background_of(features: Iterable[FloatArray], spec: BackgroundSpec, camera: str) -> FloatArray:
-    """The background after all of a camera's rows, float32 (D,): what a live camera would have.
-
-    Args:
-        features: Rows float32 (D,), or one array (T, D), in the order they were seen.
-        spec: Priors and pace.
-        camera: Whose rows they are.
-    """
-    background = CameraBackground.of_camera(spec, camera)
-    for row in features:
-        background.update(row)
-    return background.vector

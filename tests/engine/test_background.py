@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from engine.background import BackgroundState, CameraBackground, background_of
+from engine.background import BackgroundState, CameraBackground
 from tests.support.scripted import a_background
 
 WIDTH = 3
@@ -99,15 +99,6 @@ def test_the_vector_and_the_state_are_the_callers_own():
     background.state().mean[:] = 7
 
     assert [0, 0, 0] == background.vector.tolist()
-
-
-def test_a_background_of_rows_is_what_a_live_camera_would_have():
-    features = np.random.default_rng(0).random((50, WIDTH), np.float32)
-    live = fed(CameraBackground.of_camera(a_background(), "red-door"), features)
-
-    seen = background_of(features, a_background(), "red-door")
-
-    assert live.vector.tobytes() == seen.tobytes()
 
 
 def test_another_width_is_refused():

@@ -18,7 +18,7 @@ try:
     import torch
 
     from training.networks import NETWORKS
-    from training.networks.base import BagBatch, bag_sums
+    from training.networks.base import BagBatch
     from training.networks.s2net_config import S2NetConfig, light_config, paper_config
 except ImportError:
     torch = None
@@ -454,10 +454,3 @@ def test_whitening_off_leaves_the_features_and_one_snippet_is_too_few():
     assert torch.equal(rows, network.trunk.whitening(rows))
     with pytest.raises(DataError, match="there are 1"):
         a_network("light").fit_input(rows[:1])
-
-
-def test_sums_over_bags_leave_padding_out():
-    values = torch.arange(8.0).reshape(2, 4, 1)
-    bags = torch.tensor([[0, 0, 1, -1], [1, 2, 2, -1]])
-
-    assert [[1.0], [6.0], [11.0]] == bag_sums(values, bags, 3).tolist()

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -78,20 +77,3 @@ def masked(values: Tensor, valid: Tensor) -> Tensor:
     """``values`` (B, T, ...) with zeros where ``valid`` (B, T) is not."""
     mask = valid.to(values.dtype)
     return values * mask.reshape(mask.shape + (1,) * (values.dim() - 2))
-
-
-def bag_sums(values: Tensor, bags: Tensor, n_bags: int) -> Tensor:
-    """Sums over each bag's positions.
-
-    Args:
-        values: (B, T, K).
-        bags: int64 (B, T), -1 is left out.
-        n_bags: N.
-
-    Returns:
-        (N, K).
-    """
-    flat, owner = values.reshape(-1, values.shape[-1]), bags.reshape(-1)
-    keep = owner >= 0
-    empty = torch.zeros(n_bags, values.shape[-1], dtype=values.dtype, device=values.device)
-    return empty.index_add(0, owner[keep], flat[keep])
