@@ -19,6 +19,7 @@ import av.error
 import av.logging
 import numpy as np
 from av.codec.context import CodecContext
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -39,6 +40,9 @@ DEFAULT_FPS = Fraction(25)  # of raw streams that say nothing; FFmpeg assumes th
 
 # What PyAV raises, besides its own errors, when a file contradicts itself.
 LIBAV_ERRORS = (av.error.FFmpegError, ValueError, IndexError, OverflowError, MemoryError)
+
+# What it raises when hardware is asked for and there is none for this codec.
+_NO_HARDWARE = (NotImplementedError, RuntimeError)
 
 # Finding out what streams there are opens no decoder: parsers suffice, and a frame that is too
 # large or damaged is then met by the one decoder whose limits we set.
@@ -87,7 +91,7 @@ class Decoder(Protocol):
 
 
 class PyAvDecoder:
-    """FFmpeg on the CPU.
+    """FFmpeg, on the CPU or in a GPU's video decoder.
 
     A chunk is self-contained, so nothing of one can harm the next: codec, size and rate may change
     between chunks.
@@ -97,6 +101,8 @@ class PyAvDecoder:
         timeline: The grid, to leave out frames that it would not show.
         limits: What a chunk may cost.
         threads: Decoding threads of this decoder. One is best with many cameras.
+        gpu: Decode on this GPU (NVDEC) and nowhere else; None decodes on the CPU. The GPU gives
+            the picture to the CPU at full size, where both are converted in the same way.
 
     Attributes:
         n_late_frames: Frames left out because their time did not rise, since the start.
@@ -108,6 +114,7 @@ class PyAvDecoder:
         timeline: Timeline,
         limits: DecodeLimits | None = None,
         threads: int = 1,
+        gpu: int | None = None,
     ) -> None:
         self.n_late_frames = 0
         self._geometry = geometry
@@ -115,6 +122,7 @@ class PyAvDecoder:
         self._timeline = timeline
         self._limits = limits or DecodeLimits()
         self._threads = threads
+        self._hardware = _nvdec(gpu) if gpu is not None else None
 
     def decode(self, chunk: VideoChunk) -> FrameBatch:
         """See ``Decoder``. The arrays are the caller's."""
@@ -122,7 +130,9 @@ class PyAvDecoder:
             return self._decode(chunk)
         except StreamError as error:
             raise type(error)(f"{_name(chunk)}: {error}") from error
-        except LIBAV_ERRORS as error:
+        except (*LIBAV_ERRORS, *_NO_HARDWARE) as error:
+            if isinstance(error, _NO_HARDWARE) and self._hardware is None:
+                raise  # a fault of ours
             raise CorruptChunkError(f"{_name(chunk)}: {reason(error)}") from error
 
     @property
@@ -136,7 +146,7 @@ class PyAvDecoder:
 
     def _decode(self, chunk: VideoChunk) -> FrameBatch:
         thinner = Thinner(self._timeline)
-        with _open_chunk(chunk.payload, self._limits) as container:
+        with _open_chunk(chunk.payload, self._limits, self._hardware) as container:
             stream = video_stream(container)
             _check_codec(stream, self._limits)
             prepare(stream, self._limits, self._threads)
@@ -278,7 +288,15 @@ def unreadable_if_libav_fails(source: Path | str) -> Iterator[None]:
         raise UnreadableVideoError(f"{source}: {reason(error)}") from error
 
 
-def _open_chunk(payload: bytes, limits: DecodeLimits) -> InputContainer:
+def _nvdec(gpu: int) -> HWAccel:
+    """NVDEC in the GPU's primary context, which is the one the networks run in."""
+    options: dict[str, object] = {"primary_ctx": "1"}
+    return HWAccel("cuda", str(gpu), allow_software_fallback=False, options=options)
+
+
+def _open_chunk(
+    payload: bytes, limits: DecodeLimits, hardware: HWAccel | None = None
+) -> InputContainer:
     if len(payload) > limits.max_payload_bytes:
         raise RefusedChunkError(
             f"{len(payload)} bytes, wanted at most {limits.max_payload_bytes}: cut shorter chunks"
@@ -293,6 +311,7 @@ def _open_chunk(payload: bytes, limits: DecodeLimits) -> InputContainer:
         container_options={"protocol_whitelist": "", "max_streams": "32", **_PROBE_OPTIONS},
         metadata_errors="replace",
         io_open=_refuse_io,
+        hwaccel=hardware,
     )
 
 
