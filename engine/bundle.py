@@ -12,7 +12,7 @@ holding a copy: that one is used, and held to the same SHA-256.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import yaml
 
@@ -41,6 +41,7 @@ from engine.spec import (
     FrameGeometry,
     ModelSpec,
     ProposalSpec,
+    Tolerance,
     TrackerSpec,
     WindowSpec,
 )
@@ -88,7 +89,7 @@ class ModelCard:
     name: str
     version: int
     source: str
-    precision: Literal["f32", "f16", "int8"]
+    precision: Literal["f32", "f16", "bf16", "int8"]
     feature_dim: int
     pixels: Pixels
     timeline: Timeline
@@ -128,13 +129,14 @@ class BackboneReference:
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """bundle.yaml."""
+    """bundle.yaml; ``tolerance`` may be left out, all else must be there."""
 
     schema_version: int
     model: ModelCard
     backbone: Backbone
     localizer: Network
     background: Backgrounds | None
+    tolerance: Tolerance | None
 
     @property
     def sizes(self) -> Sizes:
@@ -159,6 +161,8 @@ class ModelBundle:
         backbone_sha256: SHA-256 of ``backbone.onnx``: names the feature extractor.
         backbone_path: Snippets → features; it may lie in another bundle's folder.
         backbone_model: The published model that is, or None.
+        tolerance: How far a backend may stray and still serve it; None: it does not say, and the
+            default holds.
     """
 
     path: Path
@@ -168,6 +172,7 @@ class ModelBundle:
     backbone_sha256: str
     backbone_path: Path
     backbone_model: str | None
+    tolerance: Tolerance | None = None
 
     @classmethod
     def load(cls, path: Path) -> "ModelBundle":
@@ -198,6 +203,7 @@ class ModelBundle:
             backbone.sha256,
             _backbone_path(path, backbone),
             backbone.from_model,
+            manifest.tolerance,
         )
 
     @property
@@ -233,7 +239,15 @@ def _read_manifest(path: Path) -> tuple[_Manifest, bytes]:
             f"{path / MANIFEST}: schema_version is {seen!r}, this s2netd reads "
             f"{SCHEMA_VERSION}: export or pull the bundle again"
         )
-    return parse(_Manifest, content, str(path / MANIFEST)), blob
+    stated = {"tolerance": None, **content}
+    return parse(_Manifest, stated, str(path / MANIFEST)), blob
+
+
+def _text_of(manifest: _Manifest) -> str:
+    content = cast("dict[str, object]", plain(manifest))
+    if manifest.tolerance is None:
+        del content["tolerance"]  # a bundle that says nothing new keeps its bytes, so its digest
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=99)
 
 
 def _backbone_path(path: Path, backbone: Backbone) -> Path:
@@ -265,6 +279,7 @@ def write_bundle(
     backbone: bytes | BackboneReference,
     localizer: bytes,
     background: BackgroundSpec | None = None,
+    tolerance: Tolerance | None = None,
 ) -> Path:
     """Write a bundle; it appears whole or not at all, in place of what was there.
 
@@ -274,6 +289,7 @@ def write_bundle(
         backbone: Serialised ONNX, or the published model whose backbone it is.
         localizer: Serialised ONNX.
         background: Backgrounds of cameras, where the localizer has an input for them.
+        tolerance: How far a backend may stray and still serve it; None: not written.
 
     Returns:
         ``folder``.
@@ -290,9 +306,9 @@ def write_bundle(
             _write_backbone(unfinished, backbone),
             describe_network(unfinished / LOCALIZER),
             write_backgrounds(unfinished, background) if background is not None else None,
+            tolerance,
         )
-        text = yaml.safe_dump(plain(manifest), sort_keys=False, allow_unicode=True, width=99)
-        (unfinished / MANIFEST).write_text(text, encoding="utf-8")
+        (unfinished / MANIFEST).write_text(_text_of(manifest), encoding="utf-8")
         ModelBundle.load(unfinished)
     return folder
 

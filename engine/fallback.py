@@ -54,7 +54,7 @@ class FallbackDecoder:
             raise  # too large for the CPU too
         except CorruptChunkError as error:
             frames = self._software.decode(chunk)
-            self._failed(str(error))
+            self._failed(chunk.stream_id, str(error))
         else:
             self._n_failures = 0
         return frames
@@ -65,11 +65,11 @@ class FallbackDecoder:
             self._hardware.close()
         self._software.close()
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, camera: str, why: str) -> None:
         self._n_failures += 1
         if self._n_failures == 1:
             self._on_note(f"decoded on the CPU: {why}")
         if self._n_failures == N_FAILURES and self._hardware is not None:
-            self._on_note(f"decodes on the CPU from now on: {N_FAILURES} failures in a row")
+            self._on_note(f"{camera} stays on the CPU: {N_FAILURES} failures in a row")
             self._hardware.close()
             self._hardware = None

@@ -282,3 +282,25 @@ class ModelSpec:
             class_open_scores=(),
         )
         return replace(self, tracker=tracker)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a backend or a precision may stray from the f32 reference and still serve.
+
+    Attributes:
+        feature_cosine_min: Least cosine between both features of any one snippet.
+        score_max_error: Largest difference of any score (class activation times attention, what
+            events are made of). The default lies below the scores at which events open; int8
+            was measured to reach 0.21 over 160 windows with every event in its place.
+        event_f1_min: Least F1 between both sides' events, matched at a tIoU of at least 0.5.
+    """
+
+    feature_cosine_min: float = 0.99
+    score_max_error: float = 0.3
+    event_f1_min: float = 0.9
+
+    def __post_init__(self) -> None:
+        for what in ("feature_cosine_min", "score_max_error", "event_f1_min"):
+            seen = getattr(self, what)
+            _require(holds=0 <= seen <= 1, what=what, seen=seen, wanted="in [0, 1]")

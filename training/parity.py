@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engine.agreement import Agreement, agreement
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend
 from engine.bundle import ModelBundle
 from engine.proposals import localize_offline
 from engine.scores import ScoredSnippets
 from engine.spec import ModelSpec
-from engine.tiou import tiou
 from engine.types import FloatArray, Proposal
 from training.batches import places_of
 from training.checkpoints import TrainedNetwork
@@ -22,7 +22,6 @@ from training.records import VideoRecord
 
 LENGTHS = (24, 48, 320)
 TOLERANCE = 1e-4
-_MATCH = 0.5  # tIoU
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,42 +54,23 @@ class Deviation:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """Events of two precisions, matched one to one by class and overlap.
+class ParityReport:
+    """What was compared.
 
     Attributes:
-        precision: The lower one.
-        n_exact: Events in f32.
-        n_lower: Events in the lower precision.
-        n_matched: Of both, matched at a tIoU of at least 0.5.
-        mean_tiou: Of the matched ones, 1 without any.
+        description: What torch was compared with.
+        deviations: A row a window and output.
+        events: Of f32 (the reference) and a lower precision (the candidate); None: not compared.
     """
-
-    precision: str
-    n_exact: int
-    n_lower: int
-    n_matched: int
-    mean_tiou: float
-
-    @property
-    def f1(self) -> float:
-        """In [0, 1]; 1 where neither has an event."""
-        total = self.n_exact + self.n_lower
-        return 2 * self.n_matched / total if total else 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ParityReport:
-    """What was compared."""
 
     description: str
     deviations: tuple[Deviation, ...]
-    agreement: Agreement | None = None
+    events: Agreement | None = None
 
     @property
     def max_error(self) -> float:
-        """Over all windows and outputs."""
-        return max((deviation.max_error for deviation in self.deviations), default=0.0)
+        """Over all windows and outputs; NaN where any is."""
+        return float(np.max([d.max_error for d in self.deviations], initial=0.0))
 
     @property
     def holds(self) -> bool:
@@ -111,10 +91,8 @@ class ParityReport:
         ]
         verdict = "holds" if self.holds else "does not hold"
         lines += ["", f"largest error {self.max_error:.1e}: {verdict} (wanted {TOLERANCE:.0e})"]
-        if found := self.agreement:
-            counts = f"{found.n_matched} of {found.n_exact} (f32) and {found.n_lower} match"
-            means = f"F1 {found.f1:.3f}, mean tIoU {found.mean_tiou:.3f}"
-            lines += ["", f"events in {found.precision}: {counts}, {means}"]
+        if self.events is not None:
+            lines += ["", f"with f32 for the reference, {self.events.text}"]
         return "\n".join(lines)
 
 
@@ -164,7 +142,7 @@ def with_events(
     if precision == "f32" or not records:
         return report
     path = bundle.localizer_path
-    return replace(report, agreement=event_agreement(path, run, records, bundle.spec, precision))
+    return replace(report, events=event_agreement(path, run, records, bundle.spec, precision))
 
 
 def windows_of(
@@ -207,18 +185,7 @@ def event_agreement(
     """
     exact = _events(localizer, run, records, spec, "f32")
     lower = _events(localizer, run, records, spec, precision)
-    overlaps = [
-        overlap
-        for theirs, ours in zip(exact, lower, strict=True)
-        for overlap in _matched(theirs, ours)
-    ]
-    return Agreement(
-        precision,
-        sum(len(events) for events in exact),
-        sum(len(events) for events in lower),
-        len(overlaps),
-        float(np.mean(overlaps)) if overlaps else 1.0,
-    )
+    return agreement(zip(exact, lower, strict=True))
 
 
 def _deviations(
@@ -281,25 +248,3 @@ def _video_events(
         for proposal in localize_offline(track, label, spec.timeline, spec.proposals)
         if proposal.score >= spec.tracker.open_score
     ]
-
-
-def _matched(first: Sequence[Proposal], second: Sequence[Proposal]) -> list[float]:
-    """Overlaps of the pairs, taken greedily from the best overlap on."""
-    pairs = sorted(
-        (
-            (tiou(one.span, other.span), i, j)
-            for i, one in enumerate(first)
-            for j, other in enumerate(second)
-            if one.label == other.label
-        ),
-        key=lambda pair: (-pair[0], pair[1], pair[2]),
-    )
-    found: list[float] = []
-    used_first: set[int] = set()
-    used_second: set[int] = set()
-    for overlap, i, j in pairs:
-        if overlap >= _MATCH and i not in used_first and j not in used_second:
-            found.append(overlap)
-            used_first.add(i)
-            used_second.add(j)
-    return found

@@ -4,35 +4,52 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from engine.backends.base import EngineBackend
+from engine.backends.options import BackendOptions
 from engine.errors import BundleError
 
-BackendKind = Literal["openvino", "scripted"]
+BackendKind = Literal["openvino", "tensorrt", "scripted"]
 Precision = Literal["f32", "bf16", "auto"]
+TensorRtPrecision = Literal["f32", "f16", "bf16", "int8", "auto"]
 
 
 def open_backend(
-    kind: str, model_path: Path, *, precision: str = "f32", threads: int | None = None
+    kind: str,
+    model_path: Path,
+    *,
+    precision: str = "f32",
+    threads: int | None = None,
+    options: BackendOptions | None = None,
 ) -> EngineBackend:
-    """Compile a network.
+    """Compile a network. The thread that calls this is the one that uses and closes it.
 
     Args:
-        kind: ``openvino``, or ``scripted``: a dry run that answers zeros.
+        kind: ``openvino`` on the CPU, ``tensorrt`` on an NVIDIA GPU, or ``scripted``: a dry run
+            that answers zeros.
         model_path: An ONNX file.
         precision: ``f32``, ``bf16``, or ``auto``: bf16 on a CPU that multiplies bf16 matrices in
-            hardware, else f32.
+            hardware, else f32. TensorRT runs a network as it was exported: ``auto`` and ``f32``
+            mean that, and anything else is held against the file.
         threads: Threads for one call; None means one for each CPU this process may use.
+        options: What a GPU needs to know besides.
 
     Raises:
         BundleError: The file is no network this backend can run, or an argument is unknown.
         DeviceError: The runtime is missing or failed, or the CPU has no such precision.
     """
-    if precision not in get_args(Precision):
-        raise BundleError(f"precision is {precision!r}, wanted one of {get_args(Precision)}")
+    known = get_args(TensorRtPrecision if kind == "tensorrt" else Precision)
+    if precision not in known:
+        raise BundleError(f"precision is {precision!r}, wanted one of {known}")
     match kind:
         case "openvino":
             from engine.backends.openvino import open_openvino  # noqa: PLC0415 - heavy
 
             return open_openvino(model_path, precision=precision, threads=threads)
+        case "tensorrt":
+            from engine.backends.trt import open_tensorrt  # noqa: PLC0415 - heavy
+
+            return open_tensorrt(
+                model_path, precision=precision, options=options or BackendOptions()
+            )
         case "scripted":
             from engine.backends.scripted import open_dry_run  # noqa: PLC0415 - needs onnx
 

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from engine.backends.base import Signature, Tensor, TensorSpec, check_tensors
+from engine.backends.cpu_form import cpu_form
 from engine.backends.winograd import with_fast_convolutions
 from engine.errors import BundleError, DeviceError
 
@@ -102,9 +103,8 @@ def open_openvino(model_path: Path, *, precision: str, threads: int | None) -> O
     chosen = _chosen_precision(core, precision)
     try:
         model = core.read_model(model_path)
-        if chosen == "f32" and not _cpu_has("avx512f"):
-            faster = with_fast_convolutions(onnx.load(model_path))
-            model = core.read_model(faster.SerializeToString()) if faster else model
+        formed = _formed(model_path, chosen)
+        model = core.read_model(formed.SerializeToString()) if formed else model
     except RuntimeError as error:
         raise BundleError(f"OpenVINO cannot read {model_path}: {_reason(error)}") from error
     signature = Signature(_specs(model.inputs), _specs(model.outputs))
@@ -148,6 +148,15 @@ def _chosen_precision(core: Any, precision: str) -> str:
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise DeviceError("precision is bf16, but this CPU has none: set it to auto or f32")
     return precision
+
+
+def _formed(model_path: Path, precision: str) -> onnx.ModelProto | None:
+    """The form in which this CPU runs it best; None: as it is."""
+    model = onnx.load(model_path)
+    formed = cpu_form(model)
+    if precision == "f32" and not _cpu_has("avx512f"):
+        return with_fast_convolutions(formed or model) or formed
+    return formed
 
 
 def _cpu_has(flag: str) -> bool:

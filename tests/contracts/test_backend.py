@@ -9,7 +9,11 @@ import pytest
 
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend, Signature, Tensor, TensorSpec
+from engine.backends.options import BackendOptions
+from engine.backends.trt import open_tensorrt
 from engine.errors import BundleError, DeviceError
+from tests.support.fake_cuda import FakeGpu, mixed_up
+from tests.support.fake_tensorrt import FakeTensorRt
 from tests.support.i3d_parts import pulled_kinetics400
 from tests.support.tiny_bundle import backbone, localizer
 
@@ -25,9 +29,20 @@ def open_scripted(path: Path) -> EngineBackend:
     return open_backend("scripted", path)
 
 
+def open_tensorrt_on_a_fake_gpu(path: Path) -> EngineBackend:
+    gpu = FakeGpu(mixed_up(0))
+    options = BackendOptions(max_batch=2, length=(1, 5, 24), cache_dir=path.parent / "plans")
+    toolkit = FakeTensorRt(gpu).toolkit()
+    return open_tensorrt(path, precision="f32", options=options, toolkit=toolkit)
+
+
 @pytest.fixture(
-    params=[pytest.param(open_openvino, marks=pytest.mark.openvino), open_scripted],
-    ids=["openvino", "scripted"],
+    params=[
+        pytest.param(open_openvino, marks=pytest.mark.openvino),
+        open_scripted,
+        open_tensorrt_on_a_fake_gpu,
+    ],
+    ids=["openvino", "scripted", "tensorrt"],
 )
 def opened(request: pytest.FixtureRequest) -> OpenBackend:
     opener: OpenBackend = request.param
@@ -183,7 +198,9 @@ def test_bf16_is_used_or_refused_but_never_pretended(tmp_path: Path) -> None:
 
 
 def test_an_unknown_backend_or_precision_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"'tpu', wanted one of .*'openvino', 'scripted'"):
+    with pytest.raises(
+        BundleError, match=r"'tpu', wanted one of .*'openvino', 'tensorrt', 'scripted'"
+    ):
         open_backend("tpu", tmp_path)
     with pytest.raises(BundleError, match=r"'fp8', wanted one of .*'f32', 'bf16', 'auto'"):
         open_backend("openvino", tmp_path, precision="fp8")

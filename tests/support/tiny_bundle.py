@@ -3,6 +3,7 @@
 The feature is the snippet's mean colour; red and green are the scores of the two classes.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -39,6 +40,18 @@ localizer (float[B,T,3] features, float[B,T] valid)
 """
 
 
+_NAN = """
+  nothing = Sub(mask, mask)
+  undefined = Div(nothing, nothing)
+  seen = Mul(red_green, mask)
+  cas = Add(seen, undefined)
+"""
+
+_INVERTED = """
+  seen = Mul(red_green, mask)
+  cas = Sub(mask, seen)
+"""
+
 _CENTRED = """
   a_row = Unsqueeze(background, one)
   centred = Sub(features, a_row)
@@ -50,6 +63,9 @@ def write_tiny_bundle(
     *,
     background: BackgroundSpec | None = None,
     backbone_of: str | None = None,
+    version: int = 1,
+    is_nan: bool = False,
+    is_inverted: bool = False,
 ) -> Path:
     """The bundle, with the sizes of ``a_spec``; gives its folder back.
 
@@ -57,13 +73,18 @@ def write_tiny_bundle(
         folder: Where.
         background: With one, its localizer takes backgrounds.
         backbone_of: The pulled bundle whose backbone it uses; None: it has its own.
+        version: Of two that differ in nothing else, each is another bundle.
+        is_nan: Its localizer answers NaN, whatever it is shown.
+        is_inverted: Its scores are high where they should be low.
     """
     own = backbone().SerializeToString()
     return write_bundle(
         folder,
-        tiny_card(),
+        replace(tiny_card(), version=version),
         backbone=own if backbone_of is None else BackboneReference(backbone_of),
-        localizer=localizer(takes_background=background is not None).SerializeToString(),
+        localizer=localizer(
+            takes_background=background is not None, is_nan=is_nan, is_inverted=is_inverted
+        ).SerializeToString(),
         background=background,
     )
 
@@ -90,10 +111,17 @@ def backbone() -> onnx.ModelProto:
     return _checked(_BACKBONE)
 
 
-def localizer(*, takes_background: bool = False) -> onnx.ModelProto:
+def localizer(
+    *, takes_background: bool = False, is_nan: bool = False, is_inverted: bool = False
+) -> onnx.ModelProto:
+    text = _LOCALIZER
+    if is_inverted:
+        text = text.replace("  cas = Mul(red_green, mask)\n", _INVERTED)
+    if is_nan:
+        text = text.replace("  cas = Mul(red_green, mask)\n", _NAN)
     if not takes_background:
-        return _checked(_LOCALIZER)
-    text = _LOCALIZER.replace("valid)\n", "valid, float[B,3] background)\n")
+        return _checked(text)
+    text = text.replace("valid)\n", "valid, float[B,3] background)\n")
     centred = "one = Constant<value = int64[1] {1}>()\n" + _CENTRED
     text = text.replace("one = Constant<value = int64[1] {1}>()\n", centred)
     return _checked(text.replace("Slice(features,", "Slice(centred,"))

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from engine.agreement import Agreement
 from engine.bundle import ModelBundle
 from engine.errors import DataError
 from tests.support.real_parts import missing
@@ -15,7 +16,7 @@ from tests.support.tiny_training import planted, small_config
 try:
     from training.export import export, localizer_onnx
     from training.extract import manifest_of
-    from training.parity import Agreement, ParityReport, event_agreement, parity
+    from training.parity import Deviation, ParityReport, event_agreement, parity
     from training.train import train
 except ImportError as failure:
     NO_TORCH = str(failure)
@@ -78,14 +79,24 @@ def test_the_same_precision_finds_the_same_events(bundle, run):
     seen = event_agreement(bundle.localizer_path, run, records, bundle.spec, "f32")
 
     assert (1.0, 1.0) == (seen.f1, seen.mean_tiou)
-    assert seen.n_exact == seen.n_lower == seen.n_matched
+    assert seen.n_reference == seen.n_candidate == seen.n_matched
 
 
 def test_agreement_is_told_in_a_line():
-    report = ParityReport("x", (), Agreement("bf16", 10, 8, 6, 0.9))
+    report = ParityReport("x", (), Agreement(10, 8, 6, 0.9))
+    told = "10 of the reference, 8 of the candidate, 6 match: F1 0.667, mean tIoU 0.900"
 
-    assert "events in bf16: 6 of 10 (f32) and 8 match, F1 0.667, mean tIoU 0.900" in report.table()
-    assert 1.0 == Agreement("bf16", 0, 0, 0, 1.0).f1
+    assert f"with f32 for the reference, events: {told}" in report.table()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_number_that_is_none_is_no_parity(order):
+    errors = [0.0, float("nan"), 1e-6][::order]
+    rows = tuple(Deviation("random", 24, "cas", error, 1.0) for error in errors)
+
+    assert ParityReport("x", rows[::2]).holds
+    assert not ParityReport("x", rows).holds
+    assert "nan: does not hold" in ParityReport("x", rows).table()
 
 
 def test_equal_weights_give_equal_files_without_traces_of_the_machine(run):

@@ -1,0 +1,115 @@
+"""From a network's file to its plan: what everybody who wants one does, so that keys agree."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.backends.gpu_identity import GpuIdentity
+from engine.backends.plan_cache import Obtained, PlanCache, PlanKey, TimingsKey
+from engine.backends.profiles import LengthRange, profiles_for
+from engine.backends.signatures import read_signature
+from engine.backends.trt_build import OnProgress, build_plan
+from engine.backends.trt_log import OnLog
+from engine.backends.trt_module import TensorRt
+from engine.errors import BundleError
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecipe:
+    """A network, and all that its plan is built for.
+
+    Attributes:
+        onnx: The network's file.
+        key: What the plan belongs to.
+    """
+
+    onnx: bytes
+    key: PlanKey
+
+
+def recipe(
+    trt: TensorRt,
+    gpu: GpuIdentity,
+    model_path: Path,
+    *,
+    batch_sizes: tuple[int, ...],
+    length: LengthRange | None,
+) -> PlanRecipe:
+    """What to build for a network.
+
+    Args:
+        trt: Builds the plan, and runs it.
+        gpu: Likewise.
+        model_path: An ONNX file.
+        batch_sizes: Rows of a call, rising, at least 1.
+        length: (min, opt, max) length of a window in snippets; None for a network without one.
+
+    Raises:
+        BundleError: The file cannot be read, or does not fit what is asked for.
+    """
+    signature, _opset = read_signature(model_path)
+    try:
+        onnx = model_path.read_bytes()
+        profiles = profiles_for(signature, batch_sizes=batch_sizes, length=length)
+    except OSError as error:
+        raise BundleError(f"{model_path} cannot be read: {error.strerror}") from error
+    except BundleError as error:
+        raise BundleError(f"{model_path}: {error}") from error
+    digest = hashlib.sha256(onnx).hexdigest()
+    return PlanRecipe(onnx, PlanKey(digest, str(trt), gpu, precision_of(onnx), profiles))
+
+
+def obtain_plan(
+    trt: TensorRt,
+    cache: PlanCache,
+    wanted: PlanRecipe,
+    *,
+    on_log: OnLog = lambda _severity, _message: None,
+    on_progress: OnProgress = lambda _phase, _done, _total: None,
+) -> Obtained:
+    """A network's plan, from the cache or built now, with the timings of earlier builds.
+
+    Args:
+        trt: The one the recipe was made with.
+        cache: Where plans are kept.
+        wanted: What for.
+        on_log: Told what TensorRT says while it builds.
+        on_progress: Told how far it is.
+
+    Raises:
+        BundleError: TensorRT cannot run the network.
+        DeviceError: The build failed, or needs a GPU that is not there.
+    """
+    timings_key = TimingsKey(wanted.key.tensorrt, wanted.key.gpu)
+
+    def build() -> bytes:
+        built = build_plan(
+            trt,
+            wanted.onnx,
+            wanted.key.profiles,
+            timing_cache=cache.timings(timings_key) if trt.has_timing_cache else None,
+            on_log=on_log,
+            on_progress=on_progress,
+        )
+        if built.timing_cache is not None:
+            cache.keep_timings(timings_key, built.timing_cache)
+        return built.plan
+
+    return cache.obtain(wanted.key, build)
+
+
+def precision_of(onnx: bytes) -> str:
+    """The lowest precision that a network's weights and arithmetic are in: int8, f16, bf16, f32.
+
+    Args:
+        onnx: A serialised network that was read before.
+    """
+    from onnx import TensorProto, load_from_string  # noqa: PLC0415 - heavy
+
+    graph = load_from_string(onnx).graph
+    if any(node.op_type == "QuantizeLinear" for node in graph.node):
+        return "int8"
+    types = {weight.data_type for weight in graph.initializer}
+    if TensorProto.FLOAT16 in types:
+        return "f16"
+    return "bf16" if TensorProto.BFLOAT16 in types else "f32"

@@ -1,0 +1,123 @@
+"""One side of a verification: a bundle's networks on one backend, run as in service."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from engine.backends.base import EngineBackend
+from engine.cas import BackendLocalizer
+from engine.features import BackendFeatureExtractor
+from engine.session import StreamSession
+from engine.spec import ModelSpec
+from engine.types import (
+    ActionEvent,
+    CasWindow,
+    FeatureWindow,
+    FloatArray,
+    Phase,
+    Reason,
+    Snippet,
+    SnippetFeature,
+)
+
+Side = Literal["reference", "candidate"]
+_EPOCH = "golden"
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Both networks of a bundle, open on some backend; the caller closes them."""
+
+    backbone: EngineBackend
+    localizer: EngineBackend
+
+
+class SideRun:
+    """One side at work: its networks, its session of the clip, what it gave since ``take``.
+
+    Args:
+        side: Which.
+        networks: Open networks.
+        spec: Its model.
+        labels: Classes whose events count; None means all.
+
+    Attributes:
+        description: Model and backend.
+        not_finite: The first answer that held NaN or infinity, as a sentence; None: none did.
+        n_runs: Calls of ``run``.
+
+    Raises:
+        BundleError: A network does not keep the contract.
+    """
+
+    def __init__(
+        self, side: Side, networks: Networks, spec: ModelSpec, labels: frozenset[int] | None
+    ) -> None:
+        self.side: Side = side
+        self.description = f"{spec.model_id} on {networks.backbone.description}"
+        self.not_finite: str | None = None
+        self.n_runs = 0
+        self._extractor = BackendFeatureExtractor(networks.backbone, spec.feature_dim)
+        self._localizer = BackendLocalizer(networks.localizer)
+        self._spec = spec
+        self._labels = labels
+        self._features: list[SnippetFeature] = []
+        self._windows: list[CasWindow] = []
+        self.begin("")
+
+    @property
+    def events(self) -> tuple[ActionEvent, ...]:
+        """The clip's events that were not retracted, each as it ended."""
+        kept = (event for event in self._last.values() if event.phase is not Phase.RETRACTED)
+        return tuple(kept)
+
+    def begin(self, camera: str) -> None:
+        """A new clip."""
+        self._camera = camera
+        self._session = StreamSession(camera, _EPOCH, self._spec, self._labels)
+        self._last: dict[str, ActionEvent] = {}
+
+    def take(self) -> tuple[list[SnippetFeature], list[CasWindow]]:
+        """What it gave since; forgets it."""
+        taken = self._features, self._windows
+        self._features, self._windows = [], []
+        return taken
+
+    def run(self, snippets: Sequence[Snippet] | None) -> None:
+        """Answer snippets, as the daemon would; None ends the clip."""
+        self.n_runs += 1
+        if self.not_finite is not None:
+            return
+        if snippets is None:
+            self._follow(self._session.break_segment())
+            self._note(self._session.close(Reason.END))
+            return
+        features = self._extractor.extract(snippets)
+        self._features.extend(features)
+        for feature in features:
+            self._hold_finite("features", feature.index, feature.vector)
+        if self.not_finite is None:
+            self._follow(self._session.buffer(features))
+
+    def _follow(self, windows: Sequence[FeatureWindow]) -> None:
+        answers = self._localizer.localize(windows)
+        for answer in answers:
+            for name in ("cas", "attention", "video_scores"):
+                newest = answer.first_index + len(answer.valid) - 1
+                self._hold_finite(name, newest, getattr(answer, name))
+        # A tracker must not be shown NaN: every comparison with one is false.
+        if self.not_finite is None:
+            self._windows.extend(answers)
+            self._note(self._session.track(answers))
+
+    def _note(self, records: Sequence[ActionEvent]) -> None:
+        self._last.update((record.event_id, record) for record in records)
+
+    def _hold_finite(self, output: str, index: int, array: FloatArray) -> None:
+        if self.not_finite is None and not np.isfinite(array).all():
+            self.not_finite = (
+                f"{self.side}: {output} of snippet {index} of {self._camera!r} hold NaN or "
+                "infinity, wanted finite numbers"
+            )

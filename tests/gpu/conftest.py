@@ -1,0 +1,16 @@
+"""Only where there is an NVIDIA GPU with its driver, pycuda and TensorRT."""
+
+import pytest
+
+from engine.backends.trt import Toolkit, installed_toolkit
+from engine.errors import DeviceError
+
+
+@pytest.fixture(scope="session")
+def toolkit() -> Toolkit:
+    try:
+        kit = installed_toolkit()
+        kit.open_cuda(0).close()
+    except DeviceError as error:
+        pytest.skip(f"no GPU to test on: {error}")
+    return kit
