@@ -3,13 +3,17 @@
 The pump reads deliveries and hands each to its camera's queue; one task a camera empties it. The
 queues are short: a full one pauses its partition. On SIGTERM the pump stops, the queues are
 emptied, and what does not get done by the deadline is read again at the next start.
+
+A model that takes over is told to every camera, so that those without a chunk in hand go over to
+it at once and the others after the chunk they have.
 """
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 import structlog
@@ -47,11 +51,23 @@ class Progress:
     n_done: int = 0
 
 
+class _Notice(Enum):
+    """What a camera's queue holds besides deliveries."""
+
+    TAKE_OVER = "another model is current"
+    END = "nothing follows"
+
+
 @dataclass(slots=True)
 class _Camera:
     partition: str
     worker: StreamWorker
-    queue: asyncio.Queue[Delivery | None] = field(default_factory=asyncio.Queue)
+    queue: asyncio.Queue[Delivery | _Notice] = field(default_factory=asyncio.Queue)
+    is_told: bool = False  # a TAKE_OVER is in the queue: one is enough, and counts as a chunk
+
+
+async def nothing_to_serve() -> None:
+    """A ``companion`` of a daemon whose model stays what it is."""
 
 
 class App:
@@ -67,6 +83,7 @@ class App:
         max_cameras: Chunks of further cameras are refused.
         stall_s: A decode or device call that runs for this long is a hang.
         stop: Set it to drain; what ``stop()`` does. Of the app itself if None.
+        companion: Runs beside the cameras until the daemon drains: it brings in other models.
     """
 
     def __init__(
@@ -81,6 +98,7 @@ class App:
         max_cameras: int = 512,
         stall_s: float = 60.0,
         stop: asyncio.Event | None = None,
+        companion: Callable[[], Coroutine[Any, Any, None]] = nothing_to_serve,
     ) -> None:
         self._source = source
         self._device = device
@@ -96,6 +114,7 @@ class App:
         self._cameras: dict[str, _Camera] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # also of cameras that were given up
         self._stop = stop or asyncio.Event()
+        self._companion = companion
         self._finished = asyncio.Event()
         self.progress = Progress()
 
@@ -117,10 +136,13 @@ class App:
                         group.create_task(self._device.serve(), name="device"),
                         group.create_task(self._watch(), name="watchdog"),
                     ]
+                    companion = group.create_task(self._companion(), name="companion")
+                    self._parts.models.on_put = self._tell_cameras
                     self.progress.ready = True
                     self._notifier.ready("consuming")
                     self._log.info("daemon.ready")
                     await self._pump(group)
+                    companion.cancel()
                     await self._drain()
                     for helper in helpers:
                         helper.cancel()
@@ -157,8 +179,14 @@ class App:
             if camera.partition == partition:
                 while not camera.queue.empty():
                     camera.queue.get_nowait()
-                camera.queue.put_nowait(None)
+                camera.queue.put_nowait(_Notice.END)
                 del self._cameras[stream_id]
+
+    def _tell_cameras(self) -> None:
+        for camera in self._cameras.values():
+            if not camera.is_told:
+                camera.is_told = True
+                camera.queue.put_nowait(_Notice.TAKE_OVER)
 
     def is_live(self) -> tuple[bool, dict[str, Any]]:
         """For /livez and the watchdog: no decode or device call has been running too long."""
@@ -237,15 +265,25 @@ class App:
     async def _work(self, camera: _Camera) -> None:
         """Empty one camera's queue until told that nothing follows."""
         try:
-            while (delivery := await camera.queue.get()) is not None:
+            while (item := await camera.queue.get()) is not _Notice.END:
                 self.progress.busy += 1
                 try:
-                    await camera.worker.process(delivery)
+                    await self._work_on(item, camera)
                 finally:
                     self.progress.busy -= 1
-                await self._finish(delivery, camera.queue.qsize())
+                if isinstance(item, Delivery):
+                    await self._finish(item, camera.queue.qsize())
         finally:
             camera.worker.close()
+
+    async def _work_on(self, item: Delivery | _Notice, camera: _Camera) -> None:
+        if isinstance(item, Delivery):
+            await camera.worker.process(item)
+            return
+        camera.is_told = False
+        await camera.worker.take_over()
+        depth = camera.queue.qsize()
+        self._metrics.queued_chunks.labels(camera.worker.stream_id).set(depth)
 
     async def _finish(self, delivery: Delivery, depth: int) -> None:
         position = delivery.position
@@ -267,7 +305,7 @@ class App:
         n_waiting = sum(camera.queue.qsize() for camera in self._cameras.values())
         self._log.info("daemon.draining", chunks=n_waiting)
         for camera in self._cameras.values():
-            camera.queue.put_nowait(None)
+            camera.queue.put_nowait(_Notice.END)
         if not self._tasks:
             return
         _, late = await asyncio.wait(set(self._tasks), timeout=self._drain_timeout_s)

@@ -12,6 +12,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from daemon.bench_command import bench
+from daemon.cli_options import (
+    BundleOption,
+    LabelsOption,
+    OpenScoreOption,
+    PrecisionOption,
+    ThreadsOption,
+)
+from daemon.engine_commands import engine
 from daemon.errors import EXIT_CONFIG, ConfigError
 from engine.errors import BundleError, S2netdError
 
@@ -25,21 +34,10 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Fetch and check published models.", no_args_is_help=True)
 schema = typer.Typer(help="Print a JSON Schema.", no_args_is_help=True)
+app.add_typer(engine, name="engine")
 app.add_typer(models, name="models")
 app.add_typer(schema, name="schema")
 
-BundleOption = Annotated[str, typer.Option(help="A bundle folder, or the name of a pulled one.")]
-LabelsOption = Annotated[
-    str | None,
-    typer.Option(help='Report only these classes, e.g. "arm wrestling,walking the dog".'),
-]
-OpenScoreOption = Annotated[
-    float | None, typer.Option(min=0.01, max=2, help="Score at which an event opens.")
-]
-PrecisionOption = Annotated[
-    str, typer.Option(help="f32, bf16, or auto: bf16 where the CPU has AMX.")
-]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Backend threads; default all.")]
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The YAML file.")]
 
 
@@ -98,7 +96,7 @@ def run(config: ConfigOption) -> None:
     from daemon.compose import run_daemon  # noqa: PLC0415
     from daemon.config import load  # noqa: PLC0415
 
-    sys.exit(run_daemon(load(config)))
+    sys.exit(run_daemon(load(config), config))
 
 
 @app.command()
@@ -248,37 +246,7 @@ def demo(
     run_demo(options, Console())
 
 
-@app.command()
-def bench(
-    bundle: BundleOption = "kinetics400",
-    video: Annotated[Path | None, typer.Option(help="Footage; without it, made on the spot.")] = (
-        None
-    ),
-    seconds: Annotated[float, typer.Option(min=2, help="Length of each measurement.")] = 20,
-    cameras: Annotated[
-        str, typer.Option(help="auto: how many live cameras this machine carries; or a number.")
-    ] = "0",
-    precision: PrecisionOption = "auto",
-    threads: ThreadsOption = None,
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
-) -> None:
-    """Measure this machine: snippets a second, real-time factor, share of each stage, cameras.
-
-    [dim]s2netd bench[/dim]
-    [dim]s2netd bench --cameras auto[/dim]
-    """
-    from daemon.bench import BenchOptions, run_bench  # noqa: PLC0415
-
-    options = BenchOptions(
-        bundle=bundle,
-        video=video,
-        seconds=seconds,
-        cameras=cameras,
-        precision=precision,
-        threads=threads,
-    )
-    run_bench(options, Console(), as_json=as_json)
+app.command()(bench)
 
 
 @models.command("list")

@@ -6,49 +6,61 @@ import hashlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
 
 from daemon.app import App
+from daemon.batching import BatchPolicy
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import (
     Config,
+    DecodeConfig,
     DirectorySourceConfig,
     JsonlSinkConfig,
     KafkaSecurityConfig,
 )
 from daemon.device import Device
 from daemon.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError
-from daemon.health import HealthServer
 from daemon.kafka_client import KafkaConnection
 from daemon.logs import set_up
 from daemon.metrics import Metrics
-from daemon.model import OpenModel, open_model
 from daemon.overload import FlowControl, FlowLimits
+from daemon.reload import Reloader
+from daemon.serving import ModelSlot
 from daemon.sinks.base import EventSink
 from daemon.sinks.jsonl import JsonlEventSink, JsonlSinkSettings
 from daemon.sinks.kafka import KafkaEventSink, KafkaSinkSettings
 from daemon.sources.base import ChunkSource, OnRevoked, StartAt
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
+from daemon.starting import Start, StoppedError, first_model, unless
 from daemon.state.base import StateStore
 from daemon.state.sqlite import SqliteStateSettings, SqliteStateStore
 from daemon.stream_worker import WorkerParts
 from daemon.systemd import Notifier
 from engine.containers import DecodeLimits
 from engine.errors import BundleError, S2netdError
-from engine.frames import PyAvDecoder
+from engine.fallback import FallbackDecoder
+from engine.frames import Decoder, PyAvDecoder
+from engine.spec import ModelSpec
 
 
-def run_daemon(config: Config) -> int:
-    """Run until the source ends or a signal comes; give the process's exit code."""
+def run_daemon(config: Config, path: Path | None = None) -> int:
+    """Run until the source ends or a signal comes; give the process's exit code.
+
+    Args:
+        config: What to run.
+        path: Its file, which SIGHUP has read again; None: SIGHUP does nothing.
+    """
     log = set_up(config.log.form, config.log.level)
     try:
-        asyncio.run(_run(config, log))
+        asyncio.run(_run(config, log, path))
+    except StoppedError:
+        pass
     except (ConfigError, BundleError) as error:
         log.error("daemon.failed", error=type(error).__name__, reason=str(error))  # noqa: TRY400 - no traceback for operators
         return EXIT_CONFIG
@@ -59,36 +71,50 @@ def run_daemon(config: Config) -> int:
     return 0
 
 
-async def _run(config: Config, log: structlog.stdlib.BoundLogger) -> None:
+async def _run(config: Config, log: structlog.stdlib.BoundLogger, path: Path | None) -> None:
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     # From the first moment: as PID 1 of a container an unhandled SIGTERM would be ignored.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with composed(config, log, stop) as app:
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    reloader = Reloader(path, config, log) if path is not None else None
+    loop.add_signal_handler(signal.SIGHUP, reloader.reload if reloader else lambda: None)
+    async with composed(config, log, stop, reloader) as app:
         await app.serve()
 
 
 @contextlib.asynccontextmanager
 async def composed(
-    config: Config, log: structlog.stdlib.BoundLogger, stop: asyncio.Event | None = None
+    config: Config,
+    log: structlog.stdlib.BoundLogger,
+    stop: asyncio.Event | None = None,
+    reloader: Reloader | None = None,
 ) -> AsyncIterator[App]:
     """Everything open, warm and connected; closed again in the opposite order.
+
+    /livez and /readyz answer from the first moment: building a GPU's plans can take minutes.
 
     Args:
         config: What to open.
         log: Where life-cycle is told.
         stop: Set to drain.
+        reloader: What SIGHUP has read again goes from here to the model.
+
+    Raises:
+        StoppedError: ``stop`` was set before everything was open.
     """
     notifier = Notifier()
-    notifier.status(f"opening {config.model.bundle}")
+    apps: list[App] = []  # health and source must be able to name the app that is built on them
     async with contextlib.AsyncExitStack() as stack:
         metrics, calls = Metrics(), RunningCalls(SystemClock())
-        model = open_model(config.model)
-        stack.callback(model.close)
-        max_batch = config.model.max_batch
-        device = Device(model.extractor, model.localizer, max_batch, metrics, calls)
+        start = Start(config, notifier, metrics, log, apps)
+        stack.callback(start.open_health().close)
+        device = Device(
+            BatchPolicy(config.model.max_batch, config.model.max_wait_ms / 1000), metrics, calls
+        )
         stack.callback(device.close)
-        await device.warm_up(model.warm_up)
-        log.info("daemon.started", model=model.description, pid=os.getpid())
+        swap = await unless(stop, start.open_model(device, stack))
+        slot = swap.slot
+        log.info("daemon.started", model=slot.current.description, pid=os.getpid())
         store = SqliteStateStore(SqliteStateSettings(config.state.path))
         stack.callback(store.close)
         sink = _sink(config)
@@ -96,8 +122,6 @@ async def composed(
         await sink.start()
         pool = ThreadPoolExecutor(config.decode.threads, thread_name_prefix="decode")
         stack.callback(pool.shutdown)
-        parts = _parts(config, log, model, device, pool, sink, store, metrics, calls)
-        apps: list[App] = []  # the source must be able to name the app that is built on it
 
         async def on_revoked(partition: str) -> None:
             await apps[0].release(partition)
@@ -107,26 +131,27 @@ async def composed(
         app = App(
             source=source,
             device=device,
-            parts=parts,
+            parts=_parts(config, log, slot, device, pool, sink, store, metrics, calls),
             flow=FlowControl(FlowLimits(config.queue_chunks, config.queue_chunks // 2)),
             notifier=notifier,
             drain_timeout_s=config.drain_timeout_s,
             max_cameras=config.max_cameras,
             stop=stop,
+            companion=swap.serve,
         )
-        apps.append(app)
         await source.start()
-        health = HealthServer(
-            config.http.host, config.http.port, metrics.registry, app.is_live, app.is_ready
-        )
-        stack.callback(health.close)
+        apps.append(app)
+        if first_model(config.model) is not config.model:
+            swap.want(config.model)
+        if reloader is not None:
+            reloader.begin(swap.want)
         yield app
 
 
 def _parts(
     config: Config,
     log: structlog.stdlib.BoundLogger,
-    model: OpenModel,
+    slot: ModelSlot,
     device: Device,
     pool: ThreadPoolExecutor,
     sink: EventSink,
@@ -134,14 +159,8 @@ def _parts(
     metrics: Metrics,
     calls: RunningCalls,
 ) -> WorkerParts:
-    limits = DecodeLimits(
-        max_pixels=config.decode.max_pixels,
-        max_frames=config.decode.max_frames,
-        max_payload_bytes=config.decode.max_chunk_bytes,
-    )
     return WorkerParts(
-        spec=model.spec,
-        labels=model.labels,
+        models=slot,
         device=device,
         decode_pool=pool,
         sink=sink,
@@ -150,8 +169,31 @@ def _parts(
         calls=calls,
         clock=SystemClock(),
         log=log,
-        new_decoder=lambda: PyAvDecoder(model.spec.geometry, model.spec.timeline, limits),
+        new_decoder=decoders(config.decode, log),
     )
+
+
+def decoders(
+    config: DecodeConfig, log: structlog.stdlib.BoundLogger
+) -> Callable[[ModelSpec], Decoder]:
+    """Makes one camera's decoder for a model."""
+    limits = DecodeLimits(
+        max_pixels=config.max_pixels,
+        max_frames=config.max_frames,
+        max_payload_bytes=config.max_chunk_bytes,
+    )
+
+    def fell_back(reason: str) -> None:
+        log.warning("decoder.fell_back", reason=reason)
+
+    def new_decoder(spec: ModelSpec) -> Decoder:
+        software = PyAvDecoder(spec.geometry, spec.timeline, limits)
+        if config.hardware == "none":
+            return software
+        hardware = PyAvDecoder(spec.geometry, spec.timeline, limits, gpu=config.gpu)
+        return FallbackDecoder(hardware, software, fell_back)
+
+    return new_decoder
 
 
 def _source(config: Config, start_at: StartAt, on_revoked: OnRevoked) -> ChunkSource:

@@ -31,17 +31,39 @@ class ModelConfig(_Model):
     open_score: float | None = Field(
         None, gt=0, lt=2, description="Score at which an event opens; the bundle's if left out."
     )
-    backend: Literal["openvino", "scripted"] = Field(
-        "openvino", description="What runs the networks; scripted answers from a table (dry runs)."
+    backend: Literal["openvino", "tensorrt", "scripted"] = Field(
+        "openvino",
+        description="What runs the networks: openvino on the CPU, tensorrt on an NVIDIA GPU; "
+        "scripted answers zeros (dry runs).",
     )
     precision: Literal["f32", "bf16", "auto"] = Field(
-        "auto", description="f32 for parity; bf16 needs a CPU with AMX to be faster; auto decides."
+        "auto",
+        description="Of openvino: f32 for parity; bf16 needs a CPU with AMX to be faster; auto "
+        "decides. tensorrt runs what the bundle's networks hold.",
     )
     threads: int | None = Field(
         None, ge=1, le=256, description="Threads of the backend; all cores if left out."
     )
     max_batch: int = Field(
         8, ge=1, le=256, description="Most snippets of several cameras in one backbone call."
+    )
+    max_wait_ms: float = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="How long a snippet may wait for company while the device is free; a few "
+        "milliseconds fill a GPU's batches, on a CPU waiting gains nothing.",
+    )
+    gpu: int = Field(0, ge=0, le=63, description="Which GPU, of tensorrt; 0 is the first.")
+    while_building: Literal["wait", "openvino"] = Field(
+        "wait",
+        description="Before the plans of tensorrt are built and verified: wait, not ready, or "
+        "serve on the CPU.",
+    )
+    verify: bool = Field(
+        default=True,
+        description="Hold a model to its reference before it serves: tensorrt and bf16 to "
+        "openvino in f32, within the bundle's tolerance; that one to plain sense.",
     )
 
 
@@ -124,6 +146,11 @@ class DecodeConfig(_Model):
     """Decoding, and what a chunk may cost."""
 
     threads: int = Field(2, ge=1, le=64, description="Cameras decoded at the same time.")
+    hardware: Literal["none", "cuda"] = Field(
+        "none",
+        description="cuda: in the GPU's video decoder; a camera it cannot decode goes to the CPU.",
+    )
+    gpu: int = Field(0, ge=0, le=63, description="Which GPU decodes, if one does.")
     max_pixels: int = Field(
         8_847_360, ge=1024, description="Largest frame (4096 x 2160), in pixels."
     )

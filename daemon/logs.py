@@ -1,6 +1,7 @@
 """structlog set-up, and the list of event names the daemon may log.
 
-INFO is life-cycle, WARNING is what an operator may act on, ERROR comes with an exit or lost data.
+INFO is life-cycle, WARNING is what an operator may act on, ERROR comes with an exit, lost data, or
+a refusal of what was asked for.
 """
 
 import logging
@@ -16,12 +17,24 @@ EVENTS = {
     "daemon.stopped": "everything closed",
     "daemon.drain_timeout": "the drain deadline passed; the rest is read again at the next start",
     "daemon.failed": "exit with an error",
+    "config.reloaded": "the configuration file was read again",
+    "config.restart_needed": "keys of it that changed need a restart; the rest was applied",
+    "config.refused": "it cannot be used; nothing changed",
+    "model.runtime_said": "TensorRT or its driver warns of something",
+    "model.building": "another model is on its way; the one before serves on",
+    "model.given_up": "a newer one is wanted instead",
+    "model.unchanged": "the model that is wanted is the one that serves",
+    "model.swapped": "another model is current; cameras go over to it between two chunks",
+    "model.swap_failed": "it did not take over; the one before serves on",
+    "model.closed": "no camera uses it any more",
     "stream.opened": "first chunk of a camera's epoch",
     "stream.restored": "a camera goes on from its snapshot",
+    "stream.model_changed": "a camera works with another model from its next chunk on",
     "stream.ended": "the producer ended the epoch",
     "stream.gap": "footage is missing; the window was closed",
     "stream.snapshot_refused": "a stored state cannot be used; the camera starts anew",
     "chunk.dropped": "a chunk was refused or corrupt",
+    "decoder.fell_back": "a camera was decoded on the CPU instead of the GPU",
     "chunk.duplicate": "a chunk was seen before",
     "partition.paused": "a camera's queue is full",
     "partition.resumed": "it is nearly empty again",
@@ -45,20 +58,43 @@ def set_up(
         if form == "json"
         else structlog.dev.ConsoleRenderer(colors=out.isatty())
     )
+    set_level(level)
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        processors=[_level, *shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
     _send_library_logs(out, renderer, shared)
     logger: structlog.stdlib.BoundLogger = structlog.get_logger()
     return logger
+
+
+class _LeastLevel:
+    """Drops what lies below a level that may change while loggers are in use."""
+
+    def __init__(self) -> None:
+        self.least = logging.INFO
+
+    def __call__(
+        self, _logger: object, method: str, fields: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        if logging.getLevelNamesMapping()[method.upper()] < self.least:
+            raise structlog.DropEvent
+        return fields
+
+
+_level = _LeastLevel()  # of the process, as structlog's configuration is
+
+
+def set_level(level: str) -> None:
+    """From now on log nothing below debug, info, warning or error."""
+    _level.least = logging.getLevelNamesMapping()[level.upper()]
 
 
 def _send_library_logs(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 STAGE_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32)
 LATENCY_BUCKETS_S = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 60, 300)
 
 
@@ -27,6 +28,10 @@ class Metrics:
     paused_partitions: Gauge = field(init=False)
     open_events: Gauge = field(init=False)
     device_batch: Histogram = field(init=False)
+    device_windows: Histogram = field(init=False)
+    device_wait_seconds: Histogram = field(init=False)
+    device_busy_seconds: Counter = field(init=False)
+    model_swaps: Counter = field(init=False)
     stage_seconds: Histogram = field(init=False)
     event_latency_seconds: Histogram = field(init=False)
 
@@ -60,7 +65,16 @@ class Metrics:
         gauge("queued_chunks", "Chunks waiting in memory", "camera")
         gauge("paused_partitions", "Partitions paused because a camera's queue is full")
         gauge("open_events", "Events that are not final", "camera")
-        histogram("device_batch", "Snippets in one backbone call", (1, 2, 4, 8, 16, 32))
+        histogram("device_batch", "Snippets in one backbone call", BATCH_BUCKETS)
+        histogram("device_windows", "Windows in one localizer call", BATCH_BUCKETS)
+        histogram(
+            "device_wait_seconds",
+            "From the asking for a camera's snippets or windows to each call that takes some",
+            STAGE_BUCKETS_S,
+            ("stage",),
+        )
+        counter("device_busy_seconds", "Time the device spent in calls", "stage")
+        counter("model_swaps", "Models that took over while cameras were served", "outcome")
         histogram("stage_seconds", "Time of one stage on one chunk", STAGE_BUCKETS_S, ("stage",))
         histogram(
             "event_latency_seconds",

@@ -1,14 +1,19 @@
 """One camera's data flow, top to bottom: chunk → frames → … → events, published and remembered.
 
 Order is the guarantee:
-  1. the events of a chunk are durable in the sink,
-  2. then the camera's state, with the chunk's position in it, is durable in the store,
+  1. the camera's state is durable in the store, with the chunk's position and its records in it,
+  2. then the records are durable in the sink, and the state owes them no longer,
   3. then the position is reported as finished, and may be committed.
-A crash between any two repeats work, and repeats it with the same event ids and revisions.
+A crash between any two repeats work, and repeats it with the same event ids and revisions. What
+was published is always in the store too, so that holds even where another model comes after the
+crash, which could not find the same events again.
+
+Another model takes over between two chunks. Of the same bundle, it goes on where the one before
+stopped. Of another, that one's events get their last records, and a session of the new model
+succeeds its own: the boundary is one save, which owes those records.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -20,18 +25,25 @@ from daemon.calls import RunningCalls
 from daemon.clock import Clock
 from daemon.device import Device
 from daemon.metrics import Metrics
+from daemon.serving import ModelSlot, OpenModel
 from daemon.sinks.base import EventSink
-from daemon.sources.base import Delivery, Position
+from daemon.sources.base import Delivery
 from daemon.state.base import StateStore
+from daemon.stream_place import (
+    NO_OFFSET,
+    RecentChunks,
+    done_of,
+    is_done,
+    is_duplicate,
+    is_needed_again,
+    needs_replay,
+    remember_ended,
+)
 from engine.errors import SnapshotError, StaleChunkError, StreamError
 from engine.frames import Decoder
 from engine.session import StreamSession
 from engine.spec import ModelSpec
 from engine.types import ActionEvent, FeatureWindow, FrameBatch, Reason, VideoChunk
-
-NO_OFFSET = -1
-# A producer that comes back after a network cut may still deliver what it had queued.
-N_ENDED_EPOCHS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +51,8 @@ class WorkerParts:
     """What all cameras share.
 
     Attributes:
-        spec: The model.
-        labels: Classes to report; None means all.
-        device: Backbone and localizer.
+        models: Which model to work with.
+        device: Where its networks run.
         decode_pool: Threads that decode.
         sink: Where events go.
         store: Where state is kept.
@@ -49,11 +60,10 @@ class WorkerParts:
         calls: Decodes that do not come back.
         clock: For latency only.
         log: Where life-cycle is told.
-        new_decoder: A decoder for one camera.
+        new_decoder: A decoder of one camera's chunks for a model.
     """
 
-    spec: ModelSpec
-    labels: frozenset[int] | None
+    models: ModelSlot
     device: Device
     decode_pool: Executor
     sink: EventSink
@@ -62,7 +72,7 @@ class WorkerParts:
     calls: RunningCalls
     clock: Clock
     log: structlog.stdlib.BoundLogger
-    new_decoder: Callable[[], Decoder]
+    new_decoder: Callable[[ModelSpec], Decoder]
 
 
 class StreamWorker:
@@ -76,17 +86,16 @@ class StreamWorker:
     def __init__(self, stream_id: str, parts: WorkerParts) -> None:
         self.stream_id = stream_id
         self._parts = parts
-        self._decoder = parts.new_decoder()
+        self._model = parts.models.take()
+        self._decoder = parts.new_decoder(self._model.spec)
         self._log = parts.log.bind(camera=stream_id)
-        # Where recent chunks begin: (offset, stream time of the first frame).
-        self._recent: deque[tuple[int, int]] = deque(maxlen=256)
+        self._recent = RecentChunks()
         self._in_duplicates = False
+        self._deadline_s = 0.0  # when the camera's next snippet exists, by the device's clock
         self._session = self._restore()
-        self._done: Position | None = None
-        if self._session is not None:
-            self._done = Position(
-                str(self._session.source["partition"]), int(self._session.source["offset"])
-            )
+        self._done = None if self._session is None else done_of(self._session)
+        # Its frames are not there yet, so the snapshot in the store must stay as it is.
+        self._awaits_replay = self._session is not None and needs_replay(self._session)
 
     async def process(self, delivery: Delivery) -> None:
         """Take one delivery as far as the store; a bad chunk is counted, never raised.
@@ -95,31 +104,77 @@ class StreamWorker:
             DeviceError: The accelerator failed.
             TransportError: The sink or the store cannot be reached.
         """
-        if self._is_done(delivery.position):
+        await self.take_over()
+        if is_done(delivery.position, self._done):
             await self._replay(delivery)
             return
+        self._awaits_replay = False
+        stride_s = self._model.spec.timeline.stride_us / 1e6
+        self._deadline_s = self._parts.clock.monotonic_s() + stride_s
         records = await self._process_new(delivery)
-        await self._deliver(records)
-        self._remember(delivery)
+        self._remember(delivery, records)
+        await self._pay()
 
-    def _is_done(self, position: Position) -> bool:
-        # A camera may have moved to another partition, whose offsets say nothing about this one's.
-        done = self._done
-        return (
-            done is not None
-            and position.partition == done.partition
-            and position.offset <= done.offset
+    async def take_over(self) -> None:
+        """Go over to the current model, if it is another one; to be called between two chunks.
+
+        Raises:
+            DeviceError: The accelerator failed.
+            TransportError: The sink or the store cannot be reached.
+        """
+        if self._parts.models.current is not self._model:
+            await self._switch()
+        await self._pay()
+
+    async def _switch(self) -> None:
+        before, session = self._model, self._session
+        model = self._parts.models.take()
+        try:
+            if before.spec.model_id == model.spec.model_id:
+                if session is not None:
+                    session.retune(model.spec, model.labels)
+            else:
+                if session is not None:
+                    await self._succeed(session, model)
+                self._decoder.close()
+                self._decoder = self._parts.new_decoder(model.spec)
+        except BaseException:
+            self._parts.models.give_back(model)
+            raise
+        self._model = model
+        self._parts.models.give_back(before)
+        self._log.info("stream.model_changed", before=before.description, model=model.description)
+
+    async def _succeed(self, session: StreamSession, model: OpenModel) -> None:
+        """Let another bundle's session take the place of the camera's; it is durable at once."""
+        last = await self._localize(session, session.break_segment())
+        self._session = session.succeeded_by(
+            model.spec, model.labels, feature_id=model.feature_id, records=last
         )
+        self._recent.clear()
+        self._awaits_replay = False
+        self._save(self._session)
+
+    async def _pay(self) -> None:
+        """Publish what the saved state owes."""
+        session = self._session
+        if session is None or not session.owed:
+            return
+        await self._deliver(session.owed)
+        session.owed = ()
+        if not self._awaits_replay:
+            self._save(session)
 
     def close(self) -> None:
-        """Free the decoder."""
+        """Free the decoder and give the model back."""
         self._decoder.close()
+        self._parts.models.give_back(self._model)
 
     async def _process_new(self, delivery: Delivery) -> list[ActionEvent]:
         chunk = delivery.chunk
         if chunk is None:
             return await self._drop(delivery, delivery.error)
-        if self._is_duplicate(chunk):
+        if self._session is not None and is_duplicate(self._session, chunk):
             self._count_duplicate(chunk)
             return []
         self._in_duplicates = False
@@ -128,7 +183,7 @@ class StreamWorker:
         if chunk.is_end:
             session.source["sequence"] = chunk.sequence
             records += await self._end(Reason.END)
-            self._remember_ended(session, chunk.epoch)
+            remember_ended(session, chunk.epoch)
             return records
         try:
             records += await self._break_if_chunks_are_missing(chunk, session)
@@ -144,11 +199,16 @@ class StreamWorker:
         session = self._current_session()
         frames = await self._decode(chunk)
         self._refuse_the_past(frames, session)
-        self._recent.append((offset, int(frames.pts_us[0])))
+        self._recent.add(offset, int(frames.pts_us[0]))
         snippets = session.sample(frames)
         self._parts.metrics.snippets.labels(self.stream_id).inc(len(snippets))
         with self._stage("backbone"):
-            features = await self._parts.device.extract(snippets)
+            features = await self._parts.device.extract(
+                self._model.extractor,
+                snippets,
+                camera=self.stream_id,
+                deadline_s=self._deadline_s,
+            )
         return await self._localize(session, session.buffer(features))
 
     async def _localize(
@@ -156,7 +216,12 @@ class StreamWorker:
     ) -> list[ActionEvent]:
         self._parts.metrics.windows.labels(self.stream_id).inc(len(windows))
         with self._stage("localize"):
-            cas_windows = await self._parts.device.localize(windows)
+            cas_windows = await self._parts.device.localize(
+                self._model.localizer,
+                windows,
+                camera=self.stream_id,
+                deadline_s=self._deadline_s,
+            )
         with self._stage("track"):
             return session.track(cas_windows)
 
@@ -179,8 +244,6 @@ class StreamWorker:
             )
 
     async def _deliver(self, records: Sequence[ActionEvent]) -> None:
-        if not records:
-            return
         with self._stage("publish"):
             await self._parts.sink.publish(records)
         now_us = self._parts.clock.unix_us()
@@ -190,36 +253,30 @@ class StreamWorker:
                 latency_s = (now_us - record.anchor_us - record.decided_us) / 1e6
                 self._parts.metrics.event_latency_seconds.observe(max(latency_s, 0))
 
-    def _remember(self, delivery: Delivery) -> None:
-        """Make the camera's state durable, with this delivery in it."""
+    def _remember(self, delivery: Delivery, records: Sequence[ActionEvent]) -> None:
+        """Make the camera's state durable, with this delivery and what followed from it."""
         session, position = self._session, delivery.position
         if session is None:
             return
         self._done = position
+        session.owed = (*session.owed, *records)
         session.source["partition"] = position.partition
         session.source["offset"] = position.offset
-        self._parts.metrics.open_events.labels(self.stream_id).set(len(session.open_events))
-        low_offset = self._low_offset(session)
-        session.source["low"] = NO_OFFSET if low_offset is None else low_offset
-        with self._stage("save"):
-            self._parts.store.save(
-                self.stream_id, position.partition, low_offset, session.snapshot()
-            )
+        self._save(session)
 
-    def _low_offset(self, session: StreamSession) -> int | None:
-        """The first delivery that a restart must read again: its frames are still needed."""
-        if session.resume_us is None:
-            self._recent.clear()
-            return None
-        while len(self._recent) > 1 and self._recent[1][1] <= session.resume_us:
-            self._recent.popleft()
-        return self._recent[0][0] if self._recent else None
+    def _save(self, session: StreamSession) -> None:
+        self._parts.metrics.open_events.labels(self.stream_id).set(len(session.open_events))
+        low_offset = self._recent.low_offset(session.resume_us)
+        session.source["low"] = NO_OFFSET if low_offset is None else low_offset
+        partition = str(session.source["partition"])
+        with self._stage("save"):
+            self._parts.store.save(self.stream_id, partition, low_offset, session.snapshot())
 
     async def _replay(self, delivery: Delivery) -> None:
         """Read again what was processed before a restart: only its frames are wanted."""
         chunk, session, offset = delivery.chunk, self._session, delivery.position.offset
-        if session is None or not NO_OFFSET < int(session.source.get("low", NO_OFFSET)) <= offset:
-            return  # another camera of the partition needs this stretch again, not this one
+        if session is None or not is_needed_again(session, offset):
+            return
         if chunk is None:
             session.break_segment()
             return
@@ -230,20 +287,29 @@ class StreamWorker:
         except StreamError:
             session.break_segment()
             return
-        self._recent.append((offset, int(frames.pts_us[0])))
+        self._recent.add(offset, int(frames.pts_us[0]))
         session.sample(frames)
 
     def _restore(self) -> StreamSession | None:
         blob = self._parts.store.load(self.stream_id)
         if blob is None:
             return None
+        model = self._model
         try:
-            session = StreamSession.restore(blob, self._parts.spec, self._parts.labels)
+            session = StreamSession.restore_or_succeed(
+                blob, model.spec, model.labels, feature_id=model.feature_id
+            )
+            done = done_of(session)
         except SnapshotError as error:
             self._parts.metrics.snapshots_refused.labels(self.stream_id).inc()
             self._log.warning("stream.snapshot_refused", error=str(error))
             return None
-        self._log.info("stream.restored", epoch=session.epoch, offset=session.source["offset"])
+        self._log.info("stream.restored", epoch=session.epoch, offset=done.offset)
+        if session.succeeds is not None:
+            session.source["low"] = NO_OFFSET  # the old model's frames are not ours
+            self._log.info(
+                "stream.model_changed", before=session.succeeds, model=model.description
+            )
         return session
 
     def _current_session(self) -> StreamSession:
@@ -251,25 +317,11 @@ class StreamWorker:
             raise AssertionError("a chunk is processed inside its epoch")
         return self._session
 
-    def _is_duplicate(self, chunk: VideoChunk) -> bool:
-        session = self._session
-        if session is None:
-            return False
-        if chunk.epoch in _ended(session):
-            return True
-        is_current = session.epoch == chunk.epoch
-        return is_current and chunk.sequence <= int(session.source.get("sequence", NO_OFFSET))
-
     def _count_duplicate(self, chunk: VideoChunk) -> None:
         self._parts.metrics.duplicate_chunks.labels(self.stream_id).inc()
         if not self._in_duplicates:  # the first of a row is worth a line: a producer may be lost
             self._log.warning("chunk.duplicate", sequence=chunk.sequence, epoch=chunk.epoch)
         self._in_duplicates = True
-
-    def _remember_ended(self, session: StreamSession, epoch: str) -> None:
-        """Events of an ended epoch are final: chunks of it that come late must change nothing."""
-        ended = [*_ended(session), epoch][-N_ENDED_EPOCHS:]
-        session.source["ended"] = "\n".join(ended)
 
     async def _enter_epoch(self, chunk: VideoChunk) -> list[ActionEvent]:
         """A new run of the producer is a new stream time: what was open ends here."""
@@ -277,14 +329,15 @@ class StreamWorker:
         before = self._session
         if before is not None and before.epoch != chunk.epoch:
             records = await self._end(Reason.GAP)
-            self._remember_ended(before, before.epoch)
+            remember_ended(before, before.epoch)
         if before is None or before.epoch != chunk.epoch:
             self._session = StreamSession(
                 self.stream_id,
                 chunk.epoch,
-                self._parts.spec,
-                self._parts.labels,
+                self._model.spec,
+                self._model.labels,
                 background=before.background if before is not None else None,
+                feature_id=self._model.feature_id,
             )
             if before is not None:
                 self._session.source["ended"] = before.source.get("ended", "")
@@ -337,8 +390,3 @@ class StreamWorker:
         yield
         spent_s = self._parts.clock.monotonic_s() - started_s
         self._parts.metrics.stage_seconds.labels(stage).observe(spent_s)
-
-
-def _ended(session: StreamSession) -> list[str]:
-    """Epochs of the camera that are over, oldest first; epoch names hold no line ends."""
-    return [epoch for epoch in str(session.source.get("ended", "")).split("\n") if epoch]

@@ -7,6 +7,9 @@ import os
 import socket
 from collections.abc import Mapping
 
+# A phase of a plan's build may be silent for a minute or two.
+STARTING_S = 300
+
 
 class Notifier:
     """Tells the service manager where the daemon stands.
@@ -27,6 +30,10 @@ class Notifier:
     def status(self, status: str) -> None:
         """One line for ``systemctl status``."""
         self._send(f"STATUS={status}")
+
+    def starting(self, status: str) -> None:
+        """Not ready yet, but getting on: the start may take this much longer from now."""
+        self._send(f"EXTEND_TIMEOUT_USEC={STARTING_S * 1_000_000}\nSTATUS={status}")
 
     def alive(self) -> None:
         """Feed the watchdog."""

@@ -22,6 +22,7 @@ _REASONS = {
     Reason.GAP: "footage missing",
     Reason.END: "stream ended",
     Reason.VANISHED: "scores fell",
+    Reason.MODEL: "model changed",
 }
 _COLUMNS = ("Action", "Start", "End", "Length", "Score", "State", "First reported", "Decided")
 

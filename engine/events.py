@@ -55,7 +55,9 @@ class TrackerState:
     def to_json(self) -> dict[str, Any]:
         """Plain values for a snapshot."""
         return {
-            "live": [asdict(event) for event in self.live],
+            "live": [
+                {"last": event_to_json(event.last), "misses": event.misses} for event in self.live
+            ],
             "frozen": [[label, span.start_us, span.end_us] for label, span in self.frozen],
         }
 
@@ -63,12 +65,18 @@ class TrackerState:
     def from_json(cls, plain: dict[str, Any]) -> "TrackerState":
         """The inverse of ``to_json``."""
         return cls(
-            tuple(LiveEvent(_event_of(row["last"]), row["misses"]) for row in plain["live"]),
+            tuple(LiveEvent(event_from_json(row["last"]), row["misses"]) for row in plain["live"]),
             tuple((label, Span(start, end)) for label, start, end in plain["frozen"]),
         )
 
 
-def _event_of(plain: dict[str, Any]) -> ActionEvent:
+def event_to_json(event: ActionEvent) -> dict[str, Any]:
+    """Plain values for a snapshot; what readers of events get is the daemon's business."""
+    return asdict(event)
+
+
+def event_from_json(plain: dict[str, Any]) -> ActionEvent:
+    """The inverse of ``event_to_json``."""
     return ActionEvent(
         **{
             **plain,

@@ -1,13 +1,13 @@
-"""One stream's pure state: sampler, window, scores, events; snapshot and restore.
+"""One stream's pure state: sampler, window, scores, events; snapshot, restore and succession.
 
 The session sees no chunk, codec or device: the worker hands it decoded frames, features and CAS
 windows, and it says what follows. Its snapshot holds no frames. Instead ``resume_us`` tells from
 which stream time on footage must be read again; the sampler gives nothing out twice.
+
+When another model takes over, at a chunk boundary or at a restart, its session succeeds the old
+one: same epoch, same place in the transport, nothing else but what the old model still owes.
 """
 
-import io
-import json
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from engine.background import BackgroundState, CameraBackground
 from engine.errors import SnapshotError
-from engine.events import EventTracker, TrackerState
+from engine.events import EventTracker, TrackerState, event_from_json, event_to_json
 from engine.scores import ScoredSnippets, ScoreTrack
+from engine.session_blob import read_blob, write_blob
 from engine.snippets import SamplerState, SnippetSampler
 from engine.spec import ModelSpec
 from engine.types import (
@@ -31,8 +32,6 @@ from engine.types import (
 )
 from engine.windows import SnippetBuffer
 
-SNAPSHOT_VERSION = 2
-
 
 class StreamSession:
     """Everything between frames and events of one stream's epoch.
@@ -44,10 +43,16 @@ class StreamSession:
         labels: Classes to report; None means all.
         background: Where the camera's last session left its background, which outlives an
             epoch; None: what the model knows of the camera.
+        feature_id: Names what makes the features (backbone, grid, picture): a background is
+            worth something to a later model of the same one. Empty: to none.
 
     Attributes:
         anchor_us: Unix time of stream time 0, as the newest chunk told it.
         source: Where in its transport the stream stands; kept in the snapshot, never read here.
+        owed: Records that are kept in the snapshot until whoever publishes them has made them
+            durable elsewhere, and empties this.
+        succeeds: The model whose session this one has taken the place of; None where there was
+            none, and after a restore.
     """
 
     def __init__(
@@ -57,12 +62,16 @@ class StreamSession:
         spec: ModelSpec,
         labels: frozenset[int] | None = None,
         background: BackgroundState | None = None,
+        feature_id: str = "",
     ) -> None:
         self.stream_id = stream_id
         self.epoch = epoch
         self.spec = spec
         self.anchor_us: int | None = None
         self.source: dict[str, int | str] = {}
+        self.owed: tuple[ActionEvent, ...] = ()
+        self.succeeds: str | None = None
+        self._feature_id = feature_id
         self._labels = labels
         self._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us)
         self._background = _background_of(stream_id, spec, background)
@@ -129,18 +138,63 @@ class StreamSession:
         self._scores.current = None
         return self._tracker.close(reason)
 
+    def retune(self, spec: ModelSpec, labels: frozenset[int] | None) -> None:
+        """Go on with other opening scores or classes of the same model; open events stay open.
+
+        Raises:
+            ValueError: It is another model: that one's session succeeds this one.
+        """
+        if spec.model_id != self.spec.model_id:
+            raise ValueError(f"{spec.model_id} cannot go on with events of {self.spec.model_id}")
+        self.spec, self._labels = spec, labels
+        state = self._tracker.state
+        self._tracker = EventTracker(self.stream_id, self.epoch, spec, labels, state)
+
+    def succeeded_by(
+        self,
+        spec: ModelSpec,
+        labels: frozenset[int] | None = None,
+        *,
+        feature_id: str = "",
+        records: Sequence[ActionEvent] = (),
+    ) -> "StreamSession":
+        """End every open event; give another model's session, for the chunks that follow.
+
+        Args:
+            spec: The model that takes over.
+            labels: Its classes to report.
+            feature_id: Its own.
+            records: What followed from the last windows, which ``break_segment`` has given.
+
+        Returns:
+            A session that owes those records and the last ones of all events.
+        """
+        owed = (*self.owed, *records, *self.close(Reason.MODEL))
+        return self._successor(self._meta(), self.background, owed, spec, labels, feature_id)
+
     def snapshot(self) -> bytes:
         """One versioned blob: all state but frames."""
+        scored, background = self._scores.current, self.background
+        *_, features = self._buffer.state()
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "features": features,
+            "background": background.mean if background else np.zeros(0, np.float64),
+            "scores": scored.scores if scored else np.zeros((0, 0), np.float32),
+        }
+        return write_blob(self._meta(), arrays)
+
+    def _meta(self) -> dict[str, Any]:
+        """All that a snapshot says in words: plain values only."""
         sampler = self._sampler.state
-        first_index, segment, n_unseen, features = self._buffer.state()
-        scored = self._scores.current
-        background = self.background
-        meta = {
-            "version": SNAPSHOT_VERSION,
+        first_index, segment, n_unseen, _features = self._buffer.state()
+        scored, background = self._scores.current, self.background
+        return {
             "model_id": self.spec.model_id,
+            "feature_id": self._feature_id,
             "stream_id": self.stream_id,
             "epoch": self.epoch,
             "anchor_us": self.anchor_us,
+            "seen_us": self.seen_us,
             "source": self.source,
             "sampler": [
                 sampler.next_index,
@@ -152,35 +206,86 @@ class StreamSession:
             "background": background.n_snippets if background else None,
             "scores": [scored.first_index, scored.segment] if scored else None,
             "tracker": self._tracker.state.to_json(),
+            "owed": [event_to_json(event) for event in self.owed],
         }
-        scores = scored.scores if scored else np.zeros((0, 0), np.float32)
-        blob = io.BytesIO()
-        np.savez(
-            blob,
-            meta=np.frombuffer(json.dumps(meta).encode(), np.uint8),
-            features=features,
-            background=background.mean if background else np.zeros(0, np.float64),
-            scores=scores,
-        )
-        return blob.getvalue()
 
     @classmethod
     def restore(
-        cls, blob: bytes, spec: ModelSpec, labels: frozenset[int] | None = None
+        cls,
+        blob: bytes,
+        spec: ModelSpec,
+        labels: frozenset[int] | None = None,
+        *,
+        feature_id: str = "",
     ) -> "StreamSession":
         """The session as it was; push footage from ``resume_us`` on again.
 
         Raises:
             SnapshotError: The blob is damaged, of another version, or of another model.
         """
-        meta, arrays = _read_blob(blob)
-        for name, wanted in (("version", SNAPSHOT_VERSION), ("model_id", spec.model_id)):
-            if meta.get(name) != wanted:
-                raise SnapshotError(f"snapshot {name} is {meta.get(name)!r}, wanted {wanted!r}")
+        meta, arrays = read_blob(blob)
+        if meta.get("model_id") != spec.model_id:
+            raise SnapshotError(
+                f"snapshot model_id is {meta.get('model_id')!r}, wanted {spec.model_id!r}"
+            )
         try:
-            return cls._of(meta, arrays, spec, labels)
+            return cls._of(meta, arrays, spec, labels, feature_id)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"snapshot is damaged: {error}") from error
+
+    @classmethod
+    def restore_or_succeed(
+        cls,
+        blob: bytes,
+        spec: ModelSpec,
+        labels: frozenset[int] | None = None,
+        *,
+        feature_id: str = "",
+    ) -> "StreamSession":
+        """As ``restore``; where another model left the snapshot, the session that succeeds it.
+
+        What follows is what ``succeeded_by`` would have given at that chunk boundary, but for
+        windows the other model never saw.
+
+        Raises:
+            SnapshotError: The blob is damaged or of another version.
+        """
+        meta, arrays = read_blob(blob)
+        if meta.get("model_id") == spec.model_id:
+            return cls.restore(blob, spec, labels, feature_id=feature_id)
+        try:
+            tracker = EventTracker("", "", spec, state=TrackerState.from_json(meta["tracker"]))
+            owed = (*_owed_of(meta), *tracker.close(Reason.MODEL))
+            background = _background_state(meta, arrays)
+            return cls._successor(meta, background, owed, spec, labels, feature_id)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SnapshotError(f"snapshot is damaged: {error}") from error
+
+    @classmethod
+    def _successor(
+        cls,
+        meta: dict[str, Any],
+        background: BackgroundState | None,
+        owed: tuple[ActionEvent, ...],
+        spec: ModelSpec,
+        labels: frozenset[int] | None,
+        feature_id: str,
+    ) -> "StreamSession":
+        """A new session with the old one's place in stream and transport.
+
+        Snapshots of before there was succession name no features, and no time but the sampler's.
+        """
+        is_comparable = feature_id != "" and meta.get("feature_id") == feature_id
+        kept = background if is_comparable else None
+        session = cls(meta["stream_id"], meta["epoch"], spec, labels, kept, feature_id)
+        session.anchor_us = meta["anchor_us"]
+        session.source = dict(meta["source"])
+        session.owed = owed
+        session.succeeds = str(meta["model_id"])
+        _next_index, _segment, sampler_us, _resume_us = meta["sampler"]
+        seen = SamplerState(0, 0, meta.get("seen_us", sampler_us), None)
+        session._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us, seen)
+        return session
 
     @classmethod
     def _of(
@@ -189,13 +294,13 @@ class StreamSession:
         arrays: dict[str, npt.NDArray[Any]],
         spec: ModelSpec,
         labels: frozenset[int] | None,
+        feature_id: str,
     ) -> "StreamSession":
-        background = None
-        if meta["background"] is not None:
-            background = BackgroundState(arrays["background"], meta["background"])
-        session = cls(meta["stream_id"], meta["epoch"], spec, labels, background)
+        background = _background_state(meta, arrays)
+        session = cls(meta["stream_id"], meta["epoch"], spec, labels, background, feature_id)
         session.anchor_us = meta["anchor_us"]
         session.source = dict(meta["source"])
+        session.owed = _owed_of(meta)
         state = SamplerState(*meta["sampler"])
         session._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us, state)
         first_index, segment, n_unseen = meta["buffer"]
@@ -210,6 +315,18 @@ class StreamSession:
         return session
 
 
+def _owed_of(meta: dict[str, Any]) -> tuple[ActionEvent, ...]:
+    return tuple(event_from_json(plain) for plain in meta.get("owed", ()))
+
+
+def _background_state(
+    meta: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
+) -> BackgroundState | None:
+    if meta["background"] is None:
+        return None
+    return BackgroundState(arrays["background"], meta["background"])
+
+
 def _background_of(
     camera: str, spec: ModelSpec, state: BackgroundState | None
 ) -> CameraBackground | None:
@@ -219,12 +336,3 @@ def _background_of(
     if state is not None:
         background.restore(state)
     return background
-
-
-def _read_blob(blob: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    try:
-        with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-            return dict(json.loads(arrays.pop("meta").tobytes())), arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise SnapshotError(f"snapshot is unreadable: {error}") from error

@@ -175,6 +175,7 @@ class Reason(StrEnum):
     GAP = "gap"  # frames are missing: the window was closed
     END = "end"  # the stream ended
     VANISHED = "vanished"  # later scores no longer support the event
+    MODEL = "model"  # another model took over: its events are its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,20 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
-from daemon.bench import LoopingCameras, StageTimes, camera_footage, chunks_of
+from daemon.bench_batching import compare_batches
+from daemon.bench_cameras import LoopingCameras
+from daemon.bench_stages import StageTimes, camera_footage, chunks_of
+from daemon.calls import RunningCalls
+from daemon.clock import SystemClock
+from daemon.device import Device
+from daemon.model import OpenModel
 from engine.frames import probe_video
 from tests.support.processes import s2netd
+from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
 from tests.support.tiny_bundle import write_tiny_bundle
 
 
@@ -44,6 +52,60 @@ async def test_every_camera_gets_all_of_its_footage_while_others_are_paused(tmp_
 
     assert {"camera-0", "camera-1"} == set(seen)
     assert all([0, 1_000_000, 2_000_000, 3_000_000] == starts for starts in seen.values())
+
+
+class CallsThatCost(MeanColourExtractor):
+    """Every call takes 5 ms, however many snippets are in it."""
+
+    def extract(self, snippets):
+        time.sleep(0.005)
+        return super().extract(snippets)
+
+
+def test_calls_that_cost_the_same_at_any_size_are_found_to_be_worth_sharing():
+    model = OpenModel(a_spec(), None, CallsThatCost(), SmoothingLocalizer())
+
+    def new_device(policy, metrics):
+        return Device(policy, metrics, RunningCalls(SystemClock()))
+
+    found = compare_batches(new_device, model, n_cameras=8, batch=4, seconds=0.5)
+
+    assert 1 == found["one_by_one_mean_batch"]
+    assert 4 == found["batched_mean_batch"]
+    assert 1.5 < found["speed_up"] <= 8
+    assert found["speed_up_least"] <= found["speed_up"] <= found["speed_up_most"]
+    assert 0 < found["queue_us_per_snippet"]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (["--cameras", "some"], "wanted auto or a number"),
+        (["--cameras", "auto", "--compare-batch"], "wanted how many cameras"),
+        (["--compare-batch"], "wanted how many cameras"),
+    ],
+)
+def test_cameras_that_say_nothing_are_refused_in_one_line(options, wanted):
+    done = s2netd("bench", *options)
+
+    assert 78 == done.returncode
+    assert 1 == len(done.stderr.splitlines())
+    assert wanted in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.openvino
+def test_the_command_compares_calls_of_many_cameras_with_calls_of_one(tmp_path):
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    asked = ("--cameras", "16", "--compare-batch", "--batch", "4", "--seconds", "2", "--json")
+    done = s2netd("bench", "--bundle", bundle, *asked)
+
+    assert 0 == done.returncode, done.stderr
+    batching = json.loads(done.stdout)["batching"]
+    assert (16, 4) == (batching["cameras"], batching["batch"])
+    assert 1 == batching["one_by_one_mean_batch"]
+    assert 2 < batching["batched_mean_batch"] <= 4
+    assert batching["batched_snippets_per_s"] > 0
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import yaml
 
 from daemon.config import json_schema, load, parse
 from daemon.errors import ConfigError
+from daemon.starting import first_model
 from tests.conftest import CHECKOUT
 
 GOOD = {
@@ -15,7 +16,7 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize("name", ["local", "kafka", "edge"])
+@pytest.mark.parametrize("name", ["local", "kafka", "edge", "gpu"])
 def test_the_shipped_examples_are_valid(name):
     config = load(CHECKOUT / "configs" / "daemon" / f"{name}.yaml")
 
@@ -31,6 +32,8 @@ def test_the_shipped_examples_are_valid(name):
         ({"model": {"precision": "fp16"}}, "model.precision: .*'f32', 'bf16' or 'auto'.*'fp16'"),
         ({"source": {"kind": "ftp"}}, "source: .*'directory', 'kafka'"),
         ({"http": {"port": 99999}}, "http.port: .*seen 99999"),
+        ({"model": {"while_building": "cpu"}}, "model.while_building: .*'wait' or 'openvino'"),
+        ({"model": {"max_wait_ms": -1}}, "model.max_wait_ms: .*seen -1"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_file_and_key(change, message):
@@ -38,6 +41,23 @@ def test_a_wrong_value_is_named_with_its_file_and_key(change, message):
         parse({**GOOD, **change}, "my.yaml")
 
     assert str(caught.value).startswith("my.yaml: ")
+
+
+def test_a_gpu_is_configured_with_a_cpu_until_its_plans_are_built():
+    model = {"backend": "tensorrt", "gpu": 1, "max_wait_ms": 4, "while_building": "openvino"}
+    config = parse({**GOOD, "model": model}, "my.yaml").model
+
+    first = first_model(config)
+
+    assert ("tensorrt", 1, 4.0, True) == (
+        config.backend,
+        config.gpu,
+        config.max_wait_ms,
+        config.verify,
+    )
+    assert ("openvino", "auto") == (first.backend, first.precision)
+    waiting = config.model_copy(update={"while_building": "wait"})
+    assert waiting == first_model(waiting)
 
 
 def test_a_missing_section_is_named():

@@ -113,10 +113,12 @@ def test_the_notifier_speaks_the_protocol(tmp_path: Path, abstract):
         manager.bind("\0" + address[1:] if abstract else address)
         manager.settimeout(5)
         notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "30000000"})
+        notifier.starting("building tiny")
         notifier.ready("consuming")
         notifier.alive()
         notifier.stopping()
 
+        assert b"EXTEND_TIMEOUT_USEC=300000000\nSTATUS=building tiny" == manager.recv(100)
         assert b"READY=1\nSTATUS=consuming" == manager.recv(100)
         assert b"WATCHDOG=1" == manager.recv(100)
         assert b"STOPPING=1" == manager.recv(100)

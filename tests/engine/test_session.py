@@ -52,6 +52,104 @@ def test_a_snapshot_of_another_model_is_refused():
         StreamSession.restore(blob, replace(a_spec(), model_id="scripted@1"))
 
 
+def test_another_models_session_takes_the_old_ones_place_and_owes_its_last_words():
+    session = a_running_session()
+    (open_event,) = session.open_events
+    other = replace(a_spec(stride_frames=2), model_id="scripted@1")
+
+    after = session.succeeded_by(other)
+
+    (last,) = after.owed
+    assert ("scripted@0", Reason.MODEL, 1 + open_event.revision, open_event.span) == (
+        last.model_id,
+        last.reason,
+        last.revision,
+        last.span,
+    )
+    assert ("cam", "e", 7, {"offset": 3}, ()) == (
+        after.stream_id,
+        after.epoch,
+        after.anchor_us,
+        after.source,
+        after.open_events,
+    )
+    assert (session.seen_us, None) == (after.seen_us, after.resume_us)
+    assert ("scripted@0", ()) == (after.succeeds, session.open_events)
+
+
+@pytest.mark.parametrize("n_frames", [60, 61, 62])
+def test_a_snapshot_of_another_model_gives_the_same_successor(n_frames):
+    session = StreamSession("cam", "e", a_spec())
+    frames = frames_of([i * 40_000 for i in range(n_frames)], [250] * n_frames, [0] * n_frames)
+    features = MeanColourExtractor().extract(session.sample(frames))
+    session.track(SmoothingLocalizer().localize(session.buffer(features)))
+    other = replace(a_spec(), model_id="scripted@1")
+
+    restored = StreamSession.restore_or_succeed(session.snapshot(), other)
+
+    assert session.succeeded_by(other).snapshot() == restored.snapshot()
+    assert restored.owed
+
+
+def test_what_is_owed_survives_restarts_and_further_models():
+    after = a_running_session().succeeded_by(replace(a_spec(), model_id="scripted@1"))
+
+    for number in (1, 2, 3):
+        spec = replace(a_spec(), model_id=f"scripted@{number}")
+        again = StreamSession.restore_or_succeed(after.snapshot(), spec)
+        assert 1 == len(again.owed)
+        assert after.owed == again.owed
+
+
+@pytest.mark.parametrize(("feature_id", "is_kept"), [("f", True), ("g", False), ("", False)])
+def test_a_background_goes_to_models_whose_features_are_the_same(feature_id, is_kept):
+    spec = a_spec(background=a_background())
+    session = StreamSession("cam", "e", spec, feature_id="f" if feature_id else "")
+    session.buffer([SnippetFeature(0, 0, np.ones(3, np.float32))])
+    other = replace(spec, model_id="scripted@1")
+
+    after = session.succeeded_by(other, feature_id=feature_id)
+    restored = StreamSession.restore_or_succeed(session.snapshot(), other, feature_id=feature_id)
+
+    fresh = StreamSession("cam", "e", other).background.mean.tolist()
+    wanted = session.background.mean.tolist() if is_kept else fresh
+    assert wanted == after.background.mean.tolist() == restored.background.mean.tolist()
+    assert session.background.mean.tolist() != fresh
+
+
+def test_other_scores_of_the_same_model_leave_the_session_as_it_is():
+    session = a_running_session()
+    before = session.snapshot()
+
+    session.retune(a_spec().with_open_score(0.9), frozenset({1}))
+
+    assert before == session.snapshot()
+    with pytest.raises(ValueError, match="scripted@1 cannot go on with events of scripted@0"):
+        session.retune(replace(a_spec(), model_id="scripted@1"), None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tracker": None},
+        {"tracker": {"live": [{"last": {}, "misses": 0}], "frozen": []}},
+        {"owed": [{"phase": "opened"}]},
+        {"owed": 5},
+        {"sampler": []},
+        {"source": 3},
+    ],
+)
+def test_a_damaged_snapshot_of_another_model_is_refused(change):
+    with np.load(io.BytesIO(a_running_session().snapshot())) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    meta = {**json.loads(arrays.pop("meta").tobytes()), **change}
+    blob = io.BytesIO()
+    np.savez(blob, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+
+    with pytest.raises(SnapshotError, match="damaged"):
+        StreamSession.restore_or_succeed(blob.getvalue(), replace(a_spec(), model_id="scripted@1"))
+
+
 @pytest.mark.parametrize("blob", [b"", b"no zip", b"PK\x03\x04" + b"\0" * 50])
 def test_a_damaged_snapshot_is_refused(blob):
     with pytest.raises(SnapshotError, match="unreadable"):

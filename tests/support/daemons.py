@@ -6,11 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from daemon.app import App
+from daemon.batching import BatchPolicy
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.device import Device
 from daemon.metrics import Metrics
 from daemon.overload import FlowControl, FlowLimits
+from daemon.serving import ModelSlot, OpenModel
 from daemon.sinks.base import EventSink
 from daemon.sources.base import ChunkSource
 from daemon.state.base import StateStore
@@ -66,17 +68,17 @@ class TestDaemon:
         self.logs = LogCapture()
         self._spec = spec or a_spec()
         calls = RunningCalls(SystemClock())
-        self._device = Device(
+        self._device = Device(BatchPolicy(max_batch), self.metrics, calls)
+        self._pool = ThreadPoolExecutor(2)
+        model = OpenModel(
+            self._spec,
+            None,
             extractor or MeanColourExtractor(),
             localizer or SmoothingLocalizer(),
-            max_batch,
-            self.metrics,
-            calls,
         )
-        self._pool = ThreadPoolExecutor(2)
+        self.models = ModelSlot(model)
         parts = WorkerParts(
-            spec=self._spec,
-            labels=None,
+            models=self.models,
             device=self._device,
             decode_pool=self._pool,
             sink=sink,
@@ -85,7 +87,7 @@ class TestDaemon:
             calls=calls,
             clock=SystemClock(),
             log=self.logs.logger(),
-            new_decoder=lambda: PyAvDecoder(self._spec.geometry, self._spec.timeline),
+            new_decoder=lambda spec: PyAvDecoder(spec.geometry, spec.timeline),
         )
         self.app = App(
             source=source,

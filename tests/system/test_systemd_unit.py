@@ -111,6 +111,18 @@ def test_sigterm_ends_it_cleanly_and_for_good(manager: SystemManager) -> None:
     assert seen == {"Result": "success", "ExecMainStatus": "0", "NRestarts": "0"}
 
 
+def test_a_reload_brings_another_model_in_without_a_restart(manager: SystemManager) -> None:
+    pid = running(manager)
+    manager.path("/etc/s2netd/hall.yaml").write_text(
+        CONFIG.replace("precision: f32", "precision: f32, open_score: 0.9")
+    )
+    manager.systemctl("reload", HALL)
+    manager.wait_until(lambda: "model.closed" in events_logged(manager), "the old model is closed")
+    assert "model.swapped" in events_logged(manager)
+    assert manager.show(HALL, "MainPID") == pid
+    manager.wait_for(HALL, "StatusText", "consuming")
+
+
 @pytest.mark.slow
 def test_a_hung_daemon_is_ended_by_the_watchdog_and_restarted(manager: SystemManager) -> None:
     manager.drop_in(HALL, "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n")

@@ -1,0 +1,138 @@
+"""What there is before the app: health that answers, words for the manager, the first model.
+
+Building a GPU's plans can take minutes. Until they are there, /livez says that the process lives
+and /readyz that it is building, and the service manager's time-out moves with each step.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import structlog
+
+from daemon.app import App
+from daemon.config import Config, ModelConfig
+from daemon.device import Device
+from daemon.health import HealthServer
+from daemon.metrics import Metrics
+from daemon.opening import ModelOpener
+from daemon.serving import ModelSlot, ServingStatus
+from daemon.swap import ModelSwap
+from daemon.systemd import Notifier
+from engine.errors import S2netdError
+
+R = TypeVar("R")
+
+
+class StoppedError(S2netdError):
+    """SIGTERM came before the daemon was ready."""
+
+
+class Start:
+    """The first part of a daemon's life.
+
+    Args:
+        config: What to open.
+        notifier: Told how far it is.
+        metrics: What /metrics shows; swaps are counted there.
+        log: Where life-cycle is told.
+        apps: The app, once there is one.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        notifier: Notifier,
+        metrics: Metrics,
+        log: structlog.stdlib.BoundLogger,
+        apps: list[App],
+    ) -> None:
+        self._config = config
+        self._notifier = notifier
+        self._metrics = metrics
+        self._log = log
+        self._apps = apps
+        self._status = ServingStatus()
+
+    def open_health(self) -> HealthServer:
+        """Answer from now on.
+
+        Raises:
+            ConfigError: The address cannot be listened on.
+        """
+        http = self._config.http
+        return HealthServer(
+            http.host, http.port, self._metrics.registry, self._is_live, self._is_ready
+        )
+
+    async def open_model(self, device: Device, stack: contextlib.AsyncExitStack) -> ModelSwap:
+        """Open what serves first, and what brings others in.
+
+        Args:
+            device: Where models run.
+            stack: Closes what was opened.
+
+        Raises:
+            BundleError: The bundle is missing, damaged or foreign, or strays from its reference.
+            ConfigError: A label is not one of its classes.
+            DeviceError: The backend could not be opened.
+        """
+        opener = ModelOpener(device, self._status, self._tell, self._log)
+        stack.callback(opener.close)
+        read = await opener.read(first_model(self._config.model))
+        model = await opener.open(read)
+        self._status.served(model.description)
+        swap = ModelSwap(
+            slot=ModelSlot(model),
+            serving=read,
+            opener=opener,
+            status=self._status,
+            metrics=self._metrics,
+            log=self._log,
+        )
+        stack.push_async_callback(swap.close)
+        return swap
+
+    def _tell(self, what: str) -> None:
+        if not self._apps:
+            self._notifier.starting(what)
+        else:
+            self._notifier.status(f"consuming; {what}" if what else "consuming")
+
+    def _is_live(self) -> tuple[bool, dict[str, Any]]:
+        if self._apps:
+            return self._apps[0].is_live()
+        return True, {"live": True, "starting": True}
+
+    def _is_ready(self) -> tuple[bool, dict[str, Any]]:
+        is_ready, details = self._apps[0].is_ready() if self._apps else (False, {"ready": False})
+        return is_ready, {**details, "model": self._status.report()}
+
+
+def first_model(config: ModelConfig) -> ModelConfig:
+    """What to serve first: the CPU's model where a GPU's need not be waited for."""
+    if config.backend != "tensorrt" or config.while_building == "wait":
+        return config
+    return config.model_copy(update={"backend": "openvino", "precision": "auto"})
+
+
+async def unless(stop: asyncio.Event | None, work: Coroutine[Any, Any, R]) -> R:
+    """Do ``work``, but give it up as soon as ``stop`` is set.
+
+    Raises:
+        StoppedError: It was set first.
+    """
+    if stop is None:
+        return await work
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    either: set[asyncio.Task[Any]] = {working, stopped}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise StoppedError("stopped before it was ready")
+        return working.result()
+    finally:
+        for task in either:
+            task.cancel()
+        await asyncio.wait(either)

@@ -1,0 +1,47 @@
+"""A session's snapshot as bytes: plain values as JSON and arrays, in one versioned npz file.
+
+Whoever can write the state's file can put anything here, so nothing in it is executed, and what
+cannot be read is an error that says so.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import SnapshotError
+
+SNAPSHOT_VERSION = 2
+_META = "meta"
+
+
+def write_blob(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Plain values and arrays → bytes."""
+    text = json.dumps({"version": SNAPSHOT_VERSION, **meta}).encode()
+    blob = io.BytesIO()
+    stored: dict[str, Any] = {_META: np.frombuffer(text, np.uint8), **arrays}
+    np.savez(blob, **stored)
+    return blob.getvalue()
+
+
+def read_blob(blob: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """The inverse of ``write_blob``.
+
+    Raises:
+        SnapshotError: The blob is damaged or of another version.
+    """
+    try:
+        with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+            meta = dict(json.loads(arrays.pop(_META).tobytes()))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise SnapshotError(f"snapshot is unreadable: {error}") from error
+    if meta.get("version") != SNAPSHOT_VERSION:
+        raise SnapshotError(
+            f"snapshot version is {meta.get('version')!r}, wanted {SNAPSHOT_VERSION!r}"
+        )
+    return meta, arrays
