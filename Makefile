@@ -101,6 +101,6 @@ clean:
 	@touch $@ .make/cpu
 
 .make/training: $(PINS) | .make/venv
-	@echo 'Installing s2netd, its tests, PyTorch (several GB), nncf and TensorRT for RTX ...'
-	@$(INSTALL) '.[cpu,scenes,training,quantization]' --group dev --group plans
+	@echo 'Installing s2netd, its tests, PyTorch (several GB) and TensorRT for RTX ...'
+	@$(INSTALL) '.[cpu,scenes,training]' --group dev --group plans
 	@touch $@ .make/dev .make/cpu

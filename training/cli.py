@@ -5,7 +5,7 @@ import sys
 import typer
 
 from engine.errors import S2netdError
-from training.commands import benchmarks, data, evaluation, networks
+from training.commands import benchmarks, conversion, data, evaluation, networks
 
 app = typer.Typer(
     name="s2net",
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (data, networks, evaluation, benchmarks):
+for commands in (data, networks, conversion, evaluation, benchmarks):
     commands.register(app)
 
 

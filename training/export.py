@@ -19,6 +19,9 @@ from engine.weights import MODELS
 from training.checkpoints import TrainedNetwork
 from training.extract import manifest_of
 from training.networks.base import Network
+from training.quantize import OnProgress
+from training.quantize_bundle import Precision, check_is_f32, described, lowered
+from training.quantize_clips import Clips
 
 OPSET = 18
 INPUTS = ("features", "valid", "background")
@@ -71,6 +74,9 @@ def export(
     changes: Mapping[str, Any] | None = None,
     pace: BackgroundPace = BackgroundPace(),
     without_backbone: bool = False,
+    precision: Precision = "f32",
+    clips: Clips | None = None,
+    on_progress: OnProgress = lambda _stage, _done, _total: None,
 ) -> Path:
     """Write a bundle: the base's backbone, the run's network, classes and backgrounds.
 
@@ -84,14 +90,18 @@ def export(
         changes: Other fields of ``ModelCard``: ``window``, ``proposals``, ``tracker``.
         pace: How backgrounds go on in the daemon.
         without_backbone: Name the base, a published model, instead of copying its 49 MB.
+        precision: Of the backbone; f32 leaves the base's as it is.
+        clips: What int8 is calibrated on.
+        on_progress: Told about calibration.
 
     Returns:
         ``out``.
 
     Raises:
         DataError: The features it was trained on are not of this backbone, or it is none that
-            can be pulled.
-        BundleError: The parts contradict each other.
+            can be pulled, or int8 is wanted without clips.
+        BundleError: The parts contradict each other, or the base is not f32 any more.
+        DeviceError: OpenVINO, which calibration needs, is missing or failed.
     """
     check_features(run, base)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -103,11 +113,16 @@ def export(
         default=run.backgrounds[""],
         cameras=cameras,
     )
-    pulled = base.backbone_model or (base.name if without_backbone else None)
-    if pulled is not None and pulled not in MODELS:
-        raise DataError(f"{pulled} cannot be pulled ({', '.join(MODELS)} can): export it whole")
-    backbone = BackboneReference(pulled) if pulled else base.backbone_path.read_bytes()
-    card = card_of(run, base, name=name, version=version, source=source, changes=changes or {})
+    is_f32 = precision == "f32"
+    stated = {**(changes or {}), "precision": base.card.precision if is_f32 else precision}
+    if not is_f32:
+        source = f"{source}; {described(base.card, precision, clips)}"
+    # Before the backbone, which may take minutes: a bad name is told at once.
+    card = card_of(run, base, name=name, version=version, source=source, changes=stated)
+    if is_f32:
+        backbone = _same_backbone(base, without_backbone=without_backbone)
+    else:
+        backbone = _converted(base, precision, clips, on_progress, without_backbone)
     return write_bundle(
         out,
         card,
@@ -115,6 +130,26 @@ def export(
         localizer=localizer_onnx(run.network, run.feature_dim),
         background=background if run.config.background == "camera" else fixed_zero(background),
     )
+
+
+def _same_backbone(base: ModelBundle, *, without_backbone: bool) -> bytes | BackboneReference:
+    pulled = base.backbone_model or (base.name if without_backbone else None)
+    if pulled is not None and pulled not in MODELS:
+        raise DataError(f"{pulled} cannot be pulled ({', '.join(MODELS)} can): export it whole")
+    return BackboneReference(pulled) if pulled else base.backbone_path.read_bytes()
+
+
+def _converted(
+    base: ModelBundle,
+    precision: Precision,
+    clips: Clips | None,
+    on_progress: OnProgress,
+    without_backbone: bool,  # noqa: FBT001 - the user's own flag
+) -> bytes:
+    if without_backbone:
+        raise DataError(f"a backbone in {precision} is in no published model: export it whole")
+    check_is_f32(base)
+    return lowered(base.backbone_path.read_bytes(), precision, clips, on_progress)
 
 
 def fixed_zero(background: BackgroundSpec) -> BackgroundSpec:
@@ -150,7 +185,6 @@ def card_of(
         "name": name,
         "version": version,
         "source": source,
-        "precision": "f32",
         "timeline": run.timeline,
         "class_names": run.class_names,
     }

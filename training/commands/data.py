@@ -10,8 +10,6 @@ import typer
 from engine.errors import DataError
 from training.commands.screen import counting, existing, note, processes_here
 
-_VIDEO_ENDINGS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg"})
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -79,13 +77,15 @@ def _copy_labels(given: Iterable[Path], out: Path) -> None:
 
 
 def _videos(given: Iterable[Path]) -> Iterable[Path]:
+    from training.quantize_clips import VIDEO_ENDINGS  # noqa: PLC0415 - heavy
+
     for path in given:
         if not path.is_dir():
             yield path
             continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _VIDEO_ENDINGS)
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_ENDINGS)
         if not found:
-            endings = " ".join(sorted(_VIDEO_ENDINGS))
+            endings = " ".join(sorted(VIDEO_ENDINGS))
             raise DataError(f"{path}: holds no video; wanted files ending in {endings}")
         yield from found
 

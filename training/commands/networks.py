@@ -10,6 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from engine.errors import DataError
+from training.commands.conversion import (
+    N_SNIPPETS,
+    Calibrate,
+    Precision,
+    Snippets,
+    footage,
+    stages,
+    tell,
+)
 from training.commands.screen import (
     DEFAULT_CONFIG,
     Annotations,
@@ -172,30 +181,45 @@ def export(
         bool,
         typer.Option("--without-backbone", help="Name the base instead of copying its 49 MB."),
     ] = False,
+    precision: Precision = "f32",
+    calibrate: Calibrate = None,
+    snippets: Snippets = N_SNIPPETS,
 ) -> None:
     """Make a bundle that the daemon runs: s2netd localize my.mp4 --bundle bundles/mine.
 
     s2net export runs/mine --out bundles/mine
+
+    s2net export runs/mine --precision int8 --calibrate my_clips --out bundles/mine-int8
     """
     with needs_torch():
         from training.checkpoints import load_run  # noqa: PLC0415 - needs torch
         from training.export import export as export_run  # noqa: PLC0415
     from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
     from training.live_defaults import live_defaults  # noqa: PLC0415
+    from training.quantize_bundle import precision_of  # noqa: PLC0415
 
+    wanted = precision_of(precision)
     trained = load_run(existing(run, "run"))
     network = trained.config.network.kind
-    written = export_run(
-        trained,
-        ModelBundle.load(resolve_bundle(base)),
-        out,
-        name=name or out.name,
-        source=f"{network}, {len(trained.class_names)} classes, seed {trained.config.seed}",
-        changes=live_defaults(trained.timeline),
-        without_backbone=without_backbone,
-    )
+    original = ModelBundle.load(resolve_bundle(base))
+    clips = footage(wanted, calibrate, original, snippets)
+    with stages() as show:
+        written = export_run(
+            trained,
+            original,
+            out,
+            name=name or out.name,
+            source=f"{network}, {len(trained.class_names)} classes, seed {trained.config.seed}",
+            changes=live_defaults(trained.timeline),
+            without_backbone=without_backbone,
+            precision=wanted,
+            clips=clips,
+            on_progress=show,
+        )
     model = ModelBundle.load(written)
     typer.echo(f"{model.model_id} in {written}: {', '.join(model.spec.class_names)}")
+    if wanted != "f32":
+        tell(original, model, clips)
 
 
 def parity(

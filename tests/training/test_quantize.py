@@ -1,0 +1,528 @@
+"""A backbone in int8 gives the features of the f32 one, on every runtime alike."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from engine.backends import open_backend
+from engine.backends.cpu_form import cpu_form
+from engine.bundle import ModelBundle, resolve_bundle
+from engine.errors import BundleError, DataError
+from tests.support.footage import colour_clip
+from tests.support.real_parts import missing
+from tests.support.scripted import a_spec
+from tests.support.tiny_bundle import backbone, write_tiny_bundle
+from tests.support.tiny_convolutions import (
+    convolutional_backbone,
+    some_snippets,
+    write_convolutional_bundle,
+)
+from tests.support.tiny_training import planted, small_config
+from training.cli import main
+from training.extract import manifest_of
+from training.precision import to_precision
+from training.quantize import to_int8
+from training.quantize_bundle import convert, likeness, precision_of
+from training.quantize_clips import Clips, read_clips
+from training.quantize_graph import ConvolutionGraph, rounded_weight, with_quantization
+
+pytestmark = pytest.mark.openvino
+
+NETWORK = convolutional_backbone()
+CALIBRATION = some_snippets(16)
+OTHERS = some_snippets(12, seed=1)
+
+
+@pytest.fixture(scope="module")
+def network() -> bytes:
+    return to_int8(NETWORK, CALIBRATION).network
+
+
+def graph_of(network: bytes = NETWORK) -> ConvolutionGraph:
+    return ConvolutionGraph(onnx.load_from_string(network))
+
+
+def tensors(
+    network: bytes, names: list[str], snippets: list[np.ndarray], folder: Path
+) -> dict[str, np.ndarray]:
+    model = onnx.load_from_string(network)
+    for name in names:
+        if name not in {value.name for value in model.graph.output}:
+            shown = onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            model.graph.output.append(shown)
+    path = folder / "shown.onnx"
+    path.write_bytes(model.SerializeToString())
+    backend = open_backend("openvino", path)
+    seen = backend.run({"snippets": np.stack(snippets)})
+    backend.close()
+    return seen
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return (one * other).sum(axis=1) / norms
+
+
+def test_features_of_snippets_that_were_not_calibrated_on_stay(network, tmp_path):
+    exact = tensors(NETWORK, [], OTHERS, tmp_path)["features"]
+    seen = tensors(network, [], OTHERS, tmp_path)["features"]
+
+    assert 0.999 < cosines(exact, seen).min()
+    assert 0 < np.abs(exact - seen).max()
+
+
+def test_openvino_gives_what_the_file_says(network, tmp_path):
+    """Its int8 kernels against the same rounding in f32; where it is left to itself, tensors
+    lose their step between a convolution and a pool."""
+    written = onnx.load_from_string(network).graph
+    values = {weight.name: numpy_helper.to_array(weight) for weight in written.initializer}
+    steps = {  # wide enough for nothing to be clipped: uint8 would clip later than int8
+        node.input[0]: 1.2 * float(values[node.input[1]])
+        for node in written.node
+        if node.op_type == "QuantizeLinear"
+    }
+    graph = graph_of()
+    said = with_quantization(graph, {}, steps, simulated=True).SerializeToString()
+    done = with_quantization(graph, {}, steps).SerializeToString()
+    wanted = tensors(said, [], CALIBRATION, tmp_path)["features"]
+    seen = tensors(done, [], CALIBRATION, tmp_path)["features"]
+
+    # A rounding may fall the other way here and there; left to itself it is 0.4 off.
+    assert 0.02 > np.abs(wanted - seen).max()
+
+
+def test_openvino_uses_its_int8_kernels(network):
+    ov = pytest.importorskip("openvino")
+    formed = cpu_form(onnx.load_from_string(network))
+    core = ov.Core()
+    model = core.read_model(formed.SerializeToString())
+    model.reshape([1, 4, 12, 12, 3])
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    kinds = [
+        str(node.get_rt_info()["runtimePrecision"].value)
+        for node in compiled.get_runtime_model().get_ordered_ops()
+        if str(node.get_rt_info()["layerType"].value) == "Convolution"
+    ]
+
+    assert 6 == len(kinds)
+    assert {"u8", "i8"} >= set(kinds)
+
+
+def test_it_is_symmetric_as_tensorrt_wants_it(network):
+    graph = onnx.load_from_string(network).graph
+    values = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    pairs = [n for n in graph.node if n.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+    zeros = [values[node.input[2]] for node in pairs]
+
+    assert 6 + 2 * 6 == len(
+        pairs
+    )  # weights; pixels, stem, right/reduced, and what mixed is made of
+    assert {np.dtype(np.int8)} == {zero.dtype for zero in zeros}
+    assert not any(zero.any() for zero in zeros)
+
+
+def test_what_is_concatenated_shares_a_step(network):
+    graph = onnx.load_from_string(network).graph
+    steps = {
+        node.input[0]: node.input[1] for node in graph.node if node.op_type == "QuantizeLinear"
+    }
+    values = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    shared = {float(values[steps[name]]) for name in ("left", "right", "pooled")}
+
+    assert ("left", "right", "pooled") in graph_of().groups()
+    assert 1 == len(shared)
+    assert "last" not in steps  # only the mean takes it
+
+
+def test_weights_behind_pixels_cannot_overflow_sixteen_bits(network):
+    graph = onnx.load_from_string(network).graph
+    largest = {
+        weight.name: int(np.abs(numpy_helper.to_array(weight)).max())
+        for weight in graph.initializer
+        if weight.name.endswith("/w/int8")
+    }
+
+    assert 64 == largest.pop("stem/w/int8")
+    assert {127} == set(largest.values())
+
+
+def test_rounded_weights_are_within_half_a_step():
+    weight = np.random.default_rng(0).standard_normal((5, 3, 1, 1, 1)).astype(np.float32)
+    weight[2] = 0
+    levels, step = rounded_weight(weight)
+
+    assert np.int8 == levels.dtype
+    error = np.abs(levels * step.reshape(-1, 1, 1, 1, 1) - weight)
+    assert (error <= step.reshape(-1, 1, 1, 1, 1) * 0.5001).all()
+    assert not levels[2].any()
+
+
+def test_corrected_biases_keep_every_channels_mean(network, tmp_path):
+    names = ["stem/convolved", "right/convolved", "last/convolved"]
+    used = CALIBRATION[::2]  # means are taken over some of the snippets
+    exact = tensors(NETWORK, names, used, tmp_path)
+    seen = tensors(network, names, used, tmp_path)
+    graph = graph_of()
+    plain = onnx.load_from_string(network)
+    for weight in plain.graph.initializer:
+        if weight.name.endswith("/b"):
+            original = graph.weights[weight.name]
+            weight.CopyFrom(numpy_helper.from_array(original, weight.name))
+    uncorrected = tensors(plain.SerializeToString(), names, used, tmp_path)
+    for name in names:
+        away = [
+            np.abs((one[name] - exact[name]).mean(axis=(0, 2, 3, 4))).max()
+            for one in (seen, uncorrected)
+        ]
+
+        assert away[0] < away[1] / 4, name
+
+
+def test_equal_clips_give_equal_files(network):
+    assert network == to_int8(NETWORK, CALIBRATION).network
+
+
+def test_a_convolution_may_stay_f32():
+    kept = to_int8(NETWORK, CALIBRATION, kept=frozenset({"stem/convolved"}))
+    graph = onnx.load_from_string(kept.network).graph
+    weights = {weight.name: weight.data_type for weight in graph.initializer}
+
+    assert TensorProto.FLOAT == weights["stem/w"]
+    assert "pixels" not in {n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
+    assert 0 < kept.int8_share < 1
+    assert 1 == to_int8(NETWORK, CALIBRATION[:1]).int8_share
+
+
+def test_the_share_counts_multiply_adds():
+    graph = graph_of()
+    by_name = {c.name: c.multiply_adds for c in graph.convolutions}
+
+    assert 4 * 12 * 12 * 8 * 3 * 27 == by_name["stem/convolved"]
+    assert 4 * 12 * 12 * 8 * 8 == by_name["left/convolved"]
+
+
+def test_progress_reaches_its_end_in_every_stage():
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def show(stage: str, done: int, total: int) -> None:
+        told.setdefault(stage, []).append((done, total))
+
+    to_int8(NETWORK, CALIBRATION[:8], on_progress=show)
+
+    assert ["measuring ranges", "correcting biases"] == list(told)
+    for steps in told.values():
+        assert list(range(1, len(steps) + 1)) == [done for done, _total in steps]
+        assert {len(steps)} == {total for _done, total in steps}
+
+
+@pytest.mark.parametrize(
+    ("network", "snippets", "error", "message"),
+    [
+        (NETWORK, [], DataError, "there are none"),
+        (NETWORK, [np.zeros((4, 12, 12, 3), np.uint8)] * 0, DataError, "real snippets"),
+        (backbone().SerializeToString(), CALIBRATION[:1], BundleError, "has no convolution"),
+        (b"\x00junk", CALIBRATION[:1], BundleError, "no ONNX file"),
+        (to_precision(NETWORK, "f16"), CALIBRATION[:1], BundleError, "not f32 any more"),
+    ],
+)
+def test_what_cannot_be_quantized_is_refused(network, snippets, error, message):
+    with pytest.raises(error, match=message):
+        to_int8(network, snippets)
+
+
+def test_what_is_int8_already_is_refused(network):
+    with pytest.raises(BundleError, match="not f32 any more"):
+        to_int8(network, CALIBRATION)
+
+
+def test_footage_that_leaves_a_tensor_at_zero_is_refused():
+    model = onnx.load_from_string(NETWORK)
+    for weight in model.graph.initializer:
+        if weight.name in {"stem/w", "stem/b"}:
+            weight.CopyFrom(
+                numpy_helper.from_array(0 * numpy_helper.to_array(weight), weight.name)
+            )
+    with pytest.raises(DataError, match="stem is zero on all of the footage"):
+        to_int8(model.SerializeToString(), CALIBRATION[:1])
+
+
+@pytest.mark.tensorrt_rtx
+def test_tensorrt_builds_it(network):
+    try:
+        import tensorrt_rtx as trt  # noqa: PLC0415 - large
+    except ImportError as error:
+        missing(f"no TensorRT for RTX ({error}): make setup-training")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    definition = builder.create_network(0)
+    parser = trt.OnnxParser(definition, logger)
+
+    assert parser.parse(network)
+    config = builder.create_builder_config()
+    profile = builder.create_optimization_profile()
+    profile.set_shape("snippets", *[(n, 4, 12, 12, 3) for n in (1, 1, 2)])
+    config.add_optimization_profile(profile)
+    assert builder.build_serialized_network(definition, config) is not None
+
+
+# Clips
+
+
+def clips_in(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        colour_clip(folder / f"clip{number}.mp4", [(0.5, 20 * number, 200), (0.5, 200, 0)])
+    return folder
+
+
+def test_snippets_are_spread_over_all_videos_and_some_are_kept_back(tmp_path):
+    clips = read_clips([clips_in(tmp_path / "clips", 9)], a_spec(), 27)
+
+    assert 9 == clips.n_videos
+    assert (24, 3) == (len(clips.calibration), len(clips.check))  # the fifth video's are apart
+    assert {(4, 2, 2, 3)} == {snippet.shape for snippet in clips.calibration}
+
+
+def test_of_many_videos_some_are_taken(tmp_path):
+    clips = read_clips([clips_in(tmp_path / "clips", 6)], a_spec(), 3)
+
+    assert (3, 3) == (clips.n_videos, len(clips.calibration) + len(clips.check))
+
+
+def test_what_cannot_be_read_is_left_out_and_told(tmp_path):
+    folder = clips_in(tmp_path / "clips", 2)
+    (folder / "broken.mp4").write_bytes(b"\0" * 100)
+    clips = read_clips([folder], a_spec(), 8)
+
+    assert 2 == clips.n_videos
+    assert 1 == len(clips.failed)
+    assert "broken.mp4" in clips.failed[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: folder / "nothing", "there is no such file or folder"),
+        (lambda folder: folder, "holds no video; wanted files ending in"),
+        (lambda folder: broken(folder / "bad.mp4"), r"bad\.mp4"),
+        (lambda folder: short(folder / "short.mp4"), "no video is as long as a snippet, 0.16 s"),
+    ],
+)
+def test_clips_that_are_none_are_refused(
+    tmp_path: Path, make: Callable[[Path], Path], message: str
+):
+    with pytest.raises(DataError, match=message):
+        read_clips([make(tmp_path)], a_spec(), 8)
+
+
+def broken(path: Path) -> Path:
+    path.write_bytes(os.urandom(1000))
+    return path
+
+
+def short(path: Path) -> Path:
+    colour_clip(path, [(0.08, 100, 100)])
+    return path
+
+
+# Bundles
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> ModelBundle:
+    return ModelBundle.load(write_convolutional_bundle(tmp_path_factory.mktemp("b") / "small"))
+
+
+def small_clips(count: int = 9) -> Clips:
+    snippets = tuple(some_snippets(count, side_px=2))
+    return Clips(snippets[1:], snippets[:1], count, ())
+
+
+@pytest.mark.parametrize("precision", ["f16", "bf16", "int8"])
+def test_a_converted_bundle_loads_and_says_what_it_is(tmp_path, bundle, precision):
+    path = convert(bundle, precision, tmp_path / "x", name="small-x", clips=small_clips())
+    seen = ModelBundle.load(path)
+
+    assert ("small-x", precision) == (seen.name, seen.card.precision)
+    assert f"backbone of tiny in {precision}" in seen.card.source
+    assert bundle.backbone_sha256 != seen.backbone_sha256
+    assert bundle.localizer_path.read_bytes() == seen.localizer_path.read_bytes()
+    assert bundle.card.window == seen.card.window
+
+
+def test_converting_twice_gives_equal_bundles(tmp_path, bundle):
+    one, two = (
+        ModelBundle.load(convert(bundle, "int8", tmp_path / n, name="x", clips=small_clips()))
+        for n in ("one", "two")
+    )
+
+    assert one.digest == two.digest
+
+
+def test_what_is_converted_already_is_not_converted_again(tmp_path, bundle):
+    half = ModelBundle.load(convert(bundle, "f16", tmp_path / "half", name="half"))
+    with pytest.raises(BundleError, match="half is f16 already: start from the f32 one"):
+        convert(half, "int8", tmp_path / "x", name="x", clips=small_clips())
+
+
+@pytest.mark.parametrize(
+    ("precision", "name", "message"),
+    [
+        ("f32", "x", "wanted another"),
+        ("int8", "x", "name some with --calibrate CLIPS"),
+        ("f16", "a/b", "bundle a/b: name is 'a/b'"),
+    ],
+)
+def test_what_makes_no_bundle_is_refused(tmp_path, bundle, precision, name, message):
+    with pytest.raises(DataError, match=message):
+        convert(bundle, precision, tmp_path / "x", name=name)
+
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_unknown_precision_is_named():
+    with pytest.raises(DataError, match="--precision is 'int4', wanted one of f32, f16"):
+        precision_of("int4")
+
+
+def test_likeness_is_one_to_oneself_and_none_without_snippets(bundle):
+    path = bundle.backbone_path
+    seen = likeness(path, path, small_clips().calibration)
+
+    assert 1 == pytest.approx(seen.mean) == pytest.approx(seen.lowest)
+    assert likeness(path, path, ()) is None
+
+
+# A run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, bundle):
+    try:
+        from training.train import train  # noqa: PLC0415 - needs torch
+    except ImportError as error:
+        missing(f"no torch ({error}): pip install 's2netd[training]'")
+    out = tmp_path_factory.mktemp("run")
+    config = small_config(schedule__length=1)
+    train(config, planted(), out, manifest=manifest_of(bundle), device="cpu", threads=1)
+    return out
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
+def test_a_run_is_exported_in_any_precision(run, tmp_path, bundle, trained, precision):
+    clips, out = clips_in(tmp_path / "clips", 2), tmp_path / "mine"
+    calibrate = ["--calibrate", clips] if precision == "int8" else []
+    code, printed, errors = run(
+        *("export", trained, "--base", bundle.path, "--out", out),
+        *("--precision", precision, *calibrate, "--snippets", 8),
+    )
+    written = ModelBundle.load(out)
+
+    assert (0, "") == (code, errors)
+    assert precision == written.card.precision
+    assert (precision == "f32") == (bundle.backbone_sha256 == written.backbone_sha256)
+    assert (precision == "f32") == ("backbone" not in printed)
+
+
+@pytest.mark.torch
+def test_a_converted_backbone_cannot_be_a_name(run, tmp_path, bundle, trained):
+    code, _printed, errors = run(
+        *("export", trained, "--base", bundle.path, "--out", tmp_path / "x"),
+        *("--precision", "bf16", "--without-backbone"),
+    )
+
+    assert 1 == code
+    assert "a backbone in bf16 is in no published model: export it whole" in errors
+
+
+# The command
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["s2net", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        printed = capsys.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return call
+
+
+def test_a_user_converts_a_bundle_with_footage_of_his(run, tmp_path, bundle):
+    clips, out = clips_in(tmp_path / "clips", 3), tmp_path / "deep" / "small-int8"
+    code, printed, errors = run(
+        "convert", bundle.path, "--calibrate", clips, "--snippets", 16, "--out", out
+    )
+
+    assert (0, "") == (code, errors)
+    assert "int8" == ModelBundle.load(out).card.precision
+    assert "small-int8@" in printed
+    assert "backbone int8" in printed
+    assert "features against f32: cosine" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--precision", "int4"], "--precision is 'int4', wanted one of f32, f16, bf16, int8"),
+        (["--precision", "int8"], "name some with --calibrate CLIPS"),
+        (["--calibrate", "nowhere"], "--calibrate nowhere: there is no such file or folder"),
+        (["--precision", "f32", "--calibrate", "."], "--calibrate is for --precision int8"),
+        (["--precision", "f32"], "which every bundle starts from"),
+    ],
+)
+def test_a_wrong_command_is_told_in_a_line(run, tmp_path, bundle, arguments, message):
+    code, _printed, errors = run("convert", bundle.path, "--out", tmp_path / "x", *arguments)
+
+    assert 1 == code
+    assert message in errors
+    assert 1 == errors.count("\n")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_bundle_is_not_converted_onto_itself(run, bundle):
+    code, _printed, errors = run(
+        "convert", bundle.path, "--precision", "f16", "--out", bundle.path
+    )
+
+    assert 1 == code
+    assert "is the bundle itself" in errors
+
+
+def test_a_backbone_without_convolutions_is_refused(run, tmp_path):
+    tiny = write_tiny_bundle(tmp_path / "tiny")
+    clips = clips_in(tmp_path / "clips", 1)
+    code, _printed, errors = run("convert", tiny, "--calibrate", clips, "--out", tmp_path / "x")
+
+    assert 1 == code
+    assert "has no convolution" in errors
+
+
+@pytest.mark.weights
+@pytest.mark.shared_data
+@pytest.mark.slow
+def test_the_real_backbone_reaches_its_goal_on_real_clips(tmp_path, shared_clips):
+    """Few snippets, to be quick: with the usual 64 it is closer."""
+    try:
+        base = ModelBundle.load(resolve_bundle("kinetics400-160"))
+    except BundleError as error:
+        missing(f"no real weights: {error}")
+    clips = read_clips([shared_clips], base.spec, 8)
+    quantized = to_int8(base.backbone_path.read_bytes(), clips.calibration[:4])
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(quantized.network)
+    seen = likeness(base.backbone_path, path, clips.check)
+
+    assert 1 == quantized.int8_share
+    assert 0.99 < seen.lowest
+    assert 0.26 > len(quantized.network) / base.backbone_path.stat().st_size

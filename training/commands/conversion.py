@@ -1,0 +1,143 @@
+"""Commands that change a backbone's precision: convert, and what export shares with it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+from engine.errors import DataError
+from training.commands.screen import counting, err, note
+
+if TYPE_CHECKING:
+    from engine.bundle import ModelBundle
+    from training.quantize_clips import Clips
+
+Precision = Annotated[
+    str, typer.Option(help="Of the backbone: f32, f16, bf16 or int8.", show_default=True)
+]
+Calibrate = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="For int8: video files or folders of your cameras' footage; repeatable.",
+        show_default=False,
+    ),
+]
+Snippets = Annotated[
+    int, typer.Option("--snippets", min=8, help="Snippets of it to use; more take longer.")
+]
+
+N_SNIPPETS = 64
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(convert)
+
+
+def convert(
+    bundle: Annotated[str, typer.Argument(help="A bundle in f32.")],
+    out: Annotated[Path, typer.Option(help="The new bundle's folder.")],
+    precision: Precision = "int8",
+    calibrate: Calibrate = None,
+    name: Annotated[str | None, typer.Option(help="Of the bundle; otherwise --out's.")] = None,
+    snippets: Snippets = N_SNIPPETS,
+) -> None:
+    """Write a bundle again with its backbone in f16, bf16 or int8; nothing is trained.
+
+    s2net convert scenes --precision int8 --calibrate my_clips --out bundles/scenes-int8
+    """
+    from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415 - after the options
+    from training.quantize_bundle import convert as convert_bundle  # noqa: PLC0415
+    from training.quantize_bundle import precision_of  # noqa: PLC0415
+
+    wanted = precision_of(precision)
+    original = ModelBundle.load(resolve_bundle(bundle))
+    if out.resolve() == original.path.resolve():
+        raise DataError(f"--out {out} is the bundle itself: choose another folder")
+    clips = footage(wanted, calibrate, original, snippets)
+    with stages() as show:
+        written = convert_bundle(
+            original, wanted, out, name=name or out.name, clips=clips, on_progress=show
+        )
+    tell(original, ModelBundle.load(written), clips)
+
+
+def footage(
+    precision: str, calibrate: Sequence[Path] | None, base: "ModelBundle", n_snippets: int
+) -> "Clips | None":
+    """What int8 is calibrated on and any precision is checked on; None if no clips are named.
+
+    Raises:
+        DataError: int8 without clips, f32 with them, or clips that cannot be used.
+    """
+    from training.quantize_clips import read_clips  # noqa: PLC0415 - decodes video
+
+    if precision == "f32" and calibrate:
+        raise DataError("--calibrate is for --precision int8 (or f16, bf16: to compare): add it")
+    if precision == "int8" and not calibrate:
+        raise DataError(
+            "int8 is calibrated on real footage: name some with --calibrate CLIPS (a minute of "
+            "each camera is plenty)"
+        )
+    if not calibrate:
+        return None
+    with counting("reading clips") as done:
+        clips = read_clips(calibrate, base.spec, n_snippets, done)
+    for why in clips.failed:
+        note(f"left out: {why}")
+    return clips
+
+
+def tell(original: "ModelBundle", converted: "ModelBundle", clips: "Clips | None") -> None:
+    """What was written, and how close to the original its features are."""
+    from training.quantize_bundle import GOAL, likeness  # noqa: PLC0415
+
+    before, after = (
+        path.stat().st_size / 1e6 for path in (original.backbone_path, converted.backbone_path)
+    )
+    typer.echo(
+        f"{converted.model_id} in {converted.path}: backbone {converted.card.precision}, "
+        f"{after:.1f} MB (f32: {before:.1f})"
+    )
+    with stages() as show:
+        found = likeness(
+            original.backbone_path,
+            converted.backbone_path,
+            clips.check if clips is not None else (),
+            show,
+        )
+    if found is None:
+        return
+    typer.echo(str(found))
+    if found.mean < GOAL:
+        note(f"that is below {GOAL}: calibrate on more footage, of the cameras it will see")
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar a stage; what it gives is told (stage, done, total)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=err, disable=not err.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done)
+
+        yield show
