@@ -22,7 +22,7 @@ from engine.backends.options import BackendOptions
 from engine.backends.profiles import batch_sizes_up_to
 from engine.bundle import ModelBundle, resolve_bundle
 from engine.errors import S2netdError
-from engine.golden import GoldenSet, of_videos, procedural
+from engine.golden import PROCEDURAL_SNIPPETS, GoldenSet, of_videos, procedural
 from engine.spec import ModelSpec
 from engine.verification import Networks, Verification, Verifier, check_alike
 
@@ -117,7 +117,7 @@ def _golden(
 
     if options.videos:
         return of_videos(options.videos, spec, seconds=options.seconds, on_note=note)
-    drawn = procedural(spec)
+    drawn = procedural(spec, max(PROCEDURAL_SNIPPETS, sum(_batch_sizes(options))))
     if find_spec("cv2") is None:
         note("no OpenCV, so no scene is drawn: pip install 's2netd[scenes]', or give a --video")
         return drawn
@@ -168,4 +168,5 @@ def _open(
 
 def _batch_sizes(options: VerifyOptions) -> tuple[int, ...]:
     """A plan has kernels of its own for each batch size; OpenVINO runs row by row anyway."""
-    return batch_sizes_up_to(options.max_batch) if options.backend == "tensorrt" else (1,)
+    sizes = batch_sizes_up_to(options.max_batch)[::-1]  # the largest first: footage is short
+    return sizes if options.backend == "tensorrt" else (1,)

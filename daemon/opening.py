@@ -23,8 +23,9 @@ from daemon.device import Device
 from daemon.model import OpenModel, ReadModel, build_plans, open_read, read_model
 from daemon.serving import ServingStatus
 from engine.backends.options import OnLog, OnProgress
+from engine.backends.profiles import batch_sizes_up_to
 from engine.errors import BundleError
-from engine.golden import procedural
+from engine.golden import PROCEDURAL_SNIPPETS, procedural
 from engine.types import CasWindow, FeatureWindow, FloatArray, Snippet, SnippetFeature
 from engine.verification import Networks, Verification, Verifier
 from engine.windows import window_of
@@ -117,8 +118,9 @@ class ModelOpener:
             await self._aside(read.check_unchanged)
         except BaseException:
             given_up.set()
-            # The thread is waited for first: it may be opening the model at this moment.
+            # Both threads are waited for first: one may be opening the model at this moment.
             await self._aside(lambda: None)
+            await self._device.run(lambda: None)
             await self.discard(*opened)
             raise
         return model
@@ -179,16 +181,17 @@ class ModelOpener:
         wanted = ReadModel(
             read.config.model_copy(update=in_f32), read.bundle, read.spec, read.labels
         )
+        sizes = batch_sizes_up_to(read.config.max_batch)[::-1]  # a kernel for each; largest first
         reference = await self._aside(lambda: open_read(wanted))
         try:
             verifier = Verifier(
                 Networks(*reference.backends),
                 Networks(*model.backends),
-                procedural(read.spec),
+                procedural(read.spec, max(PROCEDURAL_SNIPPETS, sum(sizes))),
                 read.spec,
                 read.bundle.tolerance,
                 labels=read.labels,
-                batch_sizes=tuple(range(1, read.config.max_batch + 1)),
+                batch_sizes=sizes,
             )
             # Taking a step may draw footage, so that is done aside too.
             steps = verifier.steps()

@@ -5,7 +5,8 @@
 - Int8 behind a ReLU becomes uint8. TensorRT wants int8 with zero point 0. OpenVINO 2026.4 shifts
   that by 128 on the way to its kernels, and loses the step of tensors that go through a MaxPool
   on the way to a concatenation (features of I3D: cosine .89 to f32, where the file says .997).
-  Values below zero do not occur, so uint8 with the same step and zero point 0 is the same number.
+  Values below zero do not occur, so uint8 with the same step and zero point 0 is the same number
+  up to 127 steps, the calibrated range; beyond it int8 clips, and uint8 not yet.
 """
 
 import numpy as np
@@ -39,6 +40,10 @@ def _widen(graph: onnx.GraphProto) -> bool:
         for item in node.attribute:
             if node.op_type == "Cast" and item.name == "to" and item.i in _HALVES:
                 item.i = TensorProto.FLOAT
+                widened = True
+            elif item.name == "value" and item.t.data_type in _HALVES:  # Constant, ConstantOfShape
+                values = numpy_helper.to_array(item.t).astype(np.float32)
+                item.t.CopyFrom(numpy_helper.from_array(values, item.t.name))
                 widened = True
     return widened
 

@@ -16,6 +16,7 @@ LIBRARY = "libcuda.so.1"
 # Only what this thread does meanwhile can spoil a recording, not torch in another one.
 _CAPTURE_THIS_THREAD_ONLY = 1
 _OUT_OF_MEMORY = 2
+_WAITS_SLEEP = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 
 # After these the GPU runs nothing more for this process: a kernel went wrong, or the card did.
 _LOST = frozenset({4, 214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999})
@@ -29,6 +30,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "cuGraphExecDestroy": [_POINTER],
     "cuGraphDestroy": [_POINTER],
     "cuCtxPopCurrent_v2": [ctypes.POINTER(_POINTER)],
+    "cuDevicePrimaryCtxSetFlags_v2": [ctypes.c_int, ctypes.c_uint],
     "cuGetErrorString": [ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)],
 }
 
@@ -64,6 +66,15 @@ def launch_graph(executable: int, stream: int) -> None:
 def free_graph(executable: int) -> None:
     """Give an executable graph back."""
     call("cuGraphExecDestroy", executable)
+
+
+def let_waits_sleep(device: int) -> None:
+    """Have every wait in a GPU's primary context sleep.
+
+    FFmpeg decodes in that context with these flags and no others, and refuses one that is active
+    with others; so they are set before anybody retains it.
+    """
+    call("cuDevicePrimaryCtxSetFlags_v2", device, _WAITS_SLEEP)
 
 
 def pop_context() -> None:

@@ -11,7 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +34,11 @@ from engine.errors import DeviceError
 OnNote = Callable[[str], None]
 
 _LOCK = ".lock"
+_POLL_S = 0.2
+
+# Plans that no folder would keep, for whoever of this process wants them next: what was built off
+# the device's thread must not be built again on it.
+_UNSAVED: dict[Path, "Obtained"] = {}
 
 
 def plans_dir() -> Path:
@@ -87,15 +92,21 @@ class PlanCache:
         """``obtain``, for those who want nothing but the plan."""
         return self.obtain(key, build).plan
 
-    def obtain(self, key: PlanKey, build: Callable[[], bytes]) -> Obtained:
+    def obtain(
+        self,
+        key: PlanKey,
+        build: Callable[[], bytes],
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> Obtained:
         """The plan from the cache; if it is not there, built and kept.
 
         Args:
             key: What it is for.
             build: Gives the plan. Called at most once, and by one process at a time for a key.
+            on_wait: Called again and again while another process builds it.
 
         Raises:
-            BaseException: What ``build`` raises; nothing is kept then.
+            BaseException: What ``build`` or ``on_wait`` raises; nothing is kept then.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -103,9 +114,9 @@ class PlanCache:
                 found = self._load(key, lambda _note: None)
                 if found is not None:
                     return found
-                stack.enter_context(self._locked(self._path(key)))
+                stack.enter_context(self._locked(self._path(key), on_wait))
             except (DamagedFileError, OSError) as error:
-                return self._build_unsaved(build, str(self._unwritable(error)))
+                return self._build_unsaved(key, build, str(self._unwritable(error)))
             found = self._load(key, self._on_note)  # another process may have been faster
             return found or self._build(key, build)
 
@@ -113,6 +124,7 @@ class PlanCache:
         """Forget a plan that turned out to be of no use; it is built again when next wanted."""
         path = self._path(key)
         self._on_note(f"{path} is built again: {why}")
+        _UNSAVED.pop(path, None)
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
@@ -179,18 +191,14 @@ class PlanCache:
         """Build and keep; the caller holds the lock."""
         path = self._path(key)
         _sweep(path)
-        started_s = time.monotonic()
-        plan = build()
-        build_s = time.monotonic() - started_s
-        unsaved = self._write(path, PlanHeader(key, self._now_s(), build_s), plan)
-        return Obtained(plan, is_from_cache=False, build_s=build_s, unsaved=unsaved)
+        built = _built(path, build)
+        header = PlanHeader(key, self._now_s(), built.build_s)
+        return _remembered(path, replace(built, unsaved=self._write(path, header, built.plan)))
 
-    def _build_unsaved(self, build: Callable[[], bytes], why: str) -> Obtained:
+    def _build_unsaved(self, key: PlanKey, build: Callable[[], bytes], why: str) -> Obtained:
         self._on_note(f"plans are not kept: {why}")
-        started_s = time.monotonic()
-        plan = build()
-        build_s = time.monotonic() - started_s
-        return Obtained(plan, is_from_cache=False, build_s=build_s, unsaved=why)
+        path = self._path(key)
+        return _remembered(path, replace(_built(path, build), unsaved=why))
 
     def _load(self, key: PlanKey, on_note: OnNote) -> Obtained | None:
         path = self._path(key)
@@ -235,7 +243,7 @@ class PlanCache:
         )
 
     @contextlib.contextmanager
-    def _locked(self, path: Path) -> Iterator[None]:
+    def _locked(self, path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         """Be the only one to build or delete a file; the end of the process frees the lock."""
         while True:
             with _lock_file(path) as file:
@@ -243,7 +251,7 @@ class PlanCache:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     self._on_note(f"waiting for another process that builds {path.name}")
-                    fcntl.flock(file, fcntl.LOCK_EX)
+                    _wait_for(file, on_wait)
                 if _is_there(file, path):
                     yield
                     return
@@ -268,6 +276,31 @@ class PlanCache:
             path = lock.with_suffix("")
             if not path.exists():
                 self._delete(path)
+
+
+def _built(path: Path, build: Callable[[], bytes]) -> Obtained:
+    """A plan that is built now, or was in this process and could not be kept."""
+    if path in _UNSAVED:
+        return _UNSAVED[path]
+    started_s = time.monotonic()
+    plan = build()
+    return Obtained(plan, is_from_cache=False, build_s=time.monotonic() - started_s)
+
+
+def _remembered(path: Path, obtained: Obtained) -> Obtained:
+    _UNSAVED.pop(path, None)
+    if obtained.unsaved:
+        _UNSAVED[path] = obtained
+    return obtained
+
+
+def _wait_for(file: IO[bytes], on_wait: Callable[[], None]) -> None:
+    while True:
+        on_wait()
+        time.sleep(_POLL_S)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
 
 
 def _lock_path(path: Path) -> Path:

@@ -95,7 +95,7 @@ def obtain_plan(
             cache.keep_timings(timings_key, built.timing_cache)
         return built.plan
 
-    return cache.obtain(wanted.key, build)
+    return cache.obtain(wanted.key, build, lambda: on_progress("waiting", 0, 0))
 
 
 def precision_of(onnx: bytes) -> str:

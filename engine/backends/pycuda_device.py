@@ -52,6 +52,7 @@ def open_pycuda(gpu: int) -> "PyCuda":
         raise DeviceError(f"gpu is {gpu}, but there are {n_gpus}, counted from 0")
     try:
         device = driver.Device(gpu)
+        cuda_driver.let_waits_sleep(gpu)  # a CUdevice is its ordinal
         return PyCuda(driver, device, device.retain_primary_context())
     except driver.Error as error:
         raise _translated(driver, error, f"GPU {gpu} cannot be opened") from error

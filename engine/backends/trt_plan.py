@@ -9,7 +9,7 @@ import ctypes
 from collections import deque
 from typing import Any, cast
 
-from engine.backends.cuda import CudaError, DeviceBuffer, PlanTensor, Shape, Stream
+from engine.backends.cuda import CudaError, CudaFault, DeviceBuffer, PlanTensor, Shape, Stream
 from engine.backends.options import OnLog
 from engine.backends.trt_log import listen_for_good
 from engine.backends.trt_module import TensorRt
@@ -35,7 +35,7 @@ def load_plan(trt: TensorRt, plan: bytes, on_log: OnLog) -> "TensorRtPlan | None
         CudaError: TensorRT cannot start on this driver.
     """
     log = _log(trt)
-    log.tell(on_log)
+    log.tell(lambda _severity, _message: None)  # of others, who heard it themselves
     reason, runtime = "", cast("Any", None)
     try:
         runtime = trt.module.Runtime(log.logger)
@@ -51,7 +51,9 @@ def load_plan(trt: TensorRt, plan: bytes, on_log: OnLog) -> "TensorRtPlan | None
             "the TensorRT made for its CUDA"
         )
     engine = runtime.deserialize_cuda_engine(plan)
-    log.tell(on_log)
+    reason = log.tell(on_log)
+    if engine is None and _fault(reason) == "memory":  # the plan may be as good as any
+        raise CudaError(f"{trt} could not put the plan on the GPU: {reason}", "memory")
     return None if engine is None else TensorRtPlan(trt, runtime, engine, on_log)
 
 
@@ -97,12 +99,15 @@ class TensorRtPlan:
 
     def context(self, profile: int, scratch: DeviceBuffer, stream: Stream) -> "TensorRtContext":
         """Set it up for a profile."""
-        strategy = self._trt.module.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._engine.create_execution_context(strategy)
+        context = self._engine.create_execution_context(self._settings())
         self._check(context is not None, "set up the plan")
-        chosen = context.set_optimization_profile_async(profile, stream.handle)
-        self._check(chosen, f"choose profile {profile}")
-        stream.synchronize()
+        try:
+            chosen = context.set_optimization_profile_async(profile, stream.handle)
+            self._check(chosen, f"choose profile {profile}")
+            stream.synchronize()
+        except BaseException:
+            del context  # or the error's traceback would keep it beyond the plan's end
+            raise
         if hasattr(self._engine, "get_device_memory_size_for_profile"):
             context.device_memory = scratch.address
         else:
@@ -113,6 +118,22 @@ class TensorRtPlan:
         """Give it back."""
         self._engine = None
         self._runtime = None
+
+    def _settings(self) -> Any:
+        """Scratch memory is ours; RTX compiles a shape's kernels before it runs them.
+
+        By default it does so behind our back and changes kernels at some later call: a graph
+        would keep the slow ones, and two slots would round differently.
+        """
+        module = self._trt.module
+        ours = module.ExecutionContextAllocationStrategy.USER_MANAGED
+        strategies = getattr(module, "DynamicShapesKernelSpecializationStrategy", None)
+        if strategies is None:
+            return ours
+        settings = self._engine.create_runtime_config()
+        settings.set_execution_context_allocation_strategy(ours)
+        settings.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        return settings
 
     def _tensor(self, name: str) -> PlanTensor:
         module = self._trt.module
@@ -131,7 +152,9 @@ class TensorRtPlan:
     def _check(self, is_done: bool, what: str) -> None:  # noqa: FBT001 - TensorRT's own answer
         reason = _log(self._trt).tell(self._on_log)
         if not is_done:
-            raise CudaError(f"{self._trt} could not {what}: {reason or 'it gives no reason'}")
+            raise CudaError(
+                f"{self._trt} could not {what}: {reason or 'it gives no reason'}", _fault(reason)
+            )
 
 
 class TensorRtContext:
@@ -169,6 +192,12 @@ class TensorRtContext:
     def free(self) -> None:
         """Give it back."""
         self._context = None
+
+
+def _fault(reason: str) -> CudaFault:
+    """TensorRT passes on words, not numbers."""
+    words = reason.lower().replace(" ", "")
+    return "memory" if "outofmemory" in words else "other"
 
 
 class _Log:

@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from daemon.batching import BatchPolicy
@@ -19,6 +21,7 @@ from daemon.model import ReadModel, open_model, open_read, read_model
 from daemon.opening import GpuSteps, ModelOpener, try_out
 from daemon.serving import ModelSlot, OpenModel, ServingStatus
 from daemon.swap import ModelSwap
+from engine.backends.base import EngineBackend, Tensor
 from engine.backends.options import OnLog, OnProgress
 from engine.errors import BundleError, DeviceError
 from tests.support.daemons import LogCapture
@@ -305,6 +308,78 @@ async def test_a_plan_that_strays_from_the_reference_does_not_serve(bundles):
         await rig.until(lambda: rig.count("failed") == 1)
 
         assert "strays from" in rig.status.last_error
+
+
+class OnlySmall:
+    """A backend whose kernels for many rows are broken."""
+
+    def __init__(self, backend: EngineBackend, most_rows: int) -> None:
+        self._backend = backend
+        self._most_rows = most_rows
+        self.signature, self.description = backend.signature, backend.description
+
+    def warm_up(self) -> None:
+        self._backend.warm_up()
+
+    def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        n_rows = len(next(iter(tensors.values())))
+        answers = self._backend.run(tensors)
+        if n_rows <= self._most_rows:
+            return answers
+        return {name: np.zeros_like(answer) for name, answer in answers.items()}
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+@pytest.mark.parametrize("n_broken", [1, 8, 16, 32])
+async def test_a_model_is_tried_with_as_many_rows_as_it_will_be_asked_for(bundles, n_broken):
+    """A plan has kernels of its own for each size of a batch."""
+    config = a_config(bundles["a"], max_batch=32)
+    metrics, logs = Metrics(), LogCapture()
+    device = Device(BatchPolicy(4), metrics, RunningCalls(SystemClock()))
+    opener = ModelOpener(device, ServingStatus(), lambda _words: None, logs.logger())
+    model = open_model(config)
+    backbone, localizer = model.backends
+    try:
+        read = await opener.read(config)
+        sound = (OnlySmall(backbone, 32), localizer)
+        assert (await opener.compare(read, replace(model, backends=sound))).holds
+        broken = (OnlySmall(backbone, n_broken - 1), localizer)
+        assert not (await opener.compare(read, replace(model, backends=broken))).holds
+    finally:
+        await opener.discard(model)
+        opener.close()
+        device.close()
+
+
+async def test_a_model_overtaken_while_the_device_opens_it_is_closed(bundles):
+    opening, opened = threading.Event(), []
+
+    def open_slowly(read: ReadModel, on_log: OnLog) -> OpenModel:
+        opening.set()
+        time.sleep(0.3)
+        opened.append(FakeGpu(bundles["a"]).open(read, on_log))
+        return opened[0]
+
+    device = Device(BatchPolicy(4), Metrics(), RunningCalls(SystemClock()))
+    opener = ModelOpener(
+        device,
+        ServingStatus(),
+        lambda _words: None,
+        LogCapture().logger(),
+        GpuSteps(lambda *_: None, open_slowly),
+    )
+    read = await opener.read(a_config(bundles["a"], backend="tensorrt"))
+    task = asyncio.create_task(opener.open(read))
+    while not opening.is_set():
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [True] == [is_closed(model) for model in opened]
+    opener.close()
+    device.close()
 
 
 async def test_a_plan_nobody_waits_for_is_built_no_further(bundles):

@@ -315,6 +315,32 @@ def test_in_a_folder_that_may_not_be_written_the_plan_is_used_all_the_same():
     assert [f"plans are not kept: {reason}"] == builder.notes
 
 
+def test_what_cannot_be_kept_is_built_once_in_a_process_and_kept_when_that_works(tmp_path):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    folder, builder = tmp_path / "cache" / "plans", Builder()
+    for _ in range(2):
+        obtained = builder.cache(folder).obtain(KEY, builder)
+        assert (PLAN, True) == (obtained.plan, bool(obtained.unsaved))
+    (tmp_path / "cache").unlink()
+
+    assert "" == builder.cache(folder).obtain(KEY, builder).unsaved
+    assert 1 == builder.n_builds
+    assert builder.cache(folder).obtain(KEY, builder).is_from_cache
+
+
+def test_a_wait_for_another_process_can_be_given_up(folder, processes):
+    process = processes.start_and_hold()
+
+    def give_up() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        PlanCache(folder).obtain(KEY, lambda: PLAN, give_up)
+    processes.gate.unlink()
+    process.communicate()
+    assert PlanCache(folder).obtain(KEY, lambda: b"not built").is_from_cache
+
+
 @contextlib.contextmanager
 def without_privileges() -> Iterator[None]:
     """Root may write everywhere; be somebody else for a moment."""

@@ -204,9 +204,13 @@ class Played:
                 if self.raises:
                     raise TypeError("pybind11::init(): factory function returned nullptr")
                 return None  # around nothing: no use may be made of it
-            return SimpleNamespace(
-                deserialize_cuda_engine=lambda plan: self.engine if plan == b"plan" else None
-            )
+
+            def load(plan: bytes) -> Any:
+                if plan == b"large":
+                    logger.log(PlayedLogger.Severity.ERROR, "Error Code 2: OutOfMemory (Requested")
+                return self.engine if plan == b"plan" else None
+
+            return SimpleNamespace(deserialize_cuda_engine=load)
 
         module = PlayedModule(
             ILogger=PlayedLogger,
@@ -335,6 +339,14 @@ def test_a_driver_too_old_is_told_as_that(raises: bool) -> None:  # noqa: FBT001
 def test_types_that_numpy_lacks_do_not_cross_the_edge() -> None:
     with pytest.raises(CudaError, match='"features" of the plan is BF16'):
         use(Played(kind="BF16"), [])
+
+
+def test_a_gpu_that_is_full_says_nothing_about_the_plan() -> None:
+    with pytest.raises(
+        CudaError, match=r"could not put the plan on the GPU: .*OutOfMemory"
+    ) as told:
+        load_plan(Played().trt(), b"large", lambda _severity, _text: None)
+    assert "memory" == told.value.fault
 
 
 def test_what_it_does_not_load_is_none() -> None:

@@ -10,7 +10,8 @@ from engine.errors import DeviceError
 def toolkit() -> Toolkit:
     try:
         kit = installed_toolkit()
-        kit.open_cuda(0).close()
+        cuda = kit.open_cuda(0)
     except DeviceError as error:
         pytest.skip(f"no GPU to test on: {error}")
+    cuda.close()
     return kit

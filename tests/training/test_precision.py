@@ -216,6 +216,28 @@ def test_a_plain_network_is_left_as_it_is_for_the_cpu():
     assert cpu_form(onnx.load_from_string(convolutional_backbone())) is None
 
 
+def test_half_constants_inside_of_nodes_are_widened_too(tmp_path):
+    nodes = [
+        onnx.helper.make_node("Cast", ["x"], ["half"], to=onnx.TensorProto.FLOAT16),
+        onnx.helper.make_node(
+            "Constant", [], ["two"], value=onnx.numpy_helper.from_array(np.array(2, np.float16))
+        ),
+        onnx.helper.make_node("Mul", ["half", "two"], ["twice"]),
+        onnx.helper.make_node("Cast", ["twice"], ["y"], to=onnx.TensorProto.FLOAT),
+    ]
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["B", 3]) for name in "xy"
+    ]
+    graph = onnx.helper.make_graph(nodes, "doubled", values[:1], values[1:])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "m.onnx"
+    )
+    backend = open_backend("openvino", tmp_path / "m.onnx", threads=1)
+    assert [[1, 2, 3]] == backend.run({"x": np.array([[0.5, 1, 1.5]], np.float32)})["y"].tolist()
+    backend.close()
+
+
 @pytest.mark.weights
 @pytest.mark.openvino
 @pytest.mark.slow

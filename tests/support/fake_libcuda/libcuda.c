@@ -104,6 +104,13 @@ CUresult cuDeviceComputeCapability(int *major, int *minor, int device) {
   return OK;
 }
 
+/* FFmpeg's decoder refuses the context unless it was set up with just these flags. */
+CUresult cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) {
+  BEGIN;
+  (void)device;
+  return flags == 4 && fake_retained == 0 ? OK : INVALID_VALUE;
+}
+
 CUresult cuDevicePrimaryCtxRetain(void **context, int device) {
   BEGIN;
   (void)device;
