@@ -63,6 +63,7 @@ class _Camera:
     partition: str
     worker: StreamWorker
     queue: asyncio.Queue[Delivery | _Notice] = field(default_factory=asyncio.Queue)
+    is_busy: bool = False  # something of the queue is in hand
     is_told: bool = False  # a TAKE_OVER is in the queue: one is enough, and counts as a chunk
 
 
@@ -162,13 +163,19 @@ class App:
         """
         try:
             async with asyncio.timeout(self._drain_timeout_s):
-                while self._ledger.in_flight(partition):
+                while self._is_at_work(partition):
                     self._finished.clear()
                     await self._finished.wait()
         except TimeoutError:
             self._log.warning("daemon.drain_timeout", partition=partition)
         finally:  # the source may be less patient than we are
             self._forget(partition)
+
+    def _is_at_work(self, partition: str) -> bool:
+        """Is a delivery of it not safe yet, or a camera of it going over to another model?"""
+        return self._ledger.in_flight(partition) > 0 or any(
+            camera.is_busy for camera in self._cameras.values() if camera.partition == partition
+        )
 
     def _forget(self, partition: str) -> None:
         self._ledger.forget(partition)
@@ -267,10 +274,13 @@ class App:
         try:
             while (item := await camera.queue.get()) is not _Notice.END:
                 self.progress.busy += 1
+                camera.is_busy = True
                 try:
                     await self._work_on(item, camera)
                 finally:
                     self.progress.busy -= 1
+                    camera.is_busy = False
+                    self._finished.set()  # for whoever waits until a partition is at rest
                 if isinstance(item, Delivery):
                     await self._finish(item, camera.queue.qsize())
         finally:

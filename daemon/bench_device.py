@@ -96,6 +96,8 @@ def run_device_bench(
     if options.device not in get_args(DeviceKind):
         raise ConfigError(f"--device is {options.device!r}, wanted one of {get_args(DeviceKind)}")
     device: DeviceKind = "cuda" if options.device == "cuda" else "cpu"
+    if report is not None and not report.absolute().parent.is_dir():
+        raise ConfigError(f"--report {report}: there is no folder {report.parent}")
     status = Console(stderr=True)
     open_one = opening or _opening(options, device)
     figures = tuple(
@@ -129,7 +131,7 @@ def _measure(
     length = bundle.spec.window.window_snippets
     sizes = BackendOptions(max_batch=options.max_batch, gpu=options.gpu)
     with ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
-        used_mib = _memory_probe(device, bundle, opening, stack, Path(folder))
+        used_mib = _memory_probe(device, bundle, opening, stack, Path(folder), options.gpu)
         before_mib = used_mib()
         backbone = stack.enter_context(closing(opening(bundle.backbone_path, sizes)))
         windows = replace(sizes, length=(length, length, length))
@@ -221,14 +223,19 @@ def _gains(
 
 
 def _memory_probe(
-    device: DeviceKind, bundle: ModelBundle, opening: Open, stack: ExitStack, folder: Path
+    device: DeviceKind,
+    bundle: ModelBundle,
+    opening: Open,
+    stack: ExitStack,
+    folder: Path,
+    gpu: int,
 ) -> Callable[[], float]:
     """Tells the memory in use, in MiB: of the GPU, through a small network, or of the process."""
     if device == "cpu":
         return _resident_mib
     path = folder / "probe.onnx"
     path.write_bytes(matmul_network(_PROBE, bundle.card.precision).SerializeToString())
-    probe = opening(path, BackendOptions(max_batch=1, cache_dir=folder))
+    probe = opening(path, BackendOptions(max_batch=1, gpu=gpu, cache_dir=folder))
     stack.callback(probe.close)
     if not isinstance(probe, TensorRtBackend):
         raise ConfigError(f"{probe.description} is no GPU")

@@ -210,7 +210,7 @@ def load(path: Path) -> Config:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: is not YAML: {_yaml_problem(error)}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path}: holds {type(plain).__name__}, wanted keys such as source:")
@@ -246,7 +246,7 @@ def _explained(where: str) -> Iterator[None]:
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
 
 
-def _yaml_problem(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+def _yaml_problem(error: Exception) -> str:
     """One line: a parser's own message spans five and shows the file's inner name."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem}"

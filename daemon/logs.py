@@ -26,6 +26,7 @@ EVENTS = {
     "model.unchanged": "the model that is wanted is the one that serves",
     "model.swapped": "another model is current; cameras go over to it between two chunks",
     "model.swap_failed": "it did not take over; the one before serves on",
+    "model.close_failed": "what it held may stay held until the daemon ends",
     "model.closed": "no camera uses it any more",
     "stream.opened": "first chunk of a camera's epoch",
     "stream.restored": "a camera goes on from its snapshot",

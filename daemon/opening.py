@@ -85,6 +85,17 @@ class ModelOpener:
         self.tell = tell
         self._log = log
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._leftover: asyncio.Task[None] | None = None
+
+    async def settle(self) -> None:
+        """Wait until what was given up is closed."""
+        leftover = self._leftover
+        if leftover is None:
+            return
+        await asyncio.wait({leftover})  # cancelled here, it is still waited for later
+        self._leftover = None
+        if (error := leftover.exception()) is not None:
+            self._note("error", f"closing what was given up: {error}")
 
     def close(self) -> None:
         """Wait for what runs aside, and end its thread."""
@@ -101,11 +112,12 @@ class ModelOpener:
             BundleError: A network does not keep the contract, or strays from its reference.
             DeviceError: The backend could not be opened, or failed.
         """
+        name = read.description
+        self._status.begin(name)
+        await self.settle()
         given_up = threading.Event()
         opened: list[OpenModel] = []
-        name = read.description
         try:
-            self._status.begin(name)
             self.tell(f"building {name}")
             await self._open(read, opened, given_up)
             model = opened[0]
@@ -118,12 +130,16 @@ class ModelOpener:
             await self._aside(read.check_unchanged)
         except BaseException:
             given_up.set()
-            # Both threads are waited for first: one may be opening the model at this moment.
-            await self._aside(lambda: None)
-            await self._device.run(lambda: None)
-            await self.discard(*opened)
+            # Aside: whoever waits may be cancelled again, and a drain must not wait for a build.
+            self._leftover = asyncio.create_task(self._clean_up(opened), name="clean up")
             raise
         return model
+
+    async def _clean_up(self, opened: list[OpenModel]) -> None:
+        # Both threads are waited for first: one may be opening the model at this moment.
+        await self._aside(lambda: None)
+        await self._device.run(lambda: None)
+        await self.discard(*opened)
 
     async def discard(self, *models: OpenModel) -> None:
         """Close models, each on the device thread."""

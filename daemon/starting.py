@@ -80,6 +80,7 @@ class Start:
         """
         opener = ModelOpener(device, self._status, self._tell, self._log)
         stack.callback(opener.close)
+        stack.push_async_callback(opener.settle)
         read = await opener.read(first_model(self._config.model))
         model = await opener.open(read)
         self._status.served(model.description)

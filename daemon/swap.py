@@ -14,6 +14,7 @@ from daemon.metrics import Metrics
 from daemon.model import ReadModel
 from daemon.opening import ModelOpener
 from daemon.serving import ModelSlot, OpenModel, ServingStatus
+from engine.errors import DeviceError
 
 # What a model is but for its bundle's digest. The other keys say how to bring one in.
 _MAKES_A_MODEL = frozenset(
@@ -95,6 +96,7 @@ class ModelSwap:
 
     async def close(self) -> None:
         """Close every model, on the device thread; no camera works any more."""
+        await self._opener.settle()
         await self._opener.discard(*self._slot.models, *self._unused)
 
     async def _grant(self) -> None:
@@ -147,6 +149,13 @@ class ModelSwap:
             self._has_unused.clear()
             while self._unused:
                 model = self._unused[0]
-                await self._opener.discard(model)
+                try:
+                    await self._opener.discard(model)
+                except DeviceError as error:  # the model that serves may be well all the same
+                    self._log.warning(
+                        "model.close_failed", model=model.description, reason=str(error)
+                    )
+                    self._unused.remove(model)
+                    continue
                 self._unused.remove(model)
                 self._log.info("model.closed", model=model.description)

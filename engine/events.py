@@ -64,8 +64,13 @@ class TrackerState:
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "TrackerState":
         """The inverse of ``to_json``."""
+        live = tuple(
+            LiveEvent(event_from_json(row["last"]), row["misses"]) for row in plain["live"]
+        )
+        if any(event.last.phase not in TRANSITIONS for event in live):
+            raise ValueError("an event that is final is said to be open")
         return cls(
-            tuple(LiveEvent(event_from_json(row["last"]), row["misses"]) for row in plain["live"]),
+            live,
             tuple((label, Span(start, end)) for label, start, end in plain["frozen"]),
         )
 
@@ -129,10 +134,13 @@ class EventTracker:
                 live.extend(
                     self._go_on(event, matches.get(event.last.event_id), track, now_us, records)
                 )
+            is_wanted = self._labels is None or label in self._labels
             new = [
                 proposal
                 for proposal in chosen
-                if proposal not in matches.values() and proposal.span.end_us > scored_anew_us
+                if is_wanted
+                and proposal not in matches.values()
+                and proposal.span.end_us > scored_anew_us
             ]
             live.extend(self._open(new, now_us, anchor_us, records))
         frozen = self._remember(records, start_us)

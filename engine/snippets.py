@@ -63,6 +63,8 @@ class SnippetSampler:
         self._segment = state.segment if state else 0
         # Gaps inside replayed footage were counted before the snapshot.
         self._replay_until_us = state.seen_us if state else None
+        # A successor's footage begins after its predecessor's: nothing is read again.
+        self._ended_us = state.seen_us if state and state.resume_us is None else None
         self._may_lack_footage = state is not None and state.seen_us is not None
         self.n_gaps = 0
         self.n_late_frames = 0
@@ -94,6 +96,9 @@ class SnippetSampler:
         self._grid.clear()
 
     def _push_frame(self, frame: _Shown) -> list[Snippet]:
+        if self._ended_us is not None and frame.pts_us <= self._ended_us:
+            self.n_late_frames += 1
+            return []
         if self._held is not None and frame.pts_us <= self._held.pts_us:
             self.n_late_frames += 1
             return []

@@ -99,3 +99,13 @@ def test_every_key_tells_what_it_is():
         for key, field in model["properties"].items():
             if "const" not in field and "$ref" not in field:
                 assert "description" in field, f"{name}.{key}"
+
+
+@pytest.mark.parametrize(
+    "text", ["site: 2024-13-45", "site: !!int x", "[" * 5000, "a: " + "9" * 5000]
+)
+def test_yaml_that_breaks_the_parser_is_the_operators_mistake(tmp_path, text):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"broken\.yaml: "):
+        load(path)

@@ -377,6 +377,7 @@ async def test_a_model_overtaken_while_the_device_opens_it_is_closed(bundles):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    await opener.settle()
     assert [True] == [is_closed(model) for model in opened]
     opener.close()
     device.close()

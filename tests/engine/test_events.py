@@ -171,3 +171,25 @@ def test_an_event_that_opened_below_the_keeping_score_is_kept():
     assert 0.3 > records[0].score
     assert Phase.OPENED == records[0].phase
     assert Phase.RETRACTED not in {record.phase for record in records}
+
+
+@pytest.mark.parametrize("n_pause", range(1, 8))
+def test_a_class_that_is_wanted_no_more_ends_its_event_and_opens_none(n_pause):
+    curve = [1.0] * 6 + [0.0] * n_pause + [1.0] * 12
+    tracker = a_tracker()
+    records = [r for n in range(1, 7) for r in tracker.step(a_track(curve[:n]), None)]
+    assert Phase.OPENED in {record.phase for record in records}
+    tracker = EventTracker("cam-1", "e", a_spec(), frozenset({1}), tracker.state)
+    after = [r for n in range(7, len(curve) + 1) for r in tracker.step(a_track(curve[:n]), None)]
+
+    assert Phase.OPENED not in {record.phase for record in after}
+
+
+def test_a_state_with_a_final_event_among_the_live_ones_is_refused():
+    tracker = a_tracker()
+    tracker.step(a_track([0] * 8 + [0.9] * 2), 5)
+    plain = tracker.state.to_json()
+    plain["live"][0]["last"]["phase"] = "closed"
+
+    with pytest.raises(ValueError, match="final"):
+        TrackerState.from_json(plain)
