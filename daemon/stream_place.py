@@ -63,9 +63,12 @@ def done_of(session: StreamSession) -> Position:
     Raises:
         SnapshotError: It does not say.
     """
+    source = session.source
     try:
-        return Position(str(session.source["partition"]), int(session.source["offset"]))
-    except (KeyError, ValueError) as error:
+        for key in ("low", "sequence"):  # what the other questions rest on
+            int(source.get(key, NO_OFFSET))
+        return Position(str(source["partition"]), int(source["offset"]))
+    except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(f"snapshot names no last delivery: {error!r}") from error
 
 

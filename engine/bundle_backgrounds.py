@@ -6,30 +6,18 @@ Keys: ``default`` float32 (D,), ``names`` unicode (n,), ``vectors`` float32 (n, 
 import hashlib
 import io
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from engine.errors import BundleError
+from engine.npz import NPZ_DAMAGE
 from engine.spec import BackgroundSpec
 from engine.types import FloatArray
 
 BACKGROUNDS = "backgrounds.npz"
 MAX_BYTES = 1 << 26  # 16 000 cameras of 1024 numbers
-
-# All that numpy and zipfile raise for a file made to hurt: a huge shape, an unknown method, …
-_DAMAGED = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +83,7 @@ def read_backgrounds(folder: Path, manifest: Backgrounds, feature_dim: int) -> B
             default,
             dict(zip(names, vectors, strict=True)),
         )
-    except _DAMAGED as error:
+    except NPZ_DAMAGE as error:
         raise BundleError(f"{path}: {error}; export the bundle again") from error
 
 

@@ -6,7 +6,6 @@ cannot be read is an error that says so.
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import SnapshotError
+from engine.npz import NPZ_DAMAGE
 
 SNAPSHOT_VERSION = 2
 _META = "meta"
@@ -38,7 +38,7 @@ def read_blob(blob: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
         with np.load(io.BytesIO(blob), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
             meta = dict(json.loads(arrays.pop(_META).tobytes()))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except NPZ_DAMAGE as error:
         raise SnapshotError(f"snapshot is unreadable: {error}") from error
     if meta.get("version") != SNAPSHOT_VERSION:
         raise SnapshotError(

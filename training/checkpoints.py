@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from engine.errors import DataError
+from engine.npz import NPZ_DAMAGE
 from engine.timeline import Timeline
 from engine.types import FloatArray
 from training.config import NetworkChoice, TrainingConfig, read_training_config
@@ -186,7 +187,7 @@ def _backgrounds(path: Path, feature_dim: int) -> dict[str, FloatArray]:
             default, names, vectors = arrays["default"], arrays["names"], arrays["vectors"]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}: train again") from error
-    except (ValueError, KeyError, EOFError) as error:
+    except NPZ_DAMAGE as error:
         raise DataError(f"{path} is damaged ({error}): train again") from error
     if default.shape != (feature_dim,) or vectors.shape != (len(names), feature_dim):
         raise DataError(

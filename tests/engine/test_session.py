@@ -1,12 +1,14 @@
+import contextlib
 import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemon.stream_place import done_of, is_duplicate, needs_replay
 from engine.errors import SnapshotError
 from engine.session import StreamSession
 from engine.types import ActionEvent, Reason, SnippetFeature
@@ -17,6 +19,7 @@ from tests.support.scripted import (
     a_spec,
     frames_of,
 )
+from tests.support.videos import a_chunk
 
 
 def a_running_session(**spec: object) -> StreamSession:
@@ -237,3 +240,19 @@ def test_changing_features_after_a_time_changes_no_record_emitted_by_then(seed, 
         [r for r in records(rows) if r.decided_us <= until_us] for rows in (features, changed)
     )
     assert before == after
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
+@settings(max_examples=300)
+def test_a_damaged_snapshot_is_refused_and_nothing_else(changes):
+    session = a_running_session()
+    session.source.update(partition="cam", offset=3, low=1)
+    blob = bytearray(session.snapshot())
+    for place, value in changes:
+        blob[place % len(blob)] = value
+    for spec in (session.spec, replace(session.spec, model_id="scripted@1")):
+        with contextlib.suppress(SnapshotError):
+            restored = StreamSession.restore_or_succeed(bytes(blob), spec)
+            done_of(restored)
+            needs_replay(restored)
+            is_duplicate(restored, a_chunk(b"", sequence=7))

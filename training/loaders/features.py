@@ -5,8 +5,6 @@ and checked when it is asked for.
 """
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -15,13 +13,13 @@ import numpy as np
 from typing_extensions import override
 
 from engine.errors import DataError
+from engine.npz import NPZ_DAMAGE
 from engine.timeline import Timeline
 from engine.types import FloatArray, Int64Array
 from training.extract import MANIFEST, VideoFeatures
 from training.loaders.files import few, read_json
 
 _N_DIMENSIONS = 2  # rows, feature width
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 class FeatureFolder(Mapping[str, VideoFeatures]):
@@ -120,7 +118,7 @@ def read_matrix(blob: bytes, what: str) -> FloatArray:
     """
     try:
         array = np.load(io.BytesIO(blob), allow_pickle=False)
-    except _DAMAGE as error:
+    except NPZ_DAMAGE as error:
         _refuse_damaged(what, error)
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         seen = array.dtype if isinstance(array, np.ndarray) else "an archive"
@@ -157,7 +155,7 @@ def _read_features(path: Path, width: int) -> VideoFeatures:
         # NumPy leaves a file open that it opened and could not read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             features, indices = archive["features"], archive["indices"]
-    except (*_DAMAGE, AttributeError, TypeError) as error:  # a bare array is no archive
+    except NPZ_DAMAGE as error:
         _refuse_damaged(str(path), error)
     if features.dtype != np.float32:
         raise DataError(

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from engine.errors import DataError
+from engine.npz import NPZ_DAMAGE
 from engine.types import FloatArray, Span
 from training.loaders.annotations import (
     AnnotatedVideo,
@@ -227,7 +228,7 @@ def _strings(path: Path) -> list[str]:
 def _plain_array(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
+    except NPZ_DAMAGE as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{path} cannot be read ({reason:.80}): download the annotation package again"
