@@ -269,6 +269,9 @@ class StreamWorker:
         low_offset = self._recent.low_offset(session.resume_us)
         session.source["low"] = NO_OFFSET if low_offset is None else low_offset
         partition = str(session.source["partition"])
+        if low_offset is None and session.owed:
+            # A camera may send nothing more, and what it owes must not wait for that.
+            low_offset = int(session.source["offset"])
         with self._stage("save"):
             self._parts.store.save(self.stream_id, partition, low_offset, session.snapshot())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import parse_model
 from daemon.device import Device
+from daemon.errors import TransportError
 from daemon.metrics import Metrics
 from daemon.model import ReadModel
 from daemon.opening import ModelOpener
@@ -22,7 +24,7 @@ from daemon.serving import OpenModel, ServingStatus
 from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
-from engine.types import CasWindow, FeatureWindow
+from engine.types import ActionEvent, CasWindow, FeatureWindow
 from tests.daemon.test_swap import a_model, busy_chunks, check_grammar, without_repeats
 from tests.support.daemons import LogCapture, TestDaemon
 from tests.support.scripted import SmoothingLocalizer, a_spec
@@ -72,6 +74,46 @@ async def test_a_partition_that_leaves_waits_for_the_camera_that_goes_over(n_bef
         log.finish()
         await serving
     check_grammar(without_repeats(sink.events))
+
+
+class DyingSink(MemoryEventSink):
+    """Once told to, it fails as the end of the process would."""
+
+    is_dead = False
+
+    @override
+    async def publish(self, events: Sequence[ActionEvent]) -> None:
+        if self.is_dead:
+            raise TransportError("the process was killed")
+        await super().publish(events)
+
+
+async def test_what_a_silent_camera_owes_is_published_after_a_crash() -> None:
+    """It went over to another model, and the process died before its last words were out."""
+    chunks, log, store, records = busy_chunks(), MemoryLog(), MemoryStateStore(), []
+    for chunk in chunks[:2]:
+        log.append("cam", chunk)
+    sink = DyingSink(records)
+    daemon = TestDaemon(MemoryChunkSource(log), sink, store)
+    async with asyncio.timeout(60):
+        serving = asyncio.create_task(daemon.serve())
+        await daemon.app.finished(2)
+        sink.is_dead = True
+        daemon.models.put(a_model("b"))
+        with pytest.raises(TransportError):
+            await serving
+        assert not all(record.final for record in records)
+
+        source = MemoryChunkSource(log, store.low_offsets().get)
+        again = TestDaemon(source, MemoryEventSink(records), store)
+        serving = asyncio.create_task(again.serve())
+        await again.app.finished(1)
+        again.app.stop()
+        await serving
+    last = {record.event_id: record for record in records}
+    assert last
+    assert all(record.final for record in last.values())
+    check_grammar(without_repeats(records))
 
 
 @pytest.mark.openvino
