@@ -14,7 +14,7 @@ from shutil import which
 
 import pytest
 
-from tests.support.real_parts import missing_gpu_part
+from tests.support.real_parts import missing, missing_gpu_part
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -26,7 +26,7 @@ _REFUSING = "int {}(void) {{ return 801; }}\n"
 @pytest.fixture(scope="session")
 def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if which("cc") is None or which("nm") is None:
-        pytest.skip("no C compiler (cc and nm: apt install build-essential)")
+        missing("no C compiler (cc and nm): apt install build-essential")
     folder = tmp_path_factory.mktemp("libcuda")
     library, source = folder / "libcuda.so.1", SUPPORT / "fake_libcuda" / "libcuda.c"
     build(library, source)
