@@ -88,10 +88,6 @@ class PlanCache:
         """Where the files lie; it may not exist yet."""
         return self._folder
 
-    def get_or_build(self, key: PlanKey, build: Callable[[], bytes]) -> bytes:
-        """``obtain``, for those who want nothing but the plan."""
-        return self.obtain(key, build).plan
-
     def obtain(
         self,
         key: PlanKey,

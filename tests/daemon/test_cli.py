@@ -1,41 +1,18 @@
 """What a person sees: one clear line for a mistake, an exit code for a service manager, help."""
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from daemon.cli import main
 from engine.weights import MODELS
+from tests.support.cli import Answer, Cli, in_process
 from tests.support.footage import colour_clip
 from tests.support.processes import read_events, s2netd
 from tests.support.tiny_bundle import write_tiny_bundle
 from tests.support.tiny_model import tiny_model
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command left behind."""
-
-    code: object
-    out: str
-    err: str
-
-    @property
-    def complaint(self) -> str:
-        """The one line on stderr; a second one, or a traceback, fails the test."""
-        lines = [line for line in self.err.splitlines() if line.strip()]
-        assert 1 == len(lines), self.err
-        assert lines[0].startswith("s2netd: ")
-        return lines[0]
-
-
-Cli = Callable[..., Answer]
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +54,7 @@ def cli(
     """The command's own entry point, in the folder of things, with an empty model cache."""
     monkeypatch.chdir(things)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["s2netd", *map(str, arguments)])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code or 0
-        seen = capsys.readouterr()
-        return Answer(code, seen.out, seen.err)
-
-    return run
+    return in_process(monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(

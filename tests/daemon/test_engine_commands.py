@@ -7,14 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from daemon.cli import main
 from daemon.engine_machine import Machine, this_machine
 from daemon.engine_plans import run_gc, run_list
 from engine.backends.gpu_identity import NO_GPU, GpuIdentity
@@ -22,6 +21,7 @@ from engine.backends.plan_cache import PlanCache, PlanKey, TimingsKey
 from engine.backends.trt_module import TensorRt, find_tensorrt
 from engine.bundle import write_bundle
 from engine.errors import DeviceError
+from tests.support.cli import Cli, in_process
 from tests.support.plan_process import a_plan_key
 from tests.support.processes import S2NETD
 from tests.support.real_parts import missing
@@ -33,23 +33,6 @@ NOW_S = 2_000_000_000.0
 DAY_S = 86400
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    code: object
-    out: str
-    err: str
-
-    @property
-    def complaint(self) -> str:
-        """The one line on stderr; a second one, or a traceback, fails the test."""
-        (line,) = (line for line in self.err.splitlines() if line.strip())
-        assert line.startswith("s2netd: ")
-        return line
-
-
-Cli = Callable[..., Answer]
-
-
 @pytest.fixture
 def cli(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -58,19 +41,7 @@ def cli(
     write_fixed_bundle(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["s2netd", *map(str, arguments)])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = error.code or 0
-        seen = capsys.readouterr()
-        return Answer(code, seen.out, seen.err)
-
-    return run
+    return in_process(monkeypatch, capsys)
 
 
 def write_fixed_bundle(folder: Path) -> None:

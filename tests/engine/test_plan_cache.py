@@ -110,15 +110,15 @@ def test_whatever_differs_it_is_another_plan(folder, other):
     path = keep_a_plan(folder)
     builder = Builder(b"another plan")
 
-    assert b"another plan" == builder.cache(folder).get_or_build(other, builder)
+    assert b"another plan" == builder.cache(folder).obtain(other, builder).plan
     assert 1 == builder.n_builds
 
     # nor is it believed under the other's name
     builder = Builder(b"another plan")
     shutil.copyfile(path, folder / other.file_name)
-    assert b"another plan" == builder.cache(folder).get_or_build(other, builder)
+    assert b"another plan" == builder.cache(folder).obtain(other, builder).plan
     assert "it was built for something else" in builder.notes[0]
-    assert PLAN == PlanCache(folder).get_or_build(KEY, Builder())
+    assert PLAN == PlanCache(folder).obtain(KEY, Builder()).plan
 
 
 def write_plan(path: Path, plan: bytes) -> bytes:
@@ -162,7 +162,7 @@ def test_a_damaged_plan_is_built_again_and_its_damage_told(tmp_path_factory, dat
     (entry,) = PlanCache(folder).entries()
     builder = Builder(b"built again")
 
-    assert b"built again" == builder.cache(folder).get_or_build(KEY, builder)
+    assert b"built again" == builder.cache(folder).obtain(KEY, builder).plan
     assert [f"{path} is built again"] == [note.partition(":")[0] for note in builder.notes]
     # what a listing reads is proven too: all but the plan itself
     assert entry.damage or (entry.key == KEY and len(damaged) == len(whole))
@@ -217,7 +217,7 @@ def test_a_file_that_was_tampered_with_is_built_again(folder, tamper):
     path.write_bytes(tamper(path.read_bytes()))
     builder = Builder()
 
-    assert PLAN == builder.cache(folder).get_or_build(KEY, builder)
+    assert PLAN == builder.cache(folder).obtain(KEY, builder).plan
     assert 1 == builder.n_builds
     assert [f"{path} is built again"] == [note.partition(":")[0] for note in builder.notes]
     assert builder.cache(folder).obtain(KEY, builder).is_from_cache
@@ -252,7 +252,7 @@ def test_a_file_that_others_could_have_written_is_not_believed(folder, spoil):
 
     (entry,) = builder.cache(folder).entries()
     assert entry.damage
-    assert PLAN == builder.cache(folder).get_or_build(KEY, builder)
+    assert PLAN == builder.cache(folder).obtain(KEY, builder).plan
     assert "is built again" in builder.notes[0]
     assert builder.cache(folder).obtain(KEY, builder).is_from_cache  # its place was taken
 
@@ -375,10 +375,10 @@ def test_what_building_raises_is_raised_and_the_next_one_builds(folder):
         raise DeviceError("no GPU")
 
     with pytest.raises(DeviceError, match="no GPU"):
-        PlanCache(folder).get_or_build(KEY, fail)
+        PlanCache(folder).obtain(KEY, fail)
 
     builder = Builder()
-    assert PLAN == builder.cache(folder).get_or_build(KEY, builder)
+    assert PLAN == builder.cache(folder).obtain(KEY, builder).plan
     assert [] == builder.notes
 
 
@@ -391,7 +391,7 @@ def test_a_plan_that_turns_out_useless_is_forgotten(folder):
     cache.invalidate(KEY, "twice is no harm")
 
     assert f"{path} is built again: it does not deserialize" == builder.notes[0]
-    assert b"better" == cache.get_or_build(KEY, builder)
+    assert b"better" == cache.obtain(KEY, builder).plan
 
 
 @dataclass
@@ -480,7 +480,7 @@ def test_threads_that_want_the_same_plan_at_once_build_it_once(folder):
         return builder()
 
     threads = [
-        threading.Thread(target=lambda: seen.append(PlanCache(folder).get_or_build(KEY, slowly)))
+        threading.Thread(target=lambda: seen.append(PlanCache(folder).obtain(KEY, slowly).plan))
         for _ in range(5)
     ]
     for thread in threads:
@@ -560,7 +560,7 @@ def test_loading_a_plan_counts_as_using_it(folder):
     path = keep_a_plan(folder)
     os.utime(path, (1000, 1000))
     (before,) = PlanCache(folder).entries()
-    PlanCache(folder).get_or_build(KEY, Builder())
+    PlanCache(folder).obtain(KEY, Builder())
     (after,) = PlanCache(folder).entries()
 
     assert 1000 == before.used_at_s

@@ -49,7 +49,7 @@ def main(folder: str, log: str, gate: str, end: str) -> None:
     if end == "torn":
         os.fsync = lambda _handle: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
     cache = PlanCache(Path(folder), on_note=lambda note: os.write(1, f"{note}\n".encode()))
-    assert PLAN == cache.get_or_build(a_plan_key(), build)
+    assert PLAN == cache.obtain(a_plan_key(), build).plan
 
 
 if __name__ == "__main__":
