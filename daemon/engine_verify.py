@@ -167,6 +167,5 @@ def _open(
 
 
 def _batch_sizes(options: VerifyOptions) -> tuple[int, ...]:
-    """A plan has kernels of its own for each batch size; OpenVINO runs row by row anyway."""
-    sizes = batch_sizes_up_to(options.max_batch)[::-1]  # the largest first: footage is short
-    return sizes if options.backend == "tensorrt" else (1,)
+    """TensorRT has kernels of its own for each size; on a CPU, rows run side by side or alone."""
+    return batch_sizes_up_to(options.max_batch)[::-1]  # the largest first: footage is short

@@ -193,7 +193,8 @@ class ModelOpener:
             BundleError: A network does not keep the contract.
             DeviceError: A backend could not be opened, or failed.
         """
-        in_f32 = {"backend": "openvino", "precision": "f32"}
+        # Batches of one: it answers the same, in half the memory.
+        in_f32 = {"backend": "openvino", "precision": "f32", "max_batch": 1}
         wanted = ReadModel(
             read.config.model_copy(update=in_f32), read.bundle, read.spec, read.labels
         )

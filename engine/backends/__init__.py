@@ -30,7 +30,8 @@ def open_backend(
             hardware, else f32. TensorRT runs a network as it was exported: ``auto`` and ``f32``
             mean that, and anything else is held against the file.
         threads: Threads for one call; None means one for each CPU this process may use.
-        options: What a GPU needs to know besides.
+        options: What a GPU needs to know besides. Of OpenVINO, how many rows
+            calls have; 1 if None.
 
     Raises:
         BundleError: The file is no network this backend can run, or an argument is unknown.
@@ -43,7 +44,12 @@ def open_backend(
         case "openvino":
             from engine.backends.openvino import open_openvino  # noqa: PLC0415 - heavy
 
-            return open_openvino(model_path, precision=precision, threads=threads)
+            return open_openvino(
+                model_path,
+                precision=precision,
+                threads=threads,
+                max_batch=options.max_batch if options else 1,
+            )
         case "tensorrt":
             from engine.backends.trt import open_tensorrt  # noqa: PLC0415 - heavy
 

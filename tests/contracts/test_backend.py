@@ -1,7 +1,8 @@
 """What every inference backend owes, whichever it is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,6 +10,7 @@ import pytest
 
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend, Signature, Tensor, TensorSpec
+from engine.backends.openvino import OpenVinoBackend
 from engine.backends.options import BackendOptions
 from engine.backends.trt import open_tensorrt
 from engine.errors import BundleError, DeviceError
@@ -25,6 +27,12 @@ def open_openvino(path: Path) -> EngineBackend:
     return open_backend("openvino", path, precision="f32", threads=2)
 
 
+def open_openvino_side_by_side(path: Path) -> EngineBackend:
+    pytest.importorskip("openvino")
+    options = BackendOptions(max_batch=2)
+    return open_backend("openvino", path, precision="f32", threads=2, options=options)
+
+
 def open_scripted(path: Path) -> EngineBackend:
     return open_backend("scripted", path)
 
@@ -39,10 +47,11 @@ def open_tensorrt_on_a_fake_gpu(path: Path) -> EngineBackend:
 @pytest.fixture(
     params=[
         pytest.param(open_openvino, marks=pytest.mark.openvino),
+        pytest.param(open_openvino_side_by_side, marks=pytest.mark.openvino),
         open_scripted,
         open_tensorrt_on_a_fake_gpu,
     ],
-    ids=["openvino", "scripted", "tensorrt"],
+    ids=["openvino", "openvino-side-by-side", "scripted", "tensorrt"],
 )
 def opened(request: pytest.FixtureRequest) -> OpenBackend:
     opener: OpenBackend = request.param
@@ -209,9 +218,77 @@ def test_an_unknown_backend_or_precision_is_refused_with_those_there_are(tmp_pat
 @pytest.mark.weights
 @pytest.mark.openvino
 @pytest.mark.slow
-def test_i3d_answers_are_bit_identical_alone_and_in_a_batch() -> None:
-    backbone = open_openvino(pulled_kinetics400().backbone_path)
+def test_i3d_answers_are_bit_identical_alone_in_a_batch_and_side_by_side() -> None:
+    path = pulled_kinetics400().backbone_path
+    backbone, other = open_openvino(path), open_openvino_side_by_side(path)
     rgb = np.random.default_rng(0).integers(0, 256, (3, 16, 224, 224, 3), np.uint8)
-    together = backbone.run({"snippets": rgb})["features"]
     alone = [backbone.run({"snippets": rgb[i : i + 1]})["features"] for i in (2, 0, 1)]
-    assert np.array_equal(together[[2, 0, 1]], np.concatenate(alone))
+    for together in (backbone.run({"snippets": rgb}), other.run({"snippets": rgb})):
+        assert np.array_equal(together["features"][[2, 0, 1]], np.concatenate(alone))
+
+
+class _Request:
+    """An infer request that answers its input, if it does not fail."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.data, self.is_busy, self.n_done, self._fails = np.zeros(0), False, 0, fails
+
+    def infer(self, row: Mapping[str, Tensor]) -> None:
+        self.start_async(row)
+
+    def start_async(self, row: Mapping[str, Tensor]) -> None:
+        assert not self.is_busy
+        self.data, self.is_busy = row["x"].copy(), True
+
+    def wait(self) -> None:
+        self.n_done += self.is_busy
+        self.is_busy = False
+        if self._fails:
+            raise RuntimeError("out of memory")
+
+    def get_tensor(self, _name: str) -> "_Request":
+        return self
+
+
+@pytest.mark.parametrize("n_rows", range(1, 12))
+def test_rows_that_fill_all_streams_run_side_by_side_and_the_rest_alone(n_rows: int) -> None:
+    alone, streams = _Request(), [_Request() for _ in range(3)]
+    one = TensorSpec("x", (None,), "float64")
+    backend = OpenVinoBackend(alone, streams, Signature((one,), (one,)), "rows")
+    rows = np.arange(1.0, n_rows + 1)
+    assert backend.run({"x": rows})["x"].tolist() == rows.tolist()
+    n_done = [request.n_done for request in (alone, *streams)]
+    assert n_done == [n_rows % 3, *[n_rows // 3] * 3]
+
+
+def test_a_row_that_fails_leaves_no_request_running() -> None:
+    streams = [_Request(), _Request(fails=True), _Request()]
+    one = TensorSpec("x", (None,), "float64")
+    backend = OpenVinoBackend(_Request(), streams, Signature((one,), (one,)), "rows")
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="rows: inference failed: out of memory"):
+            backend.run({"x": np.ones(6)})
+        assert [request.is_busy for request in streams] == [False, False, False]
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize("options", [None, BackendOptions(max_batch=1)], ids=["none", "one"])
+def test_who_asks_for_single_rows_pays_for_no_second_network(
+    options: BackendOptions | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    compile_model, compiled = openvino.Core.compile_model, []
+
+    def counted(core: Any, *args: Any) -> Any:
+        compiled.append(args)
+        return compile_model(core, *args)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", counted)
+    onnx.save(localizer(), tmp_path / "localizer.onnx")
+    path = tmp_path / "localizer.onnx"
+    open_backend("openvino", path, precision="f32", threads=2, options=options)
+    assert len(compiled) == 1
+    open_backend("openvino", path, threads=1, options=BackendOptions(max_batch=8))
+    assert len(compiled) == 2
+    open_backend("openvino", path, threads=2, options=BackendOptions(max_batch=8))
+    assert len(compiled) == 4
