@@ -51,6 +51,11 @@ class ModelConfig(_Model):
         description="Most snippets of several cameras in one backbone call. On a CPU, 1 is slower "
         "and takes less memory: the network is not compiled again for rows side by side.",
     )
+    one_batch_size: bool = Field(
+        default=False,
+        description="Of tensorrt: pad every call to max_batch, so that a camera's scores are the "
+        "same to the last bit however many cameras share the call; slower at little load.",
+    )
     max_wait_ms: float = Field(
         0,
         ge=0,

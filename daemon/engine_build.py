@@ -13,9 +13,9 @@ from rich.table import Table
 
 from daemon.errors import ConfigError
 from engine.backends.gpu_identity import NO_GPU, GpuIdentity
+from engine.backends.options import BackendOptions
 from engine.backends.plan_cache import Obtained, PlanCache, PlanKey
 from engine.backends.plan_recipe import obtain_plan, recipe
-from engine.backends.profiles import batch_sizes_up_to
 from engine.backends.trt_module import TensorRt, TensorRtChoice, find_tensorrt
 from engine.bundle import ModelBundle, resolve_bundle
 from engine.errors import DeviceError
@@ -31,6 +31,7 @@ class BuildOptions:
     bundle: str
     runtime: str = "auto"
     max_batch: int = 8
+    one_batch_size: bool = False
     gpu: int = 0
     verbose: bool = False
 
@@ -117,12 +118,17 @@ def _build(
 ) -> BuiltNetwork:
     # Live, every window is as long as the bundle says; the start of a stream is padded.
     n_snippets = bundle.spec.window.window_snippets
+    sizes = BackendOptions(
+        max_batch=options.max_batch,
+        one_batch_size=options.one_batch_size,
+        length=(n_snippets, n_snippets, n_snippets),
+    )
     wanted = recipe(
         trt,
         gpu,
         path,
-        batch_sizes=batch_sizes_up_to(options.max_batch),
-        length=(n_snippets, n_snippets, n_snippets),
+        batch_sizes=sizes.batch_sizes,
+        length=sizes.length,
     )
     task = progress.add_task(name, total=None)
 

@@ -26,6 +26,9 @@ def build(
     ] = 8,
     gpu: Annotated[int, typer.Option(min=0, max=63, help="As CUDA counts.")] = 0,
     *,
+    one_batch_size: Annotated[
+        bool, typer.Option(help="For a daemon with model.one_batch_size.")
+    ] = False,
     verbose: Annotated[bool, typer.Option(help="All that TensorRT says.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
@@ -38,7 +41,7 @@ def build(
     """
     from daemon.engine_build import BuildOptions, run_build  # noqa: PLC0415
 
-    options = BuildOptions(bundle, runtime, max_batch, gpu, verbose)
+    options = BuildOptions(bundle, runtime, max_batch, one_batch_size, gpu, verbose)
     run_build(options, Console(), as_json=as_json)
 
 

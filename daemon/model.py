@@ -12,7 +12,6 @@ from daemon.serving import OpenModel
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend
 from engine.backends.options import BackendOptions, OnLog, OnProgress
-from engine.backends.profiles import LengthRange
 from engine.bundle import ModelBundle, resolve_bundle
 from engine.cas import BackendLocalizer
 from engine.errors import BundleError
@@ -101,9 +100,7 @@ def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None)
     config = read.config
     backends: list[EngineBackend] = []
     try:
-        options = BackendOptions(
-            max_batch=config.max_batch, length=_length(read), gpu=config.gpu, on_log=on_log
-        )
+        options = _backend_options(read, on_log)
         for path in (read.bundle.backbone_path, read.bundle.localizer_path):
             backend = open_backend(
                 config.backend,
@@ -145,23 +142,30 @@ def build_plans(
     """
     from engine.backends.plan_cache import PlanCache  # noqa: PLC0415 - only for a GPU
     from engine.backends.plan_recipe import obtain_plan, recipe  # noqa: PLC0415
-    from engine.backends.profiles import batch_sizes_up_to  # noqa: PLC0415
     from engine.backends.pycuda_device import open_pycuda  # noqa: PLC0415
     from engine.backends.trt_module import find_tensorrt  # noqa: PLC0415
 
     trt = find_tensorrt()
     cache = PlanCache(on_note=lambda note: on_log("warning", note))
+    sizes = _backend_options(read, on_log)
     with closing(open_pycuda(read.config.gpu)) as cuda, cuda.current():
         for path in (read.bundle.backbone_path, read.bundle.localizer_path):
-            sizes = batch_sizes_up_to(read.config.max_batch)
-            wanted = recipe(trt, cuda.identity, path, batch_sizes=sizes, length=_length(read))
+            wanted = recipe(
+                trt, cuda.identity, path, batch_sizes=sizes.batch_sizes, length=sizes.length
+            )
             obtain_plan(trt, cache, wanted, on_log=on_log, on_progress=on_progress)
 
 
-def _length(read: ReadModel) -> LengthRange:
-    """Live, every window is as long as the bundle says; the start of a stream is padded."""
+def _backend_options(read: ReadModel, on_log: OnLog) -> BackendOptions:
+    # Live, every window is as long as the bundle says; the start of a stream is padded.
     n_snippets = read.spec.window.window_snippets
-    return n_snippets, n_snippets, n_snippets
+    return BackendOptions(
+        max_batch=read.config.max_batch,
+        one_batch_size=read.config.one_batch_size,
+        length=(n_snippets, n_snippets, n_snippets),
+        gpu=read.config.gpu,
+        on_log=on_log,
+    )
 
 
 def label_indices(

@@ -18,7 +18,17 @@ from engine.errors import DeviceError
 
 # What a model is but for its bundle's digest. The other keys say how to bring one in.
 _MAKES_A_MODEL = frozenset(
-    {"bundle", "labels", "open_score", "backend", "precision", "threads", "gpu", "max_batch"}
+    {
+        "bundle",
+        "labels",
+        "open_score",
+        "backend",
+        "precision",
+        "threads",
+        "gpu",
+        "max_batch",
+        "one_batch_size",
+    }
 )
 
 

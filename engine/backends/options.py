@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.backends.profiles import LengthRange
+from engine.backends.profiles import LengthRange, batch_sizes_up_to
 
 OnLog = Callable[[str, str], None]  # severity (error, warning, info...), message
 OnProgress = Callable[[str, int, int], None]  # phase, steps done, steps there are
@@ -51,3 +51,8 @@ class BackendOptions:
             raise ValueError(f"max_batch is {self.max_batch}, wanted at least 1")
         if self.gpu < 0:
             raise ValueError(f"gpu is {self.gpu}, wanted 0 or more")
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Rows of a padded call, rising; a plan has a profile for each."""
+        return (self.max_batch,) if self.one_batch_size else batch_sizes_up_to(self.max_batch)

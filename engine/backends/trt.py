@@ -9,7 +9,7 @@ from engine.backends.cuda import Cuda, Plan
 from engine.backends.options import BackendOptions, OnLog
 from engine.backends.plan_cache import Obtained, PlanCache
 from engine.backends.plan_recipe import PlanRecipe, obtain_plan, precision_of, recipe
-from engine.backends.profiles import batch_sizes_up_to, profiles_for
+from engine.backends.profiles import profiles_for
 from engine.backends.signatures import read_signature
 from engine.backends.trt_backend import TensorRtBackend
 from engine.backends.trt_module import TensorRt, find_tensorrt
@@ -84,7 +84,7 @@ def open_tensorrt(
             kit.trt,
             cuda.identity,
             model_path,
-            batch_sizes=_batch_sizes(options),
+            batch_sizes=options.batch_sizes,
             length=options.length,
         )
     except BaseException:
@@ -100,14 +100,10 @@ def open_tensorrt(
     )
 
 
-def _batch_sizes(options: BackendOptions) -> tuple[int, ...]:
-    return (options.max_batch,) if options.one_batch_size else batch_sizes_up_to(options.max_batch)
-
-
 def _signature(model_path: Path, precision: str, options: BackendOptions) -> Signature:
     """What is wrong with the file is told before anything is said of GPUs."""
     signature, _opset = read_signature(model_path)
-    profiles_for(signature, batch_sizes=_batch_sizes(options), length=options.length)
+    profiles_for(signature, batch_sizes=options.batch_sizes, length=options.length)
     if precision not in ("auto", "f32"):
         held = precision_of(model_path.read_bytes())
         if precision != held:

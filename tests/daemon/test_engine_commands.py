@@ -109,6 +109,18 @@ def test_the_machine_readable_answer_says_what_was_built_where(cli, rtx, tmp_pat
 
 @pytest.mark.tensorrt_rtx
 @pytest.mark.usefixtures("rtx")
+def test_plans_for_one_batch_size_are_plans_of_their_own(cli):
+    cli("engine", "build", "--bundle", "tiny", "--max-batch", 3)
+    built = cli(
+        "engine", "build", "--bundle", "tiny", "--max-batch", 3, "--one-batch-size", "--json"
+    )
+    answer = json.loads(built.out)
+    seen = [(network["batch_sizes"], network["from_cache"]) for network in answer["networks"]]
+    assert [([3], False), ([3], False)] == seen
+
+
+@pytest.mark.tensorrt_rtx
+@pytest.mark.usefixtures("rtx")
 def test_a_damaged_plan_is_built_again_and_the_operator_told(cli, tmp_path):
     cli("engine", "build", "--bundle", "tiny", "--max-batch", 1)
     for path in (tmp_path / "cache" / "s2netd" / "plans").glob("*.plan"):

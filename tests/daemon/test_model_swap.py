@@ -21,6 +21,7 @@ from daemon.model import ReadModel, open_model, open_read, read_model
 from daemon.opening import GpuSteps, ModelOpener, try_out
 from daemon.serving import ModelSlot, OpenModel, ServingStatus
 from daemon.swap import ModelSwap
+from engine.backends import open_backend
 from engine.backends.base import EngineBackend, Tensor
 from engine.backends.options import OnLog, OnProgress
 from engine.errors import BundleError, DeviceError
@@ -298,6 +299,20 @@ async def test_a_plan_is_built_beside_the_batches_of_the_cameras(bundles):
         (said,) = rig.logs.named("model.runtime_said")
         assert "this GPU is not a real one" == said["message"]
         assert any("snippet 36 of 36" in words for words in rig.told)
+
+
+@pytest.mark.parametrize(("one", "sizes"), [(False, (1, 2, 4, 6)), (True, (6,))])
+def test_the_configuration_decides_which_shapes_are_built(bundles, monkeypatch, one, sizes):
+    asked = []
+
+    def opened(_kind, path, **arguments):
+        asked.append(arguments["options"].batch_sizes)
+        return open_backend("scripted", path)
+
+    monkeypatch.setattr("daemon.model.open_backend", opened)
+    config = a_config(bundles["a"], backend="tensorrt", max_batch=6, one_batch_size=one)
+    open_read(read_model(config)).close()
+    assert [sizes, sizes] == asked
 
 
 async def test_a_plan_that_strays_from_the_reference_does_not_serve(bundles):
