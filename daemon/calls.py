@@ -21,19 +21,35 @@ class RunningCalls:
         self._started_s: dict[int, float] = {}
         self._n_begun = 0
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Around one decode or device call."""
+    def begin(self, allowance_s: float = 0) -> int:
+        """A call begins.
+
+        Args:
+            allowance_s: How much longer than others it may take; its age counts from then on.
+
+        Returns:
+            Its number, for ``end``.
+        """
         number = self._n_begun
         self._n_begun += 1
-        self._started_s[number] = self._clock.monotonic_s()
+        self._started_s[number] = self._clock.monotonic_s() + allowance_s
+        return number
+
+    def end(self, number: int) -> None:
+        """It came back."""
+        del self._started_s[number]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around one call."""
+        number = self.begin()
         try:
             yield
         finally:
-            del self._started_s[number]
+            self.end(number)
 
     def oldest_s(self) -> float:
         """Age of the oldest running call in seconds; 0 if none runs."""
         if not self._started_s:
             return 0.0
-        return self._clock.monotonic_s() - min(self._started_s.values())
+        return max(self._clock.monotonic_s() - min(self._started_s.values()), 0.0)

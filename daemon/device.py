@@ -24,6 +24,9 @@ from engine.types import CasWindow, FeatureWindow, Snippet, SnippetFeature
 
 R = TypeVar("R")
 
+# Opening and trying a model takes seconds on a GPU; what is not back by then never will be.
+LONG_WORK_S = 600.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Ticket:
@@ -67,10 +70,10 @@ class Device:
     async def run(self, work: Callable[[], R]) -> R:
         """Do anything on the device thread, between two calls; needs no ``serve``.
 
-        It may take as long as it takes: unlike a call, it is never held to hang.
+        It may take ``LONG_WORK_S`` longer than a call before it is held to hang.
         """
         await self._is_free.acquire()
-        return await self._on_thread(work)
+        return await self._on_thread(work, LONG_WORK_S)
 
     async def extract(
         self,
@@ -190,8 +193,7 @@ class Device:
         await self._is_free.acquire()
         started_s = self._clock.monotonic_s()
         self._tell(batch, started_s)
-        with self._calls.running():
-            answers = await self._on_thread(work)
+        answers = await self._on_thread(work)
         spent_s = self._clock.monotonic_s() - started_s
         self._metrics.device_busy_seconds.labels(batch.lane.value).inc(spent_s)
         return answers
@@ -206,16 +208,17 @@ class Device:
         for piece in batch.pieces:
             waits.observe(started_s - piece.request.arrived_s)
 
-    async def _on_thread(self, work: Callable[[], R]) -> R:
+    async def _on_thread(self, work: Callable[[], R], allowance_s: float = 0) -> R:
         """Run on the device thread, which the caller has acquired; it is free when this is done.
 
         A caller may be cancelled meanwhile; the work goes on, and the thread is not free before.
         """
         done = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        done.add_done_callback(self._release)
+        done.add_done_callback(partial(self._release, self._calls.begin(allowance_s)))
         return await asyncio.shield(done)
 
-    def _release(self, done: "asyncio.Future[Any]") -> None:
+    def _release(self, number: int, done: "asyncio.Future[Any]") -> None:
+        self._calls.end(number)
         self._is_free.release()
         if not done.cancelled():
             done.exception()  # nobody may be left to look at it

@@ -34,11 +34,6 @@ class FallbackDecoder:
         self._on_note = on_note
         self._n_failures = 0
 
-    @property
-    def in_hardware(self) -> bool:
-        """Has it not been given up?"""
-        return self._hardware is not None
-
     def decode(self, chunk: VideoChunk) -> FrameBatch:
         """See ``Decoder``.
 

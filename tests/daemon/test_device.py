@@ -8,7 +8,7 @@ import pytest
 from daemon.batching import BatchPolicy
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
-from daemon.device import Device
+from daemon.device import LONG_WORK_S, Device
 from daemon.metrics import Metrics
 from engine.errors import BundleError, DeviceError
 from engine.types import FeatureWindow, Snippet, SnippetFeature, Span
@@ -216,6 +216,37 @@ async def test_the_thread_is_busy_until_work_that_nobody_awaits_has_ended():
     serving_task.cancel()
     await asyncio.wait({serving_task})
     device.close()
+
+
+async def test_long_work_ages_once_it_is_longer_than_any_should_be_even_if_nobody_awaits_it():
+    hold, clock = threading.Event(), SetClock()
+    calls = RunningCalls(clock)
+    device = Device(BatchPolicy(4), Metrics(), calls)
+    work = asyncio.create_task(device.run(lambda: hold.wait(10)))
+    await asyncio.sleep(0.02)
+    work.cancel()
+    await asyncio.wait({work})
+    ages_s = []
+    for clock.now_s in (LONG_WORK_S, LONG_WORK_S + 7):
+        ages_s.append(calls.oldest_s())
+    hold.set()
+    await device.run(lambda: None)
+
+    assert [0, 7] == ages_s
+    assert 0 == calls.oldest_s()
+    device.close()
+
+
+class SetClock:
+    """Says what it is told."""
+
+    now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def unix_us(self) -> int:
+        raise NotImplementedError
 
 
 async def test_what_work_raises_reaches_who_asked_for_it():
