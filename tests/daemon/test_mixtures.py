@@ -17,6 +17,7 @@ from daemon.device import Device
 from daemon.metrics import Metrics
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend, Signature, Tensor, TensorSpec
+from engine.backends.options import BackendOptions
 from engine.backends.scripted import ScriptedBackend
 from engine.cas import BackendLocalizer
 from engine.features import BackendFeatureExtractor
@@ -98,8 +99,9 @@ def on_openvino(
     folder: Path = tmp_path_factory.mktemp("networks")
     onnx.save(backbone(), folder / "backbone.onnx")
     onnx.save(localizer(), folder / "localizer.onnx")
+    side_by_side = BackendOptions(max_batch=16)
     first, second = (
-        open_backend("openvino", folder / f"{name}.onnx", precision="f32", threads=1)
+        open_backend("openvino", folder / f"{name}.onnx", threads=2, options=side_by_side)
         for name in ("backbone", "localizer")
     )
     yield first, second
