@@ -74,7 +74,7 @@ def verify(
     seed: Annotated[int, typer.Option(min=0, max=10**9, help="Of the scene.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="Of each; default all.")] = None,
     max_batch: Annotated[
-        int, typer.Option(min=1, max=256, help="TensorRT: snippets a call, at most.")
+        int, typer.Option(min=1, max=256, help="Of the candidate: snippets a call, at most.")
     ] = 8,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
