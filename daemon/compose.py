@@ -22,6 +22,7 @@ from daemon.config import (
     DirectorySourceConfig,
     JsonlSinkConfig,
     KafkaSecurityConfig,
+    ModelConfig,
 )
 from daemon.device import Device
 from daemon.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError
@@ -108,9 +109,7 @@ async def composed(
         metrics, calls = Metrics(), RunningCalls(SystemClock())
         start = Start(config, notifier, metrics, log, apps)
         stack.callback(start.open_health().close)
-        device = Device(
-            BatchPolicy(config.model.max_batch, config.model.max_wait_ms / 1000), metrics, calls
-        )
+        device = Device(batching(config.model), metrics, calls)
         stack.callback(device.close)
         swap = await unless(stop, start.open_model(device, stack))
         slot = swap.slot
@@ -171,6 +170,11 @@ def _parts(
         log=log,
         new_decoder=decoders(config.decode, log),
     )
+
+
+def batching(model: ModelConfig) -> BatchPolicy:
+    """How calls are made up."""
+    return BatchPolicy(model.max_batch, model.max_wait_ms / 1000)
 
 
 def decoders(

@@ -21,6 +21,7 @@ from engine.backends.base import EngineBackend
 from engine.backends.options import BackendOptions
 from engine.backends.profiles import batch_sizes_up_to
 from engine.bundle import ModelBundle, resolve_bundle
+from engine.bundle_reference import reference_of
 from engine.errors import S2netdError
 from engine.golden import PROCEDURAL_SNIPPETS, GoldenSet, of_videos, procedural
 from engine.spec import ModelSpec
@@ -68,6 +69,8 @@ def run_verify(options: VerifyOptions, console: Console) -> Verification:
     candidate = reference
     if options.candidate_bundle is not None:
         candidate = ModelBundle.load(resolve_bundle(options.candidate_bundle))
+    elif reference.card.precision != "f32":
+        reference = reference_of(candidate)
     check_alike(reference.spec, candidate.spec)  # before minutes are spent on plans
     with ExitStack() as stack:
         golden = _golden(options, reference.spec, stack, console)

@@ -10,7 +10,7 @@ Whoever waits for it may be cancelled at any moment: what was opened is closed a
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,8 +22,10 @@ from daemon.config import ModelConfig
 from daemon.device import Device
 from daemon.model import OpenModel, ReadModel, build_plans, open_read, read_model
 from daemon.serving import ServingStatus
+from engine.backends.base import EngineBackend
 from engine.backends.options import OnLog, OnProgress
 from engine.backends.profiles import batch_sizes_up_to
+from engine.bundle_reference import reference_of
 from engine.errors import BundleError
 from engine.golden import PROCEDURAL_SNIPPETS, procedural
 from engine.types import CasWindow, FeatureWindow, FloatArray, Snippet, SnippetFeature
@@ -177,7 +179,7 @@ class ModelOpener:
 
     async def _verify(self, read: ReadModel, model: OpenModel) -> None:
         await self._device.run(lambda: try_out(model))
-        if not _must_be_compared(model):
+        if not must_be_compared(model.backends):
             return
         verification = await self.compare(read, model)
         if not verification.holds:
@@ -195,9 +197,8 @@ class ModelOpener:
         """
         # Batches of one: it answers the same, in half the memory.
         in_f32 = {"backend": "openvino", "precision": "f32", "max_batch": 1}
-        wanted = ReadModel(
-            read.config.model_copy(update=in_f32), read.bundle, read.spec, read.labels
-        )
+        original = await self._aside(lambda: reference_of(read.bundle))
+        wanted = ReadModel(read.config.model_copy(update=in_f32), original, read.spec, read.labels)
         sizes = batch_sizes_up_to(read.config.max_batch)[::-1]  # a kernel for each; largest first
         reference = await self._aside(lambda: open_read(wanted))
         try:
@@ -227,12 +228,12 @@ class ModelOpener:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _must_be_compared(model: OpenModel) -> bool:
-    """Plain f32 on the CPU is itself the reference, and a dry run has none."""
-    backend, *_ = model.backends[0].description.split()
-    if backend == "openvino":
-        return any(" f32 " not in f"{b.description} " for b in model.backends)
-    return backend != "scripted"
+def must_be_compared(backends: Sequence[EngineBackend]) -> bool:
+    """A file in f32 on the CPU in f32 is itself the reference, and a dry run has none."""
+    kind, *_ = backends[0].description.split()
+    if kind == "openvino":
+        return any(" f32 " not in f"{b.description} " or " as " in b.description for b in backends)
+    return kind != "scripted"
 
 
 def try_out(model: OpenModel) -> None:

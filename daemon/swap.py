@@ -28,6 +28,7 @@ _MAKES_A_MODEL = frozenset(
         "gpu",
         "max_batch",
         "one_batch_size",
+        "verify",
     }
 )
 

@@ -53,6 +53,12 @@ class Agreement:
         return 2 * self.n_matched / total if total else 1.0
 
     @property
+    def may_be_chance(self) -> bool:
+        """One event is without a partner and others are not: near its threshold, any may flip."""
+        n_alone = self.n_reference + self.n_candidate - 2 * self.n_matched
+        return n_alone == 1 and self.n_matched > 0
+
+    @property
     def text(self) -> str:
         """One line for people."""
         counts = f"{self.n_reference} of the reference, {self.n_candidate} of the candidate"

@@ -22,12 +22,13 @@ from engine.bundle_backgrounds import (
     read_backgrounds,
     write_backgrounds,
 )
-from engine.bundle_files import appearing, check_digest
+from engine.bundle_files import appearing, check_digest, check_replaceable
 from engine.bundle_networks import (
     BACKBONE,
     LOCALIZER,
     Backbone,
     Network,
+    Original,
     Sizes,
     check_networks,
     describe_network,
@@ -50,6 +51,7 @@ from engine.timeline import Timeline
 SCHEMA_VERSION = 2
 MANIFEST = "bundle.yaml"
 _ID_DIGITS = 12
+_MAY_BE_LEFT_OUT = ("tolerance", "original")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ class BackboneReference:
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """bundle.yaml; ``tolerance`` may be left out, all else must be there."""
+    """bundle.yaml; ``tolerance`` and ``original`` may be left out, all else must be there."""
 
     schema_version: int
     model: ModelCard
@@ -137,6 +139,7 @@ class _Manifest:
     localizer: Network
     background: Backgrounds | None
     tolerance: Tolerance | None
+    original: Original | None
 
     @property
     def sizes(self) -> Sizes:
@@ -163,6 +166,7 @@ class ModelBundle:
         backbone_model: The published model that is, or None.
         tolerance: How far a backend may stray and still serve it; None: it does not say, and the
             default holds.
+        original: The f32 backbone that this one was made from; None: it was made from none.
     """
 
     path: Path
@@ -173,6 +177,7 @@ class ModelBundle:
     backbone_path: Path
     backbone_model: str | None
     tolerance: Tolerance | None = None
+    original: Original | None = None
 
     @classmethod
     def load(cls, path: Path) -> "ModelBundle":
@@ -204,6 +209,7 @@ class ModelBundle:
             _backbone_path(path, backbone),
             backbone.from_model,
             manifest.tolerance,
+            manifest.original,
         )
 
     @property
@@ -239,14 +245,15 @@ def _read_manifest(path: Path) -> tuple[_Manifest, bytes]:
             f"{path / MANIFEST}: schema_version is {seen!r}, this s2netd reads "
             f"{SCHEMA_VERSION}: export or pull the bundle again"
         )
-    stated = {"tolerance": None, **content}
+    stated = {**dict.fromkeys(_MAY_BE_LEFT_OUT), **content}
     return parse(_Manifest, stated, str(path / MANIFEST)), blob
 
 
 def _text_of(manifest: _Manifest) -> str:
     content = cast("dict[str, object]", plain(manifest))
-    if manifest.tolerance is None:
-        del content["tolerance"]  # a bundle that says nothing new keeps its bytes, so its digest
+    for key in _MAY_BE_LEFT_OUT:  # a bundle that says nothing new keeps its bytes, so its digest
+        if content[key] is None:
+            del content[key]
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=99)
 
 
@@ -280,6 +287,7 @@ def write_bundle(
     localizer: bytes,
     background: BackgroundSpec | None = None,
     tolerance: Tolerance | None = None,
+    original: Original | None = None,
 ) -> Path:
     """Write a bundle; it appears whole or not at all, in place of what was there.
 
@@ -290,14 +298,17 @@ def write_bundle(
         localizer: Serialised ONNX.
         background: Backgrounds of cameras, where the localizer has an input for them.
         tolerance: How far a backend may stray and still serve it; None: not written.
+        original: The f32 backbone that the backbone was made from; None: not written.
 
     Returns:
         ``folder``.
 
     Raises:
-        BundleError: The networks and the card contradict each other.
+        BundleError: The networks and the card contradict each other, or the folder holds what is
+            no bundle's.
         OSError: It cannot be written.
     """
+    check_bundle_folder(folder)
     with appearing(folder) as unfinished:
         (unfinished / LOCALIZER).write_bytes(localizer)
         manifest = _Manifest(
@@ -307,10 +318,20 @@ def write_bundle(
             describe_network(unfinished / LOCALIZER),
             write_backgrounds(unfinished, background) if background is not None else None,
             tolerance,
+            original,
         )
         (unfinished / MANIFEST).write_text(_text_of(manifest), encoding="utf-8")
         ModelBundle.load(unfinished)
     return folder
+
+
+def check_bundle_folder(folder: Path) -> None:
+    """May a bundle be written there? It replaces a bundle, and nothing else.
+
+    Raises:
+        BundleError: It is a file, or holds something else.
+    """
+    check_replaceable(folder, {MANIFEST, BACKBONE, LOCALIZER, BACKGROUNDS})
 
 
 def _write_backbone(folder: Path, backbone: bytes | BackboneReference) -> Backbone:

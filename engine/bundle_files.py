@@ -3,11 +3,34 @@
 import hashlib
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import BundleError
+
+
+def check_replaceable(folder: Path, known: Collection[str]) -> None:
+    """May a folder be written, or replaced, without deleting what is somebody's own?
+
+    Args:
+        folder: The one to be.
+        known: Names of what may be lost.
+
+    Raises:
+        BundleError: It is a file, holds anything else, or cannot be read.
+    """
+    try:
+        strange = sorted(path.name for path in folder.iterdir() if path.name not in known)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BundleError(f"{folder} cannot hold a bundle: {error.strerror}") from error
+    if strange:
+        raise BundleError(
+            f"{folder} holds {strange[0]}, which is no part of a bundle and would be lost: "
+            "choose another folder, or take it away"
+        )
 
 
 @contextmanager

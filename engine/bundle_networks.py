@@ -38,6 +38,24 @@ class Backbone(Network):
             raise ValueError(f"from_model is {name!r}, wanted the name of a published model")
 
 
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The f32 backbone that a converted one was made from; not in the bundle.
+
+    Attributes:
+        sha256: Of its file, in hex.
+        from_bundle: Name of a bundle that holds it.
+    """
+
+    sha256: str
+    from_bundle: str
+
+    def __post_init__(self) -> None:
+        name = self.from_bundle
+        if not is_plain_name(name) or name.startswith("."):
+            raise ValueError(f"from_bundle is {name!r}, wanted the name of a bundle")
+
+
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 

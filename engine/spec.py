@@ -293,7 +293,8 @@ class Tolerance:
         score_max_error: Largest difference of any score (class activation times attention, what
             events are made of). The default lies below the scores at which events open; int8
             was measured to reach 0.21 over 160 windows with every event in its place.
-        event_f1_min: Least F1 between both sides' events, matched at a tIoU of at least 0.5.
+        event_f1_min: Least F1 between both sides' events, matched at a tIoU of at least 0.5. One
+            event without a partner, beside others with one, is admitted whatever F1 that makes.
     """
 
     feature_cosine_min: float = 0.99

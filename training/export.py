@@ -16,11 +16,12 @@ from engine.bundle import BackboneReference, ModelBundle, ModelCard, write_bundl
 from engine.errors import DataError
 from engine.spec import BackgroundSpec
 from engine.weights import MODELS
+from training.bundle_folder import make_room
 from training.checkpoints import TrainedNetwork
 from training.extract import manifest_of
 from training.networks.base import Network
 from training.quantize import OnProgress
-from training.quantize_bundle import Precision, check_is_f32, described, lowered
+from training.quantize_bundle import Precision, check_is_f32, described, lowered, original_of
 from training.quantize_clips import Clips
 
 OPSET = 18
@@ -100,11 +101,12 @@ def export(
     Raises:
         DataError: The features it was trained on are not of this backbone, or it is none that
             can be pulled, or int8 is wanted without clips.
-        BundleError: The parts contradict each other, or the base is not f32 any more.
+        BundleError: The parts contradict each other, the base is not f32 any more, or ``out``
+            holds what is no bundle's.
         DeviceError: OpenVINO, which calibration needs, is missing or failed.
     """
     check_features(run, base)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_room(out)
     cameras = {camera: vector for camera, vector in run.backgrounds.items() if camera}
     background = BackgroundSpec(
         prior_snippets_known=pace.prior_snippets_known,
@@ -129,6 +131,7 @@ def export(
         backbone=backbone,
         localizer=localizer_onnx(run.network, run.feature_dim),
         background=background if run.config.background == "camera" else fixed_zero(background),
+        original=None if is_f32 else original_of(base),
     )
 
 

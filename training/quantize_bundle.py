@@ -14,8 +14,10 @@ from typing_extensions import override
 
 from engine.backends import open_backend
 from engine.bundle import ModelBundle, ModelCard, write_bundle
+from engine.bundle_networks import Original, is_plain_name
 from engine.errors import BundleError, DataError
 from engine.types import UInt8Array
+from training.bundle_folder import make_room
 from training.precision import to_precision
 from training.quantize import OnProgress, to_int8
 from training.quantize_clips import Clips
@@ -133,7 +135,7 @@ def convert(
         )
     except ValueError as error:
         raise DataError(f"bundle {name}: {error}") from error
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_room(out)
     network = lowered(bundle.backbone_path.read_bytes(), precision, clips, on_progress)
     return write_bundle(
         out,
@@ -142,7 +144,15 @@ def convert(
         localizer=bundle.localizer_path.read_bytes(),
         background=bundle.spec.background,
         tolerance=bundle.tolerance,
+        original=original_of(bundle),
     )
+
+
+def original_of(bundle: ModelBundle) -> Original:
+    """What a bundle's backbone is to those that are made from it."""
+    folder = bundle.path.resolve().name
+    its_own = folder if is_plain_name(folder) else bundle.name
+    return Original(bundle.backbone_sha256, bundle.backbone_model or its_own)
 
 
 def check_is_f32(bundle: ModelBundle) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from engine.bundle import BackboneReference, ModelBundle, write_bundle
 from engine.cas import Localizer
 from engine.spec import ModelSpec
+from training.bundle_folder import make_room
 from training.calibration import event_outcomes, false_alarms_per_hour, opening_thresholds
 from training.records import VideoRecord
 from training.stream_runs import stream_video
@@ -62,7 +63,7 @@ def with_opening_scores(bundle: ModelBundle, scores: Sequence[float], out: Path)
     Raises:
         BundleError: The scores are not one a class.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_room(out)
     rounded = tuple(round(score, 3) for score in scores)
     tracker = replace(bundle.card.tracker, class_open_scores=rounded)
     backbone = (
@@ -76,4 +77,6 @@ def with_opening_scores(bundle: ModelBundle, scores: Sequence[float], out: Path)
         backbone=backbone,
         localizer=bundle.localizer_path.read_bytes(),
         background=bundle.spec.background,
+        tolerance=bundle.tolerance,
+        original=bundle.original,
     )

@@ -23,6 +23,7 @@ import onnx
 
 from engine.backends.base import Signature, Tensor, TensorSpec, check_tensors
 from engine.backends.cpu_form import cpu_form
+from engine.backends.onnx_precision import FilePrecision, precision_of
 from engine.backends.winograd import with_fast_convolutions
 from engine.errors import BundleError, DeviceError
 
@@ -153,7 +154,8 @@ def open_openvino(
     chosen = _chosen_precision(core, precision)
     try:
         model = core.read_model(model_path)
-        formed = _formed(model_path, chosen)
+        plain = onnx.load(model_path)
+        formed = _formed(plain, chosen)
         model = core.read_model(formed.SerializeToString()) if formed else model
     except RuntimeError as error:
         raise BundleError(f"OpenVINO cannot read {model_path}: {_reason(error)}") from error
@@ -165,7 +167,19 @@ def open_openvino(
         side_by_side = _side_by_side(core, model, options, max_batch)
     except RuntimeError as error:
         raise DeviceError(f"OpenVINO cannot compile {model_path}: {_reason(error)}") from error
-    return OpenVinoBackend(alone, side_by_side, signature, f"openvino {chosen} CPU")
+    description = f"openvino {_arithmetic(precision_of(plain), chosen)} CPU"
+    return OpenVinoBackend(alone, side_by_side, signature, description)
+
+
+def _arithmetic(held: FilePrecision, chosen: str) -> str:
+    """In words: int8 runs as int8 wherever the file says so, half precision is widened."""
+    match held:
+        case "f32":
+            return chosen
+        case "int8":
+            return held
+        case _:
+            return f"{held} as {chosen}"
 
 
 def _side_by_side(
@@ -214,9 +228,8 @@ def _chosen_precision(core: Any, precision: str) -> str:
     return precision
 
 
-def _formed(model_path: Path, precision: str) -> onnx.ModelProto | None:
+def _formed(model: onnx.ModelProto, precision: str) -> onnx.ModelProto | None:
     """The form in which this CPU runs it best; None: as it is."""
-    model = onnx.load(model_path)
     formed = cpu_form(model)
     if precision == "f32" and not _cpu_has("avx512f"):
         return with_fast_convolutions(formed or model) or formed

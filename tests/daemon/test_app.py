@@ -2,11 +2,14 @@
 
 import asyncio
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from daemon.batching import Lane
+from daemon.device import Device
 from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
@@ -59,6 +62,23 @@ async def test_the_daemon_gives_what_the_straight_line_gives(clip, chunk_s):
 
     assert offline(clip, "cam") == records
     assert 4 <= len({record.event_id for record in records})
+
+
+async def test_work_is_due_when_the_camera_s_next_snippet_exists(clip, monkeypatch):
+    asked, ask = [], Device._ask  # both lanes go through it
+
+    async def noted(device, lane, group, work, items, camera, deadline_s):
+        asked.append((lane, deadline_s - time.monotonic()))
+        return await ask(device, lane, group, work, items, camera, deadline_s)
+
+    monkeypatch.setattr(Device, "_ask", noted)
+    began_s = time.monotonic()
+    await run(a_log(*chunks_of(clip, "cam")))
+
+    stride_s = a_spec().timeline.stride_us / 1e6
+    most_s = time.monotonic() - began_s
+    assert set(Lane) == {lane for lane, _ in asked}
+    assert all(stride_s - most_s <= left_s <= stride_s for _, left_s in asked)
 
 
 async def test_cameras_do_not_touch_each_other(clip):

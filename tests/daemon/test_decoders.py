@@ -1,12 +1,13 @@
-"""Which decoder a configuration gives a camera."""
+"""Which decoder a configuration gives a camera, and which batches the device."""
 
 import io
 
 import numpy as np
 import pytest
 
-from daemon.compose import decoders
-from daemon.config import DecodeConfig
+from daemon.batching import BatchPolicy
+from daemon.compose import batching, decoders
+from daemon.config import DecodeConfig, ModelConfig
 from daemon.logs import set_up
 from engine.frames import PyAvDecoder
 from tests.support.scripted import a_spec
@@ -33,3 +34,8 @@ def test_a_camera_whose_gpu_cannot_decode_is_told_of_once_and_seen_all_the_same(
     # Where there is such a GPU, nothing is said; else once for the chunk, once for the camera.
     assert len(lines) in (0, 2)
     assert all("decoder.fell_back" in line for line in lines)
+
+
+def test_the_device_waits_in_seconds_for_what_is_configured_in_milliseconds() -> None:
+    policy = batching(ModelConfig(bundle="scenes", max_batch=3, max_wait_ms=4))
+    assert BatchPolicy(max_size=3, max_wait_s=0.004) == policy

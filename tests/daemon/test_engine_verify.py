@@ -1,10 +1,12 @@
 """`s2netd engine verify`, as a person runs it: a table, an exit code, one clear line."""
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -13,12 +15,17 @@ from typer.testing import CliRunner, Result
 
 from daemon.engine_commands import engine
 from daemon.engine_verify import NotAlikeError, VerifyOptions, run_verify
+from engine.backends import open_backend
+from engine.backends.base import EngineBackend, Tensor
+from engine.backends.openvino import OpenVinoBackend
 from engine.bundle import ModelBundle, write_bundle
 from engine.errors import BundleError, DeviceError, UnreadableVideoError
 from engine.spec import Tolerance
 from tests.support.footage import BUSY, colour_clip
 from tests.support.real_parts import missing
 from tests.support.tiny_bundle import backbone, localizer, tiny_card, write_tiny_bundle
+from tests.support.tiny_convolutions import write_convolutional_bundle
+from training.quantize_bundle import convert
 
 pytestmark = pytest.mark.openvino
 
@@ -74,7 +81,7 @@ def test_the_same_twice_holds_without_any_error(verify: Verify, tiny: Path, vide
     assert f"{model_id} on openvino f32 CPU against {model_id} on openvino f32 CPU" == lines[0]
     assert lines[2].startswith("on gate.mp4: 75 snippets, sha256 ")
     assert "| features | 75 | 0.00e+00 | 0.00e+00 | 1.000000 | 1.000000 |" in lines
-    assert "holds" == lines[-1]
+    assert lines[-1].startswith("holds, but both sides are the same")
 
 
 def test_a_bundle_that_sees_otherwise_is_refused(
@@ -105,6 +112,50 @@ def test_a_bundle_s_own_tolerance_decides(tiny: Path, video: Path, tmp_path: Pat
         holds(brighter(tmp_path / "c", 253)),
         holds(brighter(tmp_path / "d", 253, tight)),
     ]
+    reference = brighter(tmp_path / "tight", 255, tight)
+    options = VerifyOptions(str(reference), str(tmp_path / "b"), videos=(video,))
+    assert run_verify(options, Console(stderr=True)).holds  # the candidate's, not the reference's
+
+
+def test_the_candidate_is_tried_in_batches_of_every_size(
+    tiny: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: set[int] = set()
+    run = OpenVinoBackend.run
+
+    def noted(backend: OpenVinoBackend, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if "snippets" in tensors:
+            batches.add(len(tensors["snippets"]))
+        return run(backend, tensors)
+
+    monkeypatch.setattr(OpenVinoBackend, "run", noted)
+    most: set[int] = set()
+
+    def opened(*arguments: Any, **named: Any) -> EngineBackend:
+        most.add(named["options"].max_batch)
+        return open_backend(*arguments, **named)
+
+    monkeypatch.setattr("daemon.engine_verify.open_backend", opened)
+    options = VerifyOptions(str(tiny), videos=(video,), max_batch=6)
+    run_verify(options, Console(stderr=True))
+
+    assert ({1, 2, 4, 6}, {6}) == (batches, most)
+
+
+def test_a_converted_bundle_alone_is_held_to_what_it_was_made_from(
+    verify: Verify, video: Path, tmp_path: Path
+) -> None:
+    plain = ModelBundle.load(write_convolutional_bundle(tmp_path / "plain"))
+    half = convert(plain, "bf16", tmp_path / "half", name="half")
+    answer = verify("--bundle", half, "--video", video)
+    first, last = answer.stdout.splitlines()[0], answer.stdout.splitlines()[-1]
+
+    assert (0, "holds") == (answer.exit_code, last)
+    assert "on openvino bf16 as f32 CPU against half@" in first
+    assert first.endswith("on openvino f32 CPU")
+    shutil.rmtree(plain.path)
+    answer = verify("--bundle", half, "--video", video)
+    assert "which is not here to compare it with" in str(answer.exception)
 
 
 def test_a_bundle_of_other_classes_is_not_compared(

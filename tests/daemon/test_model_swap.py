@@ -202,7 +202,7 @@ async def test_a_wish_given_up_at_any_moment_leaves_nothing_open(bundles, after_
 async def test_what_serves_already_is_not_opened_again(bundles):
     async with a_rig(a_config(bundles["a"])) as rig:
         before = rig.slot.current
-        rig.swap.want(a_config(bundles["a"], while_building="openvino", verify=False))
+        rig.swap.want(a_config(bundles["a"], while_building="openvino"))
         await rig.until(lambda: bool(rig.logs.named("model.unchanged")))
 
         assert before is rig.slot.current

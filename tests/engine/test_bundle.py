@@ -196,13 +196,29 @@ def test_what_is_no_onnx_file_is_not_written_and_the_old_bundle_stays(tiny: Path
 
 
 def test_writing_over_a_bundle_replaces_it_whole(tiny: Path) -> None:
-    (tiny / "stray").write_text("left over")
+    (tiny / "backgrounds.npz").write_text("left over")
     write_tiny_bundle(tiny)
     assert sorted(path.name for path in tiny.iterdir()) == [
         "backbone.onnx",
         "bundle.yaml",
         "localizer.onnx",
     ]
+
+
+def test_nothing_but_a_bundle_is_replaced(tiny: Path, tmp_path: Path) -> None:
+    clips, file = tmp_path / "clips", tmp_path / "file"
+    clips.mkdir()
+    write_tiny_bundle(clips)  # an empty folder may be taken
+    for folder in (clips, tiny):
+        (folder / "gate.mp4").write_text("somebody's own")
+        with pytest.raises(BundleError, match=r"gate\.mp4, which is no part of a bundle"):
+            write_tiny_bundle(folder)
+        assert (folder / "gate.mp4").read_text() == "somebody's own"
+    file.write_text("kept")
+    with pytest.raises(BundleError, match="file cannot hold a bundle: Not a directory"):
+        write_tiny_bundle(file)
+    assert file.read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "file", "tiny"]
 
 
 def test_a_bundle_is_found_by_path_or_by_the_name_it_was_pulled_under(

@@ -179,7 +179,7 @@ def test_events_are_those_that_the_live_tracker_leaves(
         ("features", lambda a, call: a if call != 7 else a[..., ::-1], "features: a snippet"),
         ("cas", lambda a, call: a + 0.4 * (call == 9), "scores: one is off by 0.4000"),
         ("attention", lambda a, call: a * (1 - 0.5 * (call == 9)), "scores: one is off by 0.4"),
-        ("cas", lambda a, _: a * [1, 0], "3 of the candidate, 3 match: F1 0.857"),
+        ("cas", lambda a, _: a * [0, 1], "1 of the candidate, 1 match: F1 0.400"),
     ],
 )
 def test_a_perturbed_backend_is_refused_for_what_it_does(
@@ -371,6 +371,30 @@ def test_a_camera_that_the_model_knows_has_its_own_background() -> None:
     ]
 
     assert [0, 1] == [found.events.n_reference for found in seen]
+
+
+@pytest.mark.parametrize(
+    ("n_reference", "n_candidate", "n_matched", "holds"),
+    [
+        (2, 1, 1, True),
+        (1, 2, 1, True),
+        (1, 0, 0, False),  # nothing is left of what there was
+        (0, 1, 0, False),
+        (2, 2, 1, False),
+        (3, 1, 1, False),
+        (10, 9, 9, True),
+        (10, 8, 8, False),
+        (20, 18, 18, True),
+        (0, 0, 0, True),
+    ],
+)
+def test_one_event_may_flip_where_others_agree(
+    n_reference: int, n_candidate: int, n_matched: int, *, holds: bool
+) -> None:
+    same = verify(exact(), exact(), golden(), a_spec())
+    events = Agreement(n_reference, n_candidate, n_matched, 1.0)
+
+    assert holds == replace(same, events=events).holds
 
 
 def test_only_the_classes_that_are_reported_count() -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from onnx import TensorProto, numpy_helper
 from engine.backends import open_backend
 from engine.backends.cpu_form import cpu_form
 from engine.bundle import ModelBundle, resolve_bundle
+from engine.bundle_networks import Original
 from engine.errors import BundleError, DataError
+from engine.spec import Tolerance
 from tests.support.footage import colour_clip
 from tests.support.real_parts import missing
 from tests.support.scripted import a_spec
@@ -31,6 +34,7 @@ from training.quantize import to_int8
 from training.quantize_bundle import convert, likeness, precision_of
 from training.quantize_clips import Clips, read_clips
 from training.quantize_graph import ConvolutionGraph, rounded_weight, with_quantization
+from training.recalibrate import with_opening_scores
 
 pytestmark = pytest.mark.openvino
 
@@ -354,6 +358,45 @@ def test_a_converted_bundle_loads_and_says_what_it_is(tmp_path, bundle, precisio
     assert bundle.backbone_sha256 != seen.backbone_sha256
     assert bundle.localizer_path.read_bytes() == seen.localizer_path.read_bytes()
     assert bundle.card.window == seen.card.window
+    assert Original(bundle.backbone_sha256, bundle.path.name) == seen.original
+
+
+def test_a_bundle_with_other_opening_scores_says_where_it_comes_from_too(tmp_path, bundle):
+    strict = Tolerance(event_f1_min=1.0)
+    path = convert(replace(bundle, tolerance=strict), "bf16", tmp_path / "x", name="x")
+    half = ModelBundle.load(path)
+    scores = [0.5] * len(half.spec.class_names)
+    seen = ModelBundle.load(with_opening_scores(half, scores, tmp_path / "y"))
+
+    assert (strict, half.original) == (seen.tolerance, seen.original)
+
+
+@pytest.mark.parametrize("command", ["convert", pytest.param("export", marks=pytest.mark.torch)])
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("clips", "clips holds clip0.mp4, which is no part of a bundle and would be lost"),
+        ("clips/tags.csv", "tags.csv cannot hold a bundle: Not a directory"),
+        ("clips/tags.csv/x/y", "cannot hold a bundle: Not a directory"),
+        ("/proc/x/y", "y cannot be written: No such file or directory"),
+    ],
+)
+def test_what_is_not_a_bundle_s_is_never_replaced(
+    run, tmp_path, bundle, request, command, out, message
+):
+    clips = clips_in(tmp_path / "clips", 2)
+    (clips / "tags.csv").write_text("mine")
+    what = [bundle.path]
+    if command == "export":
+        what = [request.getfixturevalue("trained"), "--base", bundle.path]
+    code, _printed, errors = run(
+        command, *what, "--precision", "bf16", "--out", tmp_path / out, "--calibrate", clips
+    )
+
+    assert 1 == code
+    assert message in errors
+    assert 1 == errors.count("\n")
+    assert "mine" == (clips / "tags.csv").read_text()
 
 
 def test_converting_twice_gives_equal_bundles(tmp_path, bundle):
@@ -425,7 +468,8 @@ def test_a_run_is_exported_in_any_precision(run, tmp_path, bundle, trained, prec
     )
     written = ModelBundle.load(out)
 
-    assert (0, "") == (code, errors)
+    assert 0 == code
+    assert (precision == "int8") == errors.startswith("so few say little")
     assert precision == written.card.precision
     assert (precision == "f32") == (bundle.backbone_sha256 == written.backbone_sha256)
     assert (precision == "f32") == ("backbone" not in printed)
@@ -464,8 +508,9 @@ def test_a_user_converts_a_bundle_with_footage_of_his(run, tmp_path, bundle):
         "convert", bundle.path, "--calibrate", clips, "--snippets", 16, "--out", out
     )
 
-    assert (0, "") == (code, errors)
+    assert (0, "so few say little") == (code, errors.split(":")[0])
     assert "int8" == ModelBundle.load(out).card.precision
+    assert f"s2netd engine verify --bundle {out}" in printed
     assert "small-int8@" in printed
     assert "backbone int8" in printed
     assert "features against f32: cosine" in printed

@@ -37,6 +37,7 @@ Snippets = Annotated[
 ]
 
 N_SNIPPETS = 64
+FEW = 8  # snippets that a likeness rests on
 
 
 def register(app: typer.Typer) -> None:
@@ -57,6 +58,7 @@ def convert(
     s2net convert scenes --precision int8 --calibrate my_clips --out bundles/scenes-int8
     """
     from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415 - after the options
+    from training.bundle_folder import make_room  # noqa: PLC0415
     from training.quantize_bundle import convert as convert_bundle  # noqa: PLC0415
     from training.quantize_bundle import precision_of  # noqa: PLC0415
 
@@ -64,6 +66,7 @@ def convert(
     original = ModelBundle.load(resolve_bundle(bundle))
     if out.resolve() == original.path.resolve():
         raise DataError(f"--out {out} is the bundle itself: choose another folder")
+    make_room(out)
     clips = footage(wanted, calibrate, original, snippets)
     with stages() as show:
         written = convert_bundle(
@@ -117,10 +120,14 @@ def tell(original: "ModelBundle", converted: "ModelBundle", clips: "Clips | None
             show,
         )
     if found is None:
+        typer.echo(f"is it the same? s2netd engine verify --bundle {converted.path}")
         return
     typer.echo(str(found))
-    if found.mean < GOAL:
+    if found.lowest < GOAL:
         note(f"that is below {GOAL}: calibrate on more footage, of the cameras it will see")
+    elif found.n_snippets < FEW:
+        note("so few say little: calibrate on more footage, of the cameras it will see")
+    typer.echo(f"its events: s2netd engine verify --bundle {converted.path} --video YOUR_VIDEO")
 
 
 @contextmanager

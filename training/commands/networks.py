@@ -195,6 +195,7 @@ def export(
         from training.checkpoints import load_run  # noqa: PLC0415 - needs torch
         from training.export import export as export_run  # noqa: PLC0415
     from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
+    from training.bundle_folder import make_room  # noqa: PLC0415
     from training.live_defaults import live_defaults  # noqa: PLC0415
     from training.quantize_bundle import precision_of  # noqa: PLC0415
 
@@ -202,6 +203,7 @@ def export(
     trained = load_run(existing(run, "run"))
     network = trained.config.network.kind
     original = ModelBundle.load(resolve_bundle(base))
+    make_room(out)
     clips = footage(wanted, calibrate, original, snippets)
     with stages() as show:
         written = export_run(
