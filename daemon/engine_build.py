@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from daemon.config import ModelConfig, load
 from daemon.errors import ConfigError
+from daemon.model import ReadModel, backend_options, read_model
 from engine.backends.gpu_identity import NO_GPU, GpuIdentity
-from engine.backends.options import BackendOptions
 from engine.backends.plan_cache import Obtained, PlanCache, PlanKey
 from engine.backends.plan_recipe import obtain_plan, recipe
 from engine.backends.trt_module import TensorRt, TensorRtChoice, find_tensorrt
-from engine.bundle import ModelBundle, resolve_bundle
+from engine.bundle import ModelBundle
 from engine.errors import DeviceError
 
 MB = 1e6
@@ -26,13 +27,16 @@ _SPOKEN = ("internal_error", "error", "warning")
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """See `s2netd engine build --help`."""
+    """See `s2netd engine build --help`.
 
-    bundle: str
+    Attributes:
+        model: The daemon's that will want the plans.
+        runtime: Which TensorRT.
+        verbose: Tell all that it says.
+    """
+
+    model: ModelConfig
     runtime: str = "auto"
-    max_batch: int = 8
-    one_batch_size: bool = False
-    gpu: int = 0
     verbose: bool = False
 
 
@@ -66,6 +70,18 @@ class BuiltNetwork:
         }
 
 
+def configured_model(path: Path) -> ModelConfig:
+    """The model that a daemon with this configuration will open.
+
+    Raises:
+        ConfigError: The file is wrong, or the daemon would want no plans.
+    """
+    model = load(path).model
+    if model.backend != "tensorrt":
+        raise ConfigError(f"{path}: model.backend is {model.backend}; only tensorrt has plans")
+    return model
+
+
 def run_build(options: BuildOptions, console: Console, *, as_json: bool = False) -> None:
     """Build what is not in the cache yet; print a table, or JSON, to ``console``.
 
@@ -75,7 +91,7 @@ def run_build(options: BuildOptions, console: Console, *, as_json: bool = False)
         as_json: Machine-readable.
 
     Raises:
-        ConfigError: There is no such runtime.
+        ConfigError: There is no such runtime, or no such label in the bundle.
         BundleError: The bundle is missing or damaged, or TensorRT cannot run a network.
         DeviceError: There is no TensorRT or no GPU where it needs one, a build failed, or a plan
             could not be kept.
@@ -84,22 +100,22 @@ def run_build(options: BuildOptions, console: Console, *, as_json: bool = False)
         raise ConfigError(
             f"--runtime is {options.runtime!r}, wanted one of {get_args(TensorRtChoice)}"
         )
-    bundle = ModelBundle.load(resolve_bundle(options.bundle))
+    read = read_model(options.model)
     trt = find_tensorrt(options.runtime)  # type: ignore[arg-type]
     errors = Console(stderr=True)
-    with _gpu(trt, options.gpu) as (gpu, no_gpu), _progress(errors) as progress:
+    with _gpu(trt, options.model.gpu) as (gpu, no_gpu), _progress(errors) as progress:
         cache = PlanCache(on_note=lambda note: errors.print(note, markup=False, soft_wrap=True))
         built = [
-            _build(name, path, bundle, trt, gpu, options, cache, progress)
+            _build(name, path, read, trt, gpu, options, cache, progress)
             for name, path in (
-                ("backbone", bundle.backbone_path),
-                ("localizer", bundle.localizer_path),
+                ("backbone", read.bundle.backbone_path),
+                ("localizer", read.bundle.localizer_path),
             )
         ]
     if as_json:
         console.print_json(json.dumps(_to_json(trt, gpu, cache, built)))
     else:
-        console.print(_table(bundle, trt, gpu, built))
+        console.print(_table(read.bundle, trt, gpu, built))
         console.print(_remark(trt, gpu, no_gpu, cache), markup=False, soft_wrap=True)
     unsaved = [network for network in built if network.plan.unsaved]
     if unsaved:
@@ -109,27 +125,13 @@ def run_build(options: BuildOptions, console: Console, *, as_json: bool = False)
 def _build(
     name: str,
     path: Path,
-    bundle: ModelBundle,
+    read: ReadModel,
     trt: TensorRt,
     gpu: GpuIdentity,
     options: BuildOptions,
     cache: PlanCache,
     progress: Progress,
 ) -> BuiltNetwork:
-    # Live, every window is as long as the bundle says; the start of a stream is padded.
-    n_snippets = bundle.spec.window.window_snippets
-    sizes = BackendOptions(
-        max_batch=options.max_batch,
-        one_batch_size=options.one_batch_size,
-        length=(n_snippets, n_snippets, n_snippets),
-    )
-    wanted = recipe(
-        trt,
-        gpu,
-        path,
-        batch_sizes=sizes.batch_sizes,
-        length=sizes.length,
-    )
     task = progress.add_task(name, total=None)
 
     def on_progress(phase: str, done: int, total: int) -> None:
@@ -141,6 +143,8 @@ def _build(
             text = f"{name}: {severity}: {message.strip()}"
             progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
+    sizes = backend_options(read, on_log)  # the daemon's own, or it would look for other plans
+    wanted = recipe(trt, gpu, path, batch_sizes=sizes.batch_sizes, length=sizes.length)
     plan = obtain_plan(trt, cache, wanted, on_log=on_log, on_progress=on_progress)
     about = f"{name}: {'from the cache' if plan.is_from_cache else 'built'}"
     progress.update(task, description=about, completed=1, total=1)

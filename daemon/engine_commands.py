@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from daemon.errors import ConfigError
+
 engine = typer.Typer(
     help="Build, compare and clear away plans for NVIDIA GPUs (TensorRT).", no_args_is_help=True
 )
@@ -15,6 +17,7 @@ engine = typer.Typer(
 
 @engine.command("build")
 def build(
+    context: typer.Context,
     bundle: Annotated[str, typer.Option(help="A bundle folder, or the name of a pulled one.")] = (
         "kinetics400"
     ),
@@ -25,6 +28,10 @@ def build(
         int, typer.Option(min=1, max=256, help="Snippets, or windows, a call at most.")
     ] = 8,
     gpu: Annotated[int, typer.Option(min=0, max=63, help="As CUDA counts.")] = 0,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A daemon's configuration: bundle, batch and GPU are those."),
+    ] = None,
     *,
     one_batch_size: Annotated[
         bool, typer.Option(help="For a daemon with model.one_batch_size.")
@@ -34,15 +41,34 @@ def build(
 ) -> None:
     """Build a bundle's plans before the daemon needs them; quick if they are there.
 
-    A daemon with the same bundle, batch and GPU then starts without building.
+    A daemon with the same bundle, batch and GPU then starts without building: --config takes them
+    from its configuration. Run it as the daemon's user, with its cache folder (XDG_CACHE_HOME).
 
+    [dim]s2netd engine build --config configs/daemon/gpu.yaml[/dim]
     [dim]s2netd engine build --bundle scenes[/dim]
     [dim]s2netd engine build --bundle kinetics400 --runtime tensorrt_rtx --max-batch 16[/dim]
     """
-    from daemon.engine_build import BuildOptions, run_build  # noqa: PLC0415
+    from daemon.config import parse_model  # noqa: PLC0415
+    from daemon.engine_build import BuildOptions, configured_model, run_build  # noqa: PLC0415
 
-    options = BuildOptions(bundle, runtime, max_batch, one_batch_size, gpu, verbose)
-    run_build(options, Console(), as_json=as_json)
+    if config is None:
+        sizes = {"max_batch": max_batch, "one_batch_size": one_batch_size, "gpu": gpu}
+        model = parse_model({"bundle": bundle, "backend": "tensorrt", **sizes})
+    else:
+        _refuse_besides_config(context)
+        model = configured_model(config)
+    run_build(BuildOptions(model, runtime, verbose), Console(), as_json=as_json)
+
+
+def _refuse_besides_config(context: typer.Context) -> None:
+    """Raises ConfigError for an option that says what the configuration says too."""
+    given = [
+        "--" + name.replace("_", "-")
+        for name in ("bundle", "max_batch", "one_batch_size", "gpu")
+        if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
+    ]
+    if given:
+        raise ConfigError(f"--config says that already; leave out {', '.join(given)}")
 
 
 @engine.command("verify")
@@ -133,7 +159,9 @@ def collect(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Delete plans that this machine cannot use: of another TensorRT, GPU or driver, damaged ones.
+    """Delete plans that this machine cannot use: of another TensorRT or driver, damaged ones.
+
+    Those of a GPU that is not seen now stay, unless --older-than-days or --all take them.
 
     [dim]s2netd engine gc --dry-run[/dim]
     [dim]s2netd engine gc --older-than-days 30[/dim]

@@ -9,7 +9,7 @@ from engine.backends.plan_cache import PlanEntry
 from engine.backends.trt_module import TensorRt, TensorRtChoice, find_tensorrt
 from engine.errors import DeviceError
 
-Use = Literal["usable", "foreign", "unknown"]
+Use = Literal["usable", "foreign", "unknown", "built_without_gpu"]
 
 _MOST_GPUS = 64
 _KINDS: tuple[TensorRtChoice, ...] = ("tensorrt", "tensorrt_rtx")
@@ -32,8 +32,9 @@ class Machine:
     def use(self, entry: PlanEntry) -> tuple[Use, str]:
         """Can a plan be used here, and why not?
 
-        What is not seen now may be there again at the next start (a driver that failed, another
-        virtual environment), so a plan for it is not called foreign.
+        What is not seen now may be there again at the next start (a driver or a GPU that failed,
+        another virtual environment), so a plan for it is not called foreign. All GPUs have one
+        driver, though: where one is seen, plans for another driver are.
         """
         if entry.key is None:
             return "foreign", f"damaged: {entry.damage}"
@@ -47,12 +48,15 @@ class Machine:
 
     def _use_of(self, gpu: GpuIdentity) -> tuple[Use, str]:
         if gpu == NO_GPU:
-            return ("foreign" if self.gpus else "usable"), "built without a GPU"
+            return ("foreign" if self.gpus else "built_without_gpu"), "built without a GPU"
         if not self.gpus:
             return "unknown", "no GPU is seen here"
-        if gpu not in self.gpus:
-            return "foreign", f"here is {', '.join(map(str, self.gpus))}"
-        return "usable", ""
+        if gpu in self.gpus:
+            return "usable", ""
+        drivers = sorted({seen.driver for seen in self.gpus})
+        if gpu.driver not in drivers:
+            return "foreign", f"here is driver {', '.join(drivers)}"
+        return "unknown", "its GPU is not seen here"
 
 
 def this_machine() -> Machine:

@@ -11,9 +11,10 @@ from rich.table import Table
 
 from daemon.engine_build import MB, batches
 from daemon.engine_machine import Machine
-from engine.backends.plan_cache import PlanCache, PlanEntry, PlanKey
+from engine.backends.plan_cache import PlanCache, PlanEntry, PlanKey, TimingsKey
 
 _SHORT = 12
+_RUNTIME_WIDTH = len("tensorrt_rtx 1.17.1.116")
 _DAY_S = timedelta(days=1).total_seconds()
 
 
@@ -39,15 +40,7 @@ def run_list(
     if not entries:
         console.print(f"no plans in {cache.folder}: s2netd engine build", markup=False)
         return
-    table = Table()
-    for heading in ("network", "runtime", "GPU", "precision", "batches"):
-        table.add_column(heading, no_wrap=heading in ("network", "precision"))
-    for heading in ("MB", "age"):
-        table.add_column(heading, justify="right")
-    table.add_column("here")
-    for entry in entries:
-        table.add_row(*(escape(cell) for cell in _row(entry, machine, now_s)))
-    console.print(table)
+    console.print(_table([_row(entry, machine, now_s) for entry in entries]))
     total = sum(entry.n_bytes for entry in entries) / MB
     console.print(f"{len(entries)} files, {total:.1f} MB in {cache.folder}", markup=False)
 
@@ -101,16 +94,28 @@ def run_gc(
         )
 
 
+def _table(rows: Sequence[tuple[str, ...]]) -> Table:
+    """Readable on 80 columns: kind and version of a TensorRT stay in one line."""
+    table = Table(show_lines=True)
+    table.add_column("network", overflow="fold")
+    table.add_column("built for", overflow="fold", width=_RUNTIME_WIDTH)
+    for heading in ("MB", "age"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("here", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
 def _row(entry: PlanEntry, machine: Machine, now_s: float) -> tuple[str, ...]:
     use, why = machine.use(entry)
-    is_plan = isinstance(entry.key, PlanKey)
+    key = entry.key
+    about = f"\n{key.precision}, batches {batches(key)}" if isinstance(key, PlanKey) else ""
+    is_small = isinstance(key, TimingsKey)
     return (
-        _name(entry),
-        entry.key.tensorrt if entry.key else "",
-        str(entry.key.gpu) if entry.key else "",
-        entry.key.precision if isinstance(entry.key, PlanKey) else "",
-        batches(entry.key) if isinstance(entry.key, PlanKey) else "",
-        f"{entry.n_bytes / MB:.1f}" if is_plan or entry.damage else f"{entry.n_bytes / MB:.3f}",
+        _name(entry) + about,
+        f"{key.tensorrt}\n{key.gpu}" if key else "",
+        f"{entry.n_bytes / MB:.3f}" if is_small else f"{entry.n_bytes / MB:.1f}",
         _age(now_s - entry.built_at_s),
         why or use,
     )
@@ -118,7 +123,7 @@ def _row(entry: PlanEntry, machine: Machine, now_s: float) -> tuple[str, ...]:
 
 def _name(entry: PlanEntry) -> str:
     if isinstance(entry.key, PlanKey):
-        return entry.key.onnx_sha256[:_SHORT]
+        return f"{entry.network} {entry.key.onnx_sha256[:_SHORT]}".lstrip()
     return "kernel timings" if entry.key else entry.path.name
 
 
@@ -140,6 +145,7 @@ def _to_json(entry: PlanEntry, machine: Machine) -> dict[str, Any]:
         "kind": "damaged" if key is None else "plan" if isinstance(key, PlanKey) else "timings",
         "tensorrt": key.tensorrt if key else None,
         "gpu": str(key.gpu) if key else None,
+        "network": entry.network or None,
         "onnx_sha256": key.onnx_sha256 if isinstance(key, PlanKey) else None,
         "precision": key.precision if isinstance(key, PlanKey) else None,
         "batch_sizes": [p.batch_size for p in key.profiles] if isinstance(key, PlanKey) else None,

@@ -100,7 +100,7 @@ def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None)
     config = read.config
     backends: list[EngineBackend] = []
     try:
-        options = _backend_options(read, on_log)
+        options = backend_options(read, on_log)
         for path in (read.bundle.backbone_path, read.bundle.localizer_path):
             backend = open_backend(
                 config.backend,
@@ -147,7 +147,7 @@ def build_plans(
 
     trt = find_tensorrt()
     cache = PlanCache(on_note=lambda note: on_log("warning", note))
-    sizes = _backend_options(read, on_log)
+    sizes = backend_options(read, on_log)
     with closing(open_pycuda(read.config.gpu)) as cuda, cuda.current():
         for path in (read.bundle.backbone_path, read.bundle.localizer_path):
             wanted = recipe(
@@ -156,7 +156,8 @@ def build_plans(
             obtain_plan(trt, cache, wanted, on_log=on_log, on_progress=on_progress)
 
 
-def _backend_options(read: ReadModel, on_log: OnLog) -> BackendOptions:
+def backend_options(read: ReadModel, on_log: OnLog) -> BackendOptions:
+    """What both networks of a bundle are opened with; whoever builds plans beforehand, uses it."""
     # Live, every window is as long as the bundle says; the start of a stream is padded.
     n_snippets = read.spec.window.window_snippets
     return BackendOptions(

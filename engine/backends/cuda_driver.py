@@ -21,6 +21,11 @@ _WAITS_SLEEP = 4  # CU_CTX_SCHED_BLOCKING_SYNC
 # After these the GPU runs nothing more for this process: a kernel went wrong, or the card did.
 _LOST = frozenset({4, 214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999})
 
+_LOOK = (
+    "the kernel's log (dmesg, lines with NVRM) and nvidia-smi may say more; a restart of this "
+    "process takes the GPU anew"
+)
+
 _POINTER = ctypes.c_void_p
 _SIGNATURES: dict[str, list[Any]] = {
     "cuStreamBeginCapture_v2": [_POINTER, ctypes.c_int],
@@ -41,7 +46,7 @@ def record_graph(stream: int, enqueue: Callable[[], None]) -> int:
     Raises:
         CudaError: It cannot be recorded; the stream records no longer.
     """
-    call("cuStreamBeginCapture_v2", stream, _CAPTURE_THIS_THREAD_ONLY)
+    _record("cuStreamBeginCapture_v2", stream, _CAPTURE_THIS_THREAD_ONLY)
     graph, executable = _POINTER(), _POINTER()
     try:
         enqueue()
@@ -51,8 +56,8 @@ def record_graph(stream: int, enqueue: Callable[[], None]) -> int:
         _destroy(graph)
         raise
     try:
-        call("cuStreamEndCapture", stream, ctypes.byref(graph))
-        call("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, 0)
+        _record("cuStreamEndCapture", stream, ctypes.byref(graph))
+        _record("cuGraphInstantiateWithFlags", ctypes.byref(executable), graph, 0)
     finally:
         _destroy(graph)
     return int(executable.value or 0)
@@ -88,10 +93,27 @@ def call(name: str, *arguments: object) -> None:
     Raises:
         CudaError: It says no, or is too old to have the call.
     """
+    failure = _failure(name, *arguments)
+    if failure is not None:
+        raise explained(*failure)
+
+
+def explained(message: str, fault: CudaFault) -> CudaError:
+    """An error of CUDA, with advice; for the other faults, whoever holds the GPU gives it."""
+    return CudaError(f"{message}; {_LOOK}" if fault == "other" else message, fault)
+
+
+def _record(name: str, *arguments: object) -> None:
+    """As ``call``, without advice: where nothing can be recorded, the work is done unrecorded."""
+    failure = _failure(name, *arguments)
+    if failure is not None:
+        raise CudaError(*failure)
+
+
+def _failure(name: str, *arguments: object) -> tuple[str, CudaFault] | None:
     library = _library()
     code = int(getattr(library, name)(*arguments))
-    if code:
-        raise CudaError(f"{name} failed: {_message(library, code)}", _fault(code))
+    return (f"{name} failed: {_message(library, code)}", _fault(code)) if code else None
 
 
 def _destroy(graph: Any) -> None:

@@ -93,6 +93,7 @@ class PlanCache:
         key: PlanKey,
         build: Callable[[], bytes],
         on_wait: Callable[[], None] = lambda: None,
+        network: str = "",
     ) -> Obtained:
         """The plan from the cache; if it is not there, built and kept.
 
@@ -100,6 +101,7 @@ class PlanCache:
             key: What it is for.
             build: Gives the plan. Called at most once, and by one process at a time for a key.
             on_wait: Called again and again while another process builds it.
+            network: What people call it, for listings; no part of the key.
 
         Raises:
             BaseException: What ``build`` or ``on_wait`` raises; nothing is kept then.
@@ -114,7 +116,7 @@ class PlanCache:
             except (DamagedFileError, OSError) as error:
                 return self._build_unsaved(key, build, str(self._unwritable(error)))
             found = self._load(key, self._on_note)  # another process may have been faster
-            return found or self._build(key, build)
+            return found or self._build(key, build, network)
 
     def invalidate(self, key: PlanKey, why: str) -> None:
         """Forget a plan that turned out to be of no use; it is built again when next wanted."""
@@ -132,8 +134,8 @@ class PlanCache:
             header, blob = read_entry(path, TimingsHeader)
         except FileNotFoundError:
             return None
-        except DamagedFileError as error:
-            self._on_note(f"{path} is not used: {error}")
+        except (DamagedFileError, OSError) as error:
+            self._on_note(f"{path} is not used: {_reason(error)}")
             return None
         return blob if header.timings == key else None
 
@@ -183,12 +185,13 @@ class PlanCache:
             raise self._unwritable(error) from error
         return gone
 
-    def _build(self, key: PlanKey, build: Callable[[], bytes]) -> Obtained:
+    def _build(self, key: PlanKey, build: Callable[[], bytes], network: str) -> Obtained:
         """Build and keep; the caller holds the lock."""
         path = self._path(key)
-        _sweep(path)
+        with contextlib.suppress(OSError):  # what is left over is in nobody's way
+            _sweep(path)
         built = _built(path, build)
-        header = PlanHeader(key, self._now_s(), built.build_s)
+        header = PlanHeader(key, self._now_s(), built.build_s, network)
         return _remembered(path, replace(built, unsaved=self._write(path, header, built.plan)))
 
     def _build_unsaved(self, key: PlanKey, build: Callable[[], bytes], why: str) -> Obtained:
@@ -233,9 +236,9 @@ class PlanCache:
         return self._folder / key.file_name
 
     def _unwritable(self, error: DamagedFileError | OSError) -> DeviceError:
-        reason = error.strerror if isinstance(error, OSError) else error
         return DeviceError(
-            f"{self._folder} cannot be used: {reason}; XDG_CACHE_HOME chooses another cache"
+            f"{self._folder} cannot be used: {_reason(error)}; XDG_CACHE_HOME chooses another "
+            "cache"
         )
 
     @contextlib.contextmanager
@@ -272,6 +275,10 @@ class PlanCache:
             path = lock.with_suffix("")
             if not path.exists():
                 self._delete(path)
+
+
+def _reason(error: DamagedFileError | OSError) -> str:
+    return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def _built(path: Path, build: Callable[[], bytes]) -> Obtained:

@@ -78,6 +78,7 @@ class PlanEntry:
         used_at_s: When it was last loaded or written, seconds since 1970.
         build_s: How long building took.
         damage: Why it will not be loaded; empty if it is sound as far as its header tells.
+        network: What people call it; empty if that was not written down.
     """
 
     path: Path
@@ -87,6 +88,7 @@ class PlanEntry:
     used_at_s: float
     build_s: float
     damage: str = ""
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class PlanHeader:
     plan: PlanKey
     built_at_s: float
     build_s: float
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,8 @@ def list_entry(path: Path) -> PlanEntry | None:
         sealed = plan_file.read_header(path)
         if path.suffix == PLAN:
             plan = _header(PlanHeader, sealed.header)
-            return PlanEntry(path, n_bytes, plan.plan, plan.built_at_s, used_at_s, plan.build_s)
+            about = (plan.plan, plan.built_at_s, used_at_s, plan.build_s)
+            return PlanEntry(path, n_bytes, *about, network=plan.network)
         timings = _header(TimingsHeader, sealed.header)
         return PlanEntry(path, n_bytes, timings.timings, timings.built_at_s, used_at_s, 0.0)
     except FileNotFoundError:
@@ -149,6 +153,8 @@ def list_entry(path: Path) -> PlanEntry | None:
 
 
 def _header(kind: type[H], content: dict[str, Any]) -> H:
+    if kind is PlanHeader:
+        content = {"network": "", **content}  # the first files did not say
     try:
         return parse(kind, content, "header")
     except BundleError as error:

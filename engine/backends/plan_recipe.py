@@ -21,10 +21,12 @@ class PlanRecipe:
     Attributes:
         onnx: The network's file.
         key: What the plan belongs to.
+        network: Folder and name of the file, for listings.
     """
 
     onnx: bytes
     key: PlanKey
+    network: str = ""
 
 
 def recipe(
@@ -56,7 +58,8 @@ def recipe(
     except BundleError as error:
         raise BundleError(f"{model_path}: {error}") from error
     digest = hashlib.sha256(onnx).hexdigest()
-    return PlanRecipe(onnx, PlanKey(digest, str(trt), gpu, precision_of(onnx), profiles))
+    key = PlanKey(digest, str(trt), gpu, precision_of(onnx), profiles)
+    return PlanRecipe(onnx, key, f"{model_path.absolute().parent.name} {model_path.stem}")
 
 
 def obtain_plan(
@@ -95,7 +98,9 @@ def obtain_plan(
             cache.keep_timings(timings_key, built.timing_cache)
         return built.plan
 
-    return cache.obtain(wanted.key, build, lambda: on_progress("waiting", 0, 0))
+    return cache.obtain(
+        wanted.key, build, lambda: on_progress("waiting", 0, 0), network=wanted.network
+    )
 
 
 def precision_of(onnx: bytes) -> str:

@@ -6,7 +6,7 @@ made it; hence one owning thread, which ``trt`` sees to.
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from engine.backends.cuda import (
     GpuMemory,
     Stream,
 )
-from engine.backends.gpu_identity import GpuIdentity
+from engine.backends.gpu_identity import GpuIdentity, driver_version
 from engine.errors import DeviceError
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
@@ -31,6 +31,13 @@ _LOST_WORDS = (
     "illegal", "misaligned", "launch failure", "launch timed out", "assert", "hardware stack",
     "invalid program counter", "uncorrectable", "deinitialized", "context is destroyed", "nvlink",
 )  # fmt: skip
+
+# Once a backend is open, it says this itself, with the sizes it was opened with.
+_OPENING_ADVICE = {
+    "memory": "; end other programs that use this GPU (nvidia-smi lists them)",
+    "lost": "; restart this process, and look for Xid in the kernel's log (dmesg) if that fails",
+    "other": "",
+}
 
 
 def open_pycuda(gpu: int) -> "PyCuda":
@@ -55,7 +62,8 @@ def open_pycuda(gpu: int) -> "PyCuda":
         cuda_driver.let_waits_sleep(gpu)  # a CUdevice is its ordinal
         return PyCuda(driver, device, device.retain_primary_context())
     except driver.Error as error:
-        raise _translated(driver, error, f"GPU {gpu} cannot be opened") from error
+        told = _translated(driver, error, f"GPU {gpu} cannot be opened")
+        raise CudaError(f"{told}{_OPENING_ADVICE[told.fault]}", told.fault) from error
 
 
 def _imported() -> Any:
@@ -89,10 +97,8 @@ class PyCuda:
         self._driver = driver
         self._context = context
         major, minor = device.compute_capability()
-        version = driver.get_driver_version()
-        self._identity = GpuIdentity(
-            device.name(), f"{major}.{minor}", f"{version // 1000}.{version % 1000 // 10}"
-        )
+        version = driver_version(driver.get_driver_version())
+        self._identity = GpuIdentity(device.name(), f"{major}.{minor}", version)
 
     @property
     def identity(self) -> GpuIdentity:
@@ -106,9 +112,12 @@ class PyCuda:
             self._context.push()
         try:
             yield
-        finally:
-            with self._translating("the GPU"):
+        except BaseException:
+            with suppress(self._driver.Error):  # what went wrong first is what matters
                 self._driver.Context.pop()
+            raise
+        with self._translating("the GPU"):
+            self._driver.Context.pop()
 
     def memory(self) -> GpuMemory:
         """How much is free."""
@@ -275,4 +284,4 @@ def _translated(driver: Any, error: Exception, what: str) -> CudaError:
         fault = "memory"
     elif isinstance(error, driver.LaunchError) or any(word in text for word in _LOST_WORDS):
         fault = "lost"
-    return CudaError(f"{what}: {text}", fault)
+    return cuda_driver.explained(f"{what}: {text}", fault)

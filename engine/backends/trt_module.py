@@ -50,7 +50,8 @@ class TensorRt:
     def network_flags(self) -> int:
         """For ``Builder.create_network``: a strongly typed network.
 
-        The flag went where nothing else is possible (11), and so did ``EXPLICIT_BATCH`` before.
+        Where nothing else is possible the flag may go (11.4 has it still), as did
+        ``EXPLICIT_BATCH`` before.
         """
         flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return 0 if flag is None else 1 << int(flag)

@@ -17,7 +17,7 @@ from rich.console import Console
 from daemon.engine_machine import Machine, this_machine
 from daemon.engine_plans import run_gc, run_list
 from engine.backends.gpu_identity import NO_GPU, GpuIdentity
-from engine.backends.plan_cache import PlanCache, PlanKey, TimingsKey
+from engine.backends.plan_cache import PlanCache, PlanEntry, PlanKey, TimingsKey
 from engine.backends.trt_module import TensorRt, find_tensorrt
 from engine.bundle import write_bundle
 from engine.errors import DeviceError
@@ -95,6 +95,8 @@ def test_the_machine_readable_answer_says_what_was_built_where(cli, rtx, tmp_pat
     built = cli("engine", "build", "--bundle", "tiny", "--max-batch", 3, "--json")
     answer = json.loads(built.out)
     listed = json.loads(cli("engine", "list", "--json").out)
+    if this_machine().gpus:
+        pytest.skip("there is a GPU")
 
     assert {"kind": "tensorrt_rtx", "version": rtx.version} == answer["tensorrt"]
     assert str(tmp_path / "cache" / "s2netd" / "plans") == answer["folder"]
@@ -104,7 +106,8 @@ def test_the_machine_readable_answer_says_what_was_built_where(cli, rtx, tmp_pat
         assert network["plan_bytes"] < Path(network["file"]).stat().st_size
         assert not network["from_cache"]
     assert {network["file"] for network in answer["networks"]} == {e["file"] for e in listed}
-    assert ["usable", "usable"] == [entry["use"] for entry in listed]
+    assert ["built_without_gpu"] * 2 == [entry["use"] for entry in listed]  # no daemon can
+    assert {"tiny backbone", "tiny localizer"} == {entry["network"] for entry in listed}
 
 
 @pytest.mark.tensorrt_rtx
@@ -231,13 +234,18 @@ FOREIGN: dict[str, PlanKey] = {
     "another driver": a_plan_key(gpu=replace(GPU, driver="12.8")),
     "no GPU": a_plan_key(gpu=NO_GPU),
 }
+ABSENT = FOREIGN.pop("another GPU")  # it may only have failed, and be there at the next start
+
+
+RTX = a_plan_key(tensorrt="tensorrt_rtx 1.7")
+TIMINGS = TimingsKey(KEY.tensorrt, GPU)
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> PlanCache:
     """With plans for this machine, foreign ones, one of RTX, timings, and a damaged file."""
     cache = PlanCache(tmp_path / "plans", now_s=lambda: NOW_S - 3 * DAY_S)
-    for key in (KEY, *FOREIGN.values(), a_plan_key(tensorrt="tensorrt_rtx 1.7")):
+    for key in (KEY, ABSENT, *FOREIGN.values(), RTX):
         path = cache.folder / key.file_name
         cache.obtain(key, lambda: bytes(500_000))
         os.utime(path, (NOW_S - 3 * DAY_S, NOW_S - 3 * DAY_S))
@@ -254,19 +262,21 @@ def said(command: Callable[..., None], *arguments: Any, **options: Any) -> str:
     return capture.get()
 
 
+def entry_of(cache: PlanCache, key: PlanKey) -> PlanEntry:
+    (entry,) = [entry for entry in cache.entries() if entry.key == key]
+    return entry
+
+
 def kept(cache: PlanCache) -> set[object]:
     return {entry.key for entry in cache.entries()}
-
-
-RTX = a_plan_key(tensorrt="tensorrt_rtx 1.7")
-TIMINGS = TimingsKey(KEY.tensorrt, GPU)
 
 
 def test_a_listing_says_of_each_plan_whether_it_can_be_used_here(cache):
     listing = said(run_list, cache, MACHINE)
 
     assert 2 == listing.count("│ usable")
-    assert 2 == listing.count(f"here is {GPU}")
+    assert "here is driver 13.0" in listing
+    assert "its GPU is not seen here" in listing
     assert "here is tensorrt 10.15.1.29" in listing
     assert "built without a GPU" in listing
     assert "tensorrt_rtx is not installed here" in listing
@@ -280,17 +290,36 @@ def test_clearing_deletes_what_is_foreign_or_damaged_and_says_why(cache):
     assert 8 == len(cache.entries())
     done = said(run_gc, cache, MACHINE)
 
-    assert {KEY, RTX, TIMINGS} == kept(cache)
-    assert "would delete 5 files, 2.0 MB in " in dry
-    assert "deleted 5 files, 2.0 MB in " in done
+    assert {KEY, ABSENT, RTX, TIMINGS} == kept(cache)
+    assert "would delete 4 files, 1.5 MB in " in dry
+    assert "deleted 4 files, 1.5 MB in " in done
     assert "damaged.plan: damaged: " in done
-    assert "kept 1 files, 0.5 MB, that nothing seen here now can use" in done
+    assert "kept 2 files, 1.0 MB, that nothing seen here now can use" in done
 
 
 def test_clearing_spares_plans_of_gpus_while_no_gpu_is_seen(cache):
     said(run_gc, cache, replace(MACHINE, gpus=(), no_gpu="the driver fails"))
 
-    assert {KEY, RTX, TIMINGS, *FOREIGN.values()} - kept(cache) == {FOREIGN["another version"]}
+    assert {KEY, ABSENT, RTX, TIMINGS, *FOREIGN.values()} - kept(cache) == {
+        FOREIGN["another version"]
+    }
+
+
+def test_clearing_spares_plans_of_one_gpu_while_only_another_is_seen(cache):
+    both = replace(MACHINE, gpus=(GPU, ABSENT.gpu))
+    assert ("usable", "") == both.use(entry_of(cache, ABSENT))
+    assert ("unknown", "its GPU is not seen here") == MACHINE.use(entry_of(cache, ABSENT))
+    said(run_gc, cache, MACHINE)
+
+    assert ABSENT in kept(cache)
+
+
+def test_what_was_built_without_a_gpu_is_not_called_usable(cache):
+    entry = entry_of(cache, FOREIGN["no GPU"])
+    use, why = replace(MACHINE, gpus=()).use(entry)
+
+    assert ("built_without_gpu", "built without a GPU") == (use, why)
+    assert "foreign" == MACHINE.use(entry)[0]
 
 
 def test_clearing_can_take_what_was_not_used_for_long_too(cache):
@@ -301,7 +330,7 @@ def test_clearing_can_take_what_was_not_used_for_long_too(cache):
 def test_clearing_keeps_what_was_used_since(cache):
     said(run_gc, cache, MACHINE, older_than_days=4)
 
-    assert {KEY, RTX, TIMINGS} == kept(cache)
+    assert {KEY, ABSENT, RTX, TIMINGS} == kept(cache)
 
 
 def test_clearing_can_take_everything(cache):
@@ -311,6 +340,30 @@ def test_clearing_can_take_everything(cache):
 
 def test_several_gpus_are_all_of_this_machine(cache):
     both = replace(MACHINE, gpus=(GpuIdentity("NVIDIA H200", "8.9", "13.0"), GPU))
-    said(run_gc, cache, both)
+    listing = said(run_list, cache, both)
 
-    assert FOREIGN["another GPU"] in kept(cache)
+    assert 3 == listing.count("│ usable")
+
+
+def test_on_80_columns_a_listing_tells_network_and_runtime_in_full(tmp_path):
+    cache = PlanCache(tmp_path / "plans", now_s=lambda: NOW_S)
+    gpu = GpuIdentity("NVIDIA RTX PRO 6000 Blackwell", "12.0", "13.0, release 580.65.06")
+    key = a_plan_key(
+        tensorrt="tensorrt_rtx 1.17.1.116", gpu=gpu, batch_sizes=(1, 2, 4, 8, 16, 32, 64)
+    )
+    cache.obtain(key, lambda: bytes(51_200_000), network="kinetics400-160 backbone")
+    console = Console(width=80)
+    with console.capture() as capture:
+        run_list(cache, MACHINE, NOW_S, console)
+    listing = capture.get()
+    table = [line for line in listing.splitlines() if line[:1] in "│├┏┡└"]
+    cells = [line.split("│")[1:6] for line in table if line.startswith("│")]
+    network, built_for, size, age, here = (
+        " ".join(" ".join(parts).split()) for parts in zip(*cells, strict=True)
+    )
+
+    assert {80} == {len(line) for line in table}
+    assert f"kinetics400-160 backbone {'ab' * 6} f32, batches 1, 2, 4, 8, 16, 32, 64" == network
+    assert f"{key.tensorrt} {gpu}" == built_for
+    assert any(cell[1].strip() == key.tensorrt for cell in cells)  # in one line
+    assert ("51.2", "new", "tensorrt_rtx is not installed here") == (size, age, here)

@@ -99,6 +99,7 @@ def test_without_a_folder_plans_lie_in_the_projects_cache(tmp_path, monkeypatch)
         a_plan_key(gpu=GpuIdentity("NVIDIA L40", "8.9", "13.0")),
         a_plan_key(gpu=GpuIdentity("NVIDIA L4", "9.0", "13.0")),
         a_plan_key(gpu=GpuIdentity("NVIDIA L4", "8.9", "13.1")),
+        a_plan_key(gpu=GpuIdentity("NVIDIA L4", "8.9", "13.0, release 580.65.06")),
         a_plan_key(gpu=NO_GPU),
         a_plan_key(precision="f16"),
         a_plan_key(batch_sizes=(1,)),
@@ -268,6 +269,15 @@ def test_a_folder_at_the_files_place_does_not_stop_the_plan(folder):
 
     assert PLAN == obtained.plan
     assert "Is a directory" in obtained.unsaved
+
+
+def test_what_a_killed_build_left_and_cannot_go_does_not_stop_the_next(folder):
+    keep_a_plan(folder).unlink()
+    (folder / f".{KEY.file_name}.0abc.unfinished").mkdir()
+    builder = Builder()
+
+    assert PLAN == builder.cache(folder).obtain(KEY, builder).plan
+    assert builder.cache(folder).obtain(KEY, builder).is_from_cache
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707])
@@ -533,6 +543,27 @@ def test_a_listing_says_what_each_file_is_for(folder):
     assert "empty" in entries["damaged.plan"].damage
 
 
+def test_a_plan_of_before_networks_were_named_is_good(folder):
+    path = keep_a_plan(folder)
+    whole = path.read_bytes()
+    n_header = int.from_bytes(whole[8:12], "little")
+    header = json.loads(whole[44 : 44 + n_header])
+    assert "" == header.pop("network")
+    path.write_bytes(sealed(json.dumps(header).encode()))
+
+    (entry,) = PlanCache(folder).entries()
+    assert (KEY, "", "") == (entry.key, entry.network, entry.damage)
+    assert PlanCache(folder).obtain(KEY, Builder()).is_from_cache
+
+
+def test_what_a_network_is_called_is_listed_and_makes_no_other_plan(folder):
+    PlanCache(folder).obtain(KEY, lambda: PLAN, network="scenes localizer")
+
+    (entry,) = PlanCache(folder).entries()
+    assert "scenes localizer" == entry.network
+    assert PlanCache(folder).obtain(KEY, Builder(), network="another name").is_from_cache
+
+
 def test_an_empty_cache_lists_nothing(folder):
     assert [] == PlanCache(folder).entries()
     assert [] == PlanCache(folder).collect(lambda _entry: True)
@@ -576,6 +607,35 @@ def test_timings_are_kept_for_one_tensorrt_on_one_gpu(folder):
     assert b"newer timings" == cache.timings(TIMINGS)
     assert cache.timings(replace(TIMINGS, tensorrt="tensorrt 11.0")) is None
     assert cache.timings(replace(TIMINGS, gpu=NO_GPU)) is None
+
+
+def test_timings_that_cannot_be_reached_are_told_and_none(tmp_path):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    builder = Builder()
+    cache = builder.cache(tmp_path / "cache" / "plans")
+
+    assert cache.timings(TIMINGS) is None
+    cache.keep_timings(TIMINGS, b"timings")
+    path = cache.folder / TIMINGS.file_name
+    reason = f"{cache.folder} cannot be used: Not a directory"
+    assert [
+        f"{path} is not used: Not a directory",
+        f"plans are not kept: {reason}; XDG_CACHE_HOME chooses another cache",
+    ] == builder.notes
+
+
+def test_timings_in_a_folder_that_may_not_be_entered_are_told_and_none():
+    builder = Builder()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "closed" / "plans"
+        PlanCache(folder).keep_timings(TIMINGS, b"timings")
+        folder.parent.chmod(0)
+        Path(name).chmod(0o755)
+        with without_privileges():
+            assert builder.cache(folder).timings(TIMINGS) is None
+        folder.parent.chmod(0o700)
+
+    assert [f"{folder / TIMINGS.file_name} is not used: Permission denied"] == builder.notes
 
 
 def test_damaged_and_foreign_timings_are_not_used(folder):

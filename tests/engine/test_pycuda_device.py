@@ -11,9 +11,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from shutil import which
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from engine.backends import pycuda_device
+from engine.backends.cuda import CudaError
+from engine.backends.gpu_identity import GpuIdentity, driver_version
+from engine.backends.pycuda_device import PyCuda
 from tests.support.real_parts import missing, missing_gpu_part
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
@@ -102,7 +108,7 @@ def test_a_recording_that_fails_leaves_nothing_behind(run: Run, name: str) -> No
 def test_a_backend_runs_over_pycuda_and_gives_everything_back(run: Run) -> None:
     done = run("backend.py")
     assert (0, "") == (done.returncode, done.stderr)
-    assert "Fake 0 (compute 8.9, driver 13.2)" in done.stdout
+    assert "Fake 0 (compute 8.9, driver 13.2" in done.stdout
     assert "right, and nothing is left" in done.stdout
 
 
@@ -112,6 +118,9 @@ def test_a_backend_runs_over_pycuda_and_gives_everything_back(run: Run) -> None:
     [
         ("cuInit", "100", "finds no GPU it can use (cuInit failed: no CUDA-capable device"),
         ("cuDevicePrimaryCtxRetain", "2", "GPU 0 cannot be opened"),
+        ("cuDevicePrimaryCtxRetain", "2", "; end other programs that use this GPU"),
+        ("cuDevicePrimaryCtxRetain", "1", "nvidia-smi may say more; a restart"),
+        ("cuDevicePrimaryCtxSetFlags_v2", "1", "cuDevicePrimaryCtxSetFlags_v2 failed: an error"),
         ("cuCtxPushCurrent_v2", "700", "illegal memory access"),
         ("cuMemAlloc_v2", "2", "of 1024 MiB are free: lower max_batch (now 3)"),
         ("cuMemHostAlloc", "2", "page-locked memory"),
@@ -119,6 +128,7 @@ def test_a_backend_runs_over_pycuda_and_gives_everything_back(run: Run) -> None:
         ("cuEventCreate", "2", "an event: "),
         ("cuMemcpyHtoDAsync_v2", "700", "this process cannot use the GPU any more"),
         ("cuMemcpyDtoHAsync_v2", "1", "copying from the GPU"),
+        ("cuMemcpyDtoHAsync_v2", "1", "the kernel's log (dmesg, lines with NVRM) and nvidia-smi"),
         ("cuEventRecord", "1", "recording an event"),
         ("cuStreamWaitEvent", "1", "waiting for an event"),
         ("cuEventSynchronize", "719", "the GPU's work"),
@@ -132,3 +142,174 @@ def test_each_failing_call_becomes_one_told_error(
     assert 1 == done.returncode
     assert "DeviceError: " in done.stdout
     assert told in done.stdout
+
+
+# What needs no pycuda: which driver it is, and what its errors become.
+
+CLOSED = """\
+NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.10  Thu Jan 16 17:40:52 UTC 2025
+GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)
+"""
+OPEN = """\
+NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs@U22-4)
+GCC version:  gcc version 13.3.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        pytest.param(CLOSED, "13.0, release 570.86.10", id="closed"),
+        pytest.param(OPEN, "13.0, release 580.65.06", id="open"),
+        pytest.param(OPEN.replace("x86_64", "aarch64"), "13.0, release 580.65.06", id="aarch64"),
+        pytest.param("NVRM version: Kernel Module 590.1", "13.0, release 590.1", id="bare"),
+        pytest.param(CLOSED.splitlines()[1], "13.0", id="compiler-only"),
+        pytest.param("NVRM version: NVIDIA UNIX x86_64 Kernel Module", "13.0", id="no-number"),
+        pytest.param("", "13.0", id="empty"),
+        pytest.param("\udcff\udcfe", "13.0", id="no-text"),
+        pytest.param(None, "13.0", id="absent"),
+    ],
+)
+def test_a_driver_is_known_by_its_release_where_that_is_told(
+    tmp_path: Path, told: str | None, wanted: str
+) -> None:
+    path = tmp_path / "version"
+    if told is not None:
+        path.write_text(told, encoding="utf-8", errors="surrogateescape")
+    assert wanted == driver_version(13000, path)
+
+
+def test_a_release_that_may_not_be_read_is_none(tmp_path: Path) -> None:
+    assert "12.8" == driver_version(12080, tmp_path)  # a folder
+
+
+class PlayedError(Exception):
+    """As pycuda's, of which all its errors are."""
+
+
+class PlayedMemoryError(PlayedError):
+    pass
+
+
+class PlayedLaunchError(PlayedError):
+    pass
+
+
+class PlayedDriver:
+    """pycuda.driver, as far as nothing is given to the GPU."""
+
+    Error, MemoryError, LaunchError = PlayedError, PlayedMemoryError, PlayedLaunchError
+
+    def __init__(self, *, pop_fails: bool = False) -> None:
+        self.depth = 0
+        self._pop_fails = pop_fails
+        self.Context = SimpleNamespace(pop=self._pop)
+        self.free_memory: Exception | None = None
+
+    def get_driver_version(self) -> int:
+        return 13010
+
+    def mem_get_info(self) -> tuple[int, int]:
+        raise self.free_memory or AssertionError
+
+    def open(self) -> PyCuda:
+        device = SimpleNamespace(compute_capability=lambda: (8, 9), name=lambda: "NVIDIA L4")
+        return PyCuda(self, device, SimpleNamespace(push=self._push))
+
+    def _push(self) -> None:
+        self.depth += 1
+
+    def _pop(self) -> None:
+        if self._pop_fails:
+            raise PlayedError("cuCtxPopCurrent failed: invalid device context")
+        self.depth -= 1
+
+
+def test_the_identity_holds_the_drivers_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def told(cuda: int) -> str:
+        seen.append(cuda)
+        return "13.1, release 580.65.06"
+
+    monkeypatch.setattr(pycuda_device, "driver_version", told)
+    wanted = GpuIdentity("NVIDIA L4", "8.9", "13.1, release 580.65.06")
+    assert (wanted, [13010]) == (PlayedDriver().open().identity, seen)
+
+
+@pytest.mark.parametrize("pop_fails", [False, True])
+def test_what_fails_first_is_what_is_raised(pop_fails: bool) -> None:  # noqa: FBT001
+    driver = PlayedDriver(pop_fails=pop_fails)
+    first = CudaError("the kernel went wrong", "lost")
+    with pytest.raises(CudaError) as told, driver.open().current():
+        raise first
+    assert first is told.value
+    assert int(pop_fails) == driver.depth
+
+
+def test_a_gpu_that_cannot_be_let_go_is_told() -> None:
+    with (
+        pytest.raises(CudaError, match=r"the GPU: cuCtxPopCurrent failed: .*; the kernel's log"),
+        PlayedDriver(pop_fails=True).open().current(),
+    ):
+        pass
+
+
+ADVICE = "; the kernel's log (dmesg, lines with NVRM) and nvidia-smi may say more; a restart of"
+
+
+@pytest.mark.parametrize(
+    ("raised", "fault", "is_advised"),
+    [
+        (PlayedMemoryError("cuMemGetInfo failed: out of memory"), "memory", False),
+        (PlayedLaunchError("cuMemGetInfo failed: launch"), "lost", False),
+        (PlayedError("cuMemGetInfo failed: an illegal address"), "lost", False),
+        (PlayedError("cuMemGetInfo failed: invalid argument"), "other", True),
+    ],
+)
+def test_an_error_that_says_nothing_else_says_where_to_look(
+    raised: Exception,
+    fault: str,
+    is_advised: bool,  # noqa: FBT001
+) -> None:
+    driver = PlayedDriver()
+    driver.free_memory = raised
+    with pytest.raises(CudaError) as told:
+        driver.open().memory()
+    assert (fault, is_advised) == (told.value.fault, ADVICE in str(told.value))
+    assert str(told.value).startswith(f"asking for free memory: {raised}")
+
+
+class PlayedDevices(PlayedDriver):
+    """One GPU, which cannot be taken."""
+
+    def __init__(self, refusal: Exception) -> None:
+        super().__init__()
+        self.Device: Any = lambda _gpu: SimpleNamespace(retain_primary_context=self._refuse)
+        self.Device.count = lambda: 1
+        self._refusal = refusal
+
+    def init(self) -> None:
+        pass
+
+    def _refuse(self) -> None:
+        raise self._refusal
+
+
+@pytest.mark.parametrize(
+    ("refusal", "advice"),
+    [
+        (PlayedMemoryError("out of memory"), "end other programs that use this GPU"),
+        (PlayedError("uncorrectable ECC error"), "look for Xid in the kernel's log"),
+        (PlayedError("exclusive"), "nvidia-smi may say more"),
+    ],
+)
+def test_a_gpu_that_cannot_be_opened_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, refusal: Exception, advice: str
+) -> None:
+    slept: list[int] = []
+    monkeypatch.setattr(pycuda_device, "_imported", lambda: PlayedDevices(refusal))
+    monkeypatch.setattr(pycuda_device.cuda_driver, "let_waits_sleep", slept.append)
+    with pytest.raises(CudaError, match=f"GPU 0 cannot be opened: {refusal}; .*{advice}"):
+        pycuda_device.open_pycuda(0)
+    assert [0] == slept

@@ -24,6 +24,31 @@ from tests.support.real_parts import missing, missing_gpu_part
 from tests.support.tiny_bundle import localizer
 
 CALLED = {
+    "Builder": [
+        "build_serialized_network",
+        "create_builder_config",
+        "create_network",
+        "create_optimization_profile",
+    ],
+    "BuilderFlag": ["TF32"],
+    "IBuilderConfig": [
+        "add_optimization_profile",
+        "clear_flag",
+        "create_timing_cache",
+        "progress_monitor",
+        "set_flag",
+        "set_memory_pool_limit",
+        "set_timing_cache",
+    ],
+    "ILogger": ["Severity", "log"],
+    "INetworkDefinition": ["get_input", "num_inputs", "num_outputs"],
+    "IOptimizationProfile": ["set_shape"],
+    "IProgressMonitor": ["phase_finish", "phase_start", "step_complete"],
+    "ITensor": ["name", "shape"],
+    "ITimingCache": ["serialize"],
+    "MemoryPoolType": ["WORKSPACE"],
+    "OnnxParser": ["get_error", "num_errors", "parse"],
+    "ParserError": ["desc", "node_name", "node_operator"],
     "Runtime": ["deserialize_cuda_engine"],
     "ICudaEngine": [
         "create_execution_context",
@@ -46,6 +71,18 @@ CALLED = {
     "TensorLocation": ["DEVICE"],
     "TensorIOMode": ["INPUT"],
 }
+CALLED_OF_RTX = {
+    "BuilderFlag": ["REQUIRE_USER_ALLOCATION"],
+    "DynamicShapesKernelSpecializationStrategy": ["EAGER"],
+    "ICudaEngine": ["create_runtime_config"],
+    "IRuntimeConfig": [
+        "dynamic_shapes_kernel_specialization_strategy",
+        "set_execution_context_allocation_strategy",
+    ],
+    "NetworkDefinitionCreationFlag": ["STRONGLY_TYPED"],
+}
+SEVERITIES = {"internal_error", "error", "warning", "info", "verbose"}
+OLDEST_WITHOUT_CHOICE = 11
 
 
 @pytest.fixture(
@@ -89,19 +126,39 @@ def quiet() -> tuple[list[tuple[str, str]], OnLog]:
     return said, lambda severity, message: said.append((severity, message))
 
 
-def test_every_name_we_call_is_there(trt: TensorRt) -> None:
-    absent = [
+def absent(trt: TensorRt, called: dict[str, list[str]]) -> list[str]:
+    return [
         f"{kind}.{name}"
-        for kind, names in CALLED.items()
+        for kind, names in called.items()
         for name in names
-        if not hasattr(getattr(trt.module, kind), name)
+        if not hasattr(getattr(trt.module, kind, None), name)
     ]
-    assert [] == absent
+
+
+def test_every_name_we_call_is_there(trt: TensorRt) -> None:
+    assert [] == absent(trt, CALLED)
+    assert [] == (absent(trt, CALLED_OF_RTX) if trt.kind == "tensorrt_rtx" else [])
+    assert SEVERITIES == {name.lower() for name in trt.module.ILogger.Severity.__members__}
     engine, context = trt.module.ICudaEngine, trt.module.IExecutionContext
     old = hasattr(engine, "get_device_memory_size_for_profile")
     new = hasattr(engine, "get_device_memory_size_for_profile_v2")
     assert old or new
     assert hasattr(context, "device_memory" if old else "set_device_memory")
+
+
+def test_networks_are_strongly_typed_whether_one_asks_or_not(trt: TensorRt) -> None:
+    flags = trt.module.NetworkDefinitionCreationFlag.__members__
+    major = int(trt.version.partition(".")[0])
+    has_a_choice = trt.kind == "tensorrt" and major < OLDEST_WITHOUT_CHOICE
+    assert "STRONGLY_TYPED" in flags or not has_a_choice
+    wanted = 1 << int(flags["STRONGLY_TYPED"]) if "STRONGLY_TYPED" in flags else 0
+    assert wanted == trt.network_flags
+
+
+def test_what_we_name_in_a_call_is_named_so(trt: TensorRt) -> None:
+    config = trt.module.IBuilderConfig
+    assert "ignore_mismatch: bool" in config.set_timing_cache.__doc__
+    assert "uffer" in config.create_timing_cache.__doc__  # bytes, not a list of numbers
 
 
 def test_its_types_are_those_we_know(trt: TensorRt) -> None:
