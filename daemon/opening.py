@@ -39,6 +39,9 @@ Tell = Callable[[str], None]
 # Enough to see that a network answers, and that two rows of a call do not upset each other.
 _TRIED_SNIPPETS = 2
 
+# Rows of a step on a CPU, whatever calls will hold: cameras wait meanwhile.
+_CPU_ROWS = 8
+
 _WORTH_A_LINE = frozenset({"internal_error", "error", "warning"})
 
 
@@ -199,7 +202,7 @@ class ModelOpener:
         in_f32 = {"backend": "openvino", "precision": "f32", "max_batch": 1}
         original = await self._aside(lambda: reference_of(read.bundle))
         wanted = ReadModel(read.config.model_copy(update=in_f32), original, read.spec, read.labels)
-        sizes = batch_sizes_up_to(read.config.max_batch)[::-1]  # a kernel for each; largest first
+        sizes = _tried_sizes(read.config)
         reference = await self._aside(lambda: open_read(wanted))
         try:
             verifier = Verifier(
@@ -226,6 +229,15 @@ class ModelOpener:
 
     async def _aside(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _tried_sizes(config: ModelConfig) -> tuple[int, ...]:
+    """TensorRT has kernels for each; a CPU only runs rows side by side, in steps to be kept short.
+
+    The largest first, for footage is short.
+    """
+    most = config.max_batch if config.backend == "tensorrt" else min(config.max_batch, _CPU_ROWS)
+    return batch_sizes_up_to(most)[::-1]
 
 
 def must_be_compared(backends: Sequence[EngineBackend]) -> bool:
