@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,22 @@ from rich.table import Table
 
 from daemon.bench_batching import compare_batches
 from daemon.bench_cameras import most_cameras, serve_cameras
+from daemon.bench_decode import Decoding, decode_config, stage_decoder
 from daemon.bench_model import BenchModel, opened
-from daemon.bench_stages import backbone_rate, camera_footage, chunks_of, time_stages
-from daemon.config import ModelConfig, parse_model
+from daemon.bench_stages import (
+    Footage,
+    backbone_rate,
+    camera_footage,
+    footage_of,
+    parse_size,
+    time_stages,
+)
+from daemon.config import DecodeConfig, ModelConfig, parse_model
 from daemon.errors import ConfigError
-from engine.types import VideoChunk
+from engine.frames import probe_video
+
+# Footage that is made on the spot; shown again and again where more is wanted.
+_DRAWN_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,15 @@ class BenchOptions:
     backend: str
     precision: str
     threads: int | None
+    gpu: int = 0
+    decode: str = "none"
+    resolution: str = "320x240"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    footage: Footage
+    facts: str
 
 
 def machine() -> dict[str, str | int]:
@@ -59,7 +78,8 @@ def run_bench(options: BenchOptions, console: Console, *, as_json: bool) -> None
     """Measure, then print a table or JSON.
 
     Raises:
-        ConfigError: ``--cameras`` is no number, or none where batches are to be compared.
+        ConfigError: ``--cameras`` is no number, or none where batches are to be compared;
+            another option is unknown.
     """
     n_cameras = int(options.cameras) if options.cameras.isdecimal() else None
     if n_cameras is None and options.cameras != "auto":
@@ -68,10 +88,16 @@ def run_bench(options: BenchOptions, console: Console, *, as_json: bool) -> None
         raise ConfigError(
             f"--cameras is {options.cameras!r}, wanted how many cameras --compare-batch is for"
         )
+    size, decode = parse_size(options.resolution), decode_config(options.decode, options.gpu)
     status = Console(stderr=True)
     with opened(_config(options)) as bench, tempfile.TemporaryDirectory() as folder:
-        video = options.video or camera_footage(Path(folder), 20)
-        results = _measure(options, bench, chunks_of(video), status)
+        video = options.video
+        if video is None:
+            with status.status(f"drawing footage, {options.resolution}"):
+                video = camera_footage(Path(folder), _DRAWN_S, size)
+        results = _measure(
+            options, bench, _Shown(footage_of(video), _facts(video)), decode, status
+        )
     if as_json:
         console.print_json(json.dumps(results))
     else:
@@ -86,21 +112,29 @@ def _config(options: BenchOptions) -> ModelConfig:
             "precision": options.precision,
             "threads": options.threads,
             "max_batch": options.batch,
+            "gpu": options.gpu,
         }
     )
 
 
+def _facts(video: Path) -> str:
+    facts = probe_video(video)
+    fps = "" if facts.fps is None else f", {float(facts.fps):g} fps"
+    return f"{facts.width}x{facts.height}{fps}, {facts.codec}"
+
+
 def _measure(
-    options: BenchOptions, bench: BenchModel, chunks: Sequence[VideoChunk], status: Console
+    options: BenchOptions,
+    bench: BenchModel,
+    shown: _Shown,
+    decode: DecodeConfig,
+    status: Console,
 ) -> dict[str, object]:
-    results: dict[str, object] = {"machine": machine(), "model": bench.model.description}
-    with status.status("timing each stage"):
-        stages = bench.run(partial(time_stages, chunks, bench.model))
-    results["stages"] = {
-        **asdict(stages),
-        **stages.shares(),
-        "snippets_per_s": stages.n_snippets / stages.total_s,
-        "real_time_factor": stages.video_s / stages.total_s,
+    results: dict[str, object] = {
+        "machine": machine(),
+        "model": bench.model.description,
+        "footage": shown.facts,
+        "stages": _stages(bench, shown.footage, decode, status),
     }
     if options.compare_batch:
         with status.status("calls of many cameras against calls of one"):
@@ -108,28 +142,54 @@ def _measure(
                 bench.new_device, bench.model, int(options.cameras), bench.batch, options.seconds
             )
     elif options.cameras != "0":
-        results["cameras"] = _cameras(options, bench, chunks, status)
+        results["cameras"] = _cameras(options, bench, shown.footage, Decoding(decode), status)
     return results
 
 
+def _stages(
+    bench: BenchModel, footage: Footage, decode: DecodeConfig, status: Console
+) -> dict[str, float | str]:
+    decoder, where = stage_decoder(decode, bench.model.spec, footage.chunks[0])
+    with status.status("timing each stage"):
+        stages = bench.run(partial(time_stages, footage.chunks, bench.model, decoder))
+    return {
+        **asdict(stages),
+        **stages.shares(),
+        "snippets_per_s": stages.n_snippets / stages.total_s,
+        "real_time_factor": stages.video_s / stages.total_s,
+        "decoded_on": where,
+    }
+
+
 def _cameras(
-    options: BenchOptions, bench: BenchModel, chunks: Sequence[VideoChunk], status: Console
-) -> dict[str, float]:
+    options: BenchOptions,
+    bench: BenchModel,
+    footage: Footage,
+    decoding: Decoding,
+    status: Console,
+) -> dict[str, float | str]:
+    stride_us = bench.model.spec.timeline.stride_us
     with status.status("timing the backbone alone"):
         seconds = min(options.seconds, 10)
         rate = bench.run(partial(backbone_rate, bench.model, bench.batch, seconds))
-    allowed = rate * bench.model.spec.timeline.stride_us / 1e6
+    allowed, live = rate * stride_us / 1e6, {}
     if options.cameras == "auto":
-        capacity, carried = most_cameras(chunks, bench, options.seconds, status)
+        served, carried = most_cameras(footage, bench, options.seconds, status, decoding)
+        live = {"carried_live": carried}
     else:
-        n, seconds = int(options.cameras), int(options.seconds)
-        spent_s = asyncio.run(serve_cameras(chunks, bench, n, seconds, paced=False))
-        capacity, carried = n * seconds / spent_s, 0
+        n_cameras = int(options.cameras)
+        with status.status(f"feeding the daemon {n_cameras} cameras"):
+            running = serve_cameras(
+                footage, bench, n_cameras, options.seconds, paced=False, decoding=decoding
+            )
+            served = asyncio.run(running)
     return {
         "backbone_alone": allowed,
-        "whole_daemon": capacity,
-        "share_of_backbone": capacity / allowed,
-        "carried_live": carried,
+        "whole_daemon": served.cameras(stride_us),
+        "share_of_backbone": served.cameras(stride_us) / allowed,
+        "snippets": served.n_snippets,
+        **live,
+        **decoding.figures(),
     }
 
 

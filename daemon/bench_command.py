@@ -9,8 +9,13 @@ from rich.console import Console
 from daemon.cli_options import BundleOption, PrecisionOption, ThreadsOption
 from daemon.errors import ConfigError
 
+_LEAK_BATCHES = {"cuda": 1000, "cpu": 100}
+_ONLY_WITH_DEVICE = ("also", "report", "leak_batches")
+_ONLY_WITHOUT_DEVICE = ("video", "cameras", "compare_batch", "backend", "decode", "resolution")
+
 
 def bench(
+    context: typer.Context,
     bundle: BundleOption = "kinetics400",
     video: Annotated[Path | None, typer.Option(help="Footage; without it, made on the spot.")] = (
         None
@@ -23,6 +28,12 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, help="Most snippets in one call.")] = 8,
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    decode: Annotated[
+        str, typer.Option(help="none, or cuda: in the GPU's video decoder, as the daemon does.")
+    ] = "none",
+    resolution: Annotated[
+        str, typer.Option(help="WIDTHxHEIGHT of footage that is made on the spot.")
+    ] = "320x240",
     *,
     compare_batch: Annotated[
         bool,
@@ -36,7 +47,23 @@ def bench(
         list[str] | None,
         typer.Option(help="With --device: another bundle, of another precision; repeatable."),
     ] = None,
-    gpu: Annotated[int, typer.Option(min=0, help="With --device cuda: which.")] = 0,
+    gpu: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=63,
+            help="Which, of --device cuda, --backend tensorrt and --decode cuda.",
+        ),
+    ] = 0,
+    leak_batches: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --device: calls of each network between two looks at the memory; "
+            "10000 for an acceptance run.",
+            show_default="1000 on a GPU, 100 on a CPU",
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="With --device: a Markdown file to write.")
     ] = None,
@@ -46,11 +73,14 @@ def bench(
 
     [dim]s2netd bench[/dim]
     [dim]s2netd bench --cameras auto[/dim]
+    [dim]s2netd bench --cameras 16 --resolution 1920x1080 --decode cuda --backend tensorrt[/dim]
     [dim]s2netd bench --cameras 16 --compare-batch[/dim]
     [dim]s2netd bench --device cuda --bundle scenes --report gpu.md[/dim]
     """
+    _refuse_what_does_nothing(context, device)
     if device is not None:
-        from daemon.bench_device import DeviceBenchOptions, run_device_bench  # noqa: PLC0415
+        from daemon.bench_device import run_device_bench  # noqa: PLC0415
+        from daemon.bench_device_open import DeviceBenchOptions  # noqa: PLC0415
 
         networks = DeviceBenchOptions(
             bundles=(bundle, *(also or ())),
@@ -58,14 +88,12 @@ def bench(
             precision=precision,
             max_batch=batch,
             seconds=seconds,
+            leak_batches=leak_batches or _LEAK_BATCHES.get(device, 1),
             threads=threads,
             gpu=gpu,
         )
         run_device_bench(networks, Console(), as_json=as_json, report=report)
         return
-    unused = [name for name, value in (("--also", also), ("--report", report)) if value]
-    if unused:
-        raise ConfigError(f"{unused[0]} goes with --device cpu or --device cuda")
     from daemon.bench import BenchOptions, run_bench  # noqa: PLC0415
 
     options = BenchOptions(
@@ -78,5 +106,32 @@ def bench(
         backend=backend,
         precision=precision,
         threads=threads,
+        gpu=gpu,
+        decode=decode,
+        resolution=resolution,
     )
     run_bench(options, Console(), as_json=as_json)
+
+
+def _refuse_what_does_nothing(context: typer.Context, device: str | None) -> None:
+    """An option that would be ignored is a misunderstanding."""
+    if device is None:
+        for name in _given(context, *_ONLY_WITH_DEVICE):
+            raise ConfigError(f"{name} goes with --device cpu or --device cuda")
+        for name in _given(context, "resolution") if _given(context, "video") else ():
+            raise ConfigError(f"{name} is of footage made on the spot: leave out --video")
+        return
+    for name in _given(context, *_ONLY_WITHOUT_DEVICE):
+        raise ConfigError(f"{name} goes without --device, which measures only the networks")
+    for name in _given(context, "gpu") if device == "cpu" else ():
+        raise ConfigError(f"{name} goes with --device cuda, not --device cpu")
+
+
+def _given(context: typer.Context, *names: str) -> list[str]:
+    """Those options that are on the command line, as they are written there."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    ]

@@ -1,5 +1,6 @@
 """One camera's straight line, each stage timed, on footage as a small camera sends it."""
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from daemon.errors import ConfigError
 from daemon.model import OpenModel
+from engine.containers import DecodeLimits
 from engine.cutting import CutChunk, cut_video, encode_video
+from engine.errors import RefusedChunkError
 from engine.frames import PyAvDecoder
 from engine.session import StreamSession
 from engine.types import Snippet, Span, VideoChunk
@@ -52,33 +56,74 @@ class StageTimes:
         }
 
 
-def camera_footage(folder: Path, seconds: float) -> Path:
-    """A clip as a small camera sends it: 320x240, 25 fps, H.264, a key frame a second."""
-    width, height = CAMERA_SIZE
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """A clip as a producer would send it.
+
+    Attributes:
+        chunks: In order; at least one.
+        durations_us: Of each, up to the first frame of the next.
+    """
+
+    chunks: tuple[VideoChunk, ...]
+    durations_us: tuple[int, ...]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``WIDTHxHEIGHT`` in pixels.
+
+    Raises:
+        ConfigError: It is no such text, or no size that H.264 and the daemon take.
+    """
+    found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
+    width, height = (int(side) for side in found.groups()) if found else (0, 0)
+    try:
+        DecodeLimits().check_size(width, height)
+    except RefusedChunkError as error:
+        why = str(error) if found else "wanted WIDTHxHEIGHT, such as 1920x1080"
+        raise ConfigError(f"--resolution is {text!r}: {why}") from error
+    if width % 2 or height % 2:
+        raise ConfigError(f"--resolution is {text!r}: wanted even sides, such as 1920x1080")
+    return width, height
+
+
+def camera_footage(
+    folder: Path, seconds: float, size: tuple[int, int] = CAMERA_SIZE, *, key_frame_s: int = 1
+) -> Path:
+    """A clip as a camera sends it: 25 fps, H.264, a key frame a second.
+
+    Args:
+        folder: Where to.
+        seconds: How long.
+        size: Width and height in pixels, both even.
+        key_frame_s: Seconds from key frame to key frame.
+    """
+    width, height = size
     rng = np.random.default_rng(0)
-    scene = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-
-    def frames() -> "list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]":
-        shifts = range(int(seconds * CAMERA_FPS))
-        return [np.roll(scene, (i, 2 * i), axis=(0, 1)) for i in shifts]
-
+    coarse = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), np.uint8)
+    scene = coarse.repeat(8, 0).repeat(8, 1)[:height, :width]
+    shifts = range(int(seconds * CAMERA_FPS))
+    frames = (np.roll(scene, (i, 2 * i), axis=(0, 1)) for i in shifts)
     path = folder / "camera.mp4"
-    encode_video(frames(), path, fps=CAMERA_FPS, key_frame_every=CAMERA_FPS)
+    encode_video(frames, path, fps=CAMERA_FPS, key_frame_every=CAMERA_FPS * key_frame_s)
     return path
 
 
-def chunks_of(video: Path) -> list[VideoChunk]:
-    """The clip as a producer would send it."""
+def footage_of(video: Path) -> Footage:
+    """The clip as a producer would send it.
+
+    Raises:
+        UnreadableVideoError: It cannot be opened or cut.
+    """
     pieces: Sequence[CutChunk] = list(cut_video(str(video), chunk_s=1.0, on_note=lambda _: None))
-    return [
-        VideoChunk("bench", "e", i, p.start_us, p.payload, p.start_ticks, p.time_base)
-        for i, p in enumerate(pieces)
-    ]
+    chunks = tuple(piece.to_chunk("bench", "e", i) for i, piece in enumerate(pieces))
+    return Footage(chunks, tuple(piece.duration_us for piece in pieces))
 
 
-def time_stages(chunks: Sequence[VideoChunk], model: OpenModel) -> StageTimes:
-    """One camera, stage after stage, each timed."""
-    decoder = PyAvDecoder(model.spec.geometry, model.spec.timeline)
+def time_stages(
+    chunks: Sequence[VideoChunk], model: OpenModel, decoder: PyAvDecoder
+) -> StageTimes:
+    """One camera, stage after stage, each timed; the decoder is new."""
     session = StreamSession("bench", "e", model.spec, model.labels)
     decode_s = sample_s = backbone_s = rest_s = 0.0
     n_snippets, last_us = 0, 0

@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.backends.base import EngineBackend, Signature, Tensor
 from engine.backends.network_flops import network_flops
+from engine.types import FloatArray
 
 # A 99th percentile of fewer calls is the slowest but one.
 FEWEST_CALLS = 20
 _NARROW = 8
+# Between the products of int8, few values go beyond this.
+_INT8_REACH = 4
+_INT8_HIGHEST = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,12 @@ def matmul_gflop(model: Any, size: MatMul) -> float:
 def matmul_network(size: MatMul, precision: str) -> Any:
     """(B, rows, 8) → (B, rows): little to copy, and all the work in products of one size.
 
-    A relu between two products keeps a compiler from multiplying the weights beforehand.
+    A relu between two products keeps a compiler from multiplying the weights beforehand. In int8,
+    both operands of each product are rounded, by symmetric QDQ pairs as in a quantized backbone.
+
+    Args:
+        size: Of the products.
+        precision: ``f16``, ``bf16`` or ``int8``; anything else is f32.
     """
     from onnx import TensorProto, checker, helper, numpy_helper  # noqa: PLC0415 - heavy
 
@@ -138,32 +148,63 @@ def matmul_network(size: MatMul, precision: str) -> Any:
         precision, TensorProto.FLOAT
     )
     rng = np.random.default_rng(0)
-
-    def weight(name: str, height: int) -> Any:
-        values = rng.normal(0, height**-0.5, (height, size.width)).astype(np.float32)
-        raw = values.astype(helper.tensor_dtype_to_np_dtype(kind))
-        return numpy_helper.from_array(raw, name)
-
-    nodes = [
-        helper.make_node("Cast", ["given"], ["narrow"], to=kind),
-        helper.make_node("MatMul", ["narrow", "widen"], ["wide0"]),
-    ]
-    for i in range(size.n_products):
-        nodes.append(helper.make_node("MatMul", [f"wide{i}", "square"], [f"product{i}"]))
-        nodes.append(helper.make_node("Relu", [f"product{i}"], [f"wide{i + 1}"]))
-    nodes.append(helper.make_node("Cast", [f"wide{size.n_products}"], ["last"], to=1))
-    nodes.append(helper.make_node("ReduceMax", ["last", "columns"], ["answer"], keepdims=0))
-    columns = numpy_helper.from_array(np.array([2], np.int64), "columns")
+    widen, square = _weight(rng, _NARROW, size.width), _weight(rng, size.width, size.width)
+    of_kind = helper.tensor_dtype_to_np_dtype(kind)
+    constants = {"widen": widen.astype(of_kind), "columns": np.array([2], np.int64)}
+    if precision == "int8":
+        constants |= _int8_constants(square)
+    else:
+        constants["square"] = square.astype(of_kind)
     graph = helper.make_graph(
-        nodes,
+        _matmul_nodes(size, kind, is_int8=precision == "int8"),
         "matmul",
         [helper.make_tensor_value_info("given", 1, ["B", size.rows, _NARROW])],
         [helper.make_tensor_value_info("answer", 1, ["B", size.rows])],
-        [weight("widen", _NARROW), weight("square", size.width), columns],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=10)
     checker.check_model(model, full_check=True)
     return model
+
+
+def _weight(rng: np.random.Generator, height: int, width: int) -> FloatArray:
+    # Behind a relu, values keep their size from product to product with this spread.
+    return rng.normal(0, (2 / height) ** 0.5, (height, width)).astype(np.float32)
+
+
+def _int8_constants(square: FloatArray) -> dict[str, npt.NDArray[Any]]:
+    step = np.float32(np.abs(square).max() / _INT8_HIGHEST)
+    return {
+        "square/int8": np.rint(square / step).astype(np.int8),
+        "square/step": np.array(step),
+        "wide/step": np.array(_INT8_REACH / _INT8_HIGHEST, np.float32),
+        "zero": np.array(0, np.int8),
+    }
+
+
+def _matmul_nodes(size: MatMul, kind: int, *, is_int8: bool) -> list[Any]:
+    from onnx import helper  # noqa: PLC0415 - heavy
+
+    make = helper.make_node
+    nodes = [
+        make("Cast", ["given"], ["narrow"], to=kind),
+        make("MatMul", ["narrow", "widen"], ["widened"]),
+        make("Relu", ["widened"], ["wide0"]),
+    ]
+    if is_int8:
+        nodes.append(make("DequantizeLinear", ["square/int8", "square/step", "zero"], ["square"]))
+    for i in range(size.n_products):
+        left = f"wide{i}"
+        if is_int8:
+            pair = ["wide/step", "zero"]
+            nodes.append(make("QuantizeLinear", [left, *pair], [f"{left}/int8"]))
+            left = f"{left}/rounded"
+            nodes.append(make("DequantizeLinear", [f"wide{i}/int8", *pair], [left]))
+        nodes.append(make("MatMul", [left, "square"], [f"product{i}"]))
+        nodes.append(make("Relu", [f"product{i}"], [f"wide{i + 1}"]))
+    nodes.append(make("Cast", [f"wide{size.n_products}"], ["last"], to=1))
+    nodes.append(make("ReduceMax", ["last", "columns"], ["answer"], keepdims=0))
+    return nodes
 
 
 def in_turns(

@@ -23,7 +23,7 @@ import onnx
 
 from engine.backends.base import Signature, Tensor, TensorSpec, check_tensors
 from engine.backends.cpu_form import cpu_form
-from engine.backends.onnx_precision import FilePrecision, precision_of
+from engine.backends.onnx_precision import FilePrecision, precision_in
 from engine.backends.winograd import with_fast_convolutions
 from engine.errors import BundleError, DeviceError
 
@@ -167,7 +167,7 @@ def open_openvino(
         side_by_side = _side_by_side(core, model, options, max_batch)
     except RuntimeError as error:
         raise DeviceError(f"OpenVINO cannot compile {model_path}: {_reason(error)}") from error
-    description = f"openvino {_arithmetic(precision_of(plain), chosen)} CPU"
+    description = f"openvino {_arithmetic(precision_in(plain), chosen)} CPU"
     return OpenVinoBackend(alone, side_by_side, signature, description)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.backends.gpu_identity import GpuIdentity
+from engine.backends.onnx_precision import precision_of
 from engine.backends.plan_cache import Obtained, PlanCache, PlanKey, TimingsKey
 from engine.backends.profiles import LengthRange, profiles_for
 from engine.backends.signatures import read_signature
@@ -101,20 +102,3 @@ def obtain_plan(
     return cache.obtain(
         wanted.key, build, lambda: on_progress("waiting", 0, 0), network=wanted.network
     )
-
-
-def precision_of(onnx: bytes) -> str:
-    """The lowest precision that a network's weights and arithmetic are in: int8, f16, bf16, f32.
-
-    Args:
-        onnx: A serialised network that was read before.
-    """
-    from onnx import TensorProto, load_from_string  # noqa: PLC0415 - heavy
-
-    graph = load_from_string(onnx).graph
-    if any(node.op_type == "QuantizeLinear" for node in graph.node):
-        return "int8"
-    types = {weight.data_type for weight in graph.initializer}
-    if TensorProto.FLOAT16 in types:
-        return "f16"
-    return "bf16" if TensorProto.BFLOAT16 in types else "f32"

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from engine.backends.base import Signature
 from engine.backends.cuda import Cuda, Plan
+from engine.backends.onnx_precision import precision_of
 from engine.backends.options import BackendOptions, OnLog
 from engine.backends.plan_cache import Obtained, PlanCache
-from engine.backends.plan_recipe import PlanRecipe, obtain_plan, precision_of, recipe
+from engine.backends.plan_recipe import PlanRecipe, obtain_plan, recipe
 from engine.backends.profiles import profiles_for
 from engine.backends.signatures import read_signature
 from engine.backends.trt_backend import TensorRtBackend

@@ -1,6 +1,7 @@
 """Counting arithmetic and timing calls: the numbers that a benchmark is believed for."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,8 +21,15 @@ from engine.backends.device_bench import (
     time_calls,
 )
 from engine.backends.network_flops import network_flops
+from engine.backends.onnx_precision import precision_of
+from engine.backends.openvino import open_openvino
+from engine.backends.profiles import profiles_for
 from engine.backends.scripted import ScriptedBackend
-from engine.errors import BundleError
+from engine.backends.signatures import read_signature
+from engine.backends.trt_build import build_plan
+from engine.backends.trt_module import find_tensorrt
+from engine.errors import BundleError, DeviceError
+from tests.support.real_parts import missing
 
 NETWORK = """
 <ir_version: 10, opset_import: ["": 18]>
@@ -74,6 +82,65 @@ def test_the_chain_of_products_multiplies_what_it_counts(precision: str) -> None
     answer = ReferenceEvaluator(model).run(None, {"given": given})[0]
     assert (2, 5) == answer.shape
     assert np.array_equal(answer[0], answer[1])
+
+
+def test_products_of_int8_multiply_what_both_sides_were_rounded_to() -> None:
+    model = matmul_network(MatMul(rows=5, width=16, n_products=3), "int8")
+    producers = {name: node for node in model.graph.node for name in node.output}
+    constants = {w.name: onnx.numpy_helper.to_array(w) for w in model.graph.initializer}
+    products = [n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] != "widen"]
+    assert 3 == len(products)
+    for taken in (name for node in products for name in node.input):
+        pair = producers[taken]
+        assert "DequantizeLinear" == pair.op_type
+        assert (np.int8, 0) == (constants[pair.input[2]].dtype, constants[pair.input[2]])
+    assert np.int8 == constants["square/int8"].dtype
+    assert "int8" == precision_of(model.SerializeToString())
+
+
+def test_products_of_int8_give_about_what_those_of_f32_give() -> None:
+    size = MatMul(rows=64, width=64, n_products=4)
+    given = np.random.default_rng(1).uniform(size=(1, 64, 8)).astype(np.float32)
+    exact, rounded = (
+        ReferenceEvaluator(matmul_network(size, precision)).run(None, {"given": given})[0]
+        for precision in ("f32", "int8")
+    )
+    assert 0 < np.abs(exact - rounded).max() < 0.1 * np.abs(exact).max()
+
+
+@pytest.mark.openvino
+def test_openvino_really_multiplies_in_int8(tmp_path: Path) -> None:
+    size = MatMul(rows=64, width=64, n_products=3)
+    kinds = {}
+    for precision in ("f32", "int8"):
+        path = tmp_path / f"{precision}.onnx"
+        path.write_bytes(matmul_network(size, precision).SerializeToString())
+        backend = open_openvino(path, precision="f32", threads=1)
+        network = backend._alone.get_compiled_model().get_runtime_model()
+        facts = [op.get_rt_info() for op in network.get_ordered_ops()]
+        backend.close()
+        kinds[precision] = [
+            fact["primitiveType"].astype(str).lower().endswith("i8")
+            for fact in facts
+            if fact["layerType"].astype(str) in ("FullyConnected", "MatMul")
+        ]
+    assert [False] * 4 == kinds["f32"]
+    assert [False, True, True, True] == kinds["int8"]  # the first one widens
+
+
+@pytest.mark.tensorrt_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f32", "f16", "bf16", "int8"])
+def test_tensorrt_takes_the_products_in_every_precision(precision: str, tmp_path: Path) -> None:
+    try:
+        rtx = find_tensorrt("tensorrt_rtx")
+    except DeviceError as error:
+        missing(f"{error}; or make setup-training")
+    path = tmp_path / "matmul.onnx"
+    path.write_bytes(matmul_network(MatMul(64, 64, 3), precision).SerializeToString())
+    signature, _opset = read_signature(path)
+    profiles = profiles_for(signature, batch_sizes=(1,), length=None)
+    assert 0 < len(build_plan(rtx, path.read_bytes(), profiles).plan)
 
 
 class Ticking:

@@ -13,8 +13,9 @@ import onnx.parser
 import pytest
 
 from engine.backends.gpu_identity import NO_GPU
+from engine.backends.onnx_precision import precision_of
 from engine.backends.plan_cache import PlanCache
-from engine.backends.plan_recipe import obtain_plan, precision_of, recipe
+from engine.backends.plan_recipe import obtain_plan, recipe
 from engine.backends.profiles import Profiles, profiles_for
 from engine.backends.signatures import read_signature
 from engine.backends.trt_build import build_plan

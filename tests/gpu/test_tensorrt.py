@@ -1,6 +1,6 @@
 """The TensorRT backend on a real GPU: the numbers of OpenVINO, and nothing left behind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,9 @@ from engine.backends.trt_plan import load_plan
 from engine.bundle import ModelBundle
 from tests.support.i3d_parts import pulled_kinetics400
 from tests.support.tiny_bundle import localizer
+from tests.support.tiny_convolutions import convolutional_backbone, some_snippets
+from training.precision import HalfPrecision, to_precision
+from training.quantize import to_int8
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 MIB = 1 << 20
@@ -35,6 +38,17 @@ def tiny(toolkit: Toolkit, plans: Path, tmp_path: Path) -> Iterator[TensorRtBack
     onnx.save(localizer(), tmp_path / "localizer.onnx")
     options = BackendOptions(max_batch=4, length=(1, 5, 24), cache_dir=plans)
     path = tmp_path / "localizer.onnx"
+    with closing(
+        open_tensorrt(path, precision="f32", options=options, toolkit=toolkit)
+    ) as backend:
+        yield backend
+
+
+@pytest.fixture
+def convolutions(toolkit: Toolkit, plans: Path, tmp_path: Path) -> Iterator[TensorRtBackend]:
+    path = tmp_path / "convolutions.onnx"
+    path.write_bytes(convolutional_backbone())
+    options = BackendOptions(max_batch=4, cache_dir=plans)
     with closing(
         open_tensorrt(path, precision="f32", options=options, toolkit=toolkit)
     ) as backend:
@@ -67,6 +81,67 @@ def test_answers_are_right_for_every_batch_and_length(tiny: TensorRtBackend) -> 
             question = windows(n_rows, length)
             cas = tiny.run(question)["cas"]
             np.testing.assert_allclose(cas, question["features"][..., :2], atol=1e-6)
+
+
+def in_precision(precision: str) -> bytes:
+    """A small backbone, converted by the project's own code: no torch, and no file."""
+    network = convolutional_backbone()
+    match precision:
+        case "int8":
+            return to_int8(network, some_snippets(16)).network
+        case "f16" | "bf16":
+            return to_precision(network, precision)
+        case _:
+            return network
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize(
+    ("precision", "least_cosine"),
+    [("f32", 0.9999), ("f16", 0.999), ("bf16", 0.99), ("int8", 0.99)],
+)
+def test_convolutions_give_the_features_of_openvino_in_every_precision(
+    precision: str, least_cosine: float, toolkit: Toolkit, plans: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    exact, path = tmp_path / "f32.onnx", tmp_path / f"in-{precision}.onnx"
+    exact.write_bytes(convolutional_backbone())
+    path.write_bytes(in_precision(precision))
+    question: dict[str, Tensor] = {"snippets": np.stack(some_snippets(11, seed=1))}
+    with closing(open_backend("openvino", exact, precision="f32")) as reference:
+        wanted = reference.run(question)["features"]
+    options = BackendOptions(max_batch=4, cache_dir=plans)
+    with closing(
+        open_tensorrt(path, precision=precision, options=options, toolkit=toolkit)
+    ) as backend:
+        backend.warm_up()
+        seen = backend.run(question)["features"]
+        assert f" {precision} " in backend.description
+    assert cosines(seen, wanted).min() > least_cosine
+
+
+@pytest.mark.parametrize(("precision", "least_cosine"), [("f16", 0.999), ("bf16", 0.99)])
+def test_the_backbone_in_half_precision_gives_the_features_of_openvino(
+    precision: HalfPrecision,
+    least_cosine: float,
+    toolkit: Toolkit,
+    bundle: ModelBundle,
+    plans: Path,
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("openvino")
+    path = tmp_path / f"backbone-{precision}.onnx"
+    path.write_bytes(to_precision(bundle.backbone_path.read_bytes(), precision))
+    rgb = np.random.default_rng(0).integers(0, 256, (5, 16, 224, 224, 3), np.uint8)
+    with closing(open_backend("openvino", bundle.backbone_path, precision="f32")) as reference:
+        wanted = reference.run({"snippets": rgb})["features"]
+    options = BackendOptions(max_batch=4, cache_dir=plans)
+    with closing(
+        open_tensorrt(path, precision=precision, options=options, toolkit=toolkit)
+    ) as backend:
+        backend.warm_up()
+        seen = backend.run({"snippets": rgb})["features"]
+    assert cosines(seen, wanted).min() > least_cosine
 
 
 def test_the_backbone_gives_the_features_of_openvino(
@@ -109,15 +184,26 @@ def test_the_localizer_gives_the_scores_of_openvino(
         np.testing.assert_allclose(seen[name], wanted[name], atol=1e-3)
 
 
-def test_ten_thousand_batches_leak_nothing(tiny: TensorRtBackend) -> None:
-    tiny.warm_up()
-    question = windows(40)
+def assert_ten_thousand_batches_leak_nothing(
+    backend: TensorRtBackend, question: Mapping[str, Tensor]
+) -> None:
+    """Each call is ten batches of four."""
+    backend.warm_up()
     for _ in range(100):
-        tiny.run(question)
-    before = tiny.memory().free
+        backend.run(question)
+    before = backend.memory().free
     for _ in range(1000):
-        tiny.run(question)
-    assert abs(before - tiny.memory().free) < 4 * MIB  # another process may come and go
+        backend.run(question)
+    assert abs(before - backend.memory().free) < 4 * MIB  # another process may come and go
+
+
+def test_ten_thousand_batches_leak_nothing(tiny: TensorRtBackend) -> None:
+    assert_ten_thousand_batches_leak_nothing(tiny, windows(40))
+
+
+def test_ten_thousand_batches_of_convolutions_leak_nothing(convolutions: TensorRtBackend) -> None:
+    snippets = np.stack(some_snippets(40))
+    assert_ten_thousand_batches_leak_nothing(convolutions, {"snippets": snippets})
 
 
 def test_opening_and_closing_leaks_nothing(
