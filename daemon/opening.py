@@ -9,6 +9,7 @@ Whoever waits for it may be cancelled at any moment: what was opened is closed a
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +43,14 @@ _TRIED_SNIPPETS = 2
 # Rows of a step on a CPU, whatever calls will hold: cameras wait meanwhile.
 _CPU_ROWS = 8
 
-_WORTH_A_LINE = frozenset({"internal_error", "error", "warning"})
+# What a runtime says, by how loudly it is passed on. Not "verbose": a build says some 10^5 lines
+# of that, which `s2netd engine build --verbose` shows.
+_LEVELS = {
+    "internal_error": logging.WARNING,
+    "error": logging.WARNING,
+    "warning": logging.WARNING,
+    "info": logging.DEBUG,
+}
 
 
 class _GivenUpError(Exception):
@@ -157,7 +165,7 @@ class ModelOpener:
         loop = asyncio.get_running_loop()
 
         def on_log(severity: str, message: str) -> None:
-            if severity in _WORTH_A_LINE:
+            if severity in _LEVELS:
                 loop.call_soon_threadsafe(self._note, severity, message)
 
         def work() -> None:
@@ -178,7 +186,9 @@ class ModelOpener:
         await self._device.run(lambda: opened.append(self._gpu.open(read, on_log)))
 
     def _note(self, severity: str, message: str) -> None:
-        self._log.warning("model.runtime_said", severity=severity, message=message.strip())
+        self._log.log(
+            _LEVELS[severity], "model.runtime_said", severity=severity, message=message.strip()
+        )
 
     async def _verify(self, read: ReadModel, model: OpenModel) -> None:
         await self._device.run(lambda: try_out(model))

@@ -98,7 +98,10 @@ def _built(
     plan = builder.build_serialized_network(network, config)
     listener.re_raise()
     if plan is None:
-        raise DeviceError(f"{trt} could not build the plan: {listener.reason()}")
+        raise DeviceError(
+            f"{trt} could not build the plan: {listener.reason()}; "
+            "s2netd engine build --verbose tells more"
+        )
     return BuiltPlan(bytes(plan), None if timings is None else bytes(timings.serialize()))
 
 

@@ -262,7 +262,8 @@ class FakeGpu:
     def build(self, _read: ReadModel, on_progress: OnProgress, on_log: OnLog) -> None:
         self.n_begun += 1
         self.threads["build"] = threading.current_thread().name
-        on_log("info", "not worth a line")
+        on_log("verbose", "not worth a line")
+        on_log("info", "of use when one looks for a fault")
         on_log("warning", "this GPU is not a real one\n")
         n_done = 0
         while not self.may_finish.wait(0.01):
@@ -296,8 +297,11 @@ async def test_a_plan_is_built_beside_the_batches_of_the_cameras(bundles):
         assert before.spec.model_id == rig.slot.current.spec.model_id
         assert gpu.threads["build"].startswith("model")
         assert gpu.threads["open"].startswith("device")
-        (said,) = rig.logs.named("model.runtime_said")
-        assert "this GPU is not a real one" == said["message"]
+        said = rig.logs.named("model.runtime_said")
+        assert [
+            ("info", "of use when one looks for a fault"),
+            ("warning", "this GPU is not a real one"),
+        ] == [(line["severity"], line["message"]) for line in said]
         assert any("snippet 36 of 36" in words for words in rig.told)
 
 
