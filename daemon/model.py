@@ -13,6 +13,7 @@ from engine.backends import open_backend
 from engine.backends.base import EngineBackend
 from engine.backends.options import BackendOptions, OnLog, OnProgress
 from engine.bundle import ModelBundle, resolve_bundle
+from engine.bundle_reference import reference_of
 from engine.cas import BackendLocalizer
 from engine.errors import BundleError
 from engine.features import BackendFeatureExtractor
@@ -193,10 +194,12 @@ def check_model(config: ModelConfig) -> str:
     """Read and verify a bundle and its labels without opening a device; describe it.
 
     Raises:
-        BundleError: The bundle is missing, damaged or foreign.
+        BundleError: The bundle is missing, damaged or foreign, or what it would be compared with.
         ConfigError: A label is not one of its classes.
     """
     read = read_model(config)
+    if config.verify and config.backend != "scripted":
+        reference_of(read.bundle)
     n_classes = len(read.spec.class_names)
     n_labels = n_classes if read.labels is None else len(read.labels)
     return f"{read.spec.model_id}, {n_labels} of {n_classes} classes"

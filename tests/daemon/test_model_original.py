@@ -10,6 +10,7 @@ import pytest
 import yaml
 from onnx import numpy_helper
 
+from daemon.model import check_model
 from daemon.opening import must_be_compared
 from engine.bundle import MANIFEST, ModelBundle, write_bundle
 from engine.bundle_networks import Original
@@ -95,6 +96,14 @@ async def test_one_whose_original_is_nowhere_does_not_serve(plain, half, tmp_pat
         assert "half is f16 of plain, which is not here to compare it with" in (
             rig.status.last_error
         )
+
+
+def test_checking_a_configuration_tells_that_too(plain, half, tmp_path):
+    assert check_model(a_config(half)).startswith("half@")
+    plain.path.rename(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="which is not here to compare it with"):
+        check_model(a_config(half))
+    assert check_model(a_config(half, verify=False)).startswith("half@")
 
 
 async def test_a_bundle_replaced_while_its_plan_is_built_does_not_serve(plain, tmp_path):
