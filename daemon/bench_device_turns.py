@@ -17,7 +17,6 @@ from engine.backends.device_bench import (
     matmul_network,
     random_question,
 )
-from engine.backends.onnx_precision import precision_of
 from engine.backends.options import BackendOptions
 from engine.errors import BundleError, DeviceError
 
@@ -98,14 +97,14 @@ def beside_matmul(bench: DeviceBench, backbone: OpenNetwork, batch: int, gflop: 
 def _open_products(
     bench: DeviceBench, backbone: OpenNetwork, size: MatMul, folder: Path
 ) -> _Products:
-    """In the precision that the backbone's file holds, if the device can."""
-    held: str = precision_of(backbone.path.read_bytes())
-    if held == "int8":
+    """In the precision that the backbone is computed in, if the device can."""
+    precision = backbone.precision
+    if precision == "int8":
         try:
-            return _opened_products(bench, size, held, folder)
+            return _opened_products(bench, size, precision, folder)
         except (BundleError, DeviceError):
-            held = _INSTEAD_OF_INT8[bench.device]
-    return _opened_products(bench, size, held, folder)
+            precision = _INSTEAD_OF_INT8[bench.device]
+    return _opened_products(bench, size, precision, folder)
 
 
 def _opened_products(bench: DeviceBench, size: MatMul, precision: str, folder: Path) -> _Products:

@@ -19,13 +19,12 @@ from daemon.demo_scene import render_scene
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend
 from engine.backends.options import BackendOptions
-from engine.backends.profiles import batch_sizes_up_to
 from engine.bundle import ModelBundle, resolve_bundle
 from engine.bundle_reference import reference_of
 from engine.errors import S2netdError
 from engine.golden import PROCEDURAL_SNIPPETS, GoldenSet, of_videos, procedural
 from engine.spec import ModelSpec
-from engine.verification import Networks, Verification, Verifier, check_alike
+from engine.verification import Networks, Verification, Verifier, check_alike, sizes_to_try
 
 SCENE_SEED = 5
 SCENE_S = 50.0
@@ -89,7 +88,7 @@ def run_verify(options: VerifyOptions, console: Console) -> Verification:
             # The candidate's: it is what would be served.
             candidate.tolerance or reference.tolerance,
             candidate_spec=candidate.spec,
-            batch_sizes=_batch_sizes(options),
+            batch_sizes=sizes_to_try(options.backend, options.max_batch),
         )
         _watch(verifier, console)
         return verifier.result()
@@ -120,7 +119,8 @@ def _golden(
 
     if options.videos:
         return of_videos(options.videos, spec, seconds=options.seconds, on_note=note)
-    drawn = procedural(spec, max(PROCEDURAL_SNIPPETS, sum(_batch_sizes(options))))
+    sizes = sizes_to_try(options.backend, options.max_batch)
+    drawn = procedural(spec, max(PROCEDURAL_SNIPPETS, sum(sizes)))
     if find_spec("cv2") is None:
         note("no OpenCV, so no scene is drawn: pip install 's2netd[scenes]', or give a --video")
         return drawn
@@ -167,8 +167,3 @@ def _open(
             return stack.enter_context(closing(network))
 
         return Networks(opened(bundle.backbone_path), opened(bundle.localizer_path))
-
-
-def _batch_sizes(options: VerifyOptions) -> tuple[int, ...]:
-    """TensorRT has kernels of its own for each size; on a CPU, rows run side by side or alone."""
-    return batch_sizes_up_to(options.max_batch)[::-1]  # the largest first: footage is short

@@ -25,12 +25,11 @@ from daemon.model import OpenModel, ReadModel, build_plans, open_read, read_mode
 from daemon.serving import ServingStatus
 from engine.backends.base import EngineBackend
 from engine.backends.options import OnLog, OnProgress
-from engine.backends.profiles import batch_sizes_up_to
 from engine.bundle_reference import reference_of
 from engine.errors import BundleError
 from engine.golden import PROCEDURAL_SNIPPETS, procedural
 from engine.types import CasWindow, FeatureWindow, FloatArray, Snippet, SnippetFeature
-from engine.verification import Networks, Verification, Verifier
+from engine.verification import Networks, Verification, Verifier, sizes_to_try
 from engine.windows import window_of
 
 R = TypeVar("R")
@@ -39,9 +38,6 @@ Tell = Callable[[str], None]
 
 # Enough to see that a network answers, and that two rows of a call do not upset each other.
 _TRIED_SNIPPETS = 2
-
-# Rows of a step on a CPU, whatever calls will hold: cameras wait meanwhile.
-_CPU_ROWS = 8
 
 # What a runtime says, by how loudly it is passed on. Not "verbose": a build says some 10^5 lines
 # of that, which `s2netd engine build --verbose` shows.
@@ -212,7 +208,7 @@ class ModelOpener:
         in_f32 = {"backend": "openvino", "precision": "f32", "max_batch": 1}
         original = await self._aside(lambda: reference_of(read.bundle))
         wanted = ReadModel(read.config.model_copy(update=in_f32), original, read.spec, read.labels)
-        sizes = _tried_sizes(read.config)
+        sizes = sizes_to_try(read.config.backend, read.config.max_batch)
         reference = await self._aside(lambda: open_read(wanted))
         try:
             verifier = Verifier(
@@ -239,15 +235,6 @@ class ModelOpener:
 
     async def _aside(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def _tried_sizes(config: ModelConfig) -> tuple[int, ...]:
-    """TensorRT has kernels for each; a CPU only runs rows side by side, in steps to be kept short.
-
-    The largest first, for footage is short.
-    """
-    most = config.max_batch if config.backend == "tensorrt" else min(config.max_batch, _CPU_ROWS)
-    return batch_sizes_up_to(most)[::-1]
 
 
 def must_be_compared(backends: Sequence[EngineBackend]) -> bool:

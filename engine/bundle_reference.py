@@ -6,7 +6,7 @@ from pathlib import Path
 from engine.backends.onnx_precision import read_precision
 from engine.bundle import ModelBundle
 from engine.bundle_files import check_digest
-from engine.bundle_networks import BACKBONE
+from engine.bundle_networks import BACKBONE, Original
 from engine.cache import bundles_dir, shipped_dir
 from engine.errors import BundleError
 
@@ -20,7 +20,7 @@ def reference_of(bundle: ModelBundle) -> ModelBundle:
 
     Raises:
         BundleError: The f32 backbone is not here or another one, the bundle does not say which
-            it is, or it is of another precision than it says.
+            it is, or either is of another precision than it should be.
     """
     held = read_precision(bundle.backbone_path)
     if held != bundle.card.precision:
@@ -30,32 +30,38 @@ def reference_of(bundle: ModelBundle) -> ModelBundle:
         )
     if held == "f32":
         return bundle
-    path, original = _original_path(bundle), bundle.original
+    if bundle.original is None:
+        raise BundleError(
+            f"bundle {bundle.name} is {held} and does not say what it was made from, so that "
+            "nothing shows whether it is still the same model: convert it again, or set "
+            "model.verify to false"
+        )
     return replace(
         bundle,
         card=replace(bundle.card, precision="f32"),
-        backbone_path=path,
-        backbone_sha256=original.sha256 if original else "",
+        backbone_path=_found(bundle, bundle.original),
+        backbone_sha256=bundle.original.sha256,
         original=None,
     )
 
 
-def _original_path(bundle: ModelBundle) -> Path:
-    original = bundle.original
-    what = f"bundle {bundle.name} is {bundle.card.precision}"
-    if original is None:
-        raise BundleError(
-            f"{what} and does not say what it was made from, so that nothing shows whether it is "
-            "still the same model: convert it again, or set model.verify to false"
-        )
-    name = original.from_bundle
+def _found(bundle: ModelBundle, original: Original) -> Path:
+    """The original's file; others of its name are passed over."""
+    name, problem = original.from_bundle, "which is not here to compare it with"
     for folder in (bundles_dir(), shipped_dir(), bundle.path.resolve().parent):
         path = folder / name / BACKBONE
-        if path.is_file():
+        if not path.is_file():
+            continue
+        try:
             check_digest(path, original.sha256)
-            return path
+        except BundleError:
+            problem = f"and what {path.parent} holds is another one"
+            continue
+        if (held := read_precision(path)) != "f32":
+            raise BundleError(f"bundle {bundle.name} names {path} as its original: that is {held}")
+        return path
     raise BundleError(
-        f"{what} of {name}, which is not here to compare it with: s2netd models pull {name} if it "
-        f"is a published one, or put its folder into {bundle.path.parent}, or set model.verify to "
-        "false"
+        f"bundle {bundle.name} is {bundle.card.precision} of {name}, {problem}: s2netd models "
+        f"pull {name} if it is a published one, or put its folder into {bundle.path.parent}, or "
+        "set model.verify to false"
     )

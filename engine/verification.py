@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 
 from engine.agreement import agreement
+from engine.backends.profiles import batch_sizes_up_to
 from engine.errors import BundleError
 from engine.golden import GoldenClip, GoldenSet
 from engine.spec import ModelSpec, Tolerance
@@ -35,6 +36,7 @@ from engine.verification_report import FEATURES, OUTPUTS, SCORES, Tally, Verific
 from engine.verification_side import Networks, Side, SideRun
 
 _ALIKE = ("class_names", "feature_dim", "timeline", "geometry", "window")
+_CPU_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,20 @@ class Step:
 
     side: Side
     run: Callable[[], None]
+
+
+def sizes_to_try(backend: str, max_batch: int) -> tuple[int, ...]:
+    """Batch sizes that make a difference to a candidate, the largest first: footage is short.
+
+    TensorRT has kernels of its own for each. On a CPU rows run side by side or alone, and cameras
+    wait for each step.
+
+    Args:
+        backend: As of ``open_backend``.
+        max_batch: Rows that calls may have, >= 1.
+    """
+    most = max_batch if backend == "tensorrt" else min(max_batch, _CPU_ROWS)
+    return batch_sizes_up_to(most)[::-1]
 
 
 class Verifier:

@@ -135,7 +135,19 @@ def test_the_original_is_looked_for_among_pulled_bundles_too(plain, half, tmp_pa
     assert pulled / "backbone.onnx" == seen.backbone_path
     assert ("f32", plain.backbone_sha256) == (seen.card.precision, seen.backbone_sha256)
     (pulled / "backbone.onnx").write_bytes(b"another")
-    with pytest.raises(BundleError, match="the manifest says"):
+    with pytest.raises(BundleError, match=r"and what .*plain holds is another one"):
+        reference_of(ModelBundle.load(half))
+    assert write_convolutional_bundle(plain.path) / "backbone.onnx" == (
+        reference_of(ModelBundle.load(half)).backbone_path  # beside it lies the right one
+    )
+
+
+def test_a_converted_bundle_is_not_its_own_original(half):
+    sha256 = ModelBundle.load(half).backbone_sha256
+    content = yaml.safe_load((half / MANIFEST).read_text())
+    content["original"] = {"sha256": sha256, "from_bundle": "half"}
+    (half / MANIFEST).write_text(yaml.safe_dump(content))
+    with pytest.raises(BundleError, match=r"names .*half/backbone\.onnx as its original: that is"):
         reference_of(ModelBundle.load(half))
 
 
@@ -150,7 +162,7 @@ def test_an_f32_bundle_is_its_own_reference(plain):
         ({"precision": "f32"}, "the manifest says f32, the backbone computes in f16"),
         ({"original": {"sha256": "0", "from_bundle": "../x"}}, "from_bundle is '../x'"),
         ({"original": {"sha256": "0"}}, "original.from_bundle is missing"),
-        ({"original": {"sha256": "0", "from_bundle": "plain"}}, "the manifest says 0"),
+        ({"original": {"sha256": "0", "from_bundle": "plain"}}, "holds is another one"),
     ],
 )
 def test_a_manifest_cannot_talk_its_way_out(half, change, message):
