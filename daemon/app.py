@@ -18,12 +18,12 @@ from typing import Any
 
 import structlog
 
-from daemon.device import Device
-from daemon.ledger import Ledger
+from daemon.device.thread import Device
 from daemon.metrics import Metrics
-from daemon.overload import FlowControl
 from daemon.sources.base import ChunkSource, Delivery
-from daemon.stream_worker import StreamWorker, WorkerParts
+from daemon.stream.flow import FlowControl
+from daemon.stream.ledger import Ledger
+from daemon.stream.worker import StreamWorker, WorkerParts
 from daemon.systemd import Notifier
 from engine.errors import RefusedChunkError
 

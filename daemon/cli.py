@@ -12,15 +12,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from daemon.bench_command import bench
-from daemon.cli_options import (
+from daemon.commands.bench import bench
+from daemon.commands.engine import engine
+from daemon.commands.options import (
     BundleOption,
     LabelsOption,
     OpenScoreOption,
     PrecisionOption,
     ThreadsOption,
 )
-from daemon.engine_commands import engine
 from daemon.errors import EXIT_CONFIG, ConfigError
 from engine.errors import BundleError, S2netdError
 
@@ -106,7 +106,7 @@ def check(config: ConfigOption) -> None:
     [dim]s2netd check --config /etc/s2netd/edge.yaml[/dim]
     """
     from daemon.config import load  # noqa: PLC0415
-    from daemon.model import check_model  # noqa: PLC0415
+    from daemon.models.reading import check_model  # noqa: PLC0415
     from daemon.packaging import check_packages  # noqa: PLC0415
 
     check_packages()
@@ -134,7 +134,7 @@ def localize(
     """
     from daemon.config import parse_model  # noqa: PLC0415
     from daemon.localize import localize_videos, summary_table  # noqa: PLC0415
-    from daemon.model import open_model  # noqa: PLC0415
+    from daemon.models.reading import open_model  # noqa: PLC0415
 
     console = Console(stderr=True)
     config = parse_model(
@@ -180,7 +180,7 @@ def produce(
     [dim]s2netd produce clip.mp4 --camera gate-3 --to dir:chunks[/dim]
     [dim]s2netd produce rtsp://10.0.0.7/stream1 --camera gate-3 --to kafka:s2netd.chunks.v1[/dim]
     """
-    from daemon.produce import ProduceOptions, produce_blocking  # noqa: PLC0415
+    from daemon.produce.producer import ProduceOptions, produce_blocking  # noqa: PLC0415
 
     options = ProduceOptions(
         source=source,
@@ -231,7 +231,7 @@ def demo(
     [dim]s2netd demo --seed 1 --seed 2 --seed 3 --pace fast[/dim]
     [dim]s2netd demo my-clip.mp4[/dim]
     """
-    from daemon.demo import DemoOptions, run_demo  # noqa: PLC0415
+    from daemon.demo.run import DemoOptions, run_demo  # noqa: PLC0415
 
     options = DemoOptions(
         video=video,
@@ -255,9 +255,9 @@ def models_list() -> None:
 
     [dim]s2netd models list[/dim]
     """
-    from engine import weights  # noqa: PLC0415
+    from engine.published import models as published  # noqa: PLC0415
 
-    for row in weights.list_models():
+    for row in published.list_models():
         typer.echo(row)
 
 
@@ -267,7 +267,7 @@ def models_pull(name: Annotated[str, typer.Argument(help="E.g. kinetics400.")]) 
 
     [dim]s2netd models pull kinetics400[/dim]
     """
-    from daemon.models import pull_with_progress  # noqa: PLC0415
+    from daemon.models.pull import pull_with_progress  # noqa: PLC0415
 
     typer.echo(pull_with_progress(name, Console(stderr=True)))
 
@@ -278,9 +278,9 @@ def models_verify(name: Annotated[str, typer.Argument(help="E.g. kinetics400.")]
 
     [dim]s2netd models verify kinetics400[/dim]
     """
-    from engine import weights  # noqa: PLC0415
+    from engine.published import models as published  # noqa: PLC0415
 
-    weights.verify(name)
+    published.verify(name)
     typer.echo(f"{name}: ok")
 
 
@@ -290,9 +290,9 @@ def models_path(name: Annotated[str, typer.Argument(help="E.g. kinetics400.")]) 
 
     [dim]cat $(s2netd models path kinetics400)/bundle.yaml[/dim]
     """
-    from engine import weights  # noqa: PLC0415
+    from engine.published import models as published  # noqa: PLC0415
 
-    typer.echo(weights.verify(name).path)
+    typer.echo(published.verify(name).path)
 
 
 @schema.command("event")
@@ -301,7 +301,7 @@ def schema_event() -> None:
 
     [dim]s2netd schema event > action-event.json[/dim]
     """
-    from daemon.wire import event_schema  # noqa: PLC0415
+    from daemon.wire.records import event_schema  # noqa: PLC0415
 
     typer.echo(json.dumps(event_schema(), indent=2))
 

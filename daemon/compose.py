@@ -13,8 +13,6 @@ from pathlib import Path
 import structlog
 
 from daemon.app import App
-from daemon.batching import BatchPolicy
-from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import (
     Config,
@@ -24,14 +22,15 @@ from daemon.config import (
     KafkaSecurityConfig,
     ModelConfig,
 )
-from daemon.device import Device
+from daemon.device.batching import BatchPolicy
+from daemon.device.calls import RunningCalls
+from daemon.device.thread import Device
 from daemon.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError
-from daemon.kafka_client import KafkaConnection
+from daemon.kafka.connection import KafkaConnection
 from daemon.logs import set_up
 from daemon.metrics import Metrics
-from daemon.overload import FlowControl, FlowLimits
+from daemon.models.slot import ModelSlot
 from daemon.reload import Reloader
-from daemon.serving import ModelSlot
 from daemon.sinks.base import EventSink
 from daemon.sinks.jsonl import JsonlEventSink, JsonlSinkSettings
 from daemon.sinks.kafka import KafkaEventSink, KafkaSinkSettings
@@ -41,13 +40,14 @@ from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
 from daemon.starting import Start, StoppedError, first_model, unless
 from daemon.state.base import StateStore
 from daemon.state.sqlite import SqliteStateSettings, SqliteStateStore
-from daemon.stream_worker import WorkerParts
+from daemon.stream.flow import FlowControl, FlowLimits
+from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
-from engine.containers import DecodeLimits
 from engine.errors import BundleError, S2netdError
-from engine.fallback import FallbackDecoder
-from engine.frames import Decoder, PyAvDecoder
 from engine.spec import ModelSpec
+from engine.video.containers import DecodeLimits
+from engine.video.fallback import FallbackDecoder
+from engine.video.frames import Decoder, PyAvDecoder
 
 
 def run_daemon(config: Config, path: Path | None = None) -> int:

@@ -20,14 +20,14 @@ from rich.progress import (
 from rich.table import Table
 
 from daemon.errors import ConfigError
-from daemon.model import OpenModel
-from daemon.timeline_page import CurveSet, Mistakes, Thumbnail, TruthSpan, render_timeline
-from daemon.wire import event_json
-from engine.frames import probe_video, read_video
-from engine.offline import Localization, localize_frames
-from engine.pixels import encode_jpeg
+from daemon.models.reading import OpenModel
+from daemon.timeline.page import CurveSet, Mistakes, Thumbnail, TruthSpan, render_timeline
+from daemon.wire.records import event_json
 from engine.session import StreamSession
+from engine.straight_line import Localization, localize_frames
 from engine.types import ActionEvent, FrameBatch
+from engine.video.frames import probe_video, read_video
+from engine.video.pixels import encode_jpeg
 
 N_THUMBNAILS = 12
 # A file has no producer run; its events still need one name for their stream time.

@@ -13,12 +13,12 @@ import structlog
 
 from daemon.app import App
 from daemon.config import Config, ModelConfig
-from daemon.device import Device
+from daemon.device.thread import Device
 from daemon.health import HealthServer
 from daemon.metrics import Metrics
-from daemon.opening import ModelOpener
-from daemon.serving import ModelSlot, ServingStatus
-from daemon.swap import ModelSwap
+from daemon.models.opening import ModelOpener
+from daemon.models.slot import ModelSlot, ServingStatus
+from daemon.models.swap import ModelSwap
 from daemon.systemd import Notifier
 from engine.errors import S2netdError
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from engine.grid import Timeline, exact_div
 from engine.scores import ScoredSnippets
 from engine.spec import ProposalSpec
-from engine.timeline import Timeline, exact_div
 from engine.tiou import soft_nms
 from engine.types import Proposal, Span
 

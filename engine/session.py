@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.background import BackgroundState, CameraBackground
+from engine.camera_mean import BackgroundState, CameraBackground
 from engine.errors import SnapshotError
 from engine.events import EventTracker, TrackerState, event_from_json, event_to_json
 from engine.scores import ScoredSnippets, ScoreTrack

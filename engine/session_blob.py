@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import SnapshotError
-from engine.npz import NPZ_DAMAGE
+from engine.files.npz import NPZ_DAMAGE
 
 SNAPSHOT_VERSION = 2
 _META = "meta"

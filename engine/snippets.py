@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.timeline import Timeline
+from engine.grid import Timeline
 from engine.types import FrameBatch, Snippet, Span, UInt8Array
 
 

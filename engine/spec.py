@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from engine.timeline import Timeline, exact_div
+from engine.grid import Timeline, exact_div
 from engine.types import FloatArray
 
 # A larger input square than any published video backbone takes is a damaged bundle.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.background import CameraBackground
+from engine.camera_mean import CameraBackground
 from engine.spec import WindowSpec
 from engine.types import FeatureWindow, FloatArray, SnippetFeature
 

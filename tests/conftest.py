@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from engine.bundle import resolve_bundle
+from engine.bundle.model_bundle import resolve_bundle
 from engine.errors import BundleError
+from tests.support.checkout import CHECKOUT
 from tests.support.real_parts import missing
 
 settings.register_profile(
@@ -24,8 +25,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 pytest_plugins = ["tests.support.kafka"]
-
-CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")

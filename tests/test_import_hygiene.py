@@ -13,7 +13,7 @@ from tests.support.tiny_bundle import backbone
 HEAVY = ("torch", "tensorrt", "openvino")
 
 
-@pytest.mark.parametrize("module", ["daemon.cli", "engine.offline", "engine.backends"])
+@pytest.mark.parametrize("module", ["daemon.cli", "engine.straight_line", "engine.backends"])
 def test_importing_loads_no_inference_or_training_library(module: str) -> None:
     script = f"import sys, {module}; print(*sorted(set(sys.modules) & set({HEAVY})))"
     done = subprocess.run(

@@ -7,14 +7,15 @@ import sys
 import tomllib
 import zipfile
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+from tests.support.checkout import CHECKOUT
+
 OURS = ("daemon", "engine", "training")
 HEAVY = {"torch", "onnxscript", "tensorrt", "pycuda"}
 

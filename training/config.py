@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from engine.errors import DataError
-from engine.manifest import parse, plain, read_yaml
+from engine.files.strict_yaml import parse, plain, read_yaml
 from training.data import DataChoice
 from training.networks import NETWORKS
 

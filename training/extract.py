@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from engine.backends import open_backend
-from engine.bundle import ModelBundle
+from engine.bundle.model_bundle import ModelBundle
 from engine.errors import BundleError, DeviceError, UnreadableVideoError
 from engine.features import BackendFeatureExtractor, FeatureExtractor
-from engine.frames import read_video
 from engine.snippets import SnippetSampler
 from engine.spec import ModelSpec
 from engine.types import FloatArray, Int64Array
+from engine.video.frames import read_video
 
 MANIFEST = "manifest.json"
 

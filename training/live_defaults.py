@@ -6,8 +6,8 @@ counted in seconds, so that they hold at any stride.
 
 from typing import Any
 
+from engine.grid import US_PER_S, Timeline
 from engine.spec import ProposalSpec, TrackerSpec, WindowSpec
-from engine.timeline import US_PER_S, Timeline
 
 WINDOW_S = 7.68
 RESCORED_S = 2.56

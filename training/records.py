@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engine.timeline import Timeline
+from engine.grid import Timeline
 from engine.types import FloatArray, Int64Array, Span
 
 

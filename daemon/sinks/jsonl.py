@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from daemon.errors import ConfigError, TransportError
-from daemon.wire import event_line
+from daemon.wire.records import event_line
 from engine.types import ActionEvent
 
 _TAIL_BYTES = 65_536

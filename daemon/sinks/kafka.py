@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daemon.kafka_client import KafkaConnection
-from daemon.kafka_producer import DurableProducer
-from daemon.wire import event_record
+from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.producer import DurableProducer
+from daemon.wire.records import event_record
 from engine.types import ActionEvent
 
 

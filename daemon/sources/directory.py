@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
-from daemon.headers import Headers
 from daemon.sources.base import (
     Delivery,
     Position,
@@ -32,7 +31,8 @@ from daemon.sources.base import (
     first_offset,
     nothing_to_read_again,
 )
-from daemon.wire import FOREIGN_EPOCH, parse_chunk, readable_stream_id
+from daemon.wire.headers import Headers
+from daemon.wire.records import FOREIGN_EPOCH, parse_chunk, readable_stream_id
 from engine.errors import RefusedChunkError, StreamError
 from engine.types import VideoChunk
 

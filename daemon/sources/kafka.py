@@ -27,7 +27,7 @@ from aiokafka.errors import (
 )
 
 from daemon.errors import TransportError
-from daemon.kafka_client import KafkaConnection, describe_topic, explained, persist
+from daemon.kafka.connection import KafkaConnection, describe_topic, explained, persist
 from daemon.sources.base import (
     Delivery,
     OnRevoked,
@@ -37,7 +37,7 @@ from daemon.sources.base import (
     nothing_to_finish,
     nothing_to_read_again,
 )
-from daemon.wire import parse_chunk, readable_stream_id
+from daemon.wire.records import parse_chunk, readable_stream_id
 from engine.errors import RefusedChunkError, S2netdError, StreamError
 
 _POLL_MS = 200

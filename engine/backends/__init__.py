@@ -42,7 +42,7 @@ def open_backend(
         raise BundleError(f"precision is {precision!r}, wanted one of {known}")
     match kind:
         case "openvino":
-            from engine.backends.openvino import open_openvino  # noqa: PLC0415 - heavy
+            from engine.backends.openvino.backend import open_openvino  # noqa: PLC0415 - heavy
 
             return open_openvino(
                 model_path,
@@ -51,7 +51,7 @@ def open_backend(
                 max_batch=options.max_batch if options else 1,
             )
         case "tensorrt":
-            from engine.backends.trt import open_tensorrt  # noqa: PLC0415 - heavy
+            from engine.backends.tensorrt.opening import open_tensorrt  # noqa: PLC0415 - heavy
 
             return open_tensorrt(
                 model_path, precision=precision, options=options or BackendOptions()

@@ -10,9 +10,9 @@ import pytest
 
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend, Signature, Tensor, TensorSpec
-from engine.backends.openvino import OpenVinoBackend
+from engine.backends.openvino.backend import OpenVinoBackend
 from engine.backends.options import BackendOptions
-from engine.backends.trt import open_tensorrt
+from engine.backends.tensorrt.opening import open_tensorrt
 from engine.errors import BundleError, DeviceError
 from tests.support.fake_cuda import FakeGpu, mixed_up
 from tests.support.fake_tensorrt import FakeTensorRt

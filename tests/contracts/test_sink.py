@@ -8,12 +8,12 @@ from typing import Protocol
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from daemon.kafka_client import KafkaConnection
+from daemon.kafka.connection import KafkaConnection
 from daemon.sinks.base import EventSink
 from daemon.sinks.jsonl import JsonlEventSink, JsonlSinkSettings
 from daemon.sinks.kafka import KafkaEventSink, KafkaSinkSettings
 from daemon.sinks.memory import MemoryEventSink
-from daemon.wire import parse_event
+from daemon.wire.records import parse_event
 from engine.types import ActionEvent
 from tests.support.records import an_event
 

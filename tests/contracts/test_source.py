@@ -9,12 +9,12 @@ from typing import Protocol
 import pytest
 
 from daemon.errors import MalformedRecordError
-from daemon.kafka_client import KafkaConnection
+from daemon.kafka.connection import KafkaConnection
+from daemon.produce.directory_writer import DirectoryChunkWriter
+from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
 from daemon.sources.base import ChunkFacts, ChunkSource, Delivery, StartAt, nothing_to_read_again
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
-from daemon.sources.directory_writer import DirectoryChunkWriter
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
-from daemon.sources.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from engine.types import VideoChunk
 from tests.support.kafka import MakeTopic, put_record

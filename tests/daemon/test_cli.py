@@ -7,7 +7,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from engine.weights import MODELS
+from engine.published.models import MODELS
 from tests.support.cli import Answer, Cli, in_process
 from tests.support.footage import colour_clip
 from tests.support.processes import read_events, s2netd

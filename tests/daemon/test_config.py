@@ -7,7 +7,7 @@ import yaml
 from daemon.config import json_schema, load, parse
 from daemon.errors import ConfigError
 from daemon.starting import first_model
-from tests.conftest import CHECKOUT
+from tests.support.checkout import CHECKOUT
 
 GOOD = {
     "source": {"kind": "directory", "path": "chunks"},

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from daemon.config import ModelConfig
 from daemon.localize import camera_names, clock_text, localize_videos, summary_table
-from daemon.model import OpenModel, open_model
-from daemon.wire import event_schema
+from daemon.models.reading import OpenModel, open_model
+from daemon.wire.records import event_schema
 from engine.errors import UnreadableVideoError
 from tests.support.footage import BUSY, colour_clip
 from tests.support.processes import final_state, read_events

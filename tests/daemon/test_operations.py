@@ -15,7 +15,7 @@ from daemon.health import HealthServer
 from daemon.logs import EVENTS, set_up
 from daemon.metrics import Metrics
 from daemon.systemd import Notifier
-from tests.conftest import CHECKOUT
+from tests.support.checkout import CHECKOUT
 
 
 def get(port: int, path: str) -> tuple[int, str]:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.events import TRANSITIONS
-from engine.offline import localize_frames
 from engine.session import StreamSession
+from engine.straight_line import localize_frames
 from engine.tiou import overlap_us, tiou
 from engine.types import ActionEvent, FrameBatch, Phase, Reason, Span
 from tests.support.scripted import (

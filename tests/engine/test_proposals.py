@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.grid import Timeline
 from engine.proposals import Curve, curve_of, localize_offline, oic_scores, propose
 from engine.scores import ScoredSnippets
-from engine.timeline import Timeline
 from engine.tiou import ranked, soft_nms, tiou
 from engine.types import Proposal, Span
 from tests.support.scripted import a_spec

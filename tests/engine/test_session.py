@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.stream_place import done_of, is_duplicate, needs_replay
+from daemon.stream.place import done_of, is_duplicate, needs_replay
 from engine.errors import SnapshotError
 from engine.session import StreamSession
 from engine.types import ActionEvent, Reason, SnippetFeature

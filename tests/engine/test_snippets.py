@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from engine.grid import Timeline
 from engine.snippets import SnippetSampler
-from engine.timeline import Timeline
 from tests.support.scripted import frames_of
 
 TIMELINE = Timeline(fps=25, snippet_frames=4, stride_frames=4)

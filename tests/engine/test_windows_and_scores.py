@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine.background import CameraBackground
+from engine.camera_mean import CameraBackground
 from engine.scores import ScoreTrack
 from engine.spec import WindowSpec
 from engine.types import CasWindow, SnippetFeature

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.backends.trt import Toolkit, installed_toolkit
+from engine.backends.tensorrt.opening import Toolkit, installed_toolkit
 from engine.errors import DeviceError
 
 

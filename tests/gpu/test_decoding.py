@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from av.codec.hwaccel import hwdevices_available
 
-from engine.frames import PyAvDecoder
+from engine.grid import Timeline
 from engine.spec import FrameGeometry
-from engine.timeline import Timeline
+from engine.video.frames import PyAvDecoder
 from tests.support.videos import a_chunk, has_encoder, make_video
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.usefixtures("toolkit")]

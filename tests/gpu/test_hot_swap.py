@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.bundle import ModelBundle
+from engine.bundle.model_bundle import ModelBundle
 from tests.support.footage import BUSY, colour_clip
 from tests.support.i3d_parts import pulled_kinetics400
 from tests.support.live_daemon import CAMERAS, Cameras, LiveDaemon

@@ -11,18 +11,18 @@ import pytest
 
 from engine.backends import open_backend
 from engine.backends.base import Tensor
-from engine.backends.cuda import CudaError
 from engine.backends.options import BackendOptions
-from engine.backends.plan_cache import PlanCache
-from engine.backends.trt import Toolkit, open_tensorrt
-from engine.backends.trt_backend import TensorRtBackend
-from engine.backends.trt_plan import load_plan
-from engine.bundle import ModelBundle
+from engine.backends.tensorrt.backend import TensorRtBackend
+from engine.backends.tensorrt.cuda import CudaError
+from engine.backends.tensorrt.opening import Toolkit, open_tensorrt
+from engine.backends.tensorrt.plan import load_plan
+from engine.backends.tensorrt.plan_cache import PlanCache
+from engine.bundle.model_bundle import ModelBundle
 from tests.support.i3d_parts import pulled_kinetics400
 from tests.support.tiny_bundle import localizer
 from tests.support.tiny_convolutions import convolutional_backbone, some_snippets
-from training.precision import HalfPrecision, to_precision
-from training.quantize import to_int8
+from training.precision.half import HalfPrecision, to_precision
+from training.precision.int8 import to_int8
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 MIB = 1 << 20

@@ -6,22 +6,22 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 
 from daemon.app import App
-from daemon.batching import BatchPolicy
-from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
-from daemon.device import Device
+from daemon.device.batching import BatchPolicy
+from daemon.device.calls import RunningCalls
+from daemon.device.thread import Device
 from daemon.metrics import Metrics
-from daemon.overload import FlowControl, FlowLimits
-from daemon.serving import ModelSlot, OpenModel
+from daemon.models.slot import ModelSlot, OpenModel
 from daemon.sinks.base import EventSink
 from daemon.sources.base import ChunkSource
 from daemon.state.base import StateStore
-from daemon.stream_worker import WorkerParts
+from daemon.stream.flow import FlowControl, FlowLimits
+from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
 from engine.cas import Localizer
 from engine.features import FeatureExtractor
-from engine.frames import PyAvDecoder
 from engine.spec import ModelSpec
+from engine.video.frames import PyAvDecoder
 from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
 
 

@@ -17,8 +17,8 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.backends.cuda import Bytes, CudaError, CudaFault, GpuMemory
-from engine.backends.gpu_identity import GpuIdentity
+from engine.backends.tensorrt.cuda import Bytes, CudaError, CudaFault, GpuMemory
+from engine.backends.tensorrt.gpu_identity import GpuIdentity
 
 Whim = Callable[[int], int]  # n → one of 0 … n - 1
 
@@ -64,7 +64,7 @@ class Op:
 
 
 class FakeGpu:
-    """One GPU and its driver. Everything of ``engine.backends.cuda`` on it is made by ``open``.
+    """One GPU and its driver. ``open`` makes all that ``engine.backends.tensorrt.cuda`` has.
 
     Args:
         whim: Chooses what is done next.
@@ -291,7 +291,7 @@ class FakeGraph:
 
 
 class FakeCuda:
-    """See ``engine.backends.cuda.Cuda``."""
+    """See ``engine.backends.tensorrt.cuda.Cuda``."""
 
     def __init__(self, gpu: FakeGpu) -> None:
         self._gpu = gpu

@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from engine.backends.base import Tensor
-from engine.backends.cuda import CudaError, PlanTensor, Shape
+from engine.backends.tensorrt.cuda import CudaError, PlanTensor, Shape
 from tests.support.fake_cuda import (
     FRESH,
     FakeGpu,
@@ -41,7 +41,7 @@ class Program:
 
 
 class FakePlan:
-    """See ``engine.backends.cuda.Plan``."""
+    """See ``engine.backends.tensorrt.cuda.Plan``."""
 
     def __init__(self, gpu: FakeGpu, program: Program) -> None:
         gpu.call("load plan", unsafe=True)
@@ -75,7 +75,7 @@ class FakePlan:
 
 @dataclass
 class FakeContext:
-    """See ``engine.backends.cuda.PlanContext``."""
+    """See ``engine.backends.tensorrt.cuda.PlanContext``."""
 
     plan: FakePlan
     scratch: FakeMemory

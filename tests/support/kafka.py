@@ -5,17 +5,17 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from daemon.kafka_client import KafkaConnection
+from daemon.kafka.connection import KafkaConnection
+from tests.support.checkout import CHECKOUT
 from tests.support.real_parts import missing
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kafka"
+SCRIPT = CHECKOUT / "scripts" / "kafka"
 
 
 class MakeTopic(Protocol):

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from daemon.produce.directory_writer import DirectoryChunkWriter
 from daemon.sources.base import ChunkFacts
-from daemon.sources.directory_writer import DirectoryChunkWriter
 from engine.types import VideoChunk
 from tests.support.footage import chunks_of
 from tests.support.processes import start_s2netd, write_config

@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from engine.backends.gpu_identity import GpuIdentity
-from engine.backends.plan_cache import PlanCache, PlanKey
 from engine.backends.profiles import InputShapes, ShapeProfile
+from engine.backends.tensorrt.gpu_identity import GpuIdentity
+from engine.backends.tensorrt.plan_cache import PlanCache, PlanKey
 
 PLAN = bytes(range(256)) * 64
 

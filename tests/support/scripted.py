@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engine.grid import Timeline
 from engine.spec import (
     BackgroundSpec,
     FrameGeometry,
@@ -18,7 +19,6 @@ from engine.spec import (
     TrackerSpec,
     WindowSpec,
 )
-from engine.timeline import Timeline
 from engine.types import CasWindow, FeatureWindow, FrameBatch, Snippet, SnippetFeature
 
 CLASS_NAMES = ("red", "green")

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import CHECKOUT
+
 UNIT = CHECKOUT / "systemd" / "s2netd@.service"
 SYSTEMD = Path("/lib/systemd/systemd")
 STARTS_WITHIN_S = 30

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnx.parser
 
-from engine.bundle import BackboneReference, ModelCard, Pixels, write_bundle
+from engine.bundle.model_bundle import BackboneReference, ModelCard, Pixels, write_bundle
 from engine.spec import BackgroundSpec
 from tests.support.scripted import a_spec
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from engine.bundle import write_bundle
-from engine.i3d import checked_model, serialized
+from engine.bundle.model_bundle import write_bundle
+from engine.published.i3d import checked_model, serialized
 from tests.support.tiny_bundle import localizer, tiny_card
 
 LENGTH, SIDE_PX = 4, 12

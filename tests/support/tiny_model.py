@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.published.models import MODELS, PublishedModel, pull
 from engine.types import FloatArray
-from engine.weights import MODELS, PublishedModel, pull
 from tests.support.tiny_bundle import write_tiny_bundle
 
 MEMBER = "tiny_weights-1.0/tiny.ckpt"

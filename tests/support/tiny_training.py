@@ -1,15 +1,15 @@
 """Planted clips and a small configuration, for tests that train in a second."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engine.manifest import read_yaml
-from engine.timeline import Timeline
+from engine.files.strict_yaml import read_yaml
+from engine.grid import Timeline
+from tests.support.checkout import CHECKOUT
 from training.records import FeatureSet, VideoRecord
 
-CONFIGS = Path(__file__).parents[2] / "configs/training"
+CONFIGS = CHECKOUT / "configs/training"
 SMALL = {
     "network.trunk.whitening_dims": 3,
     "network.trunk.width": 8,

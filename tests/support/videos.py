@@ -10,7 +10,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from engine.timeline import ticks_to_us
+from engine.grid import ticks_to_us
 from engine.types import UInt8Array, VideoChunk
 
 os.environ.setdefault("SVT_LOG", "1")  # errors only: SVT-AV1 writes to stderr, not to FFmpeg's log

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from engine.cutting import CutChunk, cut_video
 from engine.errors import UnreadableVideoError
-from engine.frames import PyAvDecoder, read_video
+from engine.grid import Timeline
 from engine.spec import FrameGeometry
-from engine.timeline import Timeline
 from engine.types import FrameBatch
+from engine.video.cutting import CutChunk, cut_video
+from engine.video.frames import PyAvDecoder, read_video
 from tests.support.rtsp import rtsp_camera
 from tests.support.videos import make_video
 

@@ -7,15 +7,15 @@ import yaml
 
 from daemon.config import parse_model
 from daemon.localize import localize_video
-from daemon.model import open_model
-from engine.cache import bundles_dir, shipped_dir
-from engine.cutting import encode_video
+from daemon.models.reading import open_model
+from engine.files.cache import bundles_dir, shipped_dir
 from engine.scenes.camera import FPS
 from engine.scenes.dataset import demo_script
 from engine.scenes.motions import ACTIONS
 from engine.scenes.render import pictures
 from engine.tiou import tiou
 from engine.types import Span
+from engine.video.cutting import encode_video
 from tests.support.real_parts import missing
 
 SCENES = shipped_dir() / "scenes"

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from daemon.timeline_page import CurveSet, Thumbnail, render_timeline
+from daemon.timeline.page import CurveSet, Thumbnail, render_timeline
 from engine.types import ActionEvent, Phase, Reason, Span
 from tests.support.chromium import chromium, take_screenshot
 

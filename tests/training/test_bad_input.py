@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from engine.bundle import ModelBundle
-from engine.cutting import encode_video
+from engine.bundle.model_bundle import ModelBundle
+from engine.video.cutting import encode_video
 from tests.support.real_parts import missing
 from tests.support.tiny_bundle import write_tiny_bundle
 from training.cli import main

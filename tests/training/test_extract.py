@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from engine.backends import open_backend
-from engine.bundle import ModelBundle
+from engine.bundle.model_bundle import ModelBundle
 from engine.errors import BundleError, UnreadableVideoError
 from engine.features import BackendFeatureExtractor
-from engine.frames import PyAvDecoder
 from engine.session import StreamSession
 from engine.types import Snippet, SnippetFeature
+from engine.video.frames import PyAvDecoder
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.scripted import MeanColourExtractor
 from tests.support.tiny_bundle import write_tiny_bundle

@@ -18,7 +18,7 @@ from training.commands.screen import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from training.benchmark_results import ResultRow
+    from training.benchmarks.scenes_results import ResultRow
 
 _BASE = "base-topk"
 
@@ -41,7 +41,7 @@ def bench(
     s2net bench --seconds 20
     """
     with needs_torch():
-        from training.bench import compare_runtimes  # noqa: PLC0415 - needs torch
+        from training.benchmarks.runtimes import compare_runtimes  # noqa: PLC0415 - needs torch
     typer.echo(compare_runtimes(bundle, seconds, threads))
 
 
@@ -54,7 +54,7 @@ def bench_heads(
     s2net bench-heads
     """
     with needs_torch():
-        from training.head_bench import head_cost  # noqa: PLC0415 - needs torch
+        from training.benchmarks.heads import head_cost  # noqa: PLC0415 - needs torch
     with err.status("timing heads"):
         cost = head_cost(passes=passes, threads=threads)
     typer.echo(cost.table())
@@ -83,10 +83,10 @@ def benchmark(
     s2net benchmark --scenes scenes --features features --subsets testing,unseen
     """
     with needs_torch():
-        from training.ablate import Variant, read_variants  # noqa: PLC0415 - needs torch
-        from training.benchmark import load_scenes, run_benchmark  # noqa: PLC0415
-    from engine.manifest import read_yaml  # noqa: PLC0415
-    from training.benchmark_results import plot_results  # noqa: PLC0415
+        from training.benchmarks.ablate import Variant, read_variants  # noqa: PLC0415 - needs torch
+        from training.benchmarks.scenes import load_scenes, run_benchmark  # noqa: PLC0415
+    from engine.files.strict_yaml import read_yaml  # noqa: PLC0415
+    from training.benchmarks.scenes_results import plot_results  # noqa: PLC0415
 
     content, _ = read_yaml(existing(config, "--config"))
     listed, _ = read_yaml(existing(variants, "--variants"))
@@ -127,10 +127,10 @@ def bench_fights(
     s2net bench-fights fight_surv
     """
     with needs_torch():
-        from training.fight_report import fight_report  # noqa: PLC0415 - needs torch
-    from engine.bundle import resolve_bundle  # noqa: PLC0415
+        from training.benchmarks.fights_report import fight_report  # noqa: PLC0415 - needs torch
+    from engine.bundle.model_bundle import resolve_bundle  # noqa: PLC0415
+    from training.benchmarks.fights import build_fights  # noqa: PLC0415
     from training.extract import extract_in_parallel  # noqa: PLC0415
-    from training.fights import build_fights  # noqa: PLC0415
 
     with err.status("rewriting clips, joining streams"):
         data = build_fights(existing(clips, "clips"), out)

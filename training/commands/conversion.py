@@ -19,8 +19,8 @@ from engine.errors import DataError
 from training.commands.screen import counting, err, note
 
 if TYPE_CHECKING:
-    from engine.bundle import ModelBundle
-    from training.quantize_clips import Clips
+    from engine.bundle.model_bundle import ModelBundle
+    from training.precision.calibration_clips import Clips
 
 Precision = Annotated[
     str, typer.Option(help="Of the backbone: f32, f16, bf16 or int8.", show_default=True)
@@ -57,10 +57,10 @@ def convert(
 
     s2net convert scenes --precision int8 --calibrate my_clips --out bundles/scenes-int8
     """
-    from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415 - after the options
-    from training.bundle_folder import make_room  # noqa: PLC0415
-    from training.quantize_bundle import convert as convert_bundle  # noqa: PLC0415
-    from training.quantize_bundle import precision_of  # noqa: PLC0415
+    from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415 - after the options
+    from engine.bundle.room import make_room  # noqa: PLC0415
+    from training.precision.convert import convert as convert_bundle  # noqa: PLC0415
+    from training.precision.convert import precision_of  # noqa: PLC0415
 
     wanted = precision_of(precision)
     original = ModelBundle.load(resolve_bundle(bundle))
@@ -83,7 +83,7 @@ def footage(
     Raises:
         DataError: int8 without clips, f32 with them, or clips that cannot be used.
     """
-    from training.quantize_clips import read_clips  # noqa: PLC0415 - decodes video
+    from training.precision.calibration_clips import read_clips  # noqa: PLC0415 - decodes video
 
     if precision == "f32" and calibrate:
         raise DataError("--calibrate is for --precision int8 (or f16, bf16: to compare): add it")
@@ -103,7 +103,7 @@ def footage(
 
 def tell(original: "ModelBundle", converted: "ModelBundle", clips: "Clips | None") -> None:
     """What was written, and how close to the original its features are."""
-    from training.quantize_bundle import GOAL, likeness  # noqa: PLC0415
+    from training.precision.convert import GOAL, likeness  # noqa: PLC0415
 
     before, after = (
         path.stat().st_size / 1e6 for path in (original.backbone_path, converted.backbone_path)

@@ -33,7 +33,7 @@ def extract(
 
     s2net extract my_clips --out features
     """
-    from engine.bundle import resolve_bundle  # noqa: PLC0415 - opened by this command only
+    from engine.bundle.model_bundle import resolve_bundle  # noqa: PLC0415 - opened by this command only
     from training.extract import extract_in_parallel  # noqa: PLC0415
 
     paths = list(_videos(videos))
@@ -77,7 +77,7 @@ def _copy_labels(given: Iterable[Path], out: Path) -> None:
 
 
 def _videos(given: Iterable[Path]) -> Iterable[Path]:
-    from training.quantize_clips import VIDEO_ENDINGS  # noqa: PLC0415 - heavy
+    from training.precision.calibration_clips import VIDEO_ENDINGS  # noqa: PLC0415 - heavy
 
     for path in given:
         if not path.is_dir():
@@ -138,9 +138,9 @@ def plant(
     s2net plant --out planted --videos 40
     s2net train --config configs/training/s2net-thumos14.yaml --features planted --out runs/planted
     """
+    from training.benchmarks.planted import plant as plant_features  # noqa: PLC0415
+    from training.benchmarks.planted import synthetic_timelines  # noqa: PLC0415
     from training.loaders.thumos import read_thumos  # noqa: PLC0415 - only this command's
-    from training.plant import plant as plant_features  # noqa: PLC0415
-    from training.plant import synthetic_timelines  # noqa: PLC0415
 
     if modality not in ("joint", "rgb"):
         raise DataError(f"--modality is {modality!r}, wanted joint or rgb")

@@ -18,9 +18,9 @@ from training.commands.screen import (
 )
 
 if TYPE_CHECKING:
-    from engine.bundle import ModelBundle
+    from engine.bundle.model_bundle import ModelBundle
     from engine.cas import BackendLocalizer
-    from training.matching import Detections, Truth
+    from training.evaluation.matching import Detections, Truth
     from training.records import FeatureSet
 
 
@@ -62,7 +62,7 @@ def evaluate(
     if streaming:
         _evaluate_streaming(model, features, annotations, subset, quiet, out)
         return
-    from training.evaluation import mean_average_precision  # noqa: PLC0415 - after the options
+    from training.evaluation.average_precision import mean_average_precision  # noqa: PLC0415 - after the options
     from training.loaders.thumos import read_ambiguous  # noqa: PLC0415
 
     is_run = (Path(model) / "checkpoint.safetensors").is_file()
@@ -83,8 +83,8 @@ def _judged_run(
     model: str, features: Path, annotations: Path | None, subset: str | None
 ) -> "tuple[Truth, Detections, FeatureSet]":
     with needs_torch():
-        from training.checkpoints import load_run  # noqa: PLC0415 - needs torch
-        from training.scoring import scored  # noqa: PLC0415
+        from training.evaluation.whole_video import scored  # noqa: PLC0415
+        from training.learning.checkpoints import load_run  # noqa: PLC0415 - needs torch
     from training.data import evaluation_set  # noqa: PLC0415
     from training.loaders.features import check_manifest  # noqa: PLC0415
 
@@ -99,8 +99,8 @@ def _judged_run(
 def _judged_bundle(
     model: str, features: Path, annotations: Path | None, subset: str | None
 ) -> "tuple[Truth, Detections, FeatureSet]":
-    from training.matching import Detections, Truth  # noqa: PLC0415 - after the options
-    from training.stream_runs import offline_detections  # noqa: PLC0415
+    from training.evaluation.matching import Detections, Truth  # noqa: PLC0415 - after the options
+    from training.evaluation.stream_runs import offline_detections  # noqa: PLC0415
 
     with _opened(model, features) as (bundle, localizer):
         videos = _annotated(bundle, features, annotations, subset)
@@ -122,7 +122,7 @@ def _evaluate_streaming(
     quiet: str | None,
     out: Path | None,
 ) -> None:
-    from training.streaming_report import streaming_report  # noqa: PLC0415 - only here
+    from training.evaluation.streaming_report import streaming_report  # noqa: PLC0415 - only here
 
     with _opened(model, features) as (bundle, localizer):
         videos = _annotated(bundle, features, annotations, subset)
@@ -153,7 +153,7 @@ def calibrate(
     s2net calibrate bundles/mine --features features --out bundles/mine-quieter
     --false-alarms-per-hour 10
     """
-    from training.recalibrate import fit_opening_scores, with_opening_scores  # noqa: PLC0415
+    from training.evaluation.recalibrate import fit_opening_scores, with_opening_scores  # noqa: PLC0415
 
     with _opened(bundle, features) as (model, localizer):
         videos = _annotated(model, features, annotations, subset)
@@ -172,7 +172,7 @@ def calibrate(
 @contextmanager
 def _opened(model: str, features: Path) -> "Iterator[tuple[ModelBundle, BackendLocalizer]]":
     from engine.backends import open_backend  # noqa: PLC0415 - opened by these commands only
-    from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
+    from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
     from engine.cas import BackendLocalizer  # noqa: PLC0415
     from training.extract import manifest_of  # noqa: PLC0415
     from training.loaders.features import check_manifest  # noqa: PLC0415

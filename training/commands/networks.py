@@ -35,7 +35,7 @@ from training.commands.screen import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from training.progress import Progress
+    from training.learning.progress import Progress
 
 
 def register(app: typer.Typer) -> None:
@@ -96,7 +96,7 @@ def train(
     s2net train --config configs/training/s2net-thumos14.yaml --features DIR --out runs/thumos14
     """
     with needs_torch():
-        from training.train import train as train_network  # noqa: PLC0415 - needs torch
+        from training.learning.train import train as train_network  # noqa: PLC0415 - needs torch
     from training.config import parse_override, read_training_config  # noqa: PLC0415
     from training.data import features_manifest, training_set  # noqa: PLC0415
 
@@ -139,10 +139,10 @@ def ablate(
     --subset validation
     """
     with needs_torch():
-        from training.ablate import ablate as run_ablation  # noqa: PLC0415 - needs torch
-        from training.ablate import read_variants  # noqa: PLC0415
-        from training.scoring import judge_of  # noqa: PLC0415
-    from engine.manifest import read_yaml  # noqa: PLC0415
+        from training.benchmarks.ablate import ablate as run_ablation  # noqa: PLC0415 - needs torch
+        from training.benchmarks.ablate import read_variants  # noqa: PLC0415
+        from training.evaluation.whole_video import judge_of  # noqa: PLC0415
+    from engine.files.strict_yaml import read_yaml  # noqa: PLC0415
     from training.config import training_config  # noqa: PLC0415
     from training.data import (  # noqa: PLC0415
         evaluation_set,
@@ -192,12 +192,12 @@ def export(
     s2net export runs/mine --precision int8 --calibrate my_clips --out bundles/mine-int8
     """
     with needs_torch():
-        from training.checkpoints import load_run  # noqa: PLC0415 - needs torch
-        from training.export import export as export_run  # noqa: PLC0415
-    from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
-    from training.bundle_folder import make_room  # noqa: PLC0415
+        from training.export.export import export as export_run  # noqa: PLC0415
+        from training.learning.checkpoints import load_run  # noqa: PLC0415 - needs torch
+    from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
+    from engine.bundle.room import make_room  # noqa: PLC0415
     from training.live_defaults import live_defaults  # noqa: PLC0415
-    from training.quantize_bundle import precision_of  # noqa: PLC0415
+    from training.precision.convert import precision_of  # noqa: PLC0415
 
     wanted = precision_of(precision)
     trained = load_run(existing(run, "run"))
@@ -237,9 +237,9 @@ def parity(
     s2net parity runs/mine bundles/mine --features features
     """
     with needs_torch():
-        from training.checkpoints import load_run  # noqa: PLC0415 - needs torch
-        from training.parity import with_events  # noqa: PLC0415
-    from engine.bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
+        from training.export.parity import with_events  # noqa: PLC0415
+        from training.learning.checkpoints import load_run  # noqa: PLC0415 - needs torch
+    from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
     from training.loaders.clips import load_unlabelled  # noqa: PLC0415
 
     trained = load_run(existing(run, "run"))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import DataError
-from engine.timeline import US_PER_S
+from engine.grid import US_PER_S
 from engine.types import Span
 from training.loaders.files import few, read_json, suggestion
 from training.records import TruthSpan

@@ -13,8 +13,8 @@ import numpy as np
 from typing_extensions import override
 
 from engine.errors import DataError
-from engine.npz import NPZ_DAMAGE
-from engine.timeline import Timeline
+from engine.files.npz import NPZ_DAMAGE
+from engine.grid import Timeline
 from engine.types import FloatArray, Int64Array
 from training.extract import MANIFEST, VideoFeatures
 from training.loaders.files import few, read_json

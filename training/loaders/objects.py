@@ -1,9 +1,9 @@
 """NumPy object arrays of public data sets, read without trusting the pickle inside.
 
 THUMOS14's annotation arrays and its one-file feature package are object arrays: a pickle can call
-anything its reader can import. As in `engine.checkpoint`, only the names that an array needs are
-resolved, and none of them to NumPy's own code. What comes out is lists, text, numbers and float32
-arrays.
+anything its reader can import. As in `engine.published.checkpoint`, only the names that an array
+needs are resolved, and none of them to NumPy's own code. What comes out is lists, text, numbers
+and float32 arrays.
 """
 
 import io

@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import override
 
 from engine.errors import DataError
-from engine.timeline import US_PER_S, Timeline
+from engine.grid import US_PER_S, Timeline
 from engine.types import FloatArray
 from training.loaders.annotations import AnnotatedVideo, OnNote
 from training.loaders.features import checked_matrix, read_matrix

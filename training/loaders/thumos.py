@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from engine.errors import DataError
-from engine.npz import NPZ_DAMAGE
+from engine.files.npz import NPZ_DAMAGE
 from engine.types import FloatArray, Span
 from training.loaders.annotations import (
     AnnotatedVideo,

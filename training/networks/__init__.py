@@ -14,7 +14,7 @@ class NetworkEntry:
     """How to configure and build one network.
 
     Attributes:
-        config_type: Frozen dataclass that ``engine.manifest.parse`` reads from YAML.
+        config_type: Frozen dataclass that ``engine.files.strict_yaml.parse`` reads from YAML.
         build: ``build(config, feature_dim=D, n_classes=C)``. Seed torch before: weights are drawn.
     """
 

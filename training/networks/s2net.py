@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from training.losses import linear_softmax_mean, suppressed, top_k_mean
 from training.networks.base import BagBatch, Network, Scores
 from training.networks.feature_interaction import FeatureInteraction
+from training.networks.losses import linear_softmax_mean, suppressed, top_k_mean
 from training.networks.prototypes import Prototypes, SemanticReader
 from training.networks.s2net_config import S2NetConfig
 from training.networks.s2net_objective import S2NetObjective

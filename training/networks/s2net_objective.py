@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.losses import (
+from training.networks.base import BagBatch, Scores
+from training.networks.boundary import boundary_loss
+from training.networks.losses import (
     BagLayout,
     bag_cross_entropy,
     co_activity_loss,
@@ -21,8 +23,6 @@ from training.losses import (
     suppressed,
     top_k_mean,
 )
-from training.networks.base import BagBatch, Scores
-from training.networks.boundary import boundary_loss
 from training.networks.prototypes import (
     Prototypes,
     bag_contrast,

@@ -13,12 +13,12 @@ import numpy as np
 from pycuda import driver
 
 from engine.backends.base import Signature, TensorSpec
-from engine.backends.cuda import DeviceBuffer, PlanTensor, Shape, Stream
-from engine.backends.cuda_driver import LIBRARY
 from engine.backends.options import BackendOptions
 from engine.backends.profiles import batch_sizes_up_to, profiles_for
-from engine.backends.pycuda_device import open_pycuda
-from engine.backends.trt_backend import TensorRtBackend
+from engine.backends.tensorrt.backend import TensorRtBackend
+from engine.backends.tensorrt.cuda import DeviceBuffer, PlanTensor, Shape, Stream
+from engine.backends.tensorrt.cuda_driver import LIBRARY
+from engine.backends.tensorrt.cuda_pycuda import open_pycuda
 from engine.errors import DeviceError
 
 SIGNATURE = Signature(

@@ -1,12 +1,12 @@
-"""``engine.backends.cuda_driver`` over the library beside this file; prints what happened."""
+"""``engine.backends.tensorrt.cuda_driver`` over the library beside this file, told."""
 
 # ruff: noqa: T201 - the test reads what is printed
 
 import ctypes
 import os
 
-from engine.backends import cuda_driver
-from engine.backends.cuda import CudaError
+from engine.backends.tensorrt import cuda_driver
+from engine.backends.tensorrt.cuda import CudaError
 
 driver = ctypes.CDLL(cuda_driver.LIBRARY)
 POINTER = ctypes.c_void_p

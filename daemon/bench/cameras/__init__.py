@@ -1,0 +1,1 @@
+"""How many live cameras this machine carries, and where the time of one goes."""

@@ -1,0 +1,56 @@
+"""A model that is being measured, on the one thread that may use it."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from daemon.clock import SystemClock
+from daemon.config import ModelConfig
+from daemon.device.batching import BatchPolicy
+from daemon.device.calls import RunningCalls
+from daemon.device.thread import Device
+from daemon.metrics import Metrics
+from daemon.models.reading import OpenModel, open_model
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchModel:
+    """A warm model, and the one thread that may use it: a GPU's owner is who opened it.
+
+    Attributes:
+        model: Warm.
+        thread: Where it was opened.
+        batch: Most snippets in one call.
+    """
+
+    model: OpenModel
+    thread: ThreadPoolExecutor
+    batch: int
+
+    def run(self, work: Callable[[], R]) -> R:
+        """Do it on the model's thread."""
+        return self.thread.submit(work).result()
+
+    def new_device(self, policy: BatchPolicy, metrics: Metrics) -> Device:
+        """A device of the daemon's, on the model's thread."""
+        return Device(policy, metrics, RunningCalls(SystemClock()), thread=self.thread)
+
+
+@contextmanager
+def opened(config: ModelConfig) -> Iterator[BenchModel]:
+    """Open and warm a model; closed afterwards.
+
+    Raises:
+        S2netdError: As ``open_model``.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="device") as thread:
+        model = thread.submit(open_model, config).result()
+        try:
+            thread.submit(model.warm_up).result()
+            yield BenchModel(model, thread, config.max_batch)
+        finally:
+            thread.submit(model.close).result()

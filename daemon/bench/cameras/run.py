@@ -1,0 +1,205 @@
+"""`s2netd bench`: what this machine can do, measured through the product's own code.
+
+Ratios are taken inside one run, because machines are noisy. Nothing here passes or fails.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import tempfile
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from daemon.bench.cameras.batches import compare_batches
+from daemon.bench.cameras.decoding import Decoding, decode_config, stage_decoder
+from daemon.bench.cameras.model import BenchModel, opened
+from daemon.bench.cameras.stages import (
+    Footage,
+    backbone_rate,
+    camera_footage,
+    footage_of,
+    parse_size,
+    time_stages,
+)
+from daemon.bench.cameras.whole_daemon import most_cameras, serve_cameras
+from daemon.config import DecodeConfig, ModelConfig, parse_model
+from daemon.errors import ConfigError
+from engine.video.frames import probe_video
+
+# Footage that is made on the spot; shown again and again where more is wanted.
+_DRAWN_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """See `s2netd bench --help`."""
+
+    bundle: str
+    video: Path | None
+    seconds: float
+    cameras: str
+    compare_batch: bool
+    batch: int
+    backend: str
+    precision: str
+    threads: int | None
+    gpu: int = 0
+    decode: str = "none"
+    resolution: str = "320x240"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    footage: Footage
+    facts: str
+
+
+def machine() -> dict[str, str | int]:
+    """What a number must stand beside."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+        names = [
+            line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line
+        ]
+        model = names[0] if names else model
+        flags = [flag for flag in ("avx2", "avx512f", "amx_bf16") if flag in text]
+        model = f"{model} ({' '.join(flags)})" if flags else model
+    return {"cpu": model, "cores": os.cpu_count() or 1, "python": platform.python_version()}
+
+
+def run_bench(options: BenchOptions, console: Console, *, as_json: bool) -> None:
+    """Measure, then print a table or JSON.
+
+    Raises:
+        ConfigError: ``--cameras`` is no number, or none where batches are to be compared;
+            another option is unknown.
+    """
+    n_cameras = int(options.cameras) if options.cameras.isdecimal() else None
+    if n_cameras is None and options.cameras != "auto":
+        raise ConfigError(f"--cameras is {options.cameras!r}, wanted auto or a number")
+    if options.compare_batch and not n_cameras:
+        raise ConfigError(
+            f"--cameras is {options.cameras!r}, wanted how many cameras --compare-batch is for"
+        )
+    size, decode = parse_size(options.resolution), decode_config(options.decode, options.gpu)
+    status = Console(stderr=True)
+    with opened(_config(options)) as bench, tempfile.TemporaryDirectory() as folder:
+        video = options.video
+        if video is None:
+            with status.status(f"drawing footage, {options.resolution}"):
+                video = camera_footage(Path(folder), _DRAWN_S, size)
+        results = _measure(
+            options, bench, _Shown(footage_of(video), _facts(video)), decode, status
+        )
+    if as_json:
+        console.print_json(json.dumps(results))
+    else:
+        console.print(_table(results))
+
+
+def _config(options: BenchOptions) -> ModelConfig:
+    return parse_model(
+        {
+            "bundle": options.bundle,
+            "backend": options.backend,
+            "precision": options.precision,
+            "threads": options.threads,
+            "max_batch": options.batch,
+            "gpu": options.gpu,
+        }
+    )
+
+
+def _facts(video: Path) -> str:
+    facts = probe_video(video)
+    fps = "" if facts.fps is None else f", {float(facts.fps):g} fps"
+    return f"{facts.width}x{facts.height}{fps}, {facts.codec}"
+
+
+def _measure(
+    options: BenchOptions,
+    bench: BenchModel,
+    shown: _Shown,
+    decode: DecodeConfig,
+    status: Console,
+) -> dict[str, object]:
+    results: dict[str, object] = {
+        "machine": machine(),
+        "model": bench.model.description,
+        "footage": shown.facts,
+        "stages": _stages(bench, shown.footage, decode, status),
+    }
+    if options.compare_batch:
+        with status.status("calls of many cameras against calls of one"):
+            results["batching"] = compare_batches(
+                bench.new_device, bench.model, int(options.cameras), bench.batch, options.seconds
+            )
+    elif options.cameras != "0":
+        results["cameras"] = _cameras(options, bench, shown.footage, Decoding(decode), status)
+    return results
+
+
+def _stages(
+    bench: BenchModel, footage: Footage, decode: DecodeConfig, status: Console
+) -> dict[str, float | str]:
+    decoder, where = stage_decoder(decode, bench.model.spec, footage.chunks[0])
+    with status.status("timing each stage"):
+        stages = bench.run(partial(time_stages, footage.chunks, bench.model, decoder))
+    return {
+        **asdict(stages),
+        **stages.shares(),
+        "snippets_per_s": stages.n_snippets / stages.total_s,
+        "real_time_factor": stages.video_s / stages.total_s,
+        "decoded_on": where,
+    }
+
+
+def _cameras(
+    options: BenchOptions,
+    bench: BenchModel,
+    footage: Footage,
+    decoding: Decoding,
+    status: Console,
+) -> dict[str, float | str]:
+    stride_us = bench.model.spec.timeline.stride_us
+    with status.status("timing the backbone alone"):
+        seconds = min(options.seconds, 10)
+        rate = bench.run(partial(backbone_rate, bench.model, bench.batch, seconds))
+    allowed, live = rate * stride_us / 1e6, {}
+    if options.cameras == "auto":
+        served, carried = most_cameras(footage, bench, options.seconds, status, decoding)
+        live = {"carried_live": carried}
+    else:
+        n_cameras = int(options.cameras)
+        with status.status(f"feeding the daemon {n_cameras} cameras"):
+            running = serve_cameras(
+                footage, bench, n_cameras, options.seconds, paced=False, decoding=decoding
+            )
+            served = asyncio.run(running)
+    return {
+        "backbone_alone": allowed,
+        "whole_daemon": served.cameras(stride_us),
+        "share_of_backbone": served.cameras(stride_us) / allowed,
+        "snippets": served.n_snippets,
+        **live,
+        **decoding.figures(),
+    }
+
+
+def _table(results: dict[str, object]) -> Table:
+    table = Table(title="s2netd bench", show_header=False)
+    for section, values in results.items():
+        if isinstance(values, dict):
+            for key, value in values.items():
+                text = f"{value:.3f}" if isinstance(value, float) else str(value)
+                table.add_row(section, key, text)
+        else:
+            table.add_row(section, "", str(values))
+    return table

@@ -1,0 +1,212 @@
+"""How many cameras the whole daemon carries, in memory: without a broker and without files."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import cycle
+
+import structlog
+from rich.console import Console
+
+from daemon.app import App
+from daemon.bench.cameras.decoding import Decoding
+from daemon.bench.cameras.model import BenchModel
+from daemon.bench.cameras.stages import Footage
+from daemon.clock import SystemClock
+from daemon.device.batching import BatchPolicy
+from daemon.device.calls import RunningCalls
+from daemon.device.thread import Device
+from daemon.metrics import Metrics
+from daemon.models.slot import ModelSlot
+from daemon.sinks.memory import MemoryEventSink
+from daemon.sources.base import Delivery, Position
+from daemon.state.memory import MemoryStateStore
+from daemon.stream.flow import FlowControl, FlowLimits
+from daemon.stream.worker import WorkerParts
+from daemon.systemd import Notifier
+from engine.types import VideoChunk
+
+# A live camera that is this far behind at the end of a run is falling behind.
+MOST_LAG_S = 3.0
+# Cameras that are fed as fast as they go, to find out how many would be carried live.
+_N_FED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the daemon did in one run.
+
+    Attributes:
+        spent_s: From the start to the end of the last camera's work.
+        footage_s: Of each camera.
+        n_snippets: Of all cameras, given to the backbone.
+    """
+
+    spent_s: float
+    footage_s: float
+    n_snippets: int
+
+    def cameras(self, stride_us: int) -> float:
+        """Live cameras whose snippets these would be: each has one every ``stride_us``.
+
+        Footage would overstate it, since its end and its beginning are no whole snippets.
+        """
+        return self.n_snippets / self.spent_s * stride_us / 1e6
+
+
+class LoopingCameras:
+    """A source of ``n`` cameras that show the same chunks again and again.
+
+    Args:
+        footage: One clip.
+        n_cameras: How many cameras.
+        seconds: How much footage each gives at least.
+        paced: At the footage's own pace, or as fast as it is taken.
+
+    Attributes:
+        footage_s: How much each gives: whole chunks.
+    """
+
+    def __init__(self, footage: Footage, n_cameras: int, seconds: float, *, paced: bool) -> None:
+        self._n_cameras = n_cameras
+        self._paced = paced
+        self._paused: set[str] = set()
+        self._changed = asyncio.Event()
+        self._chunks: list[tuple[VideoChunk, float]] = []  # and when it is over, in seconds
+        self.footage_s = 0.0
+        self._loop(footage, seconds)
+
+    def _loop(self, footage: Footage, seconds: float) -> None:
+        """Time goes on from loop to loop, by what each chunk lasts."""
+        start_us = 0
+        for chunk, duration_us in cycle(zip(footage.chunks, footage.durations_us, strict=True)):
+            if start_us >= seconds * 1e6:
+                break
+            again = replace(
+                chunk,
+                sequence=len(self._chunks),
+                start_us=start_us,
+                start_ticks=None,
+                time_base=None,
+            )
+            start_us += duration_us
+            self._chunks.append((again, start_us / 1e6))
+        self.footage_s = start_us / 1e6
+
+    async def start(self) -> None:
+        """Nothing to connect to."""
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        """Every camera's next chunk in turn."""
+        started_s = time.monotonic()
+        for number, (chunk, end_s) in enumerate(self._chunks):
+            if self._paced:
+                await asyncio.sleep(max(started_s + end_s - time.monotonic(), 0))
+            for camera in range(self._n_cameras):
+                name = f"camera-{camera}"
+                while name in self._paused and not self._paced:
+                    self._changed.clear()
+                    await self._changed.wait()
+                yield Delivery(Position(name, number), name, replace(chunk, stream_id=name))
+
+    async def commit(self, _position: Position) -> None:
+        """Nothing to remember."""
+
+    def pause(self, partition: str) -> None:
+        """See ``ChunkSource``."""
+        self._paused.add(partition)
+
+    def resume(self, partition: str) -> None:
+        """See ``ChunkSource``."""
+        self._paused.discard(partition)
+        self._changed.set()
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+async def serve_cameras(
+    footage: Footage,
+    bench: BenchModel,
+    n_cameras: int,
+    seconds: float,
+    *,
+    paced: bool,
+    decoding: Decoding,
+) -> Served:
+    """Let the whole daemon serve ``n_cameras`` of ``seconds`` or a little more, in memory."""
+    metrics = Metrics()
+    device = bench.new_device(BatchPolicy(bench.batch), metrics)
+    source = LoopingCameras(footage, n_cameras, seconds, paced=paced)
+    threads = decoding.config.threads
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        app = App(
+            source=source,
+            device=device,
+            parts=_parts(bench, device, metrics, pool, decoding),
+            flow=FlowControl(FlowLimits()),
+            notifier=Notifier({}),
+            drain_timeout_s=600,
+        )
+        started_s = time.perf_counter()
+        await app.serve()
+        spent_s = time.perf_counter() - started_s
+    device.close()
+    return Served(spent_s, source.footage_s, _n_snippets(metrics))
+
+
+def _parts(
+    bench: BenchModel,
+    device: Device,
+    metrics: Metrics,
+    pool: ThreadPoolExecutor,
+    decoding: Decoding,
+) -> WorkerParts:
+    clock = SystemClock()
+    return WorkerParts(
+        models=ModelSlot(bench.model),
+        device=device,
+        decode_pool=pool,
+        sink=MemoryEventSink(),
+        store=MemoryStateStore(),
+        metrics=metrics,
+        calls=RunningCalls(clock),
+        clock=clock,
+        log=structlog.wrap_logger(structlog.ReturnLogger(), processors=[]),
+        new_decoder=decoding.new_decoder,
+    )
+
+
+def _n_snippets(metrics: Metrics) -> int:
+    samples = (sample for metric in metrics.snippets.collect() for sample in metric.samples)
+    return int(sum(sample.value for sample in samples if sample.name.endswith("_total")))
+
+
+def most_cameras(
+    footage: Footage, bench: BenchModel, seconds: float, console: Console, decoding: Decoding
+) -> tuple[Served, int]:
+    """(what it did when fed as fast as it goes, live cameras carried)."""
+    with console.status("feeding the daemon as fast as it takes footage"):
+        served = asyncio.run(
+            serve_cameras(
+                footage, bench, _N_FED, max(seconds / 2, 4), paced=False, decoding=decoding
+            )
+        )
+    carried = int(served.cameras(bench.model.spec.timeline.stride_us))
+    while carried:
+        with console.status(f"{carried} live cameras for {seconds:.0f} s"):
+            if _keeps_up(footage, bench, carried, seconds, decoding):
+                break
+        carried -= 1
+    return served, carried
+
+
+def _keeps_up(
+    footage: Footage, bench: BenchModel, n_cameras: int, seconds: float, decoding: Decoding
+) -> bool:
+    served = asyncio.run(
+        serve_cameras(footage, bench, n_cameras, seconds, paced=True, decoding=decoding)
+    )
+    return served.spent_s - served.footage_s < MOST_LAG_S

@@ -1,0 +1,85 @@
+"""``s2netd bench --device``: what the CPU or a GPU does with a bundle's two networks.
+
+Every number comes from the backends' own ``run``. Ratios are taken inside one process, in turns
+where it can be. Nothing here passes or fails.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+
+from daemon.bench.networks.measure import measure
+from daemon.bench.networks.opening import DeviceBench, DeviceBenchOptions, DeviceKind, Open
+from daemon.bench.networks.report import DeviceFigures, markdown, table
+from daemon.errors import ConfigError
+from engine.backends import open_backend
+from engine.bundle.model_bundle import ModelBundle, resolve_bundle
+
+
+def run_device_bench(
+    options: DeviceBenchOptions,
+    console: Console,
+    *,
+    as_json: bool,
+    report: Path | None = None,
+    opening: Open | None = None,
+) -> tuple[DeviceFigures, ...]:
+    """Measure, then print a table or JSON, and write a report.
+
+    Args:
+        options: What to measure.
+        console: Where the result goes.
+        as_json: JSON instead of a table.
+        report: A Markdown file to write; None: none.
+        opening: Opens a network; None: with the device's backend.
+
+    Raises:
+        ConfigError: An option is unknown, or the report cannot be written.
+        BundleError: A bundle cannot be read.
+        DeviceError: The device or its runtime is missing or failed.
+    """
+    if options.device not in get_args(DeviceKind):
+        raise ConfigError(f"--device is {options.device!r}, wanted one of {get_args(DeviceKind)}")
+    device: DeviceKind = "cuda" if options.device == "cuda" else "cpu"
+    if report is not None:
+        _check_writable(report)
+    bench = DeviceBench(options, device, opening or _opening(options, device))
+    status = Console(stderr=True)
+    bundles = [ModelBundle.load(resolve_bundle(name)) for name in options.bundles]
+    figures = tuple(measure(bundle, bench, status) for bundle in bundles)
+    if as_json:
+        console.print_json(json.dumps([asdict(one) for one in figures]))
+    else:
+        for one in figures:
+            console.print(table(one))
+    if report is not None:
+        _write(report, markdown(figures))
+    return figures
+
+
+def _check_writable(report: Path) -> None:
+    """Before anything is measured; a file that was not there is not there afterwards."""
+    was_there = report.exists()
+    _write(report, "", mode="a")
+    if not was_there:
+        report.unlink()
+
+
+def _write(report: Path, text: str, mode: str = "w") -> None:
+    try:
+        with report.open(mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(
+            f"--report {report}: {error.strerror}: name a file that can be written"
+        ) from error
+
+
+def _opening(options: DeviceBenchOptions, device: DeviceKind) -> Open:
+    kind = "tensorrt" if device == "cuda" else "openvino"
+    return lambda path, sizes: open_backend(
+        kind, path, precision=options.precision, threads=options.threads, options=sizes
+    )

@@ -1,0 +1,1 @@
+"""The commands of `s2netd`, a file a topic; `daemon.cli` puts them together."""

@@ -1,0 +1,137 @@
+"""`s2netd bench`: its options, and which of the two benchmarks they ask for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from daemon.commands.options import BundleOption, PrecisionOption, ThreadsOption
+from daemon.errors import ConfigError
+
+_LEAK_BATCHES = {"cuda": 1000, "cpu": 100}
+_ONLY_WITH_DEVICE = ("also", "report", "leak_batches")
+_ONLY_WITHOUT_DEVICE = ("video", "cameras", "compare_batch", "backend", "decode", "resolution")
+
+
+def bench(
+    context: typer.Context,
+    bundle: BundleOption = "kinetics400",
+    video: Annotated[Path | None, typer.Option(help="Footage; without it, made on the spot.")] = (
+        None
+    ),
+    seconds: Annotated[float, typer.Option(min=2, help="Length of each measurement.")] = 20,
+    cameras: Annotated[
+        str, typer.Option(help="auto: how many live cameras this machine carries; or a number.")
+    ] = "0",
+    backend: Annotated[str, typer.Option(help="openvino or tensorrt.")] = "openvino",
+    batch: Annotated[int, typer.Option(min=1, help="Most snippets in one call.")] = 8,
+    precision: PrecisionOption = "auto",
+    threads: ThreadsOption = None,
+    decode: Annotated[
+        str, typer.Option(help="none, or cuda: in the GPU's video decoder, as the daemon does.")
+    ] = "none",
+    resolution: Annotated[
+        str, typer.Option(help="WIDTHxHEIGHT of footage that is made on the spot.")
+    ] = "320x240",
+    *,
+    compare_batch: Annotated[
+        bool,
+        typer.Option("--compare-batch", help="Cameras in calls of --batch against calls of one."),
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu or cuda: only the networks, by batch size, without video."),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="With --device: another bundle, of another precision; repeatable."),
+    ] = None,
+    gpu: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=63,
+            help="Which, of --device cuda, --backend tensorrt and --decode cuda.",
+        ),
+    ] = 0,
+    leak_batches: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --device: calls of each network between two looks at the memory; "
+            "10000 for an acceptance run.",
+            show_default="1000 on a GPU, 100 on a CPU",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="With --device: a Markdown file to write.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Measure this machine: snippets a second, real-time factor, share of each stage, cameras.
+
+    [dim]s2netd bench[/dim]
+    [dim]s2netd bench --cameras auto[/dim]
+    [dim]s2netd bench --cameras 16 --resolution 1920x1080 --decode cuda --backend tensorrt[/dim]
+    [dim]s2netd bench --cameras 16 --compare-batch[/dim]
+    [dim]s2netd bench --device cuda --bundle scenes --report gpu.md[/dim]
+    """
+    _refuse_what_does_nothing(context, device)
+    if device is not None:
+        from daemon.bench.networks.opening import DeviceBenchOptions  # noqa: PLC0415
+        from daemon.bench.networks.run import run_device_bench  # noqa: PLC0415
+
+        networks = DeviceBenchOptions(
+            bundles=(bundle, *(also or ())),
+            device=device,
+            precision=precision,
+            max_batch=batch,
+            seconds=seconds,
+            leak_batches=leak_batches or _LEAK_BATCHES.get(device, 1),
+            threads=threads,
+            gpu=gpu,
+        )
+        run_device_bench(networks, Console(), as_json=as_json, report=report)
+        return
+    from daemon.bench.cameras.run import BenchOptions, run_bench  # noqa: PLC0415
+
+    options = BenchOptions(
+        bundle=bundle,
+        video=video,
+        seconds=seconds,
+        cameras=cameras,
+        compare_batch=compare_batch,
+        batch=batch,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        gpu=gpu,
+        decode=decode,
+        resolution=resolution,
+    )
+    run_bench(options, Console(), as_json=as_json)
+
+
+def _refuse_what_does_nothing(context: typer.Context, device: str | None) -> None:
+    """An option that would be ignored is a misunderstanding."""
+    if device is None:
+        for name in _given(context, *_ONLY_WITH_DEVICE):
+            raise ConfigError(f"{name} goes with --device cpu or --device cuda")
+        for name in _given(context, "resolution") if _given(context, "video") else ():
+            raise ConfigError(f"{name} is of footage made on the spot: leave out --video")
+        return
+    for name in _given(context, *_ONLY_WITHOUT_DEVICE):
+        raise ConfigError(f"{name} goes without --device, which measures only the networks")
+    for name in _given(context, "gpu") if device == "cpu" else ():
+        raise ConfigError(f"{name} goes with --device cuda, not --device cpu")
+
+
+def _given(context: typer.Context, *names: str) -> list[str]:
+    """Those options that are on the command line, as they are written there."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    ]

@@ -1,0 +1,1 @@
+"""`s2netd demo`: a fresh scene, or your own clip, streamed through the real daemon."""

@@ -1,0 +1,251 @@
+"""`s2netd demo`: a fresh scene, or your own clip, streamed through the real daemon.
+
+Nothing here is special-cased for the demo but the scene: it is drawn on the spot, so what happens
+in it is known, and the events can be held against it.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from daemon.config import ModelConfig, parse_model
+from daemon.demo.live import Narrator, stream
+from daemon.demo.report import SceneResult, event_table, scene_table, sentence, summary
+from daemon.demo.scene import Clip, fresh_seed, render_scene
+from daemon.demo.score import Comparison, compare, total
+from daemon.errors import ConfigError
+from daemon.localize import LocalizedVideo, localize_video, timeline_of, writing_to
+from daemon.models.reading import OpenModel, check_model, open_model
+from daemon.timeline.page import Mistakes
+from engine.types import ActionEvent, Phase
+from engine.video.frames import probe_video
+
+OWN_CAMERA = "demo"
+OWN_BUNDLE = "kinetics400"
+SCENE_BUNDLE = "scenes"
+PACES = ("real", "fast")
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command line says; see `s2netd demo --help`."""
+
+    video: Path | None
+    bundle: str | None
+    out: Path
+    labels: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] = ()
+    camera: int | None = None
+    seconds: float = 50.0
+    pace: str = PACES[0]
+
+    def __post_init__(self) -> None:
+        if self.pace not in PACES:
+            raise ConfigError(f"--pace is {self.pace!r}, wanted {' or '.join(PACES)}")
+        if self.video is not None and (self.seeds or self.camera is not None):
+            raise ConfigError("--seed and --camera are for a drawn scene: leave them or VIDEO out")
+
+    @property
+    def model(self) -> ModelConfig:
+        """The bundle that knows what is to be seen, unless another is named."""
+        usual = SCENE_BUNDLE if self.video is None else OWN_BUNDLE
+        return parse_model({"bundle": self.bundle or usual, "labels": self.labels})
+
+    @property
+    def is_realtime(self) -> bool:
+        """At the footage's own pace."""
+        return self.pace == PACES[0]
+
+
+def run_demo(options: DemoOptions, console: Console) -> None:
+    """Stream, watch, and write the timeline.
+
+    Raises:
+        S2netdError: Anything a user can mend, in one line.
+    """
+    if options.video is not None:
+        probe_video(options.video)
+    check_model(options.model)
+    if options.video is not None:
+        clip = Clip(options.video, options.video.name, OWN_CAMERA)
+        _demo_of_own(clip, options, console)
+    else:
+        _demo_of_scenes(options, console)
+
+
+def _demo_of_own(clip: Clip, options: DemoOptions, console: Console) -> None:
+    out = options.out
+    _clear(out)
+    _announce(clip, options, console)
+    narrator = Narrator(console, None)
+    records = stream(clip, options.model, out, console, narrator, realtime=options.is_realtime)
+    console.print(f"{len(records)} records in {out / 'events.jsonl'}", markup=False)
+    with closing(open_model(options.model)) as model:
+        video = _draw(clip, records, None, model, out, console)
+        if not video.result.final:
+            console.print(_silence(video, model), soft_wrap=True)
+    n_live, n_offline = len(_standing(records)), len(video.result.final)
+    page = out / "timeline.html"
+    content = {"live_events": n_live, "offline_events": n_offline, "timeline": str(page)}
+    _write_summary(out, content)
+    _say(console, f"{_agreement(n_live, n_offline)} Timeline: {page}")
+
+
+def _demo_of_scenes(options: DemoOptions, console: Console) -> None:
+    seeds = options.seeds or (fresh_seed(),)
+    _clear(options.out)  # what an interrupted demo leaves there must be its own
+    results = []
+    with ExitStack() as stack:
+        model: OpenModel | None = None
+        for seed in seeds:
+            out = options.out if len(seeds) == 1 else options.out / f"seed-{seed}"
+            _clear(out)
+            clip = _scene(seed, options, out, console)
+            records = _watch(clip, options, out, console, is_only=len(seeds) == 1)
+            # Not before: while the daemon works, the machine is its own.
+            model = model or stack.enter_context(closing(open_model(options.model)))
+            results.append(_judge(seed, clip, records, model, out, console))
+    whole = total([result.comparison for result in results])
+    if len(results) > 1:
+        console.print(scene_table(results, whole))
+        _say(console, f"in all: {sentence(whole)}")
+    _write_summary(options.out, summary(check_model(options.model), results, whole))
+    _say(console, f"All figures: {options.out / 'summary.json'}")
+
+
+def _scene(seed: int, options: DemoOptions, out: Path, console: Console) -> Clip:
+    with writing_to(out):
+        clip = render_scene(out / "scene.mp4", seed, options.camera, options.seconds, console)
+    if options.labels is None:
+        return clip
+    truth = tuple(one for one in clip.truth or () if one.label in options.labels)
+    return Clip(clip.path, clip.title, clip.camera, truth)
+
+
+def _watch(
+    clip: Clip, options: DemoOptions, out: Path, console: Console, *, is_only: bool
+) -> list[ActionEvent]:
+    """Stream; told line by line where there is only one scene."""
+    _announce(clip, options, console)
+    told = console if is_only else Console(quiet=True)
+    narrator = Narrator(told, clip.truth)
+    return stream(clip, options.model, out, console, narrator, realtime=options.is_realtime)
+
+
+def _announce(clip: Clip, options: DemoOptions, console: Console) -> None:
+    pace = "at its own pace" if options.is_realtime else "as fast as it goes"
+    console.print(
+        f"[bold]{escape(clip.title)}[/] as camera [bold]{escape(clip.camera)}[/], "
+        f"{pace}, in 1 s chunks",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _judge(
+    seed: int,
+    clip: Clip,
+    records: Sequence[ActionEvent],
+    model: OpenModel,
+    out: Path,
+    console: Console,
+) -> SceneResult:
+    """Hold the events against the truth, draw both, and say what came of it."""
+    comparison = compare(clip.truth or (), records)
+    video = _draw(clip, records, comparison, model, out, console)
+    console.print(event_table(comparison))
+    _say(console, sentence(comparison))
+    n_offline, page = len(video.result.final), out / "timeline.html"
+    _say(console, f"{_agreement(len(_standing(records)), n_offline)} Timeline: {page}")
+    return SceneResult(
+        seed=seed,
+        camera=clip.camera,
+        duration_us=video.duration_us,
+        comparison=comparison,
+        n_offline=n_offline,
+        video=clip.path,
+        timeline=page,
+    )
+
+
+def _draw(
+    clip: Clip,
+    records: Sequence[ActionEvent],
+    comparison: Comparison | None,
+    model: OpenModel,
+    out: Path,
+    console: Console,
+) -> LocalizedVideo:
+    """The timeline of the live records, over the curves of a second look at the clip."""
+    mistakes = None
+    if comparison is not None:
+        false = frozenset(event.last.event_id for event in comparison.false)
+        mistakes = Mistakes(false, frozenset(comparison.missed))
+    columns = (TextColumn("drawing the timeline"), BarColumn(), TaskProgressColumn())
+    is_plain = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=is_plain) as progress:
+        video = localize_video(clip.path, clip.camera, model, progress)
+    page = timeline_of(
+        video,
+        model,
+        title=clip.title,
+        events=records,
+        truth=clip.truth or (),
+        mistakes=mistakes,
+        notes=() if comparison is None else (sentence(comparison),),
+    )
+    with writing_to(out):
+        (out / "timeline.html").write_text(page, encoding="utf-8")
+    return video
+
+
+def _agreement(n_live: int, n_offline: int) -> str:
+    return f"live: {n_live} events; the same clip in one straight line: {n_offline}."
+
+
+def _say(console: Console, text: str) -> None:
+    """A line of text that holds paths or numbers, as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _clear(out: Path) -> None:
+    """Delete what an earlier demo wrote, and nothing else that may lie there."""
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(out / "chunks", ignore_errors=True)
+        for pattern in (
+            *("events.jsonl", "state.sqlite*", "daemon.log"),
+            *("scene.mp4", "timeline.html", "summary.json"),
+        ):
+            for leftover in out.glob(pattern):
+                leftover.unlink()
+
+
+def _write_summary(out: Path, content: dict[str, Any]) -> None:
+    with writing_to(out):
+        text = json.dumps(content, indent=2) + "\n"
+        (out / "summary.json").write_text(text, encoding="utf-8")
+
+
+def _standing(records: Sequence[ActionEvent]) -> set[str]:
+    """Ids of the events that are final and were not taken back."""
+    return {r.event_id for r in records if r.final and r.phase is not Phase.RETRACTED}
+
+
+def _silence(video: LocalizedVideo, model: OpenModel) -> str:
+    scores = video.result.scores
+    if not len(scores):
+        return "No events: the clip is shorter than one snippet."
+    label = int(scores.max(axis=0).argmax())
+    return (
+        f"No events: the curves peak at {scores.max():.2f}; an event must stand out from its "
+        f"surroundings by {model.spec.tracker.open_score_of(label):.2f}."
+    )

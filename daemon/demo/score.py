@@ -1,0 +1,123 @@
+"""Reported events held against what is known to have happened. Pure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from daemon.timeline.lanes import TruthSpan
+from daemon.timeline.table import History, histories
+from engine.tiou import tiou
+from engine.types import ActionEvent, Reason
+
+MATCH_TIOU = 0.3
+# When the footage stops, the last word is dated back to its end: that is no delay.
+_CUT_SHORT = (Reason.END, Reason.GAP)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An action and the event that reported it."""
+
+    truth: TruthSpan
+    event: History
+    tiou: float
+
+    @property
+    def open_delay_us(self) -> int:
+        """From the action's start to the footage on which its event opened."""
+        return self.event.first.decided_us - self.truth.span.start_us
+
+    @property
+    def final_delay_us(self) -> int | None:
+        """From the action's end to the last word's footage; None if the stream's end forced it."""
+        last = self.event.last
+        return None if last.reason in _CUT_SHORT else last.decided_us - self.truth.span.end_us
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What became of every action and of every event.
+
+    Attributes:
+        found: Pairs, by the action's start.
+        missed: Actions without an event.
+        false: Standing events without an action.
+        n_taken_back: Events retracted; they count neither way.
+    """
+
+    found: tuple[Found, ...]
+    missed: tuple[TruthSpan, ...]
+    false: tuple[History, ...]
+    n_taken_back: int
+
+    @property
+    def n_truth(self) -> int:
+        """Actions."""
+        return len(self.found) + len(self.missed)
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the actions that were found; None without actions."""
+        return _share(len(self.found), len(self.missed))
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the events that were right; None without events."""
+        return _share(len(self.found), len(self.false))
+
+    @property
+    def open_delay_s(self) -> float | None:
+        """Median over what was found."""
+        return _median_s([pair.open_delay_us for pair in self.found])
+
+    @property
+    def final_delay_s(self) -> float | None:
+        """Median over what was found and settled before the stream ended."""
+        delays = [pair.final_delay_us for pair in self.found]
+        return _median_s([delay for delay in delays if delay is not None])
+
+
+def compare(truth: Sequence[TruthSpan], records: Iterable[ActionEvent]) -> Comparison:
+    """Pair actions and events one to one: same class, tIoU >= ``MATCH_TIOU``, best pairs first.
+
+    Args:
+        truth: Everything that happened.
+        records: Of one stream, all revisions.
+    """
+    events = histories(records)
+    standing = [event for event in events if event.state != "retracted"]
+    pairs = [
+        Found(action, event, tiou(action.span, event.last.span))
+        for action in truth
+        for event in standing
+        if action.label == event.last.label_name
+    ]
+    found: list[Found] = []
+    for pair in sorted(pairs, key=lambda pair: -pair.tiou):
+        is_free = all(pair.truth != one.truth and pair.event != one.event for one in found)
+        if pair.tiou >= MATCH_TIOU and is_free:
+            found.append(pair)
+    return Comparison(
+        found=tuple(sorted(found, key=lambda pair: pair.truth.span)),
+        missed=tuple(one for one in truth if all(one != pair.truth for pair in found)),
+        false=tuple(one for one in standing if all(one != pair.event for pair in found)),
+        n_taken_back=len(events) - len(standing),
+    )
+
+
+def total(parts: Sequence[Comparison]) -> Comparison:
+    """All of them as one."""
+    return Comparison(
+        found=tuple(one for part in parts for one in part.found),
+        missed=tuple(one for part in parts for one in part.missed),
+        false=tuple(one for part in parts for one in part.false),
+        n_taken_back=sum(part.n_taken_back for part in parts),
+    )
+
+
+def _share(n_right: int, n_wrong: int) -> float | None:
+    return n_right / (n_right + n_wrong) if n_right + n_wrong else None
+
+
+def _median_s(values_us: Sequence[int]) -> float | None:
+    return median(values_us) / 1e6 if values_us else None

@@ -1,0 +1,1 @@
+"""What every Kafka adapter shares: connections, and a producer that waits within limits."""

@@ -1,0 +1,135 @@
+"""A Kafka producer that survives its broker: durable records in order, or an error at a deadline.
+
+After an error that leaves open whether a record was written (a time-out, a lost connection) the
+producer is thrown away and a new one sends everything again: a late request of the old one can
+then no longer slip in between (Jepsen's advice; see KIP-890). So records may be repeated, never
+reordered within a call's last attempt, and readers must not mind repetition.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+from daemon.kafka.connection import KafkaConnection, describe_topic, persist
+from daemon.wire.records import Record
+
+_LONGEST_ATTEMPT_S = 10.0
+_ATTEMPTS = 3  # that fit into the deadline even if each of them times out
+_MIN_REQUEST_BYTES = 1_048_576
+_STOP_TIMEOUT_S = 2.0
+
+
+class DurableProducer:
+    """Sends to one topic with acks=all and idempotence.
+
+    The partitioner is aiokafka's default, murmur2 of the key, the same as Java's.
+
+    Args:
+        connection: How to reach the broker.
+        topic: Where to send.
+    """
+
+    def __init__(self, connection: KafkaConnection, topic: str) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+        self._request_bytes = _MIN_REQUEST_BYTES
+        self.max_message_bytes: int | None = None
+
+    async def start(self) -> None:
+        """Check the topic and connect.
+
+        Raises:
+            ConfigError: The broker refuses us.
+            TransportError: No broker or no topic at the deadline.
+        """
+        facts = await describe_topic(self._connection, self._topic)
+        self.max_message_bytes = facts.max_message_bytes
+        # The broker's own limit decides what is too large, not the client's default.
+        self._request_bytes = max(_MIN_REQUEST_BYTES, facts.max_message_bytes or 0)
+        await persist(self._connection, f"topic {self._topic}", self._ready)
+
+    async def send(self, records: Sequence[Record]) -> None:
+        """Return once every record is written, in this order for each key.
+
+        Raises:
+            ConfigError: The broker refuses us.
+            TransportError: Not all were written at the deadline.
+        """
+        if records:
+            what = f"topic {self._topic}"
+            await persist(self._connection, what, lambda: self._send_once(records))
+
+    async def close(self) -> None:
+        """Let go; what ``send`` returned for is written already. Safe to repeat."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _abandon(producer)
+
+    async def _send_once(self, records: Sequence[Record]) -> None:
+        producer = await self._ready()
+        try:
+            # An idempotent aiokafka producer itself tries again for ever.
+            async with asyncio.timeout(self._attempt_s):
+                waiting = [
+                    await producer.send(self._topic, r.value, key=r.key, headers=r.headers)
+                    for r in records
+                ]
+                results = await asyncio.gather(*waiting, return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+        except (KafkaError, TimeoutError, asyncio.CancelledError):
+            if self._producer is producer:
+                self._producer = None
+            await _abandon(producer)
+            raise
+
+    async def _ready(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                self._producer = await self._connect()
+            return self._producer
+
+    async def _connect(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            **self._connection.options(),
+            acks="all",
+            enable_idempotence=True,
+            max_request_size=self._request_bytes,
+            max_batch_size=self._request_bytes,
+            request_timeout_ms=int(1000 * self._attempt_s),
+        )
+        try:
+            await producer.start()
+        except (KafkaError, asyncio.CancelledError):
+            await producer.stop()
+            raise
+        return producer
+
+    @property
+    def _attempt_s(self) -> float:
+        return min(self._connection.connect_timeout_s / _ATTEMPTS, _LONGEST_ATTEMPT_S)
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """Stop without sending what is still held: those that wait for it try again themselves.
+
+    There is no public way: ``stop`` alone would first send everything, for ever if need be.
+    """
+    async with _briefly():
+        await asyncio.gather(producer._sender.close(), producer.client.close())  # noqa: SLF001
+    producer._message_accumulator.fail_all(KafkaConnectionError("abandoned"))  # noqa: SLF001
+    async with _briefly():
+        await producer.stop()
+
+
+@contextlib.asynccontextmanager
+async def _briefly() -> AsyncIterator[None]:
+    with contextlib.suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(_STOP_TIMEOUT_S):
+            yield

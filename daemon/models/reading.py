@@ -1,0 +1,217 @@
+"""A bundle's networks, opened: what run, localize, demo and bench all start with."""
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from daemon.config import ModelConfig
+from daemon.errors import ConfigError
+from daemon.models.slot import OpenModel
+from engine.backends import open_backend
+from engine.backends.base import EngineBackend
+from engine.backends.options import BackendOptions, OnLog, OnProgress
+from engine.bundle.model_bundle import ModelBundle, resolve_bundle
+from engine.bundle.reference import reference_of
+from engine.cas import BackendLocalizer
+from engine.errors import BundleError
+from engine.features import BackendFeatureExtractor
+from engine.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ReadModel:
+    """A bundle that was read and verified, and what the configuration makes of it.
+
+    Attributes:
+        config: How it is to be run.
+        bundle: Its files.
+        spec: The model, with the configuration's opening score.
+        labels: Classes to report; None means all.
+    """
+
+    config: ModelConfig
+    bundle: ModelBundle
+    spec: ModelSpec
+    labels: frozenset[int] | None
+
+    @property
+    def description(self) -> str:
+        """Bundle and backend, for people."""
+        return f"{self.spec.model_id} on {self.config.backend}"
+
+    @property
+    def feature_id(self) -> str:
+        """Equal where features can be compared: same backbone, time grid and picture."""
+        spec = self.spec
+        what = f"{self.bundle.backbone_sha256} {spec.timeline} {spec.geometry}"
+        return hashlib.sha256(what.encode()).hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Its folder still holds the same bundle; one that is exported in place is replaced.
+
+        Raises:
+            BundleError: It holds another one, or none.
+        """
+        seen = ModelBundle.load(resolve_bundle(self.config.bundle)).digest
+        if seen != self.bundle.digest:
+            raise BundleError(
+                f"{self.bundle.path}: the bundle was replaced while it was being opened; "
+                "reload once it stays"
+            )
+
+
+def read_model(config: ModelConfig) -> ReadModel:
+    """Read and verify a bundle, and hold the configuration to it. No device is opened.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or foreign.
+        ConfigError: A label is not one of its classes.
+    """
+    bundle = ModelBundle.load(resolve_bundle(config.bundle))
+    spec = bundle.spec
+    if config.open_score is not None:
+        spec = spec.with_open_score(config.open_score)
+    return ReadModel(config, bundle, spec, label_indices(config.labels, spec.class_names))
+
+
+def open_model(config: ModelConfig) -> OpenModel:
+    """Read, verify and open a bundle.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or foreign.
+        ConfigError: A label is not one of its classes.
+        DeviceError: The backend could not be opened.
+    """
+    return open_read(read_model(config))
+
+
+def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None) -> OpenModel:
+    """Open both networks of a bundle that was read.
+
+    Args:
+        read: The bundle, and how it is to be run.
+        on_log: Told what the runtime says.
+
+    Raises:
+        BundleError: A network does not keep the contract.
+        DeviceError: The backend could not be opened.
+    """
+    config = read.config
+    backends: list[EngineBackend] = []
+    try:
+        options = backend_options(read, on_log)
+        for path in (read.bundle.backbone_path, read.bundle.localizer_path):
+            backend = open_backend(
+                config.backend,
+                path,
+                precision=config.precision,
+                threads=config.threads,
+                options=options,
+            )
+            backends.append(backend)
+        return OpenModel(
+            read.spec,
+            read.labels,
+            BackendFeatureExtractor(backends[0], read.spec.feature_dim),
+            BackendLocalizer(backends[1]),
+            tuple(backends),
+            read.feature_id,
+        )
+    except BaseException:  # what was opened must not outlive what was not
+        for backend in backends:
+            backend.close()
+        raise
+
+
+def build_plans(
+    read: ReadModel,
+    on_progress: OnProgress,
+    on_log: OnLog = lambda _severity, _message: None,
+) -> None:
+    """Have the plans of both networks in the cache, so that opening them takes no time.
+
+    Args:
+        read: The bundle, and how it is to be run.
+        on_progress: Told how far it is. What it raises ends the build, and nothing is kept.
+        on_log: Told what TensorRT says.
+
+    Raises:
+        BundleError: TensorRT cannot run a network.
+        DeviceError: There is no TensorRT or no GPU, or the build failed.
+    """
+    from engine.backends.tensorrt.cuda_pycuda import open_pycuda  # noqa: PLC0415
+    from engine.backends.tensorrt.library import find_tensorrt  # noqa: PLC0415
+    from engine.backends.tensorrt.plan_cache import PlanCache  # noqa: PLC0415 - only for a GPU
+    from engine.backends.tensorrt.plan_recipe import obtain_plan, recipe  # noqa: PLC0415
+
+    trt = find_tensorrt()
+    cache = PlanCache(on_note=lambda note: on_log("warning", note))
+    sizes = backend_options(read, on_log)
+    with closing(open_pycuda(read.config.gpu)) as cuda, cuda.current():
+        for path in (read.bundle.backbone_path, read.bundle.localizer_path):
+            wanted = recipe(
+                trt, cuda.identity, path, batch_sizes=sizes.batch_sizes, length=sizes.length
+            )
+            obtain_plan(trt, cache, wanted, on_log=on_log, on_progress=on_progress)
+
+
+def backend_options(read: ReadModel, on_log: OnLog) -> BackendOptions:
+    """What both networks of a bundle are opened with; whoever builds plans beforehand, uses it."""
+    # Live, every window is as long as the bundle says; the start of a stream is padded.
+    n_snippets = read.spec.window.window_snippets
+    return BackendOptions(
+        max_batch=read.config.max_batch,
+        one_batch_size=read.config.one_batch_size,
+        length=(n_snippets, n_snippets, n_snippets),
+        gpu=read.config.gpu,
+        on_log=on_log,
+    )
+
+
+def label_indices(
+    labels: Sequence[str] | None, class_names: Sequence[str]
+) -> frozenset[int] | None:
+    """Class indices of names.
+
+    Raises:
+        ConfigError: Names the unknown label and the classes most like it.
+    """
+    if labels is None:
+        return None
+    unknown = [label for label in labels if label not in class_names]
+    if unknown:
+        like = difflib.get_close_matches(unknown[0], class_names, n=3, cutoff=0.4)
+        hint = f"; did you mean {', '.join(map(repr, like))}?" if like else ""
+        raise ConfigError(
+            f"labels: {unknown[0]!r} is none of the model's {len(class_names)} classes{hint}"
+        )
+    return frozenset(class_names.index(label) for label in labels)
+
+
+def check_model(config: ModelConfig) -> str:
+    """Read and verify a bundle and its labels without opening a device; describe it.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or foreign, or what it would be compared with.
+        ConfigError: A label is not one of its classes.
+    """
+    read = read_model(config)
+    if config.verify and config.backend != "scripted":
+        reference_of(read.bundle)
+    n_classes = len(read.spec.class_names)
+    n_labels = n_classes if read.labels is None else len(read.labels)
+    return f"{read.spec.model_id}, {n_labels} of {n_classes} classes"
+
+
+__all__ = [
+    "OpenModel",
+    "ReadModel",
+    "build_plans",
+    "check_model",
+    "label_indices",
+    "open_model",
+    "open_read",
+    "read_model",
+]

@@ -1,0 +1,175 @@
+"""`s2netd engine verify`: may a backend, precision or bundle stand in for the reference?"""
+
+import tempfile
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from daemon.demo.scene import render_scene
+from engine.backends import open_backend
+from engine.backends.base import EngineBackend
+from engine.backends.options import BackendOptions
+from engine.bundle.model_bundle import ModelBundle, resolve_bundle
+from engine.bundle.reference import reference_of
+from engine.errors import S2netdError
+from engine.spec import ModelSpec
+from engine.verification.footage import PROCEDURAL_SNIPPETS, GoldenSet, of_videos, procedural
+from engine.verification.verifier import (
+    Networks,
+    Verification,
+    Verifier,
+    check_alike,
+    sizes_to_try,
+)
+
+SCENE_SEED = 5
+SCENE_S = 50.0
+
+
+class NotAlikeError(S2netdError):
+    """The candidate is further from the reference than the bundle admits; the process exits 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """See `s2netd engine verify --help`."""
+
+    bundle: str
+    candidate_bundle: str | None = None
+    backend: str = "openvino"
+    precision: str = "f32"
+    reference_backend: str = "openvino"
+    reference_precision: str = "f32"
+    videos: tuple[Path, ...] = ()
+    seconds: float | None = None
+    seed: int = SCENE_SEED
+    threads: int | None = None
+    max_batch: int = 8
+
+
+def run_verify(options: VerifyOptions, console: Console) -> Verification:
+    """Open both sides, show them the golden set behind a progress bar, compare.
+
+    Args:
+        options: What and on what.
+        console: Where the progress goes.
+
+    Raises:
+        BundleError: A bundle is missing or damaged, an argument unknown, or the two bundles are
+            not about the same.
+        DeviceError: A backend is missing or failed.
+        UnreadableVideoError: A video cannot be read.
+    """
+    reference = ModelBundle.load(resolve_bundle(options.bundle))
+    candidate = reference
+    if options.candidate_bundle is not None:
+        candidate = ModelBundle.load(resolve_bundle(options.candidate_bundle))
+    elif reference.card.precision != "f32":
+        reference = reference_of(candidate)
+    check_alike(reference.spec, candidate.spec)  # before minutes are spent on plans
+    with ExitStack() as stack:
+        golden = _golden(options, reference.spec, stack, console)
+        verifier = Verifier(
+            _open(
+                reference,
+                options.reference_backend,
+                options.reference_precision,
+                options,
+                stack,
+                console,
+            ),
+            _open(candidate, options.backend, options.precision, options, stack, console),
+            golden,
+            reference.spec,
+            # The candidate's: it is what would be served.
+            candidate.tolerance or reference.tolerance,
+            candidate_spec=candidate.spec,
+            batch_sizes=sizes_to_try(options.backend, options.max_batch),
+        )
+        _watch(verifier, console)
+        return verifier.result()
+
+
+def _watch(verifier: Verifier, console: Console) -> None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    is_plain = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=is_plain) as progress:
+        task = progress.add_task("comparing", total=verifier.n_snippets or None)
+        for step in verifier.steps():
+            step.run()
+            progress.update(task, completed=verifier.n_done)
+
+
+def _golden(
+    options: VerifyOptions, spec: ModelSpec, stack: ExitStack, console: Console
+) -> GoldenSet:
+    """What both are shown; files of its own are gone when the stack is closed."""
+
+    def note(what: str) -> None:
+        console.print(what, markup=False)
+
+    if options.videos:
+        return of_videos(options.videos, spec, seconds=options.seconds, on_note=note)
+    sizes = sizes_to_try(options.backend, options.max_batch)
+    drawn = procedural(spec, max(PROCEDURAL_SNIPPETS, sum(sizes)))
+    if find_spec("cv2") is None:
+        note("no OpenCV, so no scene is drawn: pip install 's2netd[scenes]', or give a --video")
+        return drawn
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    seconds = options.seconds or SCENE_S
+    path = folder / "scene.mp4"
+    scene = render_scene(path, options.seed, None, seconds, console)
+    path = path.rename(folder / f"{scene.camera}.mp4")  # a camera's clip is named for it
+    about = f"{scene.title}, {seconds:g} s"
+    clips = (*of_videos([path], spec).clips, *drawn.clips)
+    return GoldenSet(f"{about}, and {drawn.about}", clips)
+
+
+def _open(
+    bundle: ModelBundle,
+    backend: str,
+    precision: str,
+    options: VerifyOptions,
+    stack: ExitStack,
+    console: Console,
+) -> Networks:
+    """Both networks of a bundle, closed with the stack; a plan may have to be built first."""
+
+    def on_log(severity: str, message: str) -> None:
+        if severity in ("error", "warning"):
+            console.print(message, markup=False, highlight=False)
+
+    doing = f"opening {bundle.name} on {backend}"
+    n_window = bundle.spec.window.window_snippets
+    with console.status(doing) as status:
+        given = BackendOptions(
+            max_batch=options.max_batch,
+            length=(n_window, n_window, n_window),
+            on_log=on_log,
+            on_progress=lambda phase, done, total: status.update(
+                f"{doing}: {phase} {done} of {total}"
+            ),
+        )
+
+        def opened(path: Path) -> EngineBackend:
+            network = open_backend(
+                backend, path, precision=precision, threads=options.threads, options=given
+            )
+            return stack.enter_context(closing(network))
+
+        return Networks(opened(bundle.backbone_path), opened(bundle.localizer_path))

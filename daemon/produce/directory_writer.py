@@ -1,0 +1,129 @@
+"""The producer's end of the directory transport."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from daemon.errors import ConfigError, TransportError
+from daemon.sources.base import ChunkFacts
+from daemon.sources.directory import (
+    END_SUFFIX,
+    SIDECAR_SUFFIX,
+    last_number,
+    read_position,
+)
+from daemon.wire.records import chunk_record
+from engine.types import VideoChunk
+
+_SUFFIXES = {
+    "video/mp4": ".mp4",
+    "video/mp2t": ".ts",
+    "video/h264": ".h264",
+    "video/h265": ".h265",
+    "video/x-matroska": ".mkv",
+    "image/jpeg": ".mjpeg",
+}
+
+
+class DirectoryChunkWriter:
+    """Puts chunks into ``root/<camera>/``, numbered on from what is there or was read.
+
+    Another writer on the same camera is no harm: each number is taken once, in order.
+
+    Args:
+        root: Made if missing.
+        site: Written into every chunk's headers.
+    """
+
+    def __init__(self, root: Path, *, site: str = "default") -> None:
+        self._root = root
+        self._site = site
+        self._next: dict[str, int] = {}
+
+    async def start(self) -> None:
+        """See ``ChunkWriter``."""
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{self._root}: cannot make it: {error.strerror}") from error
+
+    async def write(self, chunk: VideoChunk, facts: ChunkFacts) -> None:
+        """See ``ChunkWriter``."""
+        try:
+            await asyncio.to_thread(self._write, chunk, facts)
+        except OSError as error:
+            raise TransportError(
+                f"{self._root}: cannot write a chunk of {chunk.stream_id}: {error.strerror}"
+            ) from error
+
+    async def close(self) -> None:
+        """See ``ChunkWriter``; every chunk is in place already."""
+
+    def _write(self, chunk: VideoChunk, facts: ChunkFacts) -> None:
+        folder = self._root / _folder_name(chunk.stream_id)
+        folder.mkdir(exist_ok=True)
+        record = chunk_record(chunk, facts, site=self._site)
+        headers = {name: value.decode() for name, value in record.headers}
+        suffix = END_SUFFIX if chunk.is_end else _SUFFIXES.get(facts.content_type, ".bin")
+        sidecar = json.dumps(headers, indent=1, ensure_ascii=False).encode()
+        with _alone_in(folder):
+            number = self._next_number(chunk.stream_id, folder)
+            while not _put_pair(folder, number, sidecar, suffix, record.value):
+                number += 1
+        self._next[chunk.stream_id] = number + 1
+
+    def _next_number(self, stream_id: str, folder: Path) -> int:
+        """Above all that is there, and above what was read and then removed."""
+        if stream_id not in self._next:
+            self._next[stream_id] = last_number(folder) + 1
+        committed = read_position(self._root / ".positions" / stream_id)
+        return max(self._next[stream_id], -1 if committed is None else committed + 1)
+
+
+def _folder_name(stream_id: str) -> str:
+    if "/" in stream_id or "\0" in stream_id or stream_id.startswith("."):
+        raise ConfigError(
+            f"camera {stream_id!r} cannot name a folder: leave out '/' and a leading '.'"
+        )
+    return stream_id
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two writers take turns, so that no later number is in place before an earlier one."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # network file systems; numbers are taken once anyway
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _put_pair(folder: Path, number: int, sidecar: bytes, suffix: str, payload: bytes) -> bool:
+    """False if the number is taken already. A payload in place is a chunk that is whole."""
+    sidecar_path = folder / f"{number:010d}{SIDECAR_SUFFIX}"
+    if not _put(sidecar_path, sidecar):
+        return False
+    if not _put(folder / f"{number:010d}{suffix}", payload):
+        sidecar_path.unlink()  # it is not about that file
+        return False
+    return True
+
+
+def _put(path: Path, payload: bytes) -> bool:
+    """The whole file under its name, unless the name is taken."""
+    unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        unfinished.write_bytes(payload)
+        os.link(unfinished, path)  # unlike a renaming, it never replaces
+    except FileExistsError:
+        return False
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return True

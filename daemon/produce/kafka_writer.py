@@ -1,0 +1,76 @@
+"""The producer's end of the Kafka transport."""
+
+from dataclasses import dataclass
+
+from daemon.errors import ConfigError
+from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.producer import DurableProducer
+from daemon.sources.base import ChunkFacts
+from daemon.wire.records import Record, chunk_record
+from engine.types import VideoChunk
+
+# What Kafka adds to a record that travels alone: 61 bytes a batch, and lengths and deltas of at
+# most 5 bytes each (record format v2), two more for every header.
+_BATCH_BYTES = 100
+_HEADER_BYTES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaWriterSettings:
+    """Where chunks go.
+
+    Attributes:
+        connection: How to reach the broker.
+        topic: Must exist.
+        site: Written into every chunk's headers.
+    """
+
+    connection: KafkaConnection
+    topic: str
+    site: str = "default"
+
+
+class KafkaChunkWriter:
+    """Writes each chunk as one record, keyed by camera.
+
+    Args:
+        settings: Where chunks go.
+    """
+
+    def __init__(self, settings: KafkaWriterSettings) -> None:
+        self._settings = settings
+        self._producer = DurableProducer(settings.connection, settings.topic)
+
+    async def start(self) -> None:
+        """See ``ChunkWriter``."""
+        await self._producer.start()
+
+    async def write(self, chunk: VideoChunk, facts: ChunkFacts) -> None:
+        """See ``ChunkWriter``.
+
+        Raises:
+            ConfigError: The topic takes no record of this size.
+            TransportError: The broker was lost and did not come back.
+        """
+        record = chunk_record(chunk, facts, site=self._settings.site)
+        self._check_size(chunk, record)
+        await self._producer.send([record])
+
+    async def close(self) -> None:
+        """See ``ChunkWriter``."""
+        await self._producer.close()
+
+    def _check_size(self, chunk: VideoChunk, record: Record) -> None:
+        size, most = record_bytes(record), self._producer.max_message_bytes
+        if most is not None and size > most:
+            raise ConfigError(
+                f"chunk {chunk.sequence} of camera {chunk.stream_id} makes a record of {size} "
+                f"bytes, topic {self._settings.topic} takes {most}: cut shorter chunks, or raise "
+                "the topic's max.message.bytes (kafka-configs.sh --alter --entity-type topics)"
+            )
+
+
+def record_bytes(record: Record) -> int:
+    """Upper bound of what the record takes in the topic, in bytes."""
+    headers = sum(len(name) + len(value) + _HEADER_BYTES for name, value in record.headers)
+    return len(record.key) + len(record.value) + headers + _BATCH_BYTES

@@ -1,0 +1,395 @@
+"""One camera's data flow, top to bottom: chunk → frames → … → events, published and remembered.
+
+Order is the guarantee:
+  1. the camera's state is durable in the store, with the chunk's position and its records in it,
+  2. then the records are durable in the sink, and the state owes them no longer,
+  3. then the position is reported as finished, and may be committed.
+A crash between any two repeats work, and repeats it with the same event ids and revisions. What
+was published is always in the store too, so that holds even where another model comes after the
+crash, which could not find the same events again.
+
+Another model takes over between two chunks. Of the same bundle, it goes on where the one before
+stopped. Of another, that one's events get their last records, and a session of the new model
+succeeds its own: the boundary is one save, which owes those records.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from daemon.clock import Clock
+from daemon.device.calls import RunningCalls
+from daemon.device.thread import Device
+from daemon.metrics import Metrics
+from daemon.models.slot import ModelSlot, OpenModel
+from daemon.sinks.base import EventSink
+from daemon.sources.base import Delivery
+from daemon.state.base import StateStore
+from daemon.stream.place import (
+    NO_OFFSET,
+    RecentChunks,
+    done_of,
+    is_done,
+    is_duplicate,
+    is_needed_again,
+    needs_replay,
+    remember_ended,
+)
+from engine.errors import SnapshotError, StaleChunkError, StreamError
+from engine.session import StreamSession
+from engine.spec import ModelSpec
+from engine.types import ActionEvent, FeatureWindow, FrameBatch, Reason, VideoChunk
+from engine.video.frames import Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """What all cameras share.
+
+    Attributes:
+        models: Which model to work with.
+        device: Where its networks run.
+        decode_pool: Threads that decode.
+        sink: Where events go.
+        store: Where state is kept.
+        metrics: Counted here.
+        calls: Decodes that do not come back.
+        clock: For latency only.
+        log: Where life-cycle is told.
+        new_decoder: A decoder of one camera's chunks for a model.
+    """
+
+    models: ModelSlot
+    device: Device
+    decode_pool: Executor
+    sink: EventSink
+    store: StateStore
+    metrics: Metrics
+    calls: RunningCalls
+    clock: Clock
+    log: structlog.stdlib.BoundLogger
+    new_decoder: Callable[[ModelSpec], Decoder]
+
+
+class StreamWorker:
+    """Processes one camera's deliveries, in order.
+
+    Args:
+        stream_id: The camera.
+        parts: What all cameras share.
+    """
+
+    def __init__(self, stream_id: str, parts: WorkerParts) -> None:
+        self.stream_id = stream_id
+        self._parts = parts
+        self._model = parts.models.take()
+        self._decoder = parts.new_decoder(self._model.spec)
+        self._log = parts.log.bind(camera=stream_id)
+        self._recent = RecentChunks()
+        self._in_duplicates = False
+        self._deadline_s = 0.0  # when the camera's next snippet exists, by the device's clock
+        self._session = self._restore()
+        self._done = None if self._session is None else done_of(self._session)
+        # Its frames are not there yet, so the snapshot in the store must stay as it is.
+        self._awaits_replay = self._session is not None and needs_replay(self._session)
+
+    async def process(self, delivery: Delivery) -> None:
+        """Take one delivery as far as the store; a bad chunk is counted, never raised.
+
+        Raises:
+            DeviceError: The accelerator failed.
+            TransportError: The sink or the store cannot be reached.
+        """
+        await self.take_over()
+        if is_done(delivery.position, self._done):
+            await self._replay(delivery)
+            return
+        self._awaits_replay = False
+        stride_s = self._model.spec.timeline.stride_us / 1e6
+        self._deadline_s = self._parts.clock.monotonic_s() + stride_s
+        records = await self._process_new(delivery)
+        self._remember(delivery, records)
+        await self._pay()
+
+    async def take_over(self) -> None:
+        """Go over to the current model, if it is another one; to be called between two chunks.
+
+        Raises:
+            DeviceError: The accelerator failed.
+            TransportError: The sink or the store cannot be reached.
+        """
+        if self._parts.models.current is not self._model:
+            await self._switch()
+        await self._pay()
+
+    async def _switch(self) -> None:
+        before, session = self._model, self._session
+        model = self._parts.models.take()
+        try:
+            if before.spec.model_id == model.spec.model_id:
+                if session is not None:
+                    session.retune(model.spec, model.labels)
+            else:
+                if session is not None:
+                    await self._succeed(session, model)
+                self._decoder.close()
+                self._decoder = self._parts.new_decoder(model.spec)
+        except BaseException:
+            self._parts.models.give_back(model)
+            raise
+        self._model = model
+        self._parts.models.give_back(before)
+        self._log.info("stream.model_changed", before=before.description, model=model.description)
+
+    async def _succeed(self, session: StreamSession, model: OpenModel) -> None:
+        """Let another bundle's session take the place of the camera's; it is durable at once."""
+        last = await self._localize(session, session.break_segment())
+        self._session = session.succeeded_by(
+            model.spec, model.labels, feature_id=model.feature_id, records=last
+        )
+        self._recent.clear()
+        self._awaits_replay = False
+        self._save(self._session)
+
+    async def _pay(self) -> None:
+        """Publish what the saved state owes."""
+        session = self._session
+        if session is None or not session.owed:
+            return
+        await self._deliver(session.owed)
+        session.owed = ()
+        if not self._awaits_replay:
+            self._save(session)
+
+    def close(self) -> None:
+        """Free the decoder and give the model back."""
+        self._decoder.close()
+        self._parts.models.give_back(self._model)
+
+    async def _process_new(self, delivery: Delivery) -> list[ActionEvent]:
+        chunk = delivery.chunk
+        if chunk is None:
+            return await self._drop(delivery, delivery.error)
+        if self._session is not None and is_duplicate(self._session, chunk):
+            self._count_duplicate(chunk)
+            return []
+        self._in_duplicates = False
+        records = await self._enter_epoch(chunk)
+        session = self._current_session()
+        if chunk.is_end:
+            session.source["sequence"] = chunk.sequence
+            records += await self._end(Reason.END)
+            remember_ended(session, chunk.epoch)
+            return records
+        try:
+            records += await self._break_if_chunks_are_missing(chunk, session)
+            # Only now: what was just flushed happened by the clock as it was known before.
+            if chunk.anchor_us is not None:
+                session.anchor_us = chunk.anchor_us
+            return records + await self.process_chunk(chunk, delivery.position.offset)
+        except StreamError as error:
+            return records + await self._drop(delivery, error)
+
+    async def process_chunk(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
+        """The data flow of one chunk; every line is one stage."""
+        session = self._current_session()
+        frames = await self._decode(chunk)
+        self._refuse_the_past(frames, session)
+        self._recent.add(offset, int(frames.pts_us[0]))
+        snippets = session.sample(frames)
+        self._parts.metrics.snippets.labels(self.stream_id).inc(len(snippets))
+        with self._stage("backbone"):
+            features = await self._parts.device.extract(
+                self._model.extractor,
+                snippets,
+                camera=self.stream_id,
+                deadline_s=self._deadline_s,
+            )
+        return await self._localize(session, session.buffer(features))
+
+    async def _localize(
+        self, session: StreamSession, windows: list[FeatureWindow]
+    ) -> list[ActionEvent]:
+        self._parts.metrics.windows.labels(self.stream_id).inc(len(windows))
+        with self._stage("localize"):
+            cas_windows = await self._parts.device.localize(
+                self._model.localizer,
+                windows,
+                camera=self.stream_id,
+                deadline_s=self._deadline_s,
+            )
+        with self._stage("track"):
+            return session.track(cas_windows)
+
+    async def _decode(self, chunk: VideoChunk) -> FrameBatch:
+        loop = asyncio.get_running_loop()
+        with self._stage("decode"), self._parts.calls.running():
+            frames = await loop.run_in_executor(
+                self._parts.decode_pool, self._decoder.decode, chunk
+            )
+        self._parts.metrics.chunks.labels(self.stream_id).inc()
+        self._parts.metrics.frames.labels(self.stream_id).inc(frames.n_decoded)
+        return frames
+
+    def _refuse_the_past(self, frames: FrameBatch, session: StreamSession) -> None:
+        newest_us, seen_us = int(frames.pts_us[-1]), session.seen_us
+        if seen_us is not None and newest_us <= seen_us:
+            raise StaleChunkError(
+                f"the chunk ends at {newest_us} us, footage up to {seen_us} us was seen: "
+                "a producer whose clock goes back must start a new epoch"
+            )
+
+    async def _deliver(self, records: Sequence[ActionEvent]) -> None:
+        with self._stage("publish"):
+            await self._parts.sink.publish(records)
+        now_us = self._parts.clock.unix_us()
+        for record in records:
+            self._parts.metrics.events.labels(self.stream_id, record.phase.value).inc()
+            if record.anchor_us is not None:
+                latency_s = (now_us - record.anchor_us - record.decided_us) / 1e6
+                self._parts.metrics.event_latency_seconds.observe(max(latency_s, 0))
+
+    def _remember(self, delivery: Delivery, records: Sequence[ActionEvent]) -> None:
+        """Make the camera's state durable, with this delivery and what followed from it."""
+        session, position = self._session, delivery.position
+        if session is None:
+            return
+        self._done = position
+        session.owed = (*session.owed, *records)
+        session.source["partition"] = position.partition
+        session.source["offset"] = position.offset
+        self._save(session)
+
+    def _save(self, session: StreamSession) -> None:
+        self._parts.metrics.open_events.labels(self.stream_id).set(len(session.open_events))
+        low_offset = self._recent.low_offset(session.resume_us)
+        session.source["low"] = NO_OFFSET if low_offset is None else low_offset
+        partition = str(session.source["partition"])
+        if low_offset is None and session.owed:
+            # A camera may send nothing more, and what it owes must not wait for that.
+            low_offset = int(session.source["offset"])
+        with self._stage("save"):
+            self._parts.store.save(self.stream_id, partition, low_offset, session.snapshot())
+
+    async def _replay(self, delivery: Delivery) -> None:
+        """Read again what was processed before a restart: only its frames are wanted."""
+        chunk, session, offset = delivery.chunk, self._session, delivery.position.offset
+        if session is None or not is_needed_again(session, offset):
+            return
+        if chunk is None:
+            session.break_segment()
+            return
+        if chunk.is_end or chunk.epoch != session.epoch:
+            return
+        try:
+            frames = await self._decode(chunk)
+        except StreamError:
+            session.break_segment()
+            return
+        self._recent.add(offset, int(frames.pts_us[0]))
+        session.sample(frames)
+
+    def _restore(self) -> StreamSession | None:
+        blob = self._parts.store.load(self.stream_id)
+        if blob is None:
+            return None
+        model = self._model
+        try:
+            session = StreamSession.restore_or_succeed(
+                blob, model.spec, model.labels, feature_id=model.feature_id
+            )
+            done = done_of(session)
+        except SnapshotError as error:
+            self._parts.metrics.snapshots_refused.labels(self.stream_id).inc()
+            self._log.warning("stream.snapshot_refused", error=str(error))
+            return None
+        self._log.info("stream.restored", epoch=session.epoch, offset=done.offset)
+        if session.succeeds is not None:
+            session.source["low"] = NO_OFFSET  # the old model's frames are not ours
+            self._log.info(
+                "stream.model_changed", before=session.succeeds, model=model.description
+            )
+        return session
+
+    def _current_session(self) -> StreamSession:
+        if self._session is None:
+            raise AssertionError("a chunk is processed inside its epoch")
+        return self._session
+
+    def _count_duplicate(self, chunk: VideoChunk) -> None:
+        self._parts.metrics.duplicate_chunks.labels(self.stream_id).inc()
+        if not self._in_duplicates:  # the first of a row is worth a line: a producer may be lost
+            self._log.warning("chunk.duplicate", sequence=chunk.sequence, epoch=chunk.epoch)
+        self._in_duplicates = True
+
+    async def _enter_epoch(self, chunk: VideoChunk) -> list[ActionEvent]:
+        """A new run of the producer is a new stream time: what was open ends here."""
+        records: list[ActionEvent] = []
+        before = self._session
+        if before is not None and before.epoch != chunk.epoch:
+            records = await self._end(Reason.GAP)
+            remember_ended(before, before.epoch)
+        if before is None or before.epoch != chunk.epoch:
+            self._session = StreamSession(
+                self.stream_id,
+                chunk.epoch,
+                self._model.spec,
+                self._model.labels,
+                background=before.background if before is not None else None,
+                feature_id=self._model.feature_id,
+            )
+            if before is not None:
+                self._session.source["ended"] = before.source.get("ended", "")
+            self._recent.clear()
+            self._log.info("stream.opened", epoch=chunk.epoch)
+        return records
+
+    async def _break_if_chunks_are_missing(
+        self, chunk: VideoChunk, session: StreamSession
+    ) -> list[ActionEvent]:
+        last = session.source.get("sequence")
+        session.source["sequence"] = chunk.sequence
+        # Without the producer's own ticks the sequence is the broker's offset, which other
+        # cameras of the partition use up too; frame times then tell what is missing.
+        is_numbered = chunk.start_ticks is not None
+        is_missing = is_numbered and last is not None and chunk.sequence != int(last) + 1
+        if not (is_missing or chunk.discontinuity):
+            return []
+        return await self._break(session, reason="chunks missing")
+
+    async def _break(self, session: StreamSession, reason: str) -> list[ActionEvent]:
+        self._parts.metrics.gaps.labels(self.stream_id).inc()
+        self._log.warning("stream.gap", reason=reason, epoch=session.epoch)
+        records = await self._localize(session, session.break_segment())
+        return records + session.close(Reason.GAP)
+
+    async def _end(self, reason: Reason) -> list[ActionEvent]:
+        if self._session is None:
+            return []
+        records = await self._localize(self._session, self._session.break_segment())
+        records += self._session.close(reason)
+        self._log.info("stream.ended", epoch=self._session.epoch, reason=reason.value)
+        return records
+
+    async def _drop(self, delivery: Delivery, error: StreamError | None) -> list[ActionEvent]:
+        kind = type(error).__name__
+        self._parts.metrics.corrupt_chunks.labels(self.stream_id, kind).inc()
+        self._log.warning(
+            "chunk.dropped",
+            partition=delivery.position.partition,
+            offset=delivery.position.offset,
+            error=kind,
+            reason=str(error),
+        )
+        return await self._break(self._session, "corrupt chunk") if self._session else []
+
+    @contextmanager
+    def _stage(self, stage: str) -> Iterator[None]:
+        started_s = self._parts.clock.monotonic_s()
+        yield
+        spent_s = self._parts.clock.monotonic_s() - started_s
+        self._parts.metrics.stage_seconds.labels(stage).observe(spent_s)

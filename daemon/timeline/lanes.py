@@ -1,0 +1,207 @@
+"""What the timeline page shows: the values it is given, and the lanes made of them. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from daemon.timeline.marks import hues
+from daemon.timeline.table import History
+from engine.types import FloatArray, Int64Array, Span
+
+MAX_CURVES = 6
+CURVE_X_UNITS = 100_000  # fine enough for a day's axis, and written without a decimal point
+CURVE_Y_UNITS = 1000
+_MAGNIFIED_BELOW = 0.5
+NEUTRAL = "neutral"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurveSet:
+    """Class scores over time.
+
+    Attributes:
+        times_us: int64 (n,), strictly increasing: the middle of each scored snippet.
+        scores: float32 (n, C_shown) in [0, 1].
+        labels: C_shown class names.
+        breaks: Rows that are the first after a gap, each in 1..n-1.
+        attention: float32 (n,), foreground confidence; None where it is not known.
+    """
+
+    times_us: Int64Array
+    scores: FloatArray
+    labels: tuple[str, ...]
+    breaks: tuple[int, ...] = ()
+    attention: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        wanted = (len(self.times_us), len(self.labels))
+        if self.scores.shape != wanted:
+            raise ValueError(f"scores are {self.scores.shape}, times and labels want {wanted}")
+        if not np.isfinite(self.scores).all():
+            raise ValueError("scores hold values that are not finite")
+        if (np.diff(self.times_us) <= 0).any():
+            raise ValueError("times_us must rise")
+        if any(not 0 < row < len(self.times_us) for row in self.breaks):
+            raise ValueError(f"breaks {self.breaks} must lie in 1..{len(self.times_us) - 1}")
+        if self.attention is not None and self.attention.shape != self.times_us.shape:
+            raise ValueError(f"attention is {self.attention.shape}, wanted {wanted[:1]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small JPEG picture of one moment."""
+
+    time_us: int
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TruthSpan:
+    """What is known to have happened, to be held against what was reported."""
+
+    label: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Mistakes:
+    """Where reports and truth part; drawn as such.
+
+    Attributes:
+        false_events: Ids of the events that report nothing that happened.
+        missed: What happened and was not reported.
+    """
+
+    false_events: frozenset[str] = frozenset()
+    missed: frozenset[TruthSpan] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One score over time, at least one value; ``breaks`` as in ``CurveSet``."""
+
+    times_us: Int64Array
+    values: FloatArray
+    breaks: tuple[int, ...]
+
+    @property
+    def peak(self) -> float:
+        """The highest value."""
+        return float(self.values.max())
+
+    @property
+    def peak_us(self) -> int:
+        """Its time."""
+        return int(self.times_us[self.values.argmax()])
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One class: its scores, its events and what is known of it.
+
+    Attributes:
+        label: Its name.
+        curve: Its scores.
+        events: Reported of it.
+        truth: What is known to have happened.
+        hue: Name of a colour.
+        open_score: What an event of it needs; None where it has no events.
+    """
+
+    label: str
+    curve: Curve | None
+    events: tuple[History, ...] = ()
+    truth: tuple[Span, ...] = ()
+    hue: str = NEUTRAL
+    open_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Time runs over ``[0, end_us]``, scores over ``[0, top]``; what the marks need to know."""
+
+    end_us: int
+    top: float
+    row_of: dict[str, int] = field(default_factory=dict)  # event id → row of the table
+    mistakes: Mistakes = field(default_factory=Mistakes)
+
+    def place(self, from_us: int, to_us: int | None = None) -> str:
+        """CSS that puts an element at a moment, or over an interval, of the time axis."""
+        left = min(max(from_us, 0), self.end_us)
+        at = f"left:{100 * left / self.end_us:.4f}%"
+        if to_us is None:
+            return at
+        right = min(max(to_us, left), self.end_us)
+        return f"{at};width:{100 * (right - left) / self.end_us:.4f}%"
+
+    def across(self, time_us: int) -> int:
+        """Distance from the left of a curve's box, in its units."""
+        return round(CURVE_X_UNITS * max(time_us, 0) / self.end_us)
+
+    def height(self, value: float) -> int:
+        """Distance from the top of a curve's box, in its units."""
+        return round(CURVE_Y_UNITS * (1 - min(max(value / self.top, 0.0), 1.0)))
+
+
+def lanes_of(
+    events: list[History],
+    curves: CurveSet | None,
+    truth: Sequence[TruthSpan],
+    open_score_of: Callable[[str], float],
+) -> list[Lane]:
+    """A lane for each class that has events or truth, then for the highest other classes."""
+    found: dict[str, Curve] = {}
+    if curves is not None and len(curves.times_us):
+        for i, label in enumerate(curves.labels):
+            found[label] = Curve(curves.times_us, curves.scores[:, i], curves.breaks)
+    best: dict[str, float] = {span.label: -1.0 for span in truth}
+    for event in events:
+        name = event.last.label_name
+        best[name] = max(best.get(name, -1.0), event.last.score)
+    shown = sorted(best, key=lambda label: (-best[label], label))
+    others = sorted(found.keys() - best.keys(), key=lambda label: (-found[label].peak, label))
+    shown += others[: max(MAX_CURVES - len(shown), 0)]
+    hue_of = hues(shown)
+    lanes = [
+        Lane(
+            label,
+            found.get(label),
+            tuple(event for event in events if event.last.label_name == label),
+            tuple(sorted(one.span for one in truth if one.label == label)),
+            f"hue{hue_of[label]}",
+            open_score_of(label),
+        )
+        for label in shown
+    ]
+    if curves is not None and curves.attention is not None and len(curves.times_us):
+        curve = Curve(curves.times_us, curves.attention, curves.breaks)
+        lanes.append(Lane("attention (any action)", curve))
+    return lanes
+
+
+def axes_of(
+    duration_us: int, lanes: list[Lane], events: list[History], mistakes: Mistakes
+) -> Axes:
+    """Axes that hold everything there is to draw."""
+    ends = [duration_us, 1]
+    ends += [event.last.span.end_us for event in events]
+    ends += [span.end_us for lane in lanes for span in lane.truth]
+    ends += [int(lane.curve.times_us[-1]) for lane in lanes if lane.curve]
+    heights = [lane.open_score for lane in lanes if lane.open_score is not None]
+    heights += [lane.curve.peak for lane in lanes if lane.curve]
+    highest = max(heights, default=0.0)
+    # A quiet video is not magnified beyond the threshold it stayed below.
+    top = 1.0 if highest > _MAGNIFIED_BELOW else np.ceil(max(highest, 0.05) * 12) / 10
+    rows = {event.last.event_id: i for i, event in enumerate(events)}
+    return Axes(max(ends), float(top), rows, mistakes)
+
+
+def gaps(curves: CurveSet | None) -> list[Span]:
+    """Where frames are missing: between the snippets on either side of each break."""
+    if curves is None or not curves.breaks:
+        return []
+    times = curves.times_us
+    half = int(np.diff(times).min()) // 2
+    spans = [(int(times[row - 1]) + half, int(times[row]) - half) for row in curves.breaks]
+    return [Span(start, max(end, start + 1)) for start, end in spans]

@@ -1,0 +1,160 @@
+"""One self-contained HTML file that shows what happened in a video and why it was reported.
+
+In: score curves, event records, thumbnails. Out: the page as a string. It loads nothing, reads
+without JavaScript, on paper and at any width, and follows the reader's light or dark scheme.
+Nothing here reads a clock or a file: equal input gives equal bytes.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from daemon.timeline.chart import chart
+from daemon.timeline.lanes import (
+    NEUTRAL,
+    CurveSet,
+    Lane,
+    Mistakes,
+    Thumbnail,
+    TruthSpan,
+    axes_of,
+    gaps,
+    lanes_of,
+)
+from daemon.timeline.style import CONTENT_POLICY, SCRIPT, STYLE
+from daemon.timeline.table import History, event_table, histories
+from daemon.timeline.text import clock, count, score, text, wall_clock
+from engine.types import ActionEvent
+
+__all__ = ["CurveSet", "Mistakes", "Thumbnail", "TruthSpan", "render_timeline"]
+
+_MAX_NAMED = 4
+
+
+def render_timeline(
+    *,
+    title: str,
+    subtitle: str = "",
+    duration_us: int,
+    events: Sequence[ActionEvent],
+    curves: CurveSet | None,
+    open_score: float,
+    thumbnails: Sequence[Thumbnail] = (),
+    class_open_scores: Mapping[str, float] | None = None,
+    truth: Sequence[TruthSpan] = (),
+    mistakes: Mistakes | None = None,
+    anchor_us: int | None = None,
+    notes: Sequence[str] = (),
+) -> str:
+    """The page.
+
+    Args:
+        title: The video or camera.
+        subtitle: The model, say.
+        duration_us: Length of what was looked at; the axis grows if an event ends later.
+        events: Records of one stream, all revisions that are known, in any order.
+        curves: Scores; None if they were not kept.
+        open_score: Score from which an interval becomes an event; drawn as a line.
+        thumbnails: Pictures in order of time; at most ``MAX_THUMBNAILS`` are used.
+        class_open_scores: Those of classes that have their own.
+        truth: Drawn below the events of the same label.
+        mistakes: Events and truth that are marked as not belonging together.
+        anchor_us: Unix time of stream time 0; else that of the events, where they have one.
+        notes: Short facts for the page's head.
+
+    Returns:
+        HTML that is also well-formed XML.
+    """
+    grouped = histories(events)
+    if anchor_us is None:
+        anchor_us = next((one.anchor_us for one in events if one.anchor_us is not None), None)
+    own_scores = class_open_scores or {}
+    lanes = lanes_of(grouped, curves, truth, lambda label: own_scores.get(label, open_score))
+    axes = axes_of(duration_us, lanes, grouped, mistakes or Mistakes())
+    facts = (clock(duration_us), wall_clock(anchor_us, 0), *(text(note) for note in notes))
+    return "\n".join(
+        (
+            "<!DOCTYPE html>",
+            '<html lang="en"><head><meta charset="utf-8" />',
+            f'<meta http-equiv="Content-Security-Policy" content="{CONTENT_POLICY}" />',
+            '<meta name="viewport" content="width=device-width, initial-scale=1" />',
+            '<meta name="color-scheme" content="light dark" />',
+            f"<title>{text(title)} · timeline</title><style>{STYLE}</style></head><body><main>",
+            f"<header><h1><bdi>{text(title)}</bdi></h1>",
+            f'<p class="subtitle"><bdi>{text(subtitle)}</bdi></p>' if subtitle else "",
+            f'<ul class="facts">{"".join(f"<li>{fact}</li>" for fact in facts if fact)}</ul>',
+            f'<p class="verdict">{_verdict(grouped, lanes)}</p></header>',
+            chart(lanes, axes, thumbnails, curves),
+            _key(lanes, curves, axes.mistakes),
+            _events(grouped, anchor_us),
+            f"</main><script>{SCRIPT}</script></body></html>\n",
+        )
+    )
+
+
+def _verdict(events: list[History], lanes: list[Lane]) -> str:
+    """The finding in one or two sentences."""
+    retracted = sum(event.state == "retracted" for event in events)
+    standing = [event for event in events if event.state != "retracted"]
+    taken_back = f" {count(retracted, 'event')} opened and taken back." if retracted else ""
+    if standing:
+        how_many = f"<strong>{count(len(standing), 'event')}{_of_which(standing)}.</strong>"
+        return how_many + taken_back
+    return f"<strong>No events.</strong>{taken_back} {_strongest(lanes)}"
+
+
+def _of_which(events: list[History]) -> str:
+    """The classes of the events, by name while they are few."""
+    numbers = Counter(event.last.label_name for event in events)
+    if len(numbers) > _MAX_NAMED:
+        return f" of {len(numbers)} classes"
+    named = [(f"<bdi>{text(name)}</bdi>", n) for name, n in numbers.most_common()]
+    if len(named) == 1:
+        return f": {named[0][0]}"
+    return ": " + ", ".join(f"{name} ({n})" for name, n in named)
+
+
+def _strongest(lanes: list[Lane]) -> str:
+    scored = [(lane.curve.peak, lane) for lane in lanes if lane.curve and lane.hue != NEUTRAL]
+    if not scored:
+        return "There are no scores to show."
+    peak, lane = max(scored, key=lambda pair: pair[0])
+    assert lane.curve is not None  # noqa: S101 - chosen above for having one
+    needed = "" if lane.open_score is None else f" of {score(lane.open_score)}"
+    return (
+        f"The highest class is “<bdi>{text(lane.label)}</bdi>”, {score(peak)} at "
+        f"{clock(lane.curve.peak_us)}; an event needs a score{needed}."
+    )
+
+
+def _key(lanes: list[Lane], curves: CurveSet | None, mistakes: Mistakes) -> str:
+    """What the marks mean; only those that are on this page."""
+    events = [event for lane in lanes for event in lane.events]
+    states = {event.state for event in events}
+    truth = any(lane.truth for lane in lanes)
+    entries = (
+        ("threshold", f"score an event needs ({_needed(lanes)})", curves is not None),
+        ("fill closed", "event", "closed" in states),
+        ("fill open", "event, its end not settled", "open" in states),
+        ("fill retracted", "event taken back", "retracted" in states),
+        ("reported", "first reported", bool(events)),
+        ("wait", "until decided", any(event.wait_us > 0 for event in events)),
+        ("fill closed false", "event that reports nothing true", bool(mistakes.false_events)),
+        ("truth", "what happened (ground truth)", truth),
+        ("truth missed", "not reported", bool(mistakes.missed)),
+        ("gap", "no footage", bool(gaps(curves))),
+    )
+    items = "".join(f'<li><i class="{mark}"></i>{words}</li>' for mark, words, on in entries if on)
+    return f'<ul class="key hue0">{items}</ul>' if items else ""
+
+
+def _needed(lanes: list[Lane]) -> str:
+    needed = sorted({lane.open_score for lane in lanes if lane.open_score is not None})
+    if len(needed) > 1:
+        return f"{score(needed[0])} to {score(needed[-1])}, by class"
+    return score(needed[0]) if needed else "none"
+
+
+def _events(events: list[History], anchor_us: int | None) -> str:
+    if not events:
+        return ""
+    return f"<section><h2>Events</h2>{event_table(events, anchor_us)}</section>"

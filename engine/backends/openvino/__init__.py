@@ -1,0 +1,1 @@
+"""The OpenVINO backend, and its own forms of a network for CPUs."""

@@ -1,0 +1,266 @@
+"""OpenVINO on the CPU. The only file that knows OpenVINO; it is imported when one is opened.
+
+Every row is inferred on its own, so its answer is independent of its neighbours, bit for bit. A
+row alone gets all threads. Of many rows, as many as there are streams run side by side, each on
+its share of the threads: they need not wait for each other after every layer, which costs a row
+alone a few per cent on two quiet cores, and more where other work interrupts one of them.
+
+In f32, large convolutions over time take their faster form (measured: 331 ms become 260). In bf16
+they do not: its seven bits of mantissa would not survive the combinations.
+"""
+
+import contextlib
+import os
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from engine.backends.base import Signature, Tensor, TensorSpec, check_tensors
+from engine.backends.onnx_precision import FilePrecision, precision_in
+from engine.backends.openvino.cpu_form import cpu_form
+from engine.backends.openvino.winograd import with_fast_convolutions
+from engine.errors import BundleError, DeviceError
+
+_CPU_FLAGS = Path("/proc/cpuinfo")
+
+# All threads work on one row.
+_ALONE = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+
+# OpenVINO's element types → NumPy's.
+_DTYPES = {"u8": "uint8", "f32": "float32", "i64": "int64", "i32": "int32", "boolean": "bool"}
+
+
+class OpenVinoBackend:
+    """A network compiled for batches of one.
+
+    Args:
+        alone: OpenVINO's infer request on all threads; batch dimensions are 1.
+        side_by_side: Requests that share the threads, two or more; none: all rows run alone.
+        signature: The network's own signature, with its free batch dimension.
+        description: For logs.
+    """
+
+    def __init__(
+        self, alone: Any, side_by_side: Sequence[Any], signature: Signature, description: str
+    ) -> None:
+        self._alone = alone
+        self._side_by_side = side_by_side
+        self._signature = signature
+        self._description = description
+
+    @property
+    def signature(self) -> Signature:
+        """What ``run`` takes and gives."""
+        return self._signature
+
+    @property
+    def description(self) -> str:
+        """Backend, precision and device."""
+        return self._description
+
+    def warm_up(self) -> None:
+        """Run every request once on zeros; free dimensions are 1."""
+        n_rows = len(self._side_by_side) + 1
+        self.run(
+            {
+                spec.name: np.zeros([n_rows, *(n or 1 for n in spec.shape[1:])], spec.dtype)
+                for spec in self._signature.inputs
+            }
+        )
+
+    def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Infer: side by side what fills all streams, and the rest one at a time."""
+        check_tensors(self._signature.inputs, tensors, self._description)
+        if self._alone is None:
+            raise DeviceError(f"{self._description} is closed")
+        names = [spec.name for spec in self._signature.inputs]
+        n_rows = {name: len(tensors[name]) for name in names}
+        if len(set(n_rows.values())) != 1:
+            raise BundleError(f"{self._description}: inputs differ in their rows: {n_rows}")
+        rows = [
+            {name: np.ascontiguousarray(tensors[name][i : i + 1]) for name in names}
+            for i in range(n_rows[names[0]])
+        ]
+        try:
+            answers = self._infer(rows)
+        except RuntimeError as error:
+            raise DeviceError(
+                f"{self._description}: inference failed: {_reason(error)}"
+            ) from error
+        return {name: np.concatenate([row[name] for row in answers]) for name in answers[0]}
+
+    def close(self) -> None:
+        """Let the network go; may be called twice."""
+        self._alone = None
+        self._side_by_side = ()
+
+    def _infer(self, rows: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        n_streams = len(self._side_by_side)
+        n_together = len(rows) - len(rows) % n_streams if n_streams else 0
+        answers = self._infer_together(rows[:n_together])
+        for row in rows[n_together:]:
+            self._alone.infer(row)
+            answers.append(self._answer(self._alone))
+        return answers
+
+    def _infer_together(self, rows: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        running: deque[Any] = deque()
+        answers = []
+        try:
+            for row, request in zip(rows, cycle(self._side_by_side), strict=False):
+                if len(running) == len(self._side_by_side):  # the one that is next has begun first
+                    answers.append(self._answer(running.popleft()))
+                request.start_async(row)
+                running.append(request)
+            while running:
+                answers.append(self._answer(running.popleft()))
+        finally:
+            for request in running:  # one of them failed; the next call must find the rest idle
+                with contextlib.suppress(RuntimeError):
+                    request.wait()
+        return answers
+
+    def _answer(self, request: Any) -> dict[str, Tensor]:
+        request.wait()
+        return {
+            spec.name: request.get_tensor(spec.name).data.copy()
+            for spec in self._signature.outputs
+        }
+
+
+def open_openvino(
+    model_path: Path, *, precision: str, threads: int | None, max_batch: int = 1
+) -> OpenVinoBackend:
+    """Read, fix the batch to one, compile.
+
+    Args:
+        model_path: An ONNX file.
+        precision: ``f32``, ``bf16`` or ``auto``.
+        threads: For all rows together; None: one for each CPU this process may use.
+        max_batch: Rows that calls are likely to have. With more than one, and threads to share,
+            the network is compiled a second time for rows side by side: as much memory again.
+
+    Raises:
+        BundleError: OpenVINO cannot read the file.
+        DeviceError: OpenVINO is not installed, cannot compile, or the CPU has no bf16.
+    """
+    core = _runtime().Core()
+    chosen = _chosen_precision(core, precision)
+    try:
+        model = core.read_model(model_path)
+        plain = onnx.load(model_path)
+        formed = _formed(plain, chosen)
+        model = core.read_model(formed.SerializeToString()) if formed else model
+    except RuntimeError as error:
+        raise BundleError(f"OpenVINO cannot read {model_path}: {_reason(error)}") from error
+    signature = Signature(_specs(model.inputs), _specs(model.outputs))
+    try:
+        model.reshape({port.get_any_name(): _batch_of_one(port) for port in model.inputs})
+        options = _options(chosen, threads)
+        alone = core.compile_model(model, "CPU", options | _ALONE).create_infer_request()
+        side_by_side = _side_by_side(core, model, options, max_batch)
+    except RuntimeError as error:
+        raise DeviceError(f"OpenVINO cannot compile {model_path}: {_reason(error)}") from error
+    description = f"openvino {_arithmetic(precision_in(plain), chosen)} CPU"
+    return OpenVinoBackend(alone, side_by_side, signature, description)
+
+
+def _arithmetic(held: FilePrecision, chosen: str) -> str:
+    """In words: int8 runs as int8 wherever the file says so, half precision is widened."""
+    match held:
+        case "f32":
+            return chosen
+        case "int8":
+            return held
+        case _:
+            return f"{held} as {chosen}"
+
+
+def _side_by_side(
+    core: Any, model: Any, options: Mapping[str, object], max_batch: int
+) -> tuple[Any, ...]:
+    """A request for each stream, as many as OpenVINO finds worthwhile; none if that is one."""
+    if max_batch == 1 or options["INFERENCE_NUM_THREADS"] == 1:
+        return ()
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "PERFORMANCE_HINT_NUM_REQUESTS": max_batch}
+    compiled = core.compile_model(model, "CPU", {**options, **hints})
+    n_streams = compiled.get_property("NUM_STREAMS")
+    if n_streams == 1:
+        return ()
+    return tuple(compiled.create_infer_request() for _ in range(n_streams))
+
+
+def _runtime() -> Any:
+    # Importing OpenVINO reports the import over the network and writes an id into HOME, unless
+    # this package of its cannot be imported; it then has a stub of its own.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino  # noqa: PLC0415
+    except ImportError as error:
+        raise DeviceError(
+            f"OpenVINO cannot be imported ({error}): pip install 's2netd[cpu]'"
+        ) from error
+    return openvino
+
+
+def _options(precision: str, threads: int | None) -> dict[str, object]:
+    return {
+        # Without this, OpenVINO takes bf16 where it can, which no parity test survives.
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+        # Pinned threads of two daemons on one machine would share the same first cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def _chosen_precision(core: Any, precision: str) -> str:
+    if precision == "auto":
+        # Only with AMX is bf16 the faster one; AVX-512's bf16 merely saves memory.
+        return "bf16" if _cpu_has("amx_bf16") else "f32"
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise DeviceError("precision is bf16, but this CPU has none: set it to auto or f32")
+    return precision
+
+
+def _formed(model: onnx.ModelProto, precision: str) -> onnx.ModelProto | None:
+    """The form in which this CPU runs it best; None: as it is."""
+    formed = cpu_form(model)
+    if precision == "f32" and not _cpu_has("avx512f"):
+        return with_fast_convolutions(formed or model) or formed
+    return formed
+
+
+def _cpu_has(flag: str) -> bool:
+    try:
+        return flag in _CPU_FLAGS.read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
+
+
+def _batch_of_one(port: Any) -> list[Any]:
+    return [1, *list(port.get_partial_shape())[1:]]
+
+
+def _reason(error: RuntimeError) -> str:
+    """OpenVINO's errors lead through its source files; the last line says what was wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else "it gives no reason"
+
+
+def _specs(ports: Any) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            port.get_any_name(),
+            tuple(
+                None if dim.is_dynamic else dim.get_length() for dim in port.get_partial_shape()
+            ),
+            _DTYPES.get(port.get_element_type().get_type_name(), "unknown"),
+        )
+        for port in ports
+    )

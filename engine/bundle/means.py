@@ -1,0 +1,109 @@
+"""``backgrounds.npz``: the background vectors of a bundle, one a camera and one for all others.
+
+Keys: ``default`` float32 (D,), ``names`` unicode (n,), ``vectors`` float32 (n, D). No pickle.
+"""
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import BundleError
+from engine.files.npz import NPZ_DAMAGE
+from engine.spec import BackgroundSpec
+from engine.types import FloatArray
+
+BACKGROUNDS = "backgrounds.npz"
+MAX_BYTES = 1 << 26  # 16 000 cameras of 1024 numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Backgrounds:
+    """What the manifest says of the file, and how a camera's background goes on from there.
+
+    Attributes:
+        sha256: Of the file.
+        prior_snippets_known: See ``BackgroundSpec``.
+        prior_snippets_new: Likewise.
+        memory_snippets: Likewise.
+    """
+
+    sha256: str
+    prior_snippets_known: int
+    prior_snippets_new: int
+    memory_snippets: int
+
+
+def write_backgrounds(folder: Path, spec: BackgroundSpec) -> Backgrounds:
+    """Write the file; give what the manifest says of it.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    names = sorted(spec.cameras)
+    vectors = [spec.cameras[name] for name in names]
+    blob = io.BytesIO()
+    np.savez(
+        blob,
+        default=spec.default,
+        names=np.array(names, np.str_),
+        vectors=np.array(vectors, np.float32).reshape(len(names), len(spec.default)),
+    )
+    (folder / BACKGROUNDS).write_bytes(blob.getvalue())
+    return Backgrounds(
+        hashlib.sha256(blob.getvalue()).hexdigest(),
+        spec.prior_snippets_known,
+        spec.prior_snippets_new,
+        spec.memory_snippets,
+    )
+
+
+def read_backgrounds(folder: Path, manifest: Backgrounds, feature_dim: int) -> BackgroundSpec:
+    """Read the file, trusting nothing in it.
+
+    Args:
+        folder: The bundle's.
+        manifest: What its manifest says of the file; its digest was compared.
+        feature_dim: D.
+
+    Raises:
+        BundleError: It is damaged, or not of the model's width.
+    """
+    path = folder / BACKGROUNDS
+    try:
+        default, names, vectors = _arrays(path)
+        _check(default, names, vectors, feature_dim)
+        return BackgroundSpec(
+            manifest.prior_snippets_known,
+            manifest.prior_snippets_new,
+            manifest.memory_snippets,
+            default,
+            dict(zip(names, vectors, strict=True)),
+        )
+    except NPZ_DAMAGE as error:
+        raise BundleError(f"{path}: {error}; export the bundle again") from error
+
+
+def _arrays(path: Path) -> tuple[FloatArray, list[str], FloatArray]:
+    with zipfile.ZipFile(path) as archive:
+        n_bytes = sum(member.file_size for member in archive.infolist())
+    if n_bytes > MAX_BYTES:
+        raise ValueError(f"holds {n_bytes} bytes, at most {MAX_BYTES} are read")
+    with np.load(path, allow_pickle=False) as arrays:
+        return arrays["default"], list(arrays["names"].tolist()), arrays["vectors"]
+
+
+def _check(default: FloatArray, names: list[str], vectors: FloatArray, dim: int) -> None:
+    if len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+        raise ValueError("names must be texts that differ from each other")
+    for key, array, shape in (
+        ("default", default, (dim,)),
+        ("vectors", vectors, (len(names), dim)),
+    ):
+        if array.shape != shape or array.dtype != np.float32:
+            raise ValueError(f"{key} is {array.dtype} {array.shape}, wanted float32 {shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{key} is not finite")

@@ -1,0 +1,1 @@
+"""Files that others may have written: found, and read without trusting them."""

@@ -1,0 +1,1 @@
+"""Events held against other events, and against what is known to have happened."""

@@ -1,0 +1,1 @@
+"""Published models: fetched by digest, converted, kept."""

@@ -1,0 +1,1 @@
+"""Two pairs of networks on the same snippets: do numbers and events agree?"""

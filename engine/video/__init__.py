@@ -1,0 +1,1 @@
+"""Chunk or file → pictures at model size, and footage → chunks. Only here is av imported."""

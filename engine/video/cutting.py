@@ -1,0 +1,485 @@
+"""A video source → closed-GOP chunks, byte for byte what the camera encoded.
+
+A chunk starts at an IDR picture, so it can be decoded without anything before it, and keeps the
+source's own ticks, so its frames have the same stream times as in the whole video. Re-encoding
+costs time and quality: it is done only where a source cannot be cut, and never silently.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
+from av.video.stream import VideoStream
+
+from engine.errors import UnreadableVideoError
+from engine.grid import ticks_to_us
+from engine.types import UInt8Array, VideoChunk
+from engine.video.containers import CONTENT_TYPES
+from engine.video.frames import (
+    CHUNK_CODECS,
+    DEFAULT_FPS,
+    FILE_LIMITS,
+    LIBAV_ERRORS,
+    codec_name,
+    decode_leniently,
+    open_file,
+    prepare,
+    presentation_ticks,
+    reason,
+    unreadable_if_libav_fails,
+    video_stream,
+)
+
+Transcode = Literal["auto", "never", "always"]
+Note = Callable[[str], None]
+
+# One fragment, whose header is written last, when the codec's parameters are certainly known; no
+# edit list, because a reader that honours one may drop frames.
+_MP4_OPTIONS = {"movflags": "delay_moov+default_base_moof+frag_custom", "use_editlist": "0"}
+# One GOP a chunk; visually lossless; no frame waits for another.
+_X264_OPTIONS = {
+    "preset": "veryfast",
+    "tune": "zerolatency",
+    "crf": "18",
+    "g": "100000",
+    "sc_threshold": "0",
+}
+_URL_OPTIONS = {
+    "rtsp": {"rtsp_transport": "tcp", "protocol_whitelist": "rtp,rtsp,tcp,udp"},
+    "http": {"protocol_whitelist": "http,tcp"},
+    "https": {"protocol_whitelist": "http,https,tcp,tls"},
+}
+_LIVE_ANALYSIS_US = "1000000"
+# No playlist: what is read is what the operator named.
+_URL_FORMATS = "rtsp,mov,mp4,m4a,3gp,3g2,mj2,mpegts,matroska,webm,avi,flv,mjpeg,mpjpeg,h264,hevc"
+# Of these, packets carry no presentation times.
+_UNTIMED_FORMATS = ("h264", "hevc", "avi")
+_LONG_GOP_CHUNKS = 2
+_H264_SLICES, _H264_IDR = range(1, 6), 5
+_HEVC_SLICES, _HEVC_IDR = range(32), (19, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class CutChunk:
+    """A closed-GOP piece of a video, decodable by itself.
+
+    Attributes:
+        payload: A fragmented MP4.
+        content_type: Its media type.
+        start_ticks: First frame's pts since the first frame of the run, in ``time_base``.
+        time_base: Seconds a tick, the source's own.
+        start_us: ``start_ticks`` in microseconds.
+        duration_us: Up to the next chunk's first frame.
+        n_frames: Frames inside.
+        width: Coded size, before rotation.
+        height: Likewise.
+        codec: FFmpeg's name.
+        keyframe: Starts with one. Always true here; the wire format has a place for it.
+    """
+
+    payload: bytes
+    content_type: str
+    start_ticks: int
+    time_base: Fraction
+    start_us: int
+    duration_us: int
+    n_frames: int
+    width: int
+    height: int
+    codec: str
+    keyframe: bool = True
+
+    def to_chunk(
+        self, stream_id: str, epoch: str, sequence: int, anchor_us: int | None = None
+    ) -> VideoChunk:
+        """The chunk as a transport would deliver it."""
+        return VideoChunk(
+            stream_id=stream_id,
+            epoch=epoch,
+            sequence=sequence,
+            start_us=self.start_us,
+            payload=self.payload,
+            start_ticks=self.start_ticks,
+            time_base=self.time_base,
+            anchor_us=anchor_us,
+        )
+
+
+def cut_video(
+    source: str | Path,
+    *,
+    chunk_s: float,
+    on_note: Note,
+    transcode: Transcode = "auto",
+    live: bool = False,
+    read_timeout_s: float = 10,
+) -> Iterator[CutChunk]:
+    """Cut a video at key frames into closed GOPs of at least ``chunk_s`` seconds.
+
+    Args:
+        source: A local file, or an rtsp://, http:// or https:// URL.
+        chunk_s: Shortest chunk; only the last may be shorter. Transcoded chunks have this length.
+        on_note: Told in a sentence about everything that is not a plain copy.
+        transcode: ``auto`` re-encodes what cannot be cut: a codec that chunks may not have, GOPs
+            longer than twice ``chunk_s``, a container without frame times. ``never`` lets a long
+            GOP be one chunk, and fails on the rest. ``always`` re-encodes everything.
+        live: Start after a second of analysis; FFmpeg would take up to five to be sure.
+        read_timeout_s: A URL that gives nothing for so long has failed.
+
+    Raises:
+        UnreadableVideoError: The source cannot be opened or cut, or failed while it was read. What
+            it gave before has been yielded.
+    """
+    shown = _without_password(str(source))
+    failure: list[BaseException] = []  # at most one
+    with (
+        unreadable_if_libav_fails(shown),
+        _open_source(source, live=live, timeout_s=read_timeout_s) as container,
+    ):
+        stream = video_stream(container)
+        prepare(stream, FILE_LIMITS, threads=1)
+        cutter = _Cutter(stream, chunk_s, transcode, on_note, failure)
+        yield from cutter.cut(_until_failure(container.demux(stream), failure))
+    if failure:
+        raise UnreadableVideoError(f"{shown}: {reason(failure[0])}") from failure[0]
+
+
+def encode_video(
+    pictures: Iterable[UInt8Array], path: Path, *, fps: int, key_frame_every: int
+) -> None:
+    """Write an H.264 MP4 that can be cut, as a small camera would send it.
+
+    Args:
+        pictures: uint8 (H, W, 3) each, all of one even size; at least one.
+        path: The file.
+        fps: Frames a second.
+        key_frame_every: Frames from IDR picture to IDR picture.
+    """
+    options = {**_X264_OPTIONS, "g": str(key_frame_every), "forced-idr": "1"}
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        for index, picture in enumerate(pictures):
+            if index == 0:
+                stream.height, stream.width = picture.shape[:2]
+                stream.pix_fmt = "yuv420p"
+            frame = VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+class _Cutter:
+    """One run: the packets of one stream → chunks."""
+
+    def __init__(
+        self,
+        stream: VideoStream,
+        chunk_s: float,
+        transcode: Transcode,
+        on_note: Note,
+        failure: list[BaseException],
+    ) -> None:
+        self._stream = stream
+        self._time_base = stream.time_base or Fraction(1, 90_000)
+        self._chunk_ticks = max(1, round(Fraction(chunk_s) / self._time_base))
+        self._transcode = transcode
+        self._on_note = on_note
+        self._failure = failure
+        self._origin: int | None = None  # pts that is stream time 0
+        self._next_free = 0  # start ticks below this were given out
+
+    def cut(self, packets: Iterator["Packet[VideoStream]"]) -> Iterator[CutChunk]:
+        why = self._why_not_copied()
+        if why and self._transcode == "never":
+            raise UnreadableVideoError(
+                f"it cannot be cut without re-encoding, for {why}: allow transcoding"
+            )
+        if self._transcode == "always":
+            why = "transcoding was asked for"
+        if not self._is_untimed():
+            first = self._first_key(packets)
+            packets = chain([first], packets)
+            if why is None and not _is_cut_point(first, self._stream):
+                why = "its key frames are no IDR pictures"
+        yield from self._encode(packets, why) if why else self._copy(packets)
+
+    def _is_untimed(self) -> bool:
+        """Do packets carry no presentation times? Without reordering the AVI's dts will do."""
+        container, codec = self._stream.container.format.name, codec_name(self._stream)
+        return container in _UNTIMED_FORMATS and codec != "mjpeg"
+
+    def _why_not_copied(self) -> str | None:
+        codec = codec_name(self._stream)
+        if codec not in CHUNK_CODECS:
+            return f"its codec is {codec}, wanted one of {', '.join(CHUNK_CODECS)}"
+        if self._is_untimed():
+            return f"{codec} in {self._stream.container.format.name} has no frame times"
+        return None
+
+    def _first_key(self, packets: Iterator["Packet[VideoStream]"]) -> "Packet[VideoStream]":
+        """The first packet with which decoding can start, and whose time is known.
+
+        A live source rarely begins with one: RTSP gives no time before its first sender report.
+        """
+        is_any_key_welcome = self._transcode != "never"
+        for n_skipped, packet in enumerate(packets):
+            is_key = _is_cut_point(packet, self._stream)
+            is_key = is_key or (is_any_key_welcome and packet.is_keyframe)
+            if is_key and _pts(packet) is not None:
+                if n_skipped:
+                    self._on_note(f"{n_skipped} packets before the first key frame were left out")
+                return packet
+        raise UnreadableVideoError("there is no key frame at which it could be cut")
+
+    def _copy(self, packets: Iterator["Packet[VideoStream]"]) -> Iterator[CutChunk]:
+        """Gather whole GOPs; change over to encoding when one is too long."""
+        gathered: list[Packet[VideoStream]] = []
+        gop_start = 0
+        for packet in packets:
+            pts = _pts(packet)
+            if pts is None:  # the empty packet at the end; a packet without a time is of no use
+                continue
+            if _is_cut_point(packet, self._stream):
+                if gathered and self._is_due(gathered, pts):
+                    yield self._copied(gathered, pts)
+                    gathered = []
+                gop_start = pts
+            gathered.append(packet)
+            if self._transcode == "auto" and self._is_too_long(pts - gop_start):
+                why = f"its key frames are more than {_LONG_GOP_CHUNKS} chunks apart"
+                yield from self._encode(chain(gathered, packets), why)
+                return
+        if self._failure and len(gathered) > 1:
+            gathered.pop()  # what the source was sending when it failed may be half a packet
+        yield self._copied(gathered, None)
+
+    def _is_due(self, gathered: list["Packet[VideoStream]"], next_pts: int) -> bool:
+        ordered = _sorted_pts(gathered)
+        has_jumped_back = next_pts <= ordered[-1]
+        return has_jumped_back or next_pts - ordered[0] >= self._chunk_ticks
+
+    def _is_too_long(self, gop_ticks: int) -> bool:
+        return gop_ticks > _LONG_GOP_CHUNKS * self._chunk_ticks
+
+    def _copied(self, packets: list["Packet[VideoStream]"], next_pts: int | None) -> CutChunk:
+        ordered = _sorted_pts(packets)
+        end = self._end(ordered, next_pts)
+        payload = _remux(packets, ordered, self._stream, end, self._time_base)
+        size = self._stream.codec_context.width, self._stream.codec_context.height
+        return self._chunk(payload, ordered, end, size, codec_name(self._stream))
+
+    def _encode(self, packets: Iterable["Packet[VideoStream]"], why: str) -> Iterator[CutChunk]:
+        self._on_note(f"re-encoded with H.264, for {why}")
+        encoder: _Encoder | None = None
+        frames = decode_leniently(packets, self._on_note)
+        for pts, frame in presentation_ticks(frames, self._stream, self._time_base):
+            if encoder is not None and encoder.is_finished_by(pts, frame, self._chunk_ticks):
+                yield self._encoded(encoder, pts)
+                encoder = None
+            if encoder is None:
+                encoder = _Encoder(self._stream, self._time_base, frame)
+            encoder.add(pts, frame)
+        if encoder is not None:
+            yield self._encoded(encoder, None)
+
+    def _encoded(self, encoder: "_Encoder", next_pts: int | None) -> CutChunk:
+        end = self._end(encoder.pts, next_pts)
+        return self._chunk(encoder.finish(), encoder.pts, end, encoder.size, "h264")
+
+    def _chunk(
+        self, payload: bytes, pts: list[int], end: int, size: tuple[int, int], codec: str
+    ) -> CutChunk:
+        if self._origin is None:
+            self._origin = pts[0]
+        start = pts[0] - self._origin
+        if start < self._next_free:
+            self._on_note("the source's clock jumped back; stream time goes on from where it was")
+            self._origin -= self._next_free - start
+            start = self._next_free
+        self._next_free = start + pts[-1] - pts[0] + 1
+        start_us = ticks_to_us(start, self._time_base)
+        return CutChunk(
+            payload=payload,
+            content_type=CONTENT_TYPES["mov"],
+            start_ticks=start,
+            time_base=self._time_base,
+            start_us=start_us,
+            duration_us=ticks_to_us(start + end - pts[0], self._time_base) - start_us,
+            n_frames=len(pts),
+            width=size[0],
+            height=size[1],
+            codec=codec,
+        )
+
+    def _end(self, pts: list[int], next_pts: int | None) -> int:
+        """When the last frame is over; where nobody says, it lasts as long as the one before."""
+        if next_pts is not None and next_pts > pts[-1]:
+            return next_pts
+        if len(pts) > 1 and pts[-1] > pts[-2]:
+            return 2 * pts[-1] - pts[-2]
+        rate = self._stream.average_rate or DEFAULT_FPS
+        return pts[-1] + max(1, round(1 / (rate * self._time_base)))
+
+
+class _Encoder:
+    """Frames → one H.264 chunk. A fresh encoder a chunk: nothing can refer across its ends."""
+
+    def __init__(self, stream: VideoStream, time_base: Fraction, first: VideoFrame) -> None:
+        self.pts: list[int] = []
+        self.size = first.width // 2 * 2, first.height // 2 * 2  # 4:2:0 halves them
+        self._source_size = first.width, first.height
+        self._buffer = io.BytesIO()
+        self._container = _open_mp4(self._buffer)
+        self._out = self._container.add_stream(
+            "libx264", rate=stream.average_rate or DEFAULT_FPS, options=_X264_OPTIONS
+        )
+        self._out.width, self._out.height = self.size
+        self._out.pix_fmt = "yuv420p"
+        self._out.codec_context.time_base = time_base
+        self._out.colorspace = first.colorspace
+        self._out.color_range = ColorRange.MPEG
+        self._out.set_display_rotation(first.rotation)
+        self._time_base = time_base
+
+    def is_finished_by(self, pts: int, frame: VideoFrame, chunk_ticks: int) -> bool:
+        """Does the next chunk start with this frame?"""
+        is_resized = (frame.width, frame.height) != self._source_size
+        return is_resized or pts < self.pts[-1] or pts - self.pts[0] >= chunk_ticks
+
+    def add(self, pts: int, frame: VideoFrame) -> None:
+        if self.pts and pts == self.pts[-1]:
+            return
+        self.pts.append(pts)
+        width, height = self.size
+        picture = frame.reformat(width, height, "yuv420p", dst_color_range=ColorRange.MPEG)
+        picture.pts = pts - self.pts[0]
+        picture.time_base = self._time_base
+        picture.pict_type = 0  # the encoder chooses, not the source
+        self._container.mux(self._out.encode(picture))
+
+    def finish(self) -> bytes:
+        self._container.mux(self._out.encode(None))
+        self._container.close()
+        return self._buffer.getvalue()
+
+
+def _open_source(source: str | Path, *, live: bool, timeout_s: float) -> InputContainer:
+    scheme = urlsplit(str(source)).scheme if isinstance(source, str) else ""
+    if scheme not in _URL_OPTIONS:
+        return open_file(source, decode_probe=True)
+    return av.open(
+        str(source),
+        "r",
+        container_options={
+            **_URL_OPTIONS[scheme],
+            "format_whitelist": _URL_FORMATS,
+            **({"analyzeduration": _LIVE_ANALYSIS_US} if live else {}),
+        },
+        timeout=timeout_s,
+        metadata_errors="replace",
+    )
+
+
+def _without_password(source: str) -> str:
+    """A source as it may be shown in a message or log."""
+    parts = urlsplit(source)
+    if "@" not in parts.netloc:
+        return source
+    return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+def _until_failure(
+    packets: Iterator["Packet[VideoStream]"], failure: list[BaseException]
+) -> Iterator["Packet[VideoStream]"]:
+    """Packets up to the end or the first error, which is kept for later: what came is whole."""
+    try:
+        yield from packets
+    except LIBAV_ERRORS as error:
+        failure.append(error)
+
+
+def _pts(packet: "Packet[VideoStream]") -> int | None:
+    if not packet.size:
+        return None
+    return packet.dts if packet.pts is None else packet.pts
+
+
+def _sorted_pts(packets: list["Packet[VideoStream]"]) -> list[int]:
+    return sorted(pts for packet in packets if (pts := _pts(packet)) is not None)
+
+
+def _is_cut_point(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
+    """Can decoding start here with nothing before it, and lose nothing?
+
+    In H.264 and H.265 only IDR pictures promise that; other key frames may be followed by
+    pictures that refer across them.
+    """
+    if not packet.is_keyframe:
+        return False
+    codec = codec_name(stream)
+    if codec == "h264":
+        kinds = (nal[0] & 0x1F for nal in _nals(packet, stream))
+        return next((kind for kind in kinds if kind in _H264_SLICES), None) == _H264_IDR
+    if codec == "hevc":
+        kinds = (nal[0] >> 1 & 0x3F for nal in _nals(packet, stream))
+        return next((kind for kind in kinds if kind in _HEVC_SLICES), None) in _HEVC_IDR
+    return True
+
+
+def _nals(packet: "Packet[VideoStream]", stream: VideoStream) -> Iterator[bytes]:
+    """The first byte of each NAL unit."""
+    payload = bytes(packet)
+    extradata = stream.codec_context.extradata or b""
+    if extradata[:1] != b"\x01":  # Annex B: start codes
+        for unit in payload.split(b"\x00\x00\x01")[1:]:
+            yield unit[:1] or b"\x00"
+        return
+    # avcC or hvcC: a length before each, of a size told at byte 4 or 21
+    n_length = (extradata[21 if codec_name(stream) == "hevc" else 4] & 3) + 1
+    at = 0
+    while at + n_length < len(payload):
+        yield payload[at + n_length : at + n_length + 1]
+        at += n_length + int.from_bytes(payload[at : at + n_length], "big")
+
+
+def _open_mp4(buffer: io.BytesIO) -> OutputContainer:
+    return av.open(buffer, "w", format="mp4", options=_MP4_OPTIONS)
+
+
+def _remux(
+    packets: list["Packet[VideoStream]"],
+    ordered_pts: list[int],
+    stream: VideoStream,
+    end: int,
+    time_base: Fraction,
+) -> bytes:
+    """The same encoded bytes as one fragmented MP4 whose ticks start at 0.
+
+    Decoding times are made anew from the sorted pts, as late as B-frames allow: sources leave
+    them out, repeat them or start below zero, and a decoder needs only their order.
+    """
+    decode_at: list[int] = []
+    for pts in ordered_pts:
+        decode_at.append(max(pts - ordered_pts[0], decode_at[-1] + 1 if decode_at else 0))
+    shifted = [(_pts(packet) or 0) - ordered_pts[0] for packet in packets]
+    delay = max(0, *(dts - pts for dts, pts in zip(decode_at, shifted, strict=True)), 0)
+    after = [*decode_at[1:], max(end - ordered_pts[0], decode_at[-1] + 1)]
+    buffer = io.BytesIO()
+    with _open_mp4(buffer) as container:
+        out = container.add_stream_from_template(stream, opaque=True)
+        for packet, pts, dts, until in zip(packets, shifted, decode_at, after, strict=True):
+            packet.stream = out
+            packet.pts, packet.dts, packet.duration = pts + delay, dts, until - dts
+            packet.time_base = time_base
+            container.mux_one(packet)
+    return buffer.getvalue()

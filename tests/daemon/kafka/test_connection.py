@@ -1,0 +1,104 @@
+"""Reaching a broker: security comes from files, and what fails is named with the fix."""
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from daemon.errors import ConfigError, TransportError
+from daemon.kafka.connection import KafkaConnection, describe_topic
+
+MAKE_CERTIFICATE = (
+    *("openssl", "req", "-x509", "-nodes", "-subj", "/CN=test"),
+    *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+)
+NOBODY = "127.0.0.1:1"
+
+
+def test_plaintext_needs_nothing() -> None:
+    options = KafkaConnection("a:1,b:2").options()
+
+    assert {"bootstrap_servers": "a:1,b:2", "security_protocol": "PLAINTEXT"} == options
+
+
+def test_sasl_takes_its_password_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cret with space \n")
+    connection = KafkaConnection(
+        "a:1",
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="SCRAM-SHA-512",
+        sasl_username="s2netd",
+        sasl_password_file=tmp_path / "password",
+    )
+
+    options = connection.options()
+
+    assert "s3cret with space " == options["sasl_plain_password"]
+    assert ("s2netd", "SCRAM-SHA-512") == (
+        options["sasl_plain_username"],
+        options["sasl_mechanism"],
+    )
+    assert "s3cret" not in repr(connection)
+
+
+def test_sasl_without_a_password_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="sasl_password_file are needed"):
+        KafkaConnection("a:1", security_protocol="SASL_SSL").options()
+    with pytest.raises(ConfigError, match="absent: cannot read the Kafka password"):
+        KafkaConnection(
+            "a:1",
+            security_protocol="SASL_PLAINTEXT",
+            sasl_username="s2netd",
+            sasl_password_file=tmp_path / "absent",
+        ).options()
+
+
+def test_tls_takes_its_certificates_from_files(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [*MAKE_CERTIFICATE, "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    connection = KafkaConnection(
+        "a:1",
+        security_protocol="SSL",
+        ca_file=certificate,
+        certificate_file=certificate,
+        key_file=key,
+    )
+
+    context = connection.options()["ssl_context"]
+
+    assert [((("commonName", "test"),),)] == [ca["subject"] for ca in context.get_ca_certs()]
+
+
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+
+    with pytest.raises(ConfigError, match=r"Kafka TLS: cannot use .*ca\.pem"):
+        KafkaConnection("a:1", security_protocol="SSL", ca_file=tmp_path / "ca.pem").options()
+
+
+async def test_a_broker_that_is_not_there_is_named_at_the_deadline() -> None:
+    connection = KafkaConnection(NOBODY, connect_timeout_s=1)
+
+    with pytest.raises(TransportError, match=rf"Kafka at {NOBODY}: topic chunks: .*is the broker"):
+        await describe_topic(connection, "chunks")
+
+
+async def test_a_broker_that_never_answers_is_given_up_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel takes the connection
+        connection = KafkaConnection(f"127.0.0.1:{deaf.getsockname()[1]}", connect_timeout_s=1)
+
+        with pytest.raises(TransportError, match=r"no answer.*gave up after 1 s"):
+            await describe_topic(connection, "chunks")
+
+
+@pytest.mark.kafka
+async def test_a_topic_that_is_not_there_is_named(kafka_bootstrap: str) -> None:
+    connection = KafkaConnection(kafka_bootstrap, connect_timeout_s=1)
+
+    with pytest.raises(TransportError, match="topic never-made: no such topic; create it"):
+        await describe_topic(connection, "never-made")

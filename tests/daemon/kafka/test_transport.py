@@ -1,0 +1,466 @@
+"""What only a broker can do to a daemon: limits, rebalances, deleted records, restarts."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.partitioner import murmur2
+
+from daemon.errors import ConfigError, TransportError
+from daemon.kafka.connection import KafkaConnection
+from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings, record_bytes
+from daemon.sinks.kafka import KafkaEventSink, KafkaSinkSettings
+from daemon.sources.base import ChunkFacts, Delivery, Position
+from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
+from daemon.wire.records import chunk_record, parse_event
+from engine.errors import RefusedChunkError
+from tests.support.kafka import SCRIPT, MakeTopic, put_record
+from tests.support.real_parts import missing
+from tests.support.records import a_chunk, an_event
+
+pytestmark = pytest.mark.kafka
+
+
+class Topic:
+    """A topic, and what tests do with it."""
+
+    def __init__(self, bootstrap: str, name: str) -> None:
+        self.connection = KafkaConnection(bootstrap)
+        self.name = name
+        self._open: list[KafkaChunkSource] = []
+
+    async def put(self, *chunks: Any) -> None:
+        writer = KafkaChunkWriter(KafkaWriterSettings(self.connection, self.name))
+        await writer.start()
+        try:
+            for chunk in chunks:
+                await writer.write(chunk, ChunkFacts())
+        finally:
+            await writer.close()
+
+    async def source(self, **settings: Any) -> KafkaChunkSource:
+        adapters = {k: settings.pop(k) for k in ("start_at", "on_revoked") if k in settings}
+        options = {"group_id": self.name, "start": "earliest"} | settings
+        source = KafkaChunkSource(
+            KafkaSourceSettings(self.connection, self.name, **options), **adapters
+        )
+        await source.start()
+        self._open.append(source)
+        return source
+
+    async def close(self) -> None:
+        for source in self._open:
+            await source.close()
+
+    async def commit_as_before(self, offset: int) -> None:
+        """What the group had committed in a longer topic of the same name."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.connection.bootstrap_servers,
+            group_id=self.name,
+            enable_auto_commit=False,
+        )
+        partition = TopicPartition(self.name, 0)
+        await consumer.start()
+        try:
+            consumer.assign([partition])
+            await consumer.commit({partition: offset})
+        finally:
+            await consumer.stop()
+
+    async def committed(self, partition: int = 0) -> int | None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.connection.bootstrap_servers,
+            group_id=self.name,
+            enable_auto_commit=False,
+        )
+        await consumer.start()
+        try:
+            return await consumer.committed(TopicPartition(self.name, partition))
+        finally:
+            await consumer.stop()
+
+
+@pytest.fixture
+async def topic(kafka_bootstrap: str, make_topic: MakeTopic) -> AsyncIterator[Topic]:
+    topic = Topic(kafka_bootstrap, await make_topic(1))
+    yield topic
+    await topic.close()
+
+
+@pytest.fixture
+async def two_partitions(kafka_bootstrap: str, make_topic: MakeTopic) -> AsyncIterator[Topic]:
+    topic = Topic(kafka_bootstrap, await make_topic(2))
+    yield topic
+    await topic.close()
+
+
+async def take(stream: AsyncIterator[Delivery], n: int) -> list[Delivery]:
+    async with asyncio.timeout(60):
+        return [await anext(stream) for _ in range(n)]
+
+
+def sequences(deliveries: list[Delivery]) -> list[int]:
+    return [delivery.chunk.sequence for delivery in deliveries if delivery.chunk]
+
+
+async def test_a_chunk_too_large_for_the_topic_is_refused_with_both_numbers(
+    kafka_bootstrap: str, make_topic: MakeTopic
+) -> None:
+    name = await make_topic(1, **{"max.message.bytes": "50000"})
+    topic = Topic(kafka_bootstrap, name)
+
+    with pytest.raises(ConfigError, match=r"record of 50\d\d\d bytes.* takes 50000: cut shorter"):
+        await topic.put(a_chunk(payload=bytes(50_000)))
+
+
+async def test_a_chunk_just_within_the_topics_limit_is_taken(
+    kafka_bootstrap: str, make_topic: MakeTopic
+) -> None:
+    name = await make_topic(1, **{"max.message.bytes": "3000000"})
+    empty = record_bytes(chunk_record(a_chunk(payload=b""), ChunkFacts(), site="default"))
+    chunk = a_chunk(payload=os.urandom(3_000_000 - empty))
+    topic = Topic(kafka_bootstrap, name)
+
+    await topic.put(chunk)
+
+    source = await topic.source()
+    assert chunk == (await take(source.deliveries(), 1))[0].chunk
+    await topic.close()
+
+
+async def test_a_record_larger_than_allowed_is_refused_and_the_next_arrives(
+    topic: Topic,
+) -> None:
+    await put_record(topic.connection, topic.name, b"door", bytes(3_000_000))
+    await topic.put(a_chunk("door", 1))
+    source = await topic.source(max_chunk_bytes=1_000_000)
+
+    refused, good = await take(source.deliveries(), 2)
+
+    assert isinstance(refused.error, RefusedChunkError)
+    assert "3000000 bytes, max_chunk_bytes is 1000000" in str(refused.error)
+    assert a_chunk("door", 1) == good.chunk
+
+
+async def test_a_foreign_producers_records_are_chunks(topic: Topic) -> None:
+    await put_record(topic.connection, topic.name, b"gate", b"raw video")
+    await put_record(topic.connection, topic.name, None, b"more")
+    source = await topic.source()
+
+    first, second = await take(source.deliveries(), 2)
+
+    assert first.chunk is not None
+    assert ("gate", b"raw video", 0) == (
+        first.chunk.stream_id,
+        first.chunk.payload,
+        first.chunk.anchor_us,
+    )
+    assert first.chunk.start_us > 1_600_000_000_000_000
+    assert f"{topic.name}/0" == second.stream_id
+
+
+async def test_latest_begins_at_the_moment_of_start_and_a_crash_moves_it_not(
+    topic: Topic,
+) -> None:
+    await topic.put(a_chunk("door", 0))
+    source = await topic.source(start="latest", commit_interval_s=0)
+    await topic.put(a_chunk("door", 1))
+    first = await take(source.deliveries(), 1)
+    await source._open_consumer.stop()  # without a last commit, as in a crash
+    await topic.put(a_chunk("door", 2))
+
+    again = await topic.source(start="latest")
+
+    assert [1] == sequences(first)
+    assert [1, 2] == sequences(await take(again.deliveries(), 2))
+
+
+async def test_what_the_broker_deleted_is_skipped_and_nothing_else(topic: Topic) -> None:
+    await topic.put(*(a_chunk("door", n) for n in range(6)))
+    admin = AIOKafkaAdminClient(bootstrap_servers=topic.connection.bootstrap_servers)
+    await admin.start()
+    partition = TopicPartition(topic.name, 0)
+    await admin.delete_records({partition: RecordsToDelete(before_offset=3)})
+    await admin.close()
+
+    source = await topic.source(start="latest", start_at=lambda _partition: 1)
+
+    assert [3, 4, 5] == sequences(await take(source.deliveries(), 3))
+
+
+@pytest.mark.parametrize("start_at", [None, 1, 90], ids=["committed", "with state", "state"])
+async def test_a_topic_made_anew_is_read_from_its_oldest_record(
+    topic: Topic, caplog: pytest.LogCaptureFixture, start_at: int | None
+) -> None:
+    await topic.put(*(a_chunk("door", n) for n in range(3)))
+    if start_at != 90:
+        await topic.commit_as_before(50)
+
+    source = await topic.source(
+        start="latest", start_at=lambda _partition: start_at, commit_interval_s=0
+    )
+
+    deliveries = await take(source.deliveries(), 3)
+    assert [0, 1, 2] == sequences(deliveries)
+    assert f"topic {topic.name}, partition 0: read up to offset" in caplog.text
+    await source.commit(deliveries[1].position)
+    assert await topic.committed() == 2
+
+
+async def test_an_offset_at_the_newest_record_is_nothing_new(
+    topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
+    await topic.put(*(a_chunk("door", n) for n in range(3)))
+    await topic.commit_as_before(3)
+    source = await topic.source()
+    await topic.put(a_chunk("door", 3))
+
+    assert [3] == sequences(await take(source.deliveries(), 1))
+    assert "made anew" not in caplog.text
+
+
+async def test_a_topic_made_anew_while_it_is_read_ends_deliveries(topic: Topic) -> None:
+    await topic.put(*(a_chunk("door", n) for n in range(3)))
+    source = await topic.source()
+    stream = source.deliveries()
+    await take(stream, 3)
+    source._open_consumer.seek(TopicPartition(topic.name, 0), 50)  # where no record is
+
+    with pytest.raises(TransportError, match=rf"topic {topic.name}.* went back from offset 3"):
+        await take(stream, 1)
+
+
+async def test_commits_wait_for_their_interval_but_not_beyond_close(topic: Topic) -> None:
+    await topic.put(*(a_chunk("door", n) for n in range(3)))
+    source = await topic.source(commit_interval_s=3600)
+    deliveries = await take(source.deliveries(), 3)
+    for delivery in deliveries[:2]:
+        await source.commit(delivery.position)
+
+    assert await topic.committed() == 0  # where the group began
+    await source.close()
+    assert await topic.committed() == 2
+
+
+async def test_a_partition_goes_over_without_loss_and_without_repeating_what_is_finished(
+    two_partitions: Topic,
+) -> None:
+    await two_partitions.put(*(a_chunk(c, n) for n in range(10) for c in ("door", "yard")))
+
+    async def finish(partition: str) -> None:
+        """The daemon's part at revocation: what it had begun, it finishes, and commits."""
+        await first.commit(Position(partition, 5))
+
+    first = await two_partitions.source(on_revoked=finish, commit_interval_s=3600)
+    stream = first.deliveries()
+    before = await take(stream, 20)
+    async with asyncio.TaskGroup() as tasks:
+        joining = tasks.create_task(two_partitions.source())
+        first_again = tasks.create_task(take(stream, 4))
+    second_again = await take(joining.result().deliveries(), 4)
+
+    everything = {delivery.position for delivery in before}
+    assert 20 == len(everything)
+    again = [d.position for d in first_again.result() + second_again]
+    assert {position for position in everything if position.offset > 5} == set(again)
+    assert 8 == len(again)
+
+
+async def test_a_commit_for_a_partition_that_was_given_up_changes_nothing(topic: Topic) -> None:
+    await topic.put(*(a_chunk("door", n) for n in range(3)))
+    source = await topic.source(commit_interval_s=0)
+    deliveries = await take(source.deliveries(), 3)
+    await source.commit(deliveries[0].position)
+    await source._revoke(source._open_consumer, {TopicPartition(topic.name, 0)})
+
+    await source.commit(deliveries[2].position)
+
+    await source.close()
+    assert await topic.committed() == 1
+
+
+async def test_a_failure_while_partitions_are_assigned_ends_deliveries(topic: Topic) -> None:
+    def broken(_partition: str) -> int | None:
+        raise TransportError("the state cannot be read")
+
+    await topic.put(a_chunk("door", 0))
+    source = await topic.source(start_at=broken)
+
+    with pytest.raises(TransportError, match="the state cannot be read"):
+        await take(source.deliveries(), 1)
+
+
+async def test_a_partition_that_is_not_finished_in_time_holds_up_no_other(
+    two_partitions: Topic,
+) -> None:
+    released: list[str] = []
+
+    async def finish(partition: str) -> None:
+        if partition.endswith("/0"):
+            await asyncio.Event().wait()
+        released.append(partition)
+
+    source = await two_partitions.source(on_revoked=finish, session_timeout_ms=6000)
+    partitions = {TopicPartition(two_partitions.name, n) for n in (0, 1)}
+    async with asyncio.timeout(60):
+        await source._revoke(source._open_consumer, partitions)
+
+    assert [f"{two_partitions.name}/1"] == released
+
+
+async def test_a_failure_while_partitions_are_given_up_ends_deliveries(topic: Topic) -> None:
+    async def broken(_partition: str) -> None:
+        raise TransportError("the sink is gone")
+
+    await topic.put(a_chunk("door", 0))
+    source = await topic.source(on_revoked=broken)
+    stream = source.deliveries()
+    await take(stream, 1)
+    async with asyncio.TaskGroup() as tasks:
+        joining = tasks.create_task(topic.source())
+        with pytest.raises(TransportError, match="the sink is gone"):
+            await take(stream, 1)
+        await joining
+
+
+@pytest.mark.parametrize(
+    ("key", "hashed"),  # of Kafka's own test, UtilsTest.testMurmur2
+    [
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+    ],
+)
+async def test_a_camera_goes_to_the_partition_java_clients_would_choose(
+    kafka_bootstrap: str, make_topic: MakeTopic, key: bytes, hashed: int
+) -> None:
+    topic = Topic(kafka_bootstrap, await make_topic(7))
+    await topic.put(a_chunk(key.decode(), 0))
+    source = await topic.source()
+
+    (delivery,) = await take(source.deliveries(), 1)
+    await topic.close()
+
+    assert hashed & 0xFFFFFFFF == murmur2(key) & 0xFFFFFFFF
+    assert f"{topic.name}/{(hashed & 0x7FFFFFFF) % 7}" == delivery.position.partition
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    """For what nothing outside can wait for; the test's own time-out ends it."""
+    while not is_true():
+        await asyncio.sleep(0.05)
+
+
+class OwnBroker:
+    """A broker that a test may stop."""
+
+    def __init__(self, home: Path) -> None:
+        self._env = {**os.environ, "S2NETD_KAFKA_HOME": str(home), "S2NETD_KAFKA_PORT": "0"}
+
+        self._pid_file = home / "pid"
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(int(self._pid_file.read_text()), number)
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            [SCRIPT, *command], env=self._env, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[OwnBroker]:
+    if shutil.which("java") is None or shutil.which("mvn") is None:
+        missing("a broker of our own needs Java and Maven (default-jre-headless, maven)")
+    broker = OwnBroker(tmp_path / "kafka")
+    yield broker
+    broker.run("stop")
+
+
+@pytest.mark.slow
+async def test_a_broker_that_hangs_is_asked_again_by_a_new_producer(
+    own_broker: OwnBroker,
+) -> None:
+    connection = KafkaConnection(own_broker.run("start"), connect_timeout_s=20)
+    own_broker.run("topic", "events", "1")
+    sink = KafkaEventSink(KafkaSinkSettings(connection, "events"))
+    await sink.start()
+    await sink.publish([an_event("e1")])
+    before = sink._producer._producer
+
+    own_broker.signal(signal.SIGSTOP)
+    async with asyncio.TaskGroup() as tasks:
+        publishing = tasks.create_task(sink.publish([an_event("e1", 1), an_event("e1", 2)]))
+        await until(lambda: sink._producer._producer is not before)
+        assert not publishing.done()
+        own_broker.signal(signal.SIGCONT)
+    await sink.close()
+
+    seen = await read_events(connection.bootstrap_servers)
+    assert {an_event("e1", revision) for revision in range(3)} == set(seen)
+    assert an_event("e1", 2) == seen[-1]
+
+
+@pytest.mark.slow
+async def test_a_broker_that_is_gone_is_given_up_at_the_deadline(own_broker: OwnBroker) -> None:
+    connection = KafkaConnection(own_broker.run("start"), connect_timeout_s=2)
+    own_broker.run("topic", "events", "1")
+    sink = KafkaEventSink(KafkaSinkSettings(connection, "events"))
+    await sink.start()
+    own_broker.run("stop")
+
+    with pytest.raises(TransportError, match=r"topic events.*gave up after 2 s"):
+        await sink.publish([an_event("e1")])
+    await sink.close()
+
+
+@pytest.mark.slow
+async def test_sink_and_source_outlive_a_restart_of_the_broker(own_broker: OwnBroker) -> None:
+    address = own_broker.run("start")
+    for name in ("events", "chunks"):
+        own_broker.run("topic", name, "1")
+    chunks = Topic(address, "chunks")
+    source = await chunks.source()
+    sink = KafkaEventSink(KafkaSinkSettings(chunks.connection, "events"))
+    await sink.start()
+    await sink.publish([an_event("e1")])
+    await chunks.put(a_chunk("door", 0))
+    stream = source.deliveries()
+    before = await take(stream, 1)
+    await source.commit(before[0].position)
+
+    await asyncio.to_thread(own_broker.run, "stop")
+    async with asyncio.TaskGroup() as tasks:
+        publishing = tasks.create_task(sink.publish([an_event("e2")]))
+        assert address == await asyncio.to_thread(own_broker.run, "start")
+    await chunks.put(a_chunk("door", 1))
+    after = await take(stream, 1)
+    await chunks.close()
+    await sink.close()
+
+    assert publishing.done()
+    assert [0, 1] == sequences(before + after)
+    assert {an_event("e1"), an_event("e2")} == set(await read_events(address))
+
+
+async def read_events(address: str) -> list[Any]:
+    partition = TopicPartition("events", 0)
+    consumer = AIOKafkaConsumer(bootstrap_servers=address)
+    await consumer.start()
+    consumer.assign([partition])
+    await consumer.seek_to_beginning(partition)
+    end = (await consumer.end_offsets([partition]))[partition]
+    records = [await consumer.getone(partition) for _ in range(end)]
+    await consumer.stop()
+    return [parse_event(record.value) for record in records]

@@ -1,0 +1,401 @@
+"""A folder of chunk files, as it is found in the field: foreign and half-copied files."""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from daemon.errors import ConfigError, MalformedRecordError, TransportError
+from daemon.produce.directory_writer import DirectoryChunkWriter
+from daemon.sources.base import ChunkFacts, Delivery, Position
+from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
+from engine.errors import CorruptChunkError, RefusedChunkError
+from tests.support.records import a_chunk, an_end
+
+
+async def read_all(root: Path, **settings: object) -> list[Delivery]:
+    """Everything there is, once."""
+    options = DirectorySourceSettings(root, follow=False, **settings)  # type: ignore[arg-type]
+    source = DirectoryChunkSource(options)
+    await source.start()
+    deliveries = [delivery async for delivery in source.deliveries()]
+    await source.close()
+    return deliveries
+
+
+def put(path: Path, payload: bytes = b"video") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(payload)
+
+
+async def write(root: Path, *chunks: object, content_type: str = "video/mp4") -> None:
+    writer = DirectoryChunkWriter(root)
+    await writer.start()
+    for chunk in chunks:
+        await writer.write(chunk, ChunkFacts(content_type))  # type: ignore[arg-type]
+    await writer.close()
+
+
+async def test_foreign_files_come_by_number_at_their_own_time(tmp_path: Path) -> None:
+    for number in (10, 9, 100):
+        put(tmp_path / "door" / f"clip-{number}.ts", str(number).encode())
+
+    deliveries = await read_all(tmp_path)
+
+    assert [9, 10, 100] == [d.position.offset for d in deliveries]
+    first = deliveries[0].chunk
+    assert first is not None
+    assert ("door", "0", 9, b"9") == (
+        first.stream_id, first.epoch, first.sequence, first.payload
+    )  # fmt: skip
+    mtime_us = (tmp_path / "door" / "clip-9.ts").stat().st_mtime_ns // 1000
+    assert (mtime_us, 0) == (first.start_us, first.anchor_us)
+
+
+async def test_what_is_no_chunk_file_is_left_alone(tmp_path: Path) -> None:
+    put(tmp_path / "door" / "1.mp4")
+    for name in ("notes.txt", "2.mp4.tmp", "3.part", ".4.mp4", "5.json", f"{2**63}.mp4"):
+        put(tmp_path / "door" / name)
+    put(tmp_path / "6.mp4")
+    put(tmp_path / ".trash" / "7.mp4")
+
+    assert [1] == [d.position.offset for d in await read_all(tmp_path)]
+
+
+async def test_of_two_files_with_one_number_the_first_by_name_counts(tmp_path: Path) -> None:
+    put(tmp_path / "door" / "a1.mp4", b"a")
+    put(tmp_path / "door" / "b1.mp4", b"b")
+
+    assert [b"a"] == [d.chunk.payload for d in await read_all(tmp_path) if d.chunk]
+
+
+async def test_a_foreign_end_marker_ends_the_epoch(tmp_path: Path) -> None:
+    put(tmp_path / "door" / "1.mp4")
+    put(tmp_path / "door" / "2.end", b"")
+
+    deliveries = await read_all(tmp_path)
+
+    assert [False, True] == [d.chunk.is_end for d in deliveries if d.chunk]
+
+
+@pytest.mark.parametrize(
+    "sidecar",
+    [b"{", b"[]", b'{"vc_epoch": 1}', b"\xff", b'{"vc_epoch": "\\ud800"}', b"[" * 200_000],
+    ids=["torn", "list", "number", "bytes", "half a character", "deep"],
+)
+async def test_an_unreadable_sidecar_is_a_delivery(tmp_path: Path, sidecar: bytes) -> None:
+    put(tmp_path / "door" / "1.json", sidecar)
+    put(tmp_path / "door" / "1.mp4")
+
+    (delivery,) = await read_all(tmp_path)
+
+    assert isinstance(delivery.error, MalformedRecordError)
+    assert b"video" == delivery.payload
+
+
+async def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
+    put(tmp_path / "door" / "1.mp4", bytes(1001))
+
+    (delivery,) = await read_all(tmp_path, max_chunk_bytes=1000)
+
+    assert isinstance(delivery.error, RefusedChunkError)
+    assert "1001 bytes, at most 1000" in str(delivery.error)
+    assert b"" == delivery.payload
+
+
+async def test_an_empty_file_is_a_corrupt_chunk(tmp_path: Path) -> None:
+    put(tmp_path / "door" / "1.mp4", b"")
+
+    (delivery,) = await read_all(tmp_path)
+
+    assert isinstance(delivery.error, CorruptChunkError)
+
+
+async def test_a_file_that_cannot_be_read_is_a_delivery(tmp_path: Path) -> None:
+    (tmp_path / "door" / "1.mp4").mkdir(parents=True)
+    put(tmp_path / "door" / "2.mp4")
+
+    bad, good = await read_all(tmp_path)
+
+    assert "cannot be read" in str(bad.error)
+    assert good.chunk is not None
+
+
+@pytest.fixture
+async def following(tmp_path: Path) -> AsyncIterator[AsyncIterator[Delivery]]:
+    settings = DirectorySourceSettings(tmp_path, poll_interval_s=0.01, settle_s=0.2)
+    source = DirectoryChunkSource(settings)
+    await source.start()
+    yield source.deliveries()
+    await source.close()
+
+
+async def test_a_growing_foreign_file_is_taken_once_a_later_one_exists(
+    tmp_path: Path,
+) -> None:
+    settings = DirectorySourceSettings(tmp_path, poll_interval_s=0.01, settle_s=3600)
+    source = DirectoryChunkSource(settings)
+    await source.start()
+    put(tmp_path / "door" / "1.ts", b"whole")
+    put(tmp_path / "door" / "2.ts", b"half")
+
+    stream = source.deliveries()
+    first = await anext(stream)
+    put(tmp_path / "door" / "2.ts", b"half and the rest")
+    put(tmp_path / "door" / "3.ts", b"")
+    second = await anext(stream)
+    await source.close()
+
+    assert first.chunk is not None
+    assert second.chunk is not None
+    assert (b"whole", b"half and the rest") == (first.chunk.payload, second.chunk.payload)
+
+
+async def test_a_foreign_file_that_stands_still_is_taken(
+    tmp_path: Path, following: AsyncIterator[Delivery]
+) -> None:
+    put(tmp_path / "door" / "1.ts", b"whole")
+
+    delivery = await anext(following)
+
+    assert 1 == delivery.position.offset
+
+
+async def test_a_camera_that_appears_later_is_read(
+    tmp_path: Path, following: AsyncIterator[Delivery]
+) -> None:
+    await write(tmp_path, a_chunk("door", 0))
+    await anext(following)
+    await write(tmp_path, a_chunk("yard", 0))
+
+    delivery = await anext(following)
+
+    assert "yard" == delivery.stream_id
+
+
+async def test_a_producer_that_starts_again_numbers_on(tmp_path: Path) -> None:
+    await write(tmp_path, a_chunk("door", 0), an_end("door", 1))
+    await write(tmp_path, a_chunk("door", 0, epoch="run-2"))
+
+    deliveries = await read_all(tmp_path)
+
+    assert [0, 1, 2] == [d.position.offset for d in deliveries]
+    assert ["run-1", "run-1", "run-2"] == [d.chunk.epoch for d in deliveries if d.chunk]
+
+
+async def test_what_a_producer_writes_is_plain_to_see(tmp_path: Path) -> None:
+    await write(tmp_path, a_chunk("door", 0), content_type="video/mp2t")
+    await write(tmp_path, an_end("door", 1))
+
+    names = sorted(path.name for path in (tmp_path / "door").iterdir())
+    assert ["0000000000.json", "0000000000.ts", "0000000001.end", "0000000001.json"] == names
+    headers = json.loads((tmp_path / "door" / "0000000000.json").read_text())
+    assert "video/mp2t" == headers["content-type"]
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "nul\0"])
+async def test_a_camera_that_cannot_name_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot name a folder"):
+        await write(tmp_path, a_chunk(name))
+
+
+async def test_positions_are_kept_where_asked(tmp_path: Path) -> None:
+    put(tmp_path / "in" / "door" / "1.mp4")
+    settings = DirectorySourceSettings(tmp_path / "in", positions=tmp_path / "state")
+    source = DirectoryChunkSource(settings)
+    await source.start()
+    put(tmp_path / "in" / "door" / "2.mp4")
+    await anext(source.deliveries())
+    await source.commit(Position("door", 1))
+    await source.close()
+
+    assert "1\n" == (tmp_path / "state" / "door").read_text()
+
+
+async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere: no such folder; make it"):
+        await read_all(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("position", [b"", b"one", b"\xff", b"-1", b"9" * 30])
+async def test_a_position_that_is_no_number_is_not_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, position: bytes
+) -> None:
+    put(tmp_path / "door" / "1.mp4")
+    put(tmp_path / ".positions" / "door", position)
+
+    assert [1] == [d.position.offset for d in await read_all(tmp_path)]
+    assert "positions/door: holds no number" in caplog.text
+
+
+async def test_a_folder_whose_name_is_no_text_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path / os.fsdecode(b"d\xff") / "1.mp4")
+    put(tmp_path / "yard" / "1.mp4")
+
+    assert ["yard"] == [d.stream_id for d in await read_all(tmp_path)]
+    assert "not UTF-8" in caplog.text
+
+
+async def test_a_folder_that_cannot_be_listed_stops_no_other_and_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "door").symlink_to("too long" * 100)
+    settings = DirectorySourceSettings(tmp_path, poll_interval_s=0)
+    source = DirectoryChunkSource(settings)
+    await source.start()
+    stream = source.deliveries()
+    for sequence in range(3):  # found by at least three scans
+        await write(tmp_path, a_chunk("yard", sequence))
+        assert sequence == (await anext(stream)).position.offset
+    await source.close()
+
+    assert 1 == caplog.text.count("/'door' is left out")
+
+
+async def test_a_folder_that_becomes_a_file_stops_no_other(tmp_path: Path) -> None:
+    for number in (1, 2):
+        put(tmp_path / "door" / f"{number}.mp4")
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, follow=False))
+    await source.start()
+    stream = source.deliveries()
+    await anext(stream)
+    shutil.rmtree(tmp_path / "door")
+    put(tmp_path / "door")
+    put(tmp_path / "yard" / "1.mp4")
+    source._scan(0.0)
+
+    assert ["yard"] == [delivery.stream_id async for delivery in stream]
+
+
+async def test_a_root_that_is_removed_is_named(
+    tmp_path: Path, following: AsyncIterator[Delivery]
+) -> None:
+    await write(tmp_path, a_chunk("door", 0))
+    await anext(following)
+    shutil.rmtree(tmp_path)
+
+    with pytest.raises(TransportError, match="cannot look for cameras: No such file"):
+        await anext(following)
+
+
+async def test_the_longest_name_a_folder_can_have_keeps_its_position(tmp_path: Path) -> None:
+    name = "d" * 255
+    put(tmp_path / name / "1.mp4")
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, follow=False))
+    await source.start()
+    delivery = await anext(source.deliveries())
+
+    await source.commit(delivery.position)
+    await source.close()
+
+    assert "1\n" == (tmp_path / ".positions" / name).read_text()
+
+
+async def test_names_with_too_many_digits_are_explained_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        put(tmp_path / "door" / f"2026-01-31T09-30-00.123456-{number}.mp4")
+
+    assert [] == await read_all(tmp_path)
+    assert 1 == caplog.text.count("too many digits")
+    assert "at most 18 digits" in caplog.text
+
+
+async def test_a_folder_without_news_is_not_listed_again(tmp_path: Path) -> None:
+    put(tmp_path / "door" / "1.mp4")
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, settle_s=1.0))
+    await source.start()
+    listed = [await listings(source, now_s) for now_s in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)]
+    put(tmp_path / "door" / "2.mp4")
+    os.utime(tmp_path / "door", ns=(0, 0))
+
+    # While the foreign file may grow, until it is taken, and no more.
+    assert [True, True, True, False, False, False] == listed
+    assert await listings(source, 3.5)
+    await source.close()
+
+
+async def test_a_folder_whose_clock_stands_still_is_listed_now_and_then(tmp_path: Path) -> None:
+    await write(tmp_path, a_chunk("door", 0))
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path))
+    await source.start()
+    for now_s in (0.0, 1.0):
+        source._scan(now_s)
+    mtime_ns = (tmp_path / "door").stat().st_mtime_ns
+    await write(tmp_path, a_chunk("door", 1))
+    os.utime(tmp_path / "door", ns=(mtime_ns, mtime_ns))
+
+    source._scan(2.0)
+    assert 1 == len(source._cameras["door"].pending)
+    source._scan(60.0)
+    assert 2 == len(source._cameras["door"].pending)
+
+
+async def listings(source: DirectoryChunkSource, now_s: float) -> bool:
+    """Does a scan at ``now_s`` list the camera's folder?"""
+    source._scan(now_s)
+    listed = source._cameras["door"].listed
+    return listed is not None and listed.at_s == now_s
+
+
+async def test_a_producer_numbers_on_from_what_was_read_and_removed(tmp_path: Path) -> None:
+    await write(tmp_path, a_chunk("door", 0), a_chunk("door", 1))
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path))
+    await source.start()
+    stream = source.deliveries()
+    for _ in range(2):
+        await source.commit((await anext(stream)).position)
+    for path in (tmp_path / "door").iterdir():
+        path.unlink()
+
+    await write(tmp_path, a_chunk("door", 2))
+
+    assert 2 == (await anext(stream)).position.offset
+    await source.close()
+    assert [2] == [d.position.offset for d in await read_all_again(tmp_path)]
+
+
+async def read_all_again(root: Path) -> list[Delivery]:
+    return await read_all(root, positions=root / "others")
+
+
+async def test_two_producers_of_one_camera_lose_nothing(tmp_path: Path) -> None:
+    one, other = DirectoryChunkWriter(tmp_path), DirectoryChunkWriter(tmp_path)
+    async with asyncio.TaskGroup() as tasks:
+        for sequence in range(20):
+            for writer, epoch in ((one, "one"), (other, "other")):
+                chunk = a_chunk("door", sequence, epoch=epoch)
+                tasks.create_task(writer.write(chunk, ChunkFacts()))
+
+    deliveries = await read_all(tmp_path)
+
+    assert list(range(40)) == [d.position.offset for d in deliveries]
+    written = {(e, n) for e in ("one", "other") for n in range(20)}
+    assert written == {(d.chunk.epoch, d.chunk.sequence) for d in deliveries if d.chunk}
+
+
+async def test_a_producer_never_replaces_a_foreign_file(tmp_path: Path) -> None:
+    writer = DirectoryChunkWriter(tmp_path)
+    await writer.write(a_chunk("door", 0), ChunkFacts())
+    put(tmp_path / "door" / "0000000001.mp4", b"foreign")
+
+    await writer.write(a_chunk("door", 1), ChunkFacts())
+
+    foreign, ours = (await read_all(tmp_path))[1:]
+    assert foreign.chunk is not None
+    assert b"foreign" == foreign.chunk.payload
+    assert a_chunk("door", 1) == ours.chunk
+
+
+async def test_a_disk_that_takes_nothing_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "door")
+
+    with pytest.raises(TransportError, match="cannot write a chunk of door"):
+        await write(tmp_path, a_chunk("door"))

@@ -1,0 +1,381 @@
+"""The whole daemon in one process: real decoder, workers and app; memory transports."""
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from daemon.device.batching import Lane
+from daemon.device.thread import Device
+from daemon.sinks.memory import MemoryEventSink
+from daemon.sources.memory import MemoryChunkSource, MemoryLog
+from daemon.state.memory import MemoryStateStore
+from engine.errors import CorruptChunkError
+from engine.session import StreamSession
+from engine.straight_line import localize_frames
+from engine.types import ActionEvent, Phase, Reason, VideoChunk
+from engine.video.frames import read_video
+from tests.support.daemons import TestDaemon, final_of
+from tests.support.footage import BUSY, chunks_of, colour_clip
+from tests.support.scripted import (
+    MeanColourExtractor,
+    SmoothingLocalizer,
+    a_background,
+    a_spec,
+)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colour_clip(tmp_path_factory.mktemp("clips") / "busy.mp4", BUSY)
+
+
+def offline(clip: Path, camera: str) -> list[ActionEvent]:
+    spec = a_spec()
+    batches = read_video(clip, spec.geometry, spec.timeline)
+    session = StreamSession(camera, "file", spec)
+    result = localize_frames(batches, session, MeanColourExtractor(), SmoothingLocalizer())
+    return list(result.records)
+
+
+def a_log(*chunks: VideoChunk) -> MemoryLog:
+    log = MemoryLog()
+    for chunk in chunks:
+        log.append(chunk.stream_id, chunk)
+    log.finish()
+    return log
+
+
+async def run(log: MemoryLog) -> tuple[TestDaemon, list[ActionEvent]]:
+    sink = MemoryEventSink()
+    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore())
+    await daemon.serve()
+    return daemon, sink.events
+
+
+@pytest.mark.parametrize("chunk_s", [0.4, 1.0, 5.0])
+async def test_the_daemon_gives_what_the_straight_line_gives(clip, chunk_s):
+    _, records = await run(a_log(*chunks_of(clip, "cam", chunk_s=chunk_s)))
+
+    assert offline(clip, "cam") == records
+    assert 4 <= len({record.event_id for record in records})
+
+
+async def test_work_is_due_when_the_camera_s_next_snippet_exists(clip, monkeypatch):
+    asked, ask = [], Device._ask  # both lanes go through it
+
+    async def noted(device, lane, group, work, items, camera, deadline_s):
+        asked.append((lane, deadline_s - time.monotonic()))
+        return await ask(device, lane, group, work, items, camera, deadline_s)
+
+    monkeypatch.setattr(Device, "_ask", noted)
+    began_s = time.monotonic()
+    await run(a_log(*chunks_of(clip, "cam")))
+
+    stride_s = a_spec().timeline.stride_us / 1e6
+    most_s = time.monotonic() - began_s
+    assert set(Lane) == {lane for lane, _ in asked}
+    assert all(stride_s - most_s <= left_s <= stride_s for _, left_s in asked)
+
+
+async def test_cameras_do_not_touch_each_other(clip):
+    names = [f"cam-{i}" for i in range(5)]
+    per_camera = [chunks_of(clip, name) for name in names]
+    log = a_log(*(chunk for turn in zip(*per_camera, strict=True) for chunk in turn))
+
+    daemon, records = await run(log)
+
+    for name in names:
+        assert offline(clip, name) == [r for r in records if r.stream_id == name]
+        assert len(per_camera[0]) - 1 == daemon.count("chunks_total", camera=name)
+
+
+async def test_a_corrupt_chunk_is_named_and_only_costs_its_own_footage(clip):
+    good = chunks_of(clip, "good")
+    bad = chunks_of(clip, "bad")
+    payload = bad[2].payload
+    middle = len(payload) // 2
+    bad[2] = replace(bad[2], payload=payload[:middle] + b"\xff" * 64 + payload[middle + 64 :])
+
+    daemon, records = await run(a_log(*good, *bad))
+
+    assert offline(clip, "good") == [r for r in records if r.stream_id == "good"]
+    mine = [r for r in records if r.stream_id == "bad"]
+    assert Reason.GAP in {r.reason for r in mine}
+    assert all(r.final for r in final_of(mine).values())
+    (dropped,) = daemon.logs.named("chunk.dropped")
+    assert ("bad", 2, "CorruptChunkError") == (
+        dropped["camera"],
+        dropped["offset"],
+        dropped["error"],
+    )
+    assert 1 == daemon.count("corrupt_chunks_total", camera="bad", error="CorruptChunkError")
+
+
+async def test_a_chunk_sent_twice_counts_once(clip):
+    chunks = chunks_of(clip, "cam")
+
+    daemon, records = await run(a_log(*(c for chunk in chunks for c in (chunk, chunk))))
+
+    assert offline(clip, "cam") == records
+    assert len(chunks) == daemon.count("duplicate_chunks_total", camera="cam")
+
+
+async def test_a_lost_chunk_is_a_gap(clip):
+    chunks = chunks_of(clip, "cam")
+    del chunks[3]
+
+    daemon, records = await run(a_log(*chunks))
+
+    assert 1 == daemon.count("gaps_total", camera="cam")
+    assert all(r.final for r in final_of(records).values())
+
+
+async def test_a_new_epoch_starts_anew_and_ends_what_was_open(clip):
+    first, second = chunks_of(clip, "cam", epoch="a"), chunks_of(clip, "cam", epoch="b")
+    cut_off = [c for c in first if c.start_us < 2_500_000]
+
+    _, records = await run(a_log(*cut_off, *second))
+
+    before, after = ([r for r in records if r.epoch == e] for e in "ab")
+    assert [Reason.GAP] == [r.reason for r in before if r.final]
+    assert len(offline(clip, "cam")) == len(after)
+
+
+async def test_a_background_outlives_the_producers_run_and_the_daemon(clip):
+    """Epochs one after the other, and a daemon for each, are one camera all the same."""
+    spec = a_spec(background=a_background(memory_snippets=1000))
+    log, store, sink = MemoryLog(), MemoryStateStore(), MemoryEventSink()
+    for epoch in "abc":
+        for chunk in chunks_of(clip, "cam", epoch=epoch):
+            log.append("cam", chunk)
+        if epoch != "a":  # the first daemon sees the first two
+            log.finish()
+            source = MemoryChunkSource(log, store.low_offsets().get)
+            await TestDaemon(source, sink, store, spec=spec).serve()
+
+    wanted, background = [], None
+    for epoch in "abc":
+        session = StreamSession("cam", epoch, spec, background=background)
+        batches = read_video(clip, spec.geometry, spec.timeline)
+        result = localize_frames(batches, session, MeanColourExtractor(), SmoothingLocalizer())
+        wanted.append(list(result.records))
+        background = session.background
+    assert wanted == [[r for r in sink.events if r.epoch == epoch] for epoch in "abc"]
+    assert len({tuple((r.span, r.score) for r in records) for records in wanted}) == 3
+    last = StreamSession.restore(store.load("cam"), spec)
+    assert background.mean.tobytes() == last.background.mean.tobytes()
+
+
+@pytest.mark.parametrize("stop_after", range(1, 10))
+async def test_stopping_anywhere_and_starting_again_changes_nothing(clip, stop_after):
+    """A stop before chunk ``stop_after``; the second daemon has only the store and the log."""
+    chunks = chunks_of(clip, "cam")
+    log, store, sink = MemoryLog(), MemoryStateStore(), MemoryEventSink()
+    for chunk in chunks[:stop_after]:
+        log.append("cam", chunk)
+    first = TestDaemon(MemoryChunkSource(log), sink, store)
+    serving = asyncio.create_task(first.serve())
+    async with asyncio.timeout(20):
+        await first.app.finished(stop_after)
+    first.app.stop()
+    await serving
+    for chunk in chunks[stop_after:]:
+        log.append("cam", chunk)
+    log.finish()
+
+    source = MemoryChunkSource(log, store.low_offsets().get)
+    await TestDaemon(source, sink, store).serve()
+
+    assert offline(clip, "cam") == sink.events
+
+
+async def test_work_repeated_after_a_crash_repeats_the_same_records(clip):
+    """The sink took the events, but the state was not saved: what a kill -9 in between leaves."""
+
+    class ForgetfulStore(MemoryStateStore):
+        n_left = 4
+
+        def save(self, *args: object) -> None:
+            self.n_left -= 1
+            if self.n_left >= 0:
+                super().save(*args)  # type: ignore[arg-type]
+
+    chunks, store, sink = chunks_of(clip, "cam"), ForgetfulStore(), MemoryEventSink()
+    log = a_log(*chunks[:8])
+    await TestDaemon(MemoryChunkSource(log), sink, store).serve()
+    store.n_left = 1000
+    log = a_log(*chunks)
+    log.committed["cam"] = 3
+    await TestDaemon(MemoryChunkSource(log, store.low_offsets().get), sink, store).serve()
+
+    seen: dict[tuple[str, int], ActionEvent] = {}
+    for record in sink.events:
+        assert record == seen.setdefault((record.event_id, record.revision), record)
+    assert set(offline(clip, "cam")) == set(sink.events)
+    assert len(sink.events) > len(seen)
+
+
+async def test_state_of_another_model_is_refused_and_the_camera_starts_anew(clip):
+    store, sink = MemoryStateStore(), MemoryEventSink()
+    store.save("cam", "cam", None, b"from another world")
+
+    daemon = TestDaemon(MemoryChunkSource(a_log(*chunks_of(clip, "cam"))), sink, store)
+    await daemon.serve()
+
+    assert 1 == daemon.count("snapshots_refused_total", camera="cam")
+    assert offline(clip, "cam") == sink.events
+
+
+async def test_a_full_queue_pauses_the_partition_and_loses_nothing(clip):
+    chunks = [replace(c) for c in chunks_of(clip, "cam", chunk_s=0.4)]
+
+    daemon, records = await run(a_log(*chunks))
+
+    assert daemon.logs.named("partition.paused")
+    assert offline(clip, "cam") == records
+
+
+async def test_every_event_ends_in_a_final_record(clip):
+    _, records = await run(a_log(*chunks_of(clip, "cam")))
+
+    assert {Phase.CLOSED} == {r.phase for r in final_of(records).values()}
+
+
+async def test_more_cameras_than_allowed_are_refused_and_named(clip):
+    log = a_log(
+        *chunks_of(clip, "known"), *(c for i in range(3) for c in chunks_of(clip, f"x{i}"))
+    )
+    sink = MemoryEventSink()
+    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore(), max_cameras=2)
+    await daemon.serve()
+
+    assert {"known", "x0"} == {r.stream_id for r in sink.events}
+    reasons = " ".join(str(entry["reason"]) for entry in daemon.logs.named("chunk.dropped"))
+    assert "camera 'x1' is one more than max_cameras (2)" in reasons
+    assert "camera 'x2'" in reasons
+
+
+async def test_a_clock_that_goes_back_is_named_and_not_silent(clip):
+    chunks = chunks_of(clip, "cam")
+    back = replace(chunks[1], sequence=4)
+
+    daemon, records = await run(a_log(*chunks[:4], back))
+
+    (dropped,) = daemon.logs.named("chunk.dropped")
+    assert "StaleChunkError" == dropped["error"]
+    assert "must start a new epoch" in str(dropped["reason"])
+    assert all(r.final for r in final_of(records).values())
+
+
+async def test_every_chunk_of_a_clock_that_went_back_is_refused_until_it_catches_up(clip):
+    chunks = chunks_of(clip, "cam")
+    again = [replace(c, sequence=4 + i) for i, c in enumerate(chunks[:3])]
+
+    daemon, _ = await run(a_log(*chunks[:4], *again))
+
+    assert 3 == len(daemon.logs.named("chunk.dropped"))
+
+
+async def test_an_epoch_that_ended_changes_nothing_when_it_comes_again(clip):
+    a, b = chunks_of(clip, "cam", epoch="a"), chunks_of(clip, "cam", epoch="b")
+
+    daemon, records = await run(a_log(*a, *b[:2], *a[:8], *b[2:]))
+
+    assert [len(offline(clip, "cam"))] * 2 == [
+        sum(r.epoch == epoch for r in records) for epoch in "ab"
+    ]
+    final = set()
+    for record in records:
+        assert record.event_id not in final
+        if record.final:
+            final.add(record.event_id)
+    assert 8 == daemon.count("duplicate_chunks_total", camera="cam")
+    assert 1 == len(daemon.logs.named("chunk.duplicate"))
+
+
+async def test_a_late_end_marker_does_not_end_the_next_epoch(clip):
+    a, b = chunks_of(clip, "cam", epoch="a"), chunks_of(clip, "cam", epoch="b")
+    _, alone = await run(a_log(*b))
+
+    _, records = await run(a_log(*a[:3], *b[:3], a[-1], *b[3:]))
+
+    assert alone == [r for r in records if r.epoch == "b"]
+
+
+@pytest.mark.parametrize("stop_after", range(1, 8))
+async def test_footage_that_became_unreadable_is_a_gap_after_a_restart(clip, stop_after):
+    """Limits were lowered between two runs, say: what was decoded before no longer is."""
+    chunks = chunks_of(clip, "cam", chunk_s=0.4)
+    log, store, sink = MemoryLog(), MemoryStateStore(), MemoryEventSink()
+    for chunk in chunks[:stop_after]:
+        log.append("cam", chunk)
+    log.finish()
+    await TestDaemon(MemoryChunkSource(log), sink, store).serve()
+    log = a_log(*[replace(c, payload=b"no video") for c in chunks[:stop_after]])
+    for chunk in chunks[stop_after:]:
+        log.append("cam", chunk)
+    log.committed["cam"] = stop_after - 1
+
+    await TestDaemon(MemoryChunkSource(log, lambda _partition: 0), sink, store).serve()
+
+    assert all(r.final for r in final_of(sink.events).values())
+
+
+async def test_a_restart_reads_again_only_for_the_camera_that_needs_it(clip):
+    """One camera fell silent in the middle of a snippet; the other one need not pay for it."""
+    silent, busy = chunks_of(clip, "silent", chunk_s=0.4)[:2], chunks_of(clip, "busy")
+    log, store = MemoryLog(), MemoryStateStore()
+    for chunk in [*silent, *busy]:
+        log.append("both", chunk)
+    log.finish()
+    await TestDaemon(MemoryChunkSource(log), MemoryEventSink(), store).serve()
+
+    again = TestDaemon(MemoryChunkSource(log, store.low_offsets().get), MemoryEventSink(), store)
+    await again.serve()
+
+    assert 0 == again.count("chunks_total", camera="busy")
+    assert 1 <= again.count("chunks_total", camera="silent")
+
+
+async def test_a_camera_that_moves_to_another_partition_leaves_none_paused(clip):
+    chunks = chunks_of(clip, "cam", chunk_s=0.4)
+    log = MemoryLog()
+    for number, chunk in enumerate(chunks):
+        log.append("old" if number < len(chunks) // 2 else "new", chunk)
+    log.finish()
+    daemon = TestDaemon(MemoryChunkSource(log), MemoryEventSink(), MemoryStateStore())
+
+    async with asyncio.timeout(30):
+        await daemon.serve()
+    assert len(chunks) == daemon.app.progress.n_done
+
+
+async def test_a_device_that_hangs_is_noticed_while_other_cameras_go_on(clip):
+    come_back = threading.Event()
+
+    class HangingExtractor(MeanColourExtractor):
+        def extract(self, snippets):
+            come_back.wait(20)
+            return super().extract(snippets)
+
+    log = MemoryLog()
+    for chunk in chunks_of(clip, "cam"):
+        log.append("cam", chunk)
+    daemon = TestDaemon(
+        MemoryChunkSource(log), MemoryEventSink(), MemoryStateStore(), extractor=HangingExtractor()
+    )
+    daemon.app._stall_s = 0.2
+    serving = asyncio.create_task(daemon.serve())
+    async with asyncio.timeout(20):
+        while daemon.app.is_live()[0]:
+            log.append_bad("other", CorruptChunkError("bad"))
+            await asyncio.sleep(0.02)
+    assert daemon.count("corrupt_chunks_total", camera="other", error="CorruptChunkError") > 1
+    come_back.set()
+    daemon.app.stop()
+    await serving
+    assert daemon.app.is_live()[0]

@@ -1,0 +1,472 @@
+"""Another model takes over between two chunks: with scripted models, real workers and decoder."""
+
+import asyncio
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.clock import SystemClock
+from daemon.device.batching import BatchPolicy
+from daemon.device.calls import RunningCalls
+from daemon.device.thread import Device
+from daemon.metrics import Metrics
+from daemon.models.slot import ModelSlot, OpenModel
+from daemon.sinks.memory import MemoryEventSink
+from daemon.sources.base import Delivery, Position
+from daemon.sources.memory import MemoryChunkSource, MemoryLog
+from daemon.state.memory import MemoryStateStore
+from daemon.stream.worker import StreamWorker, WorkerParts
+from engine.grid import Timeline
+from engine.types import (
+    ActionEvent,
+    Phase,
+    Reason,
+    Snippet,
+    SnippetFeature,
+    VideoChunk,
+)
+from engine.video.frames import PyAvDecoder
+from tests.support.daemons import LogCapture, TestDaemon, final_of
+from tests.support.footage import BUSY, chunks_of, colour_clip
+from tests.support.scripted import (
+    MeanColourExtractor,
+    SmoothingLocalizer,
+    a_spec,
+)
+
+NAMES = ("a", "b", "coarse")
+N_CHUNKS = 13  # of the clip, the end marker among them
+
+
+class WatchedExtractor(MeanColourExtractor):
+    """Remembers which footage it was shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[Snippet] = []
+
+    def extract(self, snippets: Sequence[Snippet]) -> list[SnippetFeature]:
+        self.seen += snippets
+        return super().extract(snippets)
+
+
+def a_model(name: str, *, open_score: float = 0.4, hop_snippets: int = 1) -> OpenModel:
+    """``a`` and ``b`` differ in name alone, ``coarse`` in its time grid and picture too."""
+    spec = replace(a_spec(hop_snippets=hop_snippets), model_id=f"{name}@0")
+    if name == "coarse":
+        spec = replace(
+            spec,
+            timeline=Timeline(fps=25, snippet_frames=8, stride_frames=8),
+            geometry=replace(spec.geometry, resize_px=4, crop_px=4),
+        )
+    return OpenModel(
+        spec.with_open_score(open_score),
+        None,
+        WatchedExtractor(),
+        SmoothingLocalizer(),
+        feature_id=name,
+    )
+
+
+@cache
+def busy_chunks() -> tuple[VideoChunk, ...]:
+    with tempfile.TemporaryDirectory() as folder:
+        clip = colour_clip(Path(folder) / "busy.mp4", BUSY, gop=13)
+        # Chunks of 26 frames end amid a snippet, so that a restart must read frames again.
+        chunks = chunks_of(clip, "cam", chunk_s=0.9)
+    assert N_CHUNKS == len(chunks)
+    return tuple(chunks)
+
+
+class Crash(BaseException):
+    """A kill -9: nothing of the daemon runs after it, not even what handles errors."""
+
+
+@dataclass
+class Fate:
+    """Lets a daemon die before or after its n-th effect on the world."""
+
+    dies_after: float = float("inf")
+    n_steps: int = 0
+
+    def step(self) -> None:
+        self.n_steps += 1
+        if self.n_steps > self.dies_after:
+            raise Crash
+
+
+@dataclass
+class World:
+    """What outlives a daemon: the store, the sink, the log with what was committed."""
+
+    fate: Fate = field(default_factory=Fate)
+    steps_before: dict[int, int] = field(default_factory=dict)  # chunk → effects until then
+    records: list[ActionEvent] = field(default_factory=list)
+    store: MemoryStateStore = field(default_factory=MemoryStateStore)
+    committed: int = -1
+
+    def commit(self, offset: int) -> None:
+        self.fate.step()
+        self.committed = max(self.committed, offset)
+        self.steps_before[offset + 1] = self.fate.n_steps
+
+    def sink(self) -> MemoryEventSink:
+        world = self
+
+        class Mortal(MemoryEventSink):
+            async def publish(self, events: Sequence[ActionEvent]) -> None:
+                for event in events:  # a crash may tear a batch of records
+                    world.fate.step()
+                    await super().publish([event])
+                world.fate.step()
+
+        return Mortal(self.records)
+
+    def mortal_store(self) -> MemoryStateStore:
+        world = self
+
+        class Mortal(MemoryStateStore):
+            def load(self, stream_id: str) -> bytes | None:
+                return world.store.load(stream_id)
+
+            def save(self, *args: object) -> None:
+                world.fate.step()
+                world.store.save(*args)  # type: ignore[arg-type]
+                world.fate.step()
+
+        return Mortal()
+
+
+async def run_worker(
+    world: World, models: Sequence[OpenModel], swaps: dict[int, int], first: int
+) -> tuple[LogCapture, Metrics, ModelSlot]:
+    """One life of a daemon with one camera.
+
+    Args:
+        world: What it finds and leaves.
+        models: To choose from.
+        swaps: Chunk → the model that becomes current before it is processed.
+        first: The model it starts with.
+    """
+    metrics, calls, logs = Metrics(), RunningCalls(SystemClock()), LogCapture()
+    device = Device(BatchPolicy(4), metrics, calls)
+    slot = ModelSlot(models[first])
+    serving = asyncio.create_task(device.serve())
+    with ThreadPoolExecutor(1) as pool:
+        worker = StreamWorker(
+            "cam",
+            WorkerParts(
+                models=slot,
+                device=device,
+                decode_pool=pool,
+                sink=world.sink(),
+                store=world.mortal_store(),
+                metrics=metrics,
+                calls=calls,
+                clock=SystemClock(),
+                log=logs.logger(),
+                new_decoder=lambda spec: PyAvDecoder(spec.geometry, spec.timeline),
+            ),
+        )
+        try:
+            low = world.store.low_offsets().get("cam", world.committed + 1)
+            for offset in range(min(low, world.committed + 1), len(busy_chunks())):
+                if offset in swaps and offset > world.committed:
+                    slot.put(models[swaps[offset]])
+                chunk = busy_chunks()[offset]
+                await worker.process(Delivery(Position("cam", offset), "cam", chunk))
+                world.commit(offset)
+        finally:
+            serving.cancel()
+            worker.close()
+            device.close()
+    return logs, metrics, slot
+
+
+def model_at(swaps: dict[int, int], offset: int) -> int:
+    """The model that was wanted last when a chunk was up."""
+    return swaps[max((at for at in swaps if at <= offset), default=0)] if swaps else 0
+
+
+def live(world: World, models: Sequence[OpenModel], swaps: dict[int, int]) -> None:
+    """A whole run without a crash."""
+    asyncio.run(run_worker(world, models, swaps, 0))
+
+
+def live_with_a_crash(world: World, models: Sequence[OpenModel], swaps: dict[int, int]) -> None:
+    """A run that dies where ``world.fate`` says, and the next, with what was wanted by then."""
+    with suppress(Crash):
+        asyncio.run(run_worker(world, models, swaps, 0))
+    world.fate.dies_after = float("inf")
+    wanted = model_at({0: 0, **swaps}, world.committed + 1)
+    asyncio.run(run_worker(world, models, swaps, wanted))
+
+
+def without_repeats(records: Sequence[ActionEvent]) -> list[ActionEvent]:
+    """Each record once; a repeat must say what it said before."""
+    seen: dict[tuple[str, int], ActionEvent] = {}
+    for record in records:
+        assert record == seen.setdefault((record.event_id, record.revision), record)
+    return list(seen.values())
+
+
+def check_grammar(records: Sequence[ActionEvent]) -> None:
+    """One life an event: opened, updated, and one last word; all of one model."""
+    lives: dict[str, list[ActionEvent]] = defaultdict(list)
+    for record in records:
+        lives[record.event_id].append(record)
+    for life in lives.values():
+        assert list(range(len(life))) == [record.revision for record in life]
+        assert Phase.OPENED == life[0].phase
+        assert [False] * (len(life) - 1) + [True] == [record.final for record in life]
+        assert 1 == len({record.model_id for record in life})
+
+
+swap_plans = st.dictionaries(
+    st.integers(0, N_CHUNKS - 1), st.integers(0, len(NAMES) - 1), min_size=1, max_size=6
+)
+
+
+@given(swap_plans, st.sampled_from([1, 2]))
+@settings(max_examples=25)
+def test_events_are_whole_and_no_chunk_is_lost_whatever_is_swapped(swaps, hop_snippets):
+    models = [a_model(name, hop_snippets=hop_snippets) for name in NAMES]
+    world = World()
+
+    logs, metrics, slot = asyncio.run(run_worker(world, models, swaps, 0))
+
+    check_grammar(world.records)
+    chunks = busy_chunks()
+    assert len(chunks) - 1 == metrics.registry.get_sample_value(
+        "s2netd_chunks_total", {"camera": "cam"}
+    )
+    assert not logs.named("chunk.dropped")
+    assert not logs.named("chunk.duplicate")
+    assert [models[model_at({0: 0, **swaps}, len(chunks))]] == list(slot.models)
+    for model, spans in shown_to(models, swaps).items():
+        for snippet in model.extractor.seen:  # type: ignore[attr-defined]
+            assert any(
+                start_us <= snippet.span.start_us and snippet.span.end_us <= end_us
+                for start_us, end_us in spans
+            ), f"{model.spec.model_id} was shown footage of another's"
+
+
+def shown_to(
+    models: Sequence[OpenModel], swaps: dict[int, int]
+) -> dict[OpenModel, list[tuple[int, int]]]:
+    """Model → the footage between the swap that made it current and the next one."""
+    chunks = busy_chunks()
+    plan = {0: 0, **swaps}
+    runs = [(0, plan[0])]
+    for at in sorted(plan)[1:]:
+        if plan[at] != runs[-1][1]:
+            runs.append((at, plan[at]))
+    spans: dict[OpenModel, list[tuple[int, int]]] = {model: [] for model in models}
+    for (at, number), (end, _next) in pairwise([*runs, (len(chunks) - 1, -1)]):
+        # A frame is shown up to the next one's time, which may lie in the next chunk.
+        spans[models[number]].append((chunks[at].start_us, chunks[end].start_us + 40_000))
+    return spans
+
+
+def test_the_boundary_shows_in_the_events():
+    at = next(n for n, chunk in enumerate(busy_chunks()) if chunk.start_us >= 2_000_000)
+    models, world = [a_model(name) for name in NAMES], World()
+
+    live(world, models, {at: 1})
+
+    boundary_us = busy_chunks()[at].start_us
+    (cut,) = [record for record in world.records if record.reason is Reason.MODEL]
+    assert ("a@0", Phase.CLOSED, "red") == (cut.model_id, cut.phase, cut.label_name)
+    assert cut.span.end_us <= boundary_us
+    assert {"a@0"} == {r.model_id for r in world.records if r.decided_us <= boundary_us}
+    later = [r for r in world.records if r.decided_us > boundary_us]
+    assert {"b@0"} == {r.model_id for r in later}
+    # What was going on at the boundary goes on under the new model, as an event of its own.
+    assert boundary_us <= later[0].span.start_us < boundary_us + 200_000
+    assert "red" == later[0].label_name
+
+
+@pytest.mark.parametrize("at", range(N_CHUNKS))
+def test_a_swap_gives_what_a_restart_with_the_other_model_gives(at):
+    models = [a_model(name) for name in NAMES]
+    swapped, restarted = World(), World()
+
+    live(swapped, models, {at: 1})
+    restarted_models = [a_model(name) for name in NAMES]
+    stop_at(restarted, restarted_models, at)
+    asyncio.run(run_worker(restarted, restarted_models, {}, 1))
+
+    assert swapped.records == restarted.records
+    assert footage_shown_to(models[1]) == footage_shown_to(restarted_models[1])
+
+
+def footage_shown_to(model: OpenModel) -> list[tuple[int, bytes]]:
+    seen: list[Snippet] = model.extractor.seen  # type: ignore[attr-defined]
+    return [(snippet.index, snippet.rgb.tobytes()) for snippet in seen]
+
+
+def stop_at(world: World, models: Sequence[OpenModel], at: int) -> None:
+    """A first life that ends in order before a chunk."""
+
+    class Enough(Crash):
+        pass
+
+    commit = world.commit
+
+    def commit_and_stop(offset: int) -> None:
+        commit(offset)
+        if offset == at - 1:
+            raise Enough
+
+    if at == 0:
+        return
+    world.commit = commit_and_stop  # type: ignore[method-assign]
+    with suppress(Enough):
+        asyncio.run(run_worker(world, models, {}, 0))
+    world.commit = commit  # type: ignore[method-assign]
+
+
+def test_a_crash_at_every_step_around_a_swap_repeats_the_same_records():
+    at = next(n for n, chunk in enumerate(busy_chunks()) if chunk.start_us >= 2_000_000)
+    swaps = {at: 1}
+    whole = World()
+    live(whole, [a_model(name) for name in NAMES], swaps)
+    assert Reason.MODEL in {record.reason for record in whole.records}
+
+    for dies_after in range(whole.steps_before[at - 1], whole.steps_before[at + 2]):
+        world = World(Fate(dies_after))
+        live_with_a_crash(world, [a_model(name) for name in NAMES], swaps)
+
+        assert whole.records == without_repeats(world.records), f"died after step {dies_after}"
+
+
+@given(swap_plans, st.floats(0, 1))
+@settings(max_examples=25)
+def test_a_crash_anywhere_among_swaps_repeats_the_same_records(swaps, share):
+    whole = World()
+    live(whole, [a_model(name) for name in NAMES], swaps)
+
+    world = World(Fate(int(share * whole.fate.n_steps)))
+    live_with_a_crash(world, [a_model(name) for name in NAMES], swaps)
+
+    assert whole.records == without_repeats(world.records)
+
+
+@pytest.mark.parametrize("wanted", [0, 1, 2])
+def test_a_crash_at_a_swap_tears_no_event_whichever_model_comes_after_it(wanted):
+    """Here the old model's last window moves an event before it is cut off."""
+    at = next(n for n, chunk in enumerate(busy_chunks()) if chunk.start_us >= 2_000_000)
+    whole = World()
+    live(whole, [a_model(name, hop_snippets=4) for name in NAMES], {at: 1})
+    first, last = whole.steps_before[at], whole.steps_before[at + 1]
+    (cut,) = (n for n, record in enumerate(whole.records) if record.reason is Reason.MODEL)
+    assert whole.records[cut - 1].decided_us % (4 * 160_000), "no window was cut short"
+
+    for dies_after in range(first, last):
+        models = [a_model(name, hop_snippets=4) for name in NAMES]
+        world = World(Fate(dies_after))
+        with suppress(Crash):
+            asyncio.run(run_worker(world, models, {at: 1}, 0))
+        world.fate.dies_after = float("inf")
+        asyncio.run(run_worker(world, models, {}, wanted))
+
+        check_grammar(without_repeats(world.records))
+
+
+@given(swap_plans, st.floats(0, 1), st.integers(0, len(NAMES) - 1))
+@settings(max_examples=40)
+def test_a_restart_with_yet_another_model_tears_no_event(swaps, share, wanted):
+    """Windows that were not yet shown make the cut records differ; none may contradict another."""
+    models = [a_model(name, hop_snippets=2) for name in NAMES]
+    dry = World()
+    live(dry, models, swaps)
+    world = World(Fate(int(share * dry.fate.n_steps)))
+
+    with suppress(Crash):
+        asyncio.run(run_worker(world, models, swaps, 0))
+    world.fate.dies_after = float("inf")
+    asyncio.run(run_worker(world, models, {}, wanted))
+
+    check_grammar(without_repeats(world.records))
+
+
+def test_other_scores_of_the_same_bundle_leave_open_events_alone():
+    at = next(n for n, chunk in enumerate(busy_chunks()) if chunk.start_us >= 2_000_000)
+    models, world = [a_model("a"), a_model("a", open_score=1.9)], World()
+    unswapped = World()
+    live(unswapped, [a_model("a")], {})
+
+    live(world, models, {at: 1})
+
+    assert Reason.MODEL not in {record.reason for record in world.records}
+    first = unswapped.records[0].event_id
+    assert [r for r in unswapped.records if r.event_id == first] == world.records
+
+
+def test_a_backend_that_is_exchanged_changes_no_event():
+    models, world, unswapped = [a_model("a"), a_model("a")], World(), World()
+    live(unswapped, [a_model("a")], {})
+
+    live(world, models, {n: n % 2 for n in range(N_CHUNKS)})
+
+    assert unswapped.records == world.records
+    assert all(model.extractor.seen for model in models)  # type: ignore[attr-defined]
+
+
+async def test_a_camera_without_a_chunk_in_hand_goes_over_too():
+    """Its open event gets its last word although nothing comes any more."""
+    log, sink, closed = MemoryLog(), MemoryEventSink(), []
+    for chunk in busy_chunks()[:2]:
+        log.append("cam", chunk)
+    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore())
+    daemon.models.on_unused = closed.append
+    first = daemon.models.current
+    serving = asyncio.create_task(daemon.serve())
+    async with asyncio.timeout(20):
+        await daemon.app.finished(2)
+        assert [False] == [record.final for record in final_of(sink.events).values()]
+        daemon.models.put(a_model("b"))
+        while not closed:
+            await asyncio.sleep(0.01)
+    daemon.app.stop()
+    await serving
+
+    assert [first] == closed
+    assert [Reason.MODEL] == [record.reason for record in final_of(sink.events).values()]
+
+
+async def test_swaps_under_back_pressure_neither_stop_a_partition_nor_lose_a_chunk():
+    log, sink = MemoryLog(), MemoryEventSink()
+    cameras = [f"cam-{n}" for n in range(4)]
+    for chunk in busy_chunks():
+        for camera in cameras:
+            log.append("all", replace(chunk, stream_id=camera))
+    log.finish()
+    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore())
+    models = [a_model(name) for name in NAMES]
+
+    async def put_and_put() -> None:
+        for n in range(10_000):
+            daemon.models.put(models[n % len(models)])
+            await asyncio.sleep(0.005)
+
+    putting = asyncio.create_task(put_and_put())
+    async with asyncio.timeout(60):
+        await daemon.serve()
+    putting.cancel()
+
+    assert daemon.logs.named("partition.paused")
+    check_grammar(sink.events)
+    for camera in cameras:
+        assert N_CHUNKS - 1 == daemon.count("chunks_total", camera=camera)
+    assert len(cameras) * N_CHUNKS == daemon.app.progress.n_done
+    assert 0 == daemon.count("paused_partitions")

@@ -1,0 +1,151 @@
+"""Hot swaps at bad moments: a partition that leaves, a wish that is taken back twice."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from daemon.clock import SystemClock
+from daemon.config import parse_model
+from daemon.device.batching import BatchPolicy
+from daemon.device.calls import RunningCalls
+from daemon.device.thread import Device
+from daemon.errors import TransportError
+from daemon.metrics import Metrics
+from daemon.models import opening
+from daemon.models.opening import ModelOpener
+from daemon.models.reading import ReadModel
+from daemon.models.slot import OpenModel, ServingStatus
+from daemon.sinks.memory import MemoryEventSink
+from daemon.sources.memory import MemoryChunkSource, MemoryLog
+from daemon.state.memory import MemoryStateStore
+from engine.types import ActionEvent, CasWindow, FeatureWindow
+from tests.daemon.whole.test_swap import a_model, busy_chunks, check_grammar, without_repeats
+from tests.support.daemons import LogCapture, TestDaemon
+from tests.support.scripted import SmoothingLocalizer, a_spec
+from tests.support.tiny_bundle import write_tiny_bundle
+
+
+class HeldUp(SmoothingLocalizer):
+    """Once told to, it answers only when it may."""
+
+    def __init__(self) -> None:
+        self.is_held = False
+        self.inside = threading.Event()
+        self.may_answer = threading.Event()
+
+    @override
+    def localize(self, windows: list[FeatureWindow]) -> list[CasWindow]:  # type: ignore[override]
+        if self.is_held:
+            self.inside.set()
+            self.may_answer.wait(30)
+        return super().localize(windows)
+
+
+@pytest.mark.parametrize("n_before", [3, 6, 7])
+async def test_a_partition_that_leaves_waits_for_the_camera_that_goes_over(n_before: int) -> None:
+    """Else it comes back to a second worker, while the first one still ends its events."""
+    chunks, log, sink, localizer = busy_chunks(), MemoryLog(), MemoryEventSink(), HeldUp()
+    for chunk in chunks[:n_before]:
+        log.append("cam", chunk)
+    spec = replace(a_spec(hop_snippets=4), model_id="a@0").with_open_score(0.4)
+    source = MemoryChunkSource(log)
+    daemon = TestDaemon(source, sink, MemoryStateStore(), spec=spec, localizer=localizer)
+    async with asyncio.timeout(60):
+        serving = asyncio.create_task(daemon.serve())
+        await daemon.app.finished(n_before)
+        localizer.is_held = True
+        daemon.models.put(a_model("b", hop_snippets=4))
+        while not localizer.inside.is_set():
+            await asyncio.sleep(0.01)
+        released = asyncio.create_task(daemon.app.release("cam"))
+        await asyncio.sleep(0.05)
+        assert not released.done()
+        localizer.is_held = False
+        localizer.may_answer.set()
+        await released
+        for chunk in chunks[n_before:]:
+            log.append("cam", chunk)
+        log.finish()
+        await serving
+    check_grammar(without_repeats(sink.events))
+
+
+class DyingSink(MemoryEventSink):
+    """Once told to, it fails as the end of the process would."""
+
+    is_dead = False
+
+    @override
+    async def publish(self, events: Sequence[ActionEvent]) -> None:
+        if self.is_dead:
+            raise TransportError("the process was killed")
+        await super().publish(events)
+
+
+async def test_what_a_silent_camera_owes_is_published_after_a_crash() -> None:
+    """It went over to another model, and the process died before its last words were out."""
+    chunks, log, store, records = busy_chunks(), MemoryLog(), MemoryStateStore(), []
+    for chunk in chunks[:2]:
+        log.append("cam", chunk)
+    sink = DyingSink(records)
+    daemon = TestDaemon(MemoryChunkSource(log), sink, store)
+    async with asyncio.timeout(60):
+        serving = asyncio.create_task(daemon.serve())
+        await daemon.app.finished(2)
+        sink.is_dead = True
+        daemon.models.put(a_model("b"))
+        with pytest.raises(TransportError):
+            await serving
+        assert not all(record.final for record in records)
+
+        source = MemoryChunkSource(log, store.low_offsets().get)
+        again = TestDaemon(source, MemoryEventSink(records), store)
+        serving = asyncio.create_task(again.serve())
+        await again.app.finished(1)
+        again.app.stop()
+        await serving
+    last = {record.event_id: record for record in records}
+    assert last
+    assert all(record.final for record in last.values())
+    check_grammar(without_repeats(records))
+
+
+@pytest.mark.openvino
+async def test_a_wish_given_up_twice_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a newer wish, then by the end of the daemon, while it is still being opened."""
+    is_opening, may_open, closed = threading.Event(), threading.Event(), []
+    really_open = opening.open_read
+
+    def open_slowly(read: ReadModel, *rest: Any) -> OpenModel:
+        is_opening.set()
+        may_open.wait(30)
+        model = really_open(read, *rest)
+        for backend in model.backends:
+            backend.close = lambda: closed.append(model)  # type: ignore[method-assign]
+        return model
+
+    monkeypatch.setattr(opening, "open_read", open_slowly)
+    device = Device(BatchPolicy(4), Metrics(), RunningCalls(SystemClock()))
+    opener = ModelOpener(device, ServingStatus(), lambda _words: None, LogCapture().logger())
+    bundle = str(write_tiny_bundle(tmp_path / "a"))
+    read = await opener.read(parse_model({"bundle": bundle, "precision": "f32", "threads": 1}))
+    task = asyncio.create_task(opener.open(read))
+    while not is_opening.is_set():
+        await asyncio.sleep(0.01)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0.05)
+    assert task.done()  # a drain does not wait for a build
+    may_open.set()
+    await opener.settle()
+    assert 2 == len(closed)
+    opener.close()
+    device.close()

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from engine.camera_mean import BackgroundState, CameraBackground
+from tests.support.scripted import a_background
+
+WIDTH = 3
+numbers = st.floats(-1e6, 1e6, width=32)
+rows = arrays.arrays(np.float32, st.tuples(st.integers(0, 40), st.just(WIDTH)), elements=numbers)
+priors = arrays.arrays(np.float32, WIDTH, elements=numbers)
+counts = st.integers(0, 20)
+memories = st.integers(1, 30)
+
+
+def fed(background: CameraBackground, features) -> CameraBackground:
+    for feature in features:
+        background.update(feature)
+    return background
+
+
+@given(priors, rows, counts, memories)
+def test_it_is_the_documented_recursion(prior, features, prior_snippets, memory_snippets):
+    wanted = prior.astype(np.float64)
+    for n, feature in enumerate(features):
+        weight = 1 / min(prior_snippets + n + 1, memory_snippets)
+        wanted = (1 - weight) * wanted + weight * feature
+
+    seen = fed(CameraBackground(prior, prior_snippets, memory_snippets), features).vector
+
+    assert np.float32 == seen.dtype
+    np.testing.assert_allclose(seen, wanted, rtol=1e-5, atol=1e-3)
+
+
+@given(priors, rows, counts)
+def test_before_the_memory_is_full_it_is_the_plain_mean_with_the_prior(prior, features, n_prior):
+    seen = fed(CameraBackground(prior, n_prior, 1000), features).vector
+
+    total = n_prior * prior.astype(np.float64) + features.astype(np.float64).sum(axis=0)
+    n = n_prior + len(features)
+    np.testing.assert_allclose(seen, total / n if n else prior, rtol=1e-5, atol=1e-3)
+
+
+@given(priors, rows, counts, memories)
+def test_it_never_leaves_what_was_seen(prior, features, prior_snippets, memory_snippets):
+    seen = fed(CameraBackground(prior, prior_snippets, memory_snippets), features).vector
+
+    everything = np.vstack([prior[None], features])
+    assert (everything.min(axis=0) <= seen).all()
+    assert (seen <= everything.max(axis=0)).all()
+
+
+@given(priors, rows, counts, memories, st.integers(0, 40))
+def test_stopping_and_going_on_anywhere_changes_no_bit(prior, features, n_prior, memory, stop):
+    whole = fed(CameraBackground(prior, n_prior, memory), features)
+    first = fed(CameraBackground(prior, n_prior, memory), features[:stop])
+
+    second = CameraBackground(np.zeros(WIDTH, np.float32), 0, memory)
+    second.restore(first.state())
+    fed(second, features[stop:])
+
+    assert whole.state().mean.tobytes() == second.state().mean.tobytes()
+    assert whole.state().n_snippets == second.state().n_snippets
+    assert whole.vector.tobytes() == second.vector.tobytes()
+
+
+def test_what_was_seen_long_ago_is_forgotten():
+    prior = np.zeros(WIDTH, np.float32)
+    background = fed(CameraBackground(prior, 0, 10), np.full((1000, WIDTH), 100, np.float32))
+    fed(background, np.full((200, WIDTH), 3, np.float32))
+
+    np.testing.assert_allclose(background.vector, 3, atol=1e-4)
+
+
+def test_a_known_camera_starts_from_its_own_background_and_trusts_it_longer():
+    spec, white = a_background(), np.ones(WIDTH, np.float32)
+    known, new = (CameraBackground.of_camera(spec, name) for name in ("red-door", "elsewhere"))
+
+    assert [0.5, 0, 0] == known.vector.tolist()
+    assert [0, 0, 0] == new.vector.tolist()
+    np.testing.assert_allclose(fed(known, [white]).vector, [0.5 + 0.5 / 41, 1 / 41, 1 / 41])
+    np.testing.assert_allclose(fed(new, [white]).vector, 1 / 11, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_feature_that_is_no_number_spoils_nothing(bad):
+    background = CameraBackground(np.zeros(WIDTH, np.float32), 1, 10)
+    background.update(np.array([1, bad, 1], np.float32))
+
+    assert [0, 0, 0] == background.vector.tolist()
+    assert 1 == background.state().n_snippets
+
+
+def test_the_vector_and_the_state_are_the_callers_own():
+    background = CameraBackground(np.zeros(WIDTH, np.float32), 1, 10)
+    background.vector[:] = 7
+    background.state().mean[:] = 7
+
+    assert [0, 0, 0] == background.vector.tolist()
+
+
+def test_another_width_is_refused():
+    background = CameraBackground(np.zeros(WIDTH, np.float32), 1, 10)
+
+    with pytest.raises(ValueError, match=r"a feature is \(4,\), wanted \(3,\)"):
+        background.update(np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (BackgroundState(np.zeros(4), 1), r"float64 \(4,\), wanted float64 \(3,\)"),
+        (BackgroundState(np.zeros(3, np.float32), 1), "float32"),  # type: ignore[arg-type]
+        (BackgroundState(np.full(3, np.nan), 1), "damaged"),
+        (BackgroundState(np.zeros(3), -1), "damaged"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(state, message):
+    with pytest.raises(ValueError, match=message):
+        CameraBackground(np.zeros(WIDTH, np.float32), 1, 10).restore(state)
+
+
+@pytest.mark.parametrize(("prior_snippets", "memory_snippets"), [(-1, 1), (0, 0)])
+def test_counts_that_cannot_be_are_refused(prior_snippets, memory_snippets):
+    with pytest.raises(ValueError, match="wanted >= 0 and >= 1"):
+        CameraBackground(np.zeros(WIDTH, np.float32), prior_snippets, memory_snippets)

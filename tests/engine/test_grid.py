@@ -1,0 +1,66 @@
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.grid import Timeline, exact_div, ticks_to_us
+
+
+def test_a_frame_rate_without_whole_microseconds_is_refused():
+    with pytest.raises(ValueError, match="1000000 is not a whole multiple of 30"):
+        Timeline(fps=30, snippet_frames=16, stride_frames=16)
+
+
+@pytest.mark.parametrize("stride", [0, 17])
+def test_snippets_must_not_leave_frames_out(stride):
+    with pytest.raises(ValueError, match=r"stride_frames is \d+, wanted 1..16"):
+        Timeline(fps=25, snippet_frames=16, stride_frames=stride)
+
+
+def test_the_grid_of_the_field():
+    timeline = Timeline(fps=25, snippet_frames=16, stride_frames=8)
+
+    assert 40_000 == timeline.frame_us
+    assert 640_000 == timeline.snippet_us
+    assert 320_000 == timeline.stride_us
+    assert (960_000, 1_600_000) == (timeline.snippet_start_us(3), timeline.snippet_end_us(3))
+
+
+@pytest.mark.parametrize(
+    ("from_us", "until_us", "holds"),
+    [
+        (0, 1, True),
+        (1, 40_000, False),
+        (1, 40_001, True),
+        (39_999, 40_000, False),
+        (40_000, 40_000, False),
+    ],
+)
+def test_a_frame_holds_the_grid_points_in_its_half_open_interval(from_us, until_us, holds):
+    assert holds == Timeline(25, 16, 16).holds_grid_point(from_us, until_us)
+
+
+@given(st.integers(0, 10**12))
+def test_the_first_grid_point_and_snippet_are_the_first(time_us):
+    timeline = Timeline(25, 16, 8)
+    grid = timeline.grid_at_or_after(time_us)
+    snippet = timeline.snippet_at_or_after(time_us)
+
+    assert grid * timeline.frame_us >= time_us > (grid - 1) * timeline.frame_us
+    assert timeline.snippet_start_us(snippet) >= time_us > timeline.snippet_start_us(snippet - 1)
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(1, 200_000), st.integers(1, 1001))
+def test_ticks_are_rounded_once_and_by_at_most_half_a_microsecond(ticks, rate, scale):
+    time_base = Fraction(scale, rate)
+
+    assert abs(ticks_to_us(ticks, time_base) - ticks * time_base * 1_000_000) <= Fraction(1, 2)
+
+
+def test_exact_div_names_what_it_refuses():
+    assert 4 == exact_div(12, 3, "cells")
+    with pytest.raises(ValueError, match="cells: 12 is not a whole multiple of 5"):
+        exact_div(12, 5, "cells")
+    with pytest.raises(ValueError, match="not a whole multiple of 0"):
+        exact_div(12, 0, "cells")

@@ -1,0 +1,80 @@
+"""The benchmark of heads measures what it says; how fast they are is no test."""
+
+import pytest
+
+from tests.support.real_parts import missing
+
+try:
+    import torch
+
+    from training.benchmarks.heads import head_cost
+    from training.benchmarks.heads_peers import PEER, ColaHead, Head, default_heads
+except ImportError as failure:
+    NO_TORCH = str(failure)
+else:
+    NO_TORCH = ""
+
+pytestmark = [pytest.mark.torch, pytest.mark.openvino]
+
+
+@pytest.fixture(scope="module")
+def cost():
+    if NO_TORCH:
+        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
+    light = default_heads()[0]
+    small = Head(light.name, 128, light.build)  # the least its whitening takes
+    return head_cost(
+        lengths=(5, 750),
+        heads=[small, Head(PEER, 4, ColaHead)],
+        passes=1,
+        hops=3,
+        threads=1,
+        live=small,
+    )
+
+
+def test_every_head_is_timed_at_every_length_in_both_runtimes(cost):
+    assert [default_heads()[0].name, PEER] == [head.name for head in cost.heads]
+    for head in cost.heads:
+        assert 2 == len(head.torch_ms) == len(head.openvino_ms)
+        assert min(*head.torch_ms, *head.openvino_ms) > 0
+
+
+def test_the_ratio_is_to_the_peer_of_the_same_run(cost):
+    ours, peer = cost.heads
+
+    assert 1.0 == cost.ratio(PEER)
+    assert ours.torch_ms[1] / peer.torch_ms[1] == cost.ratio(ours.name)
+    assert ours.openvino_ms[0] / peer.openvino_ms[0] == cost.ratio(ours.name, 5, "openvino")
+
+
+def test_a_live_hop_is_the_default_window(cost):
+    assert (24, 320.0, 128) == (
+        cost.live.window_snippets,
+        cost.live.hop_ms,
+        cost.live.feature_dim,
+    )
+    assert cost.live.total_ms > 0
+
+
+def test_the_table_keeps_measured_and_cited_apart(cost):
+    text = cost.table()
+
+    assert f"of {PEER} at T=750" in text
+    assert "% of real time" in text
+    assert "CO2-Net" not in text  # cited at three lengths, this table has two
+    assert "not comparable" in text
+
+
+def test_the_peer_has_the_published_size():
+    if NO_TORCH:
+        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
+    peer = ColaHead(2048, 20)
+
+    assert 12_625_920 == sum(parameter.numel() for parameter in peer.parameters())
+    scores = peer(torch.ones(1, 7, 2048), torch.ones(1, 7))
+    assert ((1, 7, 20), (1, 7), (1, 20)) == (
+        tuple(scores.cas.shape),
+        tuple(scores.attention.shape),
+        tuple(scores.video_scores.shape),
+    )

@@ -1,0 +1,217 @@
+"""The scenes benchmark: what it trains on, how it scores, what it says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engine.grid import Timeline
+from engine.types import FrameBatch, Span
+from tests.support.real_parts import missing
+from tests.support.tiny_training import MANIFEST, a_record, planted, small_content
+from training.records import FeatureSet, TruthSpan
+
+try:
+    from training.benchmarks import scenes_baselines as baselines
+    from training.benchmarks.ablate import Variant
+    from training.benchmarks.scenes import (
+        Scenes,
+        grid_variants,
+        other_videos_mean,
+        run_benchmark,
+    )
+    from training.benchmarks.scenes_baselines import chance, frame_targets, motion_curve
+    from training.benchmarks.scenes_results import (
+        BenchmarkResults,
+        ResultRow,
+        plot_results,
+        read_results,
+    )
+    from training.evaluation.whole_video import proposals_of
+    from training.live_defaults import PROPOSALS
+except ImportError as failure:
+    NO_TORCH = str(failure)
+else:
+    NO_TORCH = ""
+
+pytestmark = pytest.mark.torch
+HOP_US = 160_000
+TIMELINE = Timeline(25, 4, 4)
+
+
+@pytest.fixture(autouse=True)
+def _torch():
+    if NO_TORCH:
+        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
+
+
+def action(label, first_hop, end_hop):
+    return TruthSpan(label, Span(first_hop * HOP_US, end_hop * HOP_US))
+
+
+def annotated(n_clips, seed, camera="cam-1"):
+    """Clips of 60 hops: ten of "a", and ten of "b" in every second one."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for i in range(n_clips):
+        truth = [action(0, 10 + i, 20 + i), *([action(1, 40, 50)] if i % 2 else [])]
+        rows = rng.normal(0, 0.1, (60, 3))
+        for label, start in zip((0, 1), (10 + i, 40), strict=True):
+            rows[start : start + 10, label] += any(one.label == label for one in truth)
+        tags = tuple(one.label for one in truth)
+        name = f"{camera}-{seed}-{i}"
+        records.append(a_record(name, rows, tags=tags, truth=tuple(truth), camera=camera))
+    return tuple(records)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    training = FeatureSet(("a", "b"), annotated(6, 0), TIMELINE, 3)
+    subsets = {"validation": annotated(3, 1), "unseen": annotated(2, 2, "cam-9")}
+    motion = {record.name: np.ones(60, np.float32) for some in subsets.values() for record in some}
+    (tmp_path / "out").mkdir()
+    np.savez(tmp_path / "out/motion.npz", **motion)
+    return Scenes("draw", planted(16), training, subsets, MANIFEST, tmp_path / "videos")
+
+
+def test_all_variants_baselines_and_seeds_are_scored_on_every_subset(scenes, tmp_path):
+    variants = [Variant("full", {}), Variant("no sta", {"network.interaction.sta": False})]
+    supervised = [Variant("supervised", {"network.objective.bag": 0.0, "schedule.length": 40})]
+    content = small_content(schedule__length=2)
+
+    results = run_benchmark(
+        scenes, content, variants, (0, 1), tmp_path / "out", supervised=supervised
+    )
+
+    counts = {}
+    for row in results.rows:
+        counts[row.variant, row.subset] = counts.get((row.variant, row.subset), 0) + 1
+    names = ("full", "no sta", "supervised")
+    subsets = ("validation", "unseen", "unseen, own background")
+    expected = {(name, subset): 2 for name in names for subset in subsets}
+    expected |= {("chance", subset): 20 for subset in subsets[:2]}
+    expected |= {("motion energy", subset): 1 for subset in subsets[:2]}
+    assert expected == counts
+    assert results == read_results(tmp_path / "out")
+
+
+def test_a_second_call_trains_nothing_again(scenes, tmp_path):
+    supervised = [Variant("supervised", {"schedule.length": 2})]
+
+    def run():
+        content, out = small_content(schedule__length=2), tmp_path / "out"
+        found = run_benchmark(
+            scenes, content, [Variant("v", {})], (0,), out, supervised=supervised
+        )
+        return found, [path.stat().st_mtime_ns for path in sorted(out.rglob("*.safetensors"))]
+
+    assert run() == run()
+
+
+def test_supervision_finds_what_it_was_shown(scenes, tmp_path):
+    supervised = [Variant("supervised", {"network.objective.bag": 0.0})]
+    content = small_content(schedule__length=60)
+
+    results = run_benchmark(
+        replace(scenes, subsets={"validation": annotated(3, 1)}),
+        content,
+        [Variant("tags", {"schedule.length": 1})],
+        (0,),
+        tmp_path / "out",
+        supervised=supervised,
+    )
+
+    assert results.of("validation", "supervised")[0].average > 90
+
+
+def test_a_gap_in_the_snippets_is_not_bridged():
+    scores = np.zeros((40, 1), np.float32)
+    scores[10:30] = 0.9
+    whole = a_record("v", np.zeros((40, 3)))
+    indices = np.arange(40) + 5 * (np.arange(40) >= 20)
+    gapped = replace(whole, indices=indices)
+
+    best = [
+        proposals_of(record, scores, TIMELINE, PROPOSALS)[0].span for record in (whole, gapped)
+    ]
+
+    assert best[0].start_us < 20 * HOP_US < best[0].end_us
+    assert not best[1].start_us < 22 * HOP_US < best[1].end_us
+
+
+def test_targets_are_the_covered_share_of_the_middle_hop():
+    record = a_record("v", np.zeros((4, 3)), truth=(TruthSpan(1, Span(240_000, 480_000)),))
+
+    targets = frame_targets(record, 2, TIMELINE)
+
+    assert [[0, 0], [0, 0.5], [0, 1], [0, 0]] == targets.tolist()
+
+
+def test_middle_hop_of_overlapping_snippets():
+    record = a_record("v", np.zeros((3, 3)), truth=(TruthSpan(0, Span(80_000, 240_000)),))
+
+    targets = frame_targets(record, 1, Timeline(25, 8, 4))
+
+    assert [1, 0, 0] == targets[:, 0].tolist()
+
+
+def test_chance_guesses_only_tagged_classes_inside_the_video():
+    training = FeatureSet(("a", "b"), annotated(6, 0), TIMELINE, 3)
+    record = a_record("v", np.zeros((12, 3)), tags=(1,))
+
+    guesses = chance([record], training, np.random.default_rng(0))["v"]
+
+    assert {(1, 10 * HOP_US)} == {(one.label, one.span.duration_us) for one in guesses}
+    assert max(one.span.end_us for one in guesses) <= record.duration_us
+
+
+def test_motion_is_high_where_pixels_change(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    rgb = np.zeros((40, 8, 8, 3), np.uint8)
+    rgb[16:24] = rng.integers(0, 255, (8, 8, 8, 3))
+    batch = FrameBatch(np.arange(40, dtype=np.int64) * 40_000, rgb, 40)
+    monkeypatch.setattr(baselines, "read_video", lambda *_: iter([batch]))
+
+    curve = motion_curve(tmp_path / "v.mp4", a_record("v", np.zeros((10, 3))), TIMELINE)
+
+    assert [0, 0, 0, 0] == curve[:4].tolist()
+    assert 1 == curve.max() == curve[4:6].max()
+
+
+def test_a_background_is_never_made_of_the_video_it_serves():
+    records = [a_record(f"v{i}", np.full((2, 3), i)) for i in range(3)]
+
+    assert [1.0, 1.0, 1.0] == other_videos_mean(records[1], records).tolist()
+    assert [1.5, 1.5, 1.5] == other_videos_mean(records[0], records).tolist()
+
+
+def test_a_grid_is_every_combination():
+    found = grid_variants(Variant("base", {"rounds": 1}), {"a.x": [1, 2], "b.y": [3]})
+
+    assert [
+        Variant("base x=1 y=3", {"rounds": 1, "a.x": 1, "b.y": 3}),
+        Variant("base x=2 y=3", {"rounds": 1, "a.x": 2, "b.y": 3}),
+    ] == list(found)
+
+
+def a_row(variant, seed, value):
+    return ResultRow("d", variant, seed, "testing", {0.3: value, 0.5: value, 0.7: value}, (value,))
+
+
+def test_gains_are_paired_by_draw_and_seed():
+    rows = [a_row("base", 0, 10), a_row("base", 1, 20), a_row("new", 0, 12), a_row("new", 1, 24)]
+    results = BenchmarkResults(tuple(rows), ("a",))
+
+    last = results.markdown("testing", "base").splitlines()[-1]
+
+    assert "| new | 2 | 18.0 ± 8.5 | 18.0 ± 8.5 | 18.0 ± 8.5 | 18.0 ± 8.5 | 18 |" in last
+    assert last.endswith("| +3.0 ± 1.4 | +3.0 ± 1.4 |")
+
+
+def test_the_picture_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    results = BenchmarkResults((a_row("base", 0, 10), a_row("base", 1, 20)), ("a",))
+
+    plot_results(results, tmp_path / "results.png")
+
+    assert b"\x89PNG" == (tmp_path / "results.png").read_bytes()[:4]

@@ -1,0 +1,176 @@
+"""The commands one after the other, as a user runs them: clips with tags → a live bundle."""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import daemon.cli
+from tests.support.checkout import CHECKOUT
+from tests.support.footage import colour_clip
+from tests.support.real_parts import missing
+from tests.support.tiny_bundle import write_tiny_bundle
+from training.benchmarks.planted import plant, synthetic_timelines
+from training.cli import main
+
+try:
+    import torch  # noqa: F401 - what most of these commands need
+except ImportError as failure:
+    NO_TORCH = str(failure)
+else:
+    NO_TORCH = ""
+
+pytestmark = [pytest.mark.torch, pytest.mark.openvino, pytest.mark.slow]
+
+Run = Callable[..., str]
+
+CONFIGS = CHECKOUT / "configs/training"
+SMALL = {
+    "network.trunk.whitening_dims": 2,
+    "network.trunk.width": 16,
+    "network.trunk.input_dropout": 0.1,
+    "network.trunk.dropout": 0.1,
+    "batches.sequences": 3,
+    "batches.clips": 4,
+    "schedule.length": 60,
+    "optimiser.learning_rate": 0.02,
+    "optimiser.average_decay": 0.8,
+}
+
+
+@pytest.fixture(autouse=True)
+def _needs_torch() -> None:
+    if NO_TORCH:
+        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object, program: Callable[[], object] = main) -> str:
+        monkeypatch.setattr(sys, "argv", ["s2net", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            program()
+        printed = capsys.readouterr()
+        assert caught.value.code in (0, None), printed.err
+        return printed.out
+
+    return call
+
+
+def changes(values: dict[str, object]) -> list[str]:
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def tagged_clips(folder: Path) -> Path:
+    """Clips in which it gets red or green for a while, or neither, and a table of tags."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(18):
+        tag = ("red", "green", "")[number % 3]
+        colours = {"red": (220, 0), "green": (0, 220), "": (0, 0)}[tag]
+        before, during = (float(value) for value in rng.uniform(0.8, 1.8, 2))
+        blocks = [(before, 0, 0), (during + 0.8, *colours), (1.2, 0, 0)]
+        colour_clip(folder / f"clip{number:02d}.mp4", blocks)
+        rows.append({"video": f"clip{number:02d}.mp4", "tags": tag, "camera": "yard"})
+    with (folder / "tags.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["video", "tags", "camera"])
+        table.writeheader()
+        table.writerows(rows)
+    return folder
+
+
+def test_tagged_clips_become_a_bundle_that_finds_them_in_a_new_video(tmp_path, run):
+    base = write_tiny_bundle(tmp_path / "tiny")
+    clips = tagged_clips(tmp_path / "clips")
+    features, trained, bundle = tmp_path / "features", tmp_path / "run", tmp_path / "mine"
+
+    said = run("extract", clips, "--out", features, "--bundle", base, "--processes", 2)
+    assert f"18 feature file(s) in {features}" in said
+    assert (features / "tags.csv").read_text() == (clips / "tags.csv").read_text()
+    config = ("--config", CONFIGS / "s2net-clips.yaml", *changes(SMALL))
+    assert "trained" in run("train", "--features", features, "--out", trained, *config)
+    assert {"log.csv", "log.png"} <= {path.name for path in trained.iterdir()}
+    # A finished run is given back as it is.
+    written = (trained / "checkpoint.safetensors").stat().st_mtime_ns
+    run("train", "--features", features, "--out", trained, *config)
+    assert written == (trained / "checkpoint.safetensors").stat().st_mtime_ns
+    assert "green, red" in run("export", trained, "--base", base, "--out", bundle)
+    assert "max abs error" in run("parity", trained, bundle, "--features", features)
+
+    new = colour_clip(tmp_path / "new.mp4", [(2, 0, 0), (2.4, 220, 0), (2, 0, 0), (2, 0, 220)])
+    out = tmp_path / "out"
+    run("localize", new, "--bundle", bundle, "--out", out, program=daemon.cli.main)
+    records = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    final = {row["event_id"]: row for row in records if row["final"]}
+    labels = [
+        row["label"] for row in sorted(final.values(), key=lambda row: row["start"]["stream_us"])
+    ]
+    assert ["red", "green"] == labels
+
+
+def test_a_bundle_is_evaluated_live_and_calibrated(tmp_path, run):
+    base = write_tiny_bundle(tmp_path / "tiny")
+    videos, features = tmp_path / "videos", tmp_path / "features"
+    videos.mkdir()
+    database = {}
+    for number in range(3):
+        blocks = [(1.6, 0, 0), (2.4, 220, 0), (2.0, 0, 0), (1.6, 0, 220), (1.6, 0, 0)]
+        colour_clip(videos / f"v{number}.mp4", blocks)
+        segments = [("red", 1.6, 4.0), ("green", 6.0, 7.6)]
+        database[f"v{number}"] = {
+            "subset": "validation" if number else "quiet",
+            "duration": 9.2,
+            "camera": "yard",
+            "annotations": [
+                {"label": label, "segment": [start, end]} for label, start, end in segments
+            ],
+        }
+    content = {"version": 1, "classes": ["red", "green"], "database": database}
+    (videos / "annotations.json").write_text(json.dumps(content))
+    run("extract", videos, "--out", features, "--bundle", base)
+
+    told = ("--features", features, "--subset", "validation")
+    assert "100.00" in run("evaluate", base, *told)
+    report = run("evaluate", base, *told, "--streaming", "--out", tmp_path / "report")
+    assert "online keeps" in report
+    assert {"curve.json", "curve.png", "streaming.txt"} == {
+        path.name for path in (tmp_path / "report").iterdir()
+    }
+    quieter = tmp_path / "quieter"
+    said = run("calibrate", base, "--features", features, "--out", quieter)
+    assert "red" in said
+    assert "class_open_scores" in (quieter / "bundle.yaml").read_text()
+
+
+def test_planted_features_go_through_loader_training_and_evaluation(tmp_path, run):
+    planted, trained = tmp_path / "planted", tmp_path / "run"
+    plant(synthetic_timelines(0, 10, 4, 3), planted, modality="rgb", seed=0)
+    small = {
+        "network.trunk.width": 32,
+        "network.trunk.dropout": 0.3,
+        "network.objective.sparsity": 0.0,
+        "network.objective.guide": 0.0,
+        "network.prototypes.warm_up_steps": 20,
+        "network.objective.ramp_steps": 10,
+        "batches.videos": 4,
+        "batches.pairs": 2,
+        "batches.length": 64,
+        "schedule.length": 40,
+        "optimiser.learning_rate": 0.001,
+        "optimiser.average_decay": 0.9,
+    }
+    config = ("--config", CONFIGS / "s2net-thumos14-rgb.yaml", *changes(small))
+    run("train", "--features", planted, "--out", trained, *config)
+    table = run("evaluate", trained, "--features", planted, "--protocol", "snippet-rounded")
+
+    assert "snippet-rounded" in table
+    (average,) = re.findall(r"^mAP +[\d. ]* ([\d.]+)$", table, re.MULTILINE)
+    assert 2 < float(average) <= 100  # untrained, it stays below 1
+    assert "gt.json" in run("plant", "--out", tmp_path / "again", "--videos", 3)

@@ -1,0 +1,1 @@
+"""The tables of the documentation: what each part is worth, measured anew."""

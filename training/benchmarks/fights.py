@@ -1,0 +1,319 @@
+"""Real fights on surveillance cameras: tagged training clips, and composited test streams.
+
+The clips are two seconds long and come in many sizes and rates, which alone tell fights from the
+rest better than chance; here all are written anew with one size and rate. A stream is test clips
+joined end to end, so it has a scene cut at every boundary: what is measured on it is always called
+composited.
+
+Source of the clips: Akti, Tataroglu and Ekenel, Vision-based Fight Detection from Surveillance
+Cameras (IPTA 2019).
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import DataError
+from engine.grid import US_PER_S, Timeline
+from engine.spec import FrameGeometry
+from engine.types import Int64Array, Span, UInt8Array
+from engine.video.cutting import encode_video
+from engine.video.frames import read_video
+from training.records import TruthSpan
+
+FIGHT = "fight"
+FPS = 25
+# The centre square: a letterbox would give the original shape away, a stretched picture too.
+GEOMETRY = FrameGeometry(resize_px=240, crop_px=240)
+TIMELINE = Timeline(fps=FPS, snippet_frames=1, stride_frames=1)
+
+_TEST_SHARE = 0.4
+_FRAME_US = US_PER_S // FPS
+_KEY_FRAME_EVERY = 25
+
+
+@dataclass(frozen=True, slots=True)
+class FightClip:
+    """One original clip.
+
+    Attributes:
+        name: Unique.
+        path: Its file.
+        is_fight: Else nothing happens in it.
+        source: The video it was cut from; "" if nobody wrote it down.
+        width_px: Of the original picture.
+        height_px: Likewise.
+    """
+
+    name: str
+    path: Path
+    is_fight: bool
+    source: str
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPart:
+    """Where in a stream a clip plays."""
+
+    clip: FightClip
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class CompositedStream:
+    """Clips joined end to end.
+
+    Attributes:
+        name: Unique.
+        path: The joined video.
+        parts: In order, without a gap.
+    """
+
+    name: str
+    path: Path
+    parts: tuple[StreamPart, ...]
+
+    @property
+    def duration_us(self) -> int:
+        """Length of the stream."""
+        return self.parts[-1].span.end_us
+
+    @property
+    def truth(self) -> tuple[TruthSpan, ...]:
+        """Fights; two that follow each other at once are one."""
+        spans: list[Span] = []
+        for part in self.parts:
+            if not part.clip.is_fight:
+                continue
+            start_us = part.span.start_us
+            if spans and spans[-1].end_us == start_us:
+                start_us = spans.pop().start_us
+            spans.append(Span(start_us, part.span.end_us))
+        return tuple(TruthSpan(0, span) for span in spans)
+
+
+@dataclass(frozen=True, slots=True)
+class FightSet:
+    """What `build_fights` wrote.
+
+    Attributes:
+        train: Clips to learn from; ``path`` is the rewritten file.
+        streams: To be tested on; no source is also in ``train``.
+    """
+
+    train: tuple[FightClip, ...]
+    streams: tuple[CompositedStream, ...]
+
+    @property
+    def videos(self) -> list[Path]:
+        """Everything features are made of."""
+        return [*(clip.path for clip in self.train), *(stream.path for stream in self.streams)]
+
+
+def read_fight_clips(folder: Path) -> list[FightClip]:
+    """The clips that ``folder/manifest.json`` lists.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    path = folder / "manifest.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            FightClip(
+                name=str(row["id"]),
+                path=folder / row["file"],
+                is_fight=row["label"] == FIGHT,
+                source=row["source"] or "",
+                width_px=int(row["w"]),
+                height_px=int(row["h"]),
+            )
+            for row in rows
+        ]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}: fetch the clips") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is damaged ({error!r}): fetch the clips again") from error
+
+
+def split_by_source(
+    clips: Sequence[FightClip], test_share: float = _TEST_SHARE
+) -> tuple[list[FightClip], list[FightClip]]:
+    """(train, test) without a source in both; the same for the same clips, in any order.
+
+    Sources, largest first, go to the side that lacks more of what they hold, so both sides get
+    their share of fights and of the rest. Clips of unknown source count as one source: they may
+    be of one camera.
+    """
+    by_source: dict[str, list[FightClip]] = {}
+    for clip in sorted(clips, key=lambda clip: clip.name):
+        by_source.setdefault(clip.source, []).append(clip)
+    wanted = np.outer([1 - test_share, test_share], _counts(clips))  # (side, kind)
+    sides: tuple[list[FightClip], list[FightClip]] = ([], [])
+    for _, group in sorted(by_source.items(), key=lambda item: (-len(item[1]), item[0])):
+        lacks = (wanted / np.maximum(wanted.sum(axis=0), 1)) @ _counts(group)
+        lacks /= np.array([1 - test_share, test_share])
+        side = int(np.argmax(lacks))
+        sides[side].extend(group)
+        wanted[side] -= _counts(group)
+    return sides
+
+
+def build_fights(
+    folder: Path, out: Path, *, clips_a_stream: int = 12, n_clips: int | None = None, seed: int = 0
+) -> FightSet:
+    """Rewrite the clips, join those of the test side, and leave a folder as rendered scenes have.
+
+    ``videos/NAME.mp4``, ``tags.csv`` for training clips, ``annotations.json`` for streams. Videos
+    that are there already are kept, so it can be interrupted.
+
+    Args:
+        folder: Of the original clips.
+        out: Where to.
+        clips_a_stream: Joined into one stream.
+        n_clips: Only so many of each kind, of either side; None: all.
+        seed: Of the order of clips in streams.
+
+    Raises:
+        DataError: The manifest is unusable, or ``out`` holds streams of other clips.
+        UnreadableVideoError: A clip cannot be read.
+    """
+    train, test = split_by_source(read_fight_clips(folder))
+    if n_clips is not None:
+        train, test = _first_of_each(train, n_clips), _first_of_each(test, n_clips)
+    videos = out / "videos"
+    videos.mkdir(parents=True, exist_ok=True)
+    rewritten = tuple(_rewritten(clip, videos) for clip in train)
+    order = interleaved(test, np.random.default_rng(seed))
+    streams = tuple(
+        _joined(f"stream_{at // clips_a_stream:02}", order[at : at + clips_a_stream], videos)
+        for at in range(0, len(order), clips_a_stream)
+    )
+    found = FightSet(rewritten, streams)
+    _write_tables(found, out)
+    return found
+
+
+def interleaved(clips: Sequence[FightClip], draws: np.random.Generator) -> list[FightClip]:
+    """The clips in random order, with no two fights in a row while there is enough else."""
+    fights = [clip for clip in clips if clip.is_fight]
+    others = [clip for clip in clips if not clip.is_fight]
+    draws.shuffle(fights)
+    draws.shuffle(others)
+    # Gap g lies before the g-th other clip; a fight falls into each of so many drawn gaps.
+    n_gaps = len(others) + 1
+    gaps = np.concatenate([draws.permutation(n_gaps) for _ in range(len(fights) // n_gaps + 1)])
+    of_gap = np.sort(gaps[: len(fights)], kind="stable").tolist()
+    order: list[FightClip] = []
+    for gap in range(n_gaps):
+        order.extend(fights.pop() for _ in range(of_gap.count(gap)))
+        order.extend(others[gap : gap + 1])
+    return order
+
+
+def grid_pictures(path: Path) -> list[UInt8Array]:
+    """A clip's pictures at 25 a second, the centre square of each, uint8 (240, 240, 3)."""
+    batches = list(read_video(path, GEOMETRY, TIMELINE))
+    shown_us = np.concatenate([batch.pts_us for batch in batches])
+    pictures = [picture for batch in batches for picture in batch.rgb]
+    return [pictures[row] for row in _grid_rows(shown_us).tolist()]
+
+
+def _grid_rows(shown_us: Int64Array) -> Int64Array:
+    """Which picture is on screen at every grid time from 0 to the last picture."""
+    grid_us = np.arange(0, int(shown_us[-1]) + 1, _FRAME_US)
+    return np.maximum(np.searchsorted(shown_us, grid_us, "right") - 1, 0)
+
+
+def _rewritten(clip: FightClip, videos: Path) -> FightClip:
+    target = videos / f"{clip.name}.mp4"
+    if not target.exists():
+        _encode(grid_pictures(clip.path), target)
+    return FightClip(clip.name, target, clip.is_fight, clip.source, clip.width_px, clip.height_px)
+
+
+def _joined(name: str, clips: Sequence[FightClip], videos: Path) -> CompositedStream:
+    target = videos / f"{name}.mp4"
+    # Its list of parts is written last: a stream that has one is whole.
+    is_there = target.with_suffix(".json").exists()
+    ends_us = _ends_of(target, clips) if is_there else _join(clips, target)
+    starts_us = [0, *ends_us[:-1]]
+    parts = tuple(
+        StreamPart(clip, Span(start_us, end_us))
+        for clip, start_us, end_us in zip(clips, starts_us, ends_us, strict=True)
+    )
+    return CompositedStream(name, target, parts)
+
+
+def _join(clips: Sequence[FightClip], target: Path) -> list[int]:
+    """Write a stream and, beside it, which clip ends when; the ends."""
+    ends_us: list[int] = []
+
+    def pictures() -> Iterator[UInt8Array]:
+        for clip in clips:
+            shown = grid_pictures(clip.path)
+            ends_us.append((ends_us[-1] if ends_us else 0) + len(shown) * _FRAME_US)
+            yield from shown
+
+    _encode(pictures(), target)
+    parts = {"clips": [clip.name for clip in clips], "ends_us": ends_us}
+    target.with_suffix(".json").write_text(json.dumps(parts) + "\n", encoding="utf-8")
+    return ends_us
+
+
+def _ends_of(target: Path, clips: Sequence[FightClip]) -> list[int]:
+    path = target.with_suffix(".json")
+    try:
+        parts = json.loads(path.read_text(encoding="utf-8"))
+        if parts["clips"] != [clip.name for clip in clips]:
+            raise DataError(f"{path}: lists other clips: choose another --out")
+        return [int(end_us) for end_us in parts["ends_us"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: is damaged: remove it, and the stream is made anew") from error
+
+
+def _encode(pictures: Iterable[UInt8Array], target: Path) -> None:
+    unfinished = target.with_suffix(".part")
+    encode_video(pictures, unfinished, fps=FPS, key_frame_every=_KEY_FRAME_EVERY)
+    unfinished.replace(target)
+
+
+def _write_tables(found: FightSet, out: Path) -> None:
+    with (out / "tags.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["video", "tags"])
+        table.writerows([clip.path.name, FIGHT if clip.is_fight else ""] for clip in found.train)
+    database = {
+        stream.name: {
+            "subset": "testing",
+            "duration": stream.duration_us / US_PER_S,
+            "camera": "",
+            "annotations": [
+                {
+                    "segment": [one.span.start_us / US_PER_S, one.span.end_us / US_PER_S],
+                    "label": FIGHT,
+                }
+                for one in stream.truth
+            ],
+        }
+        for stream in found.streams
+    }
+    content = {"version": 1, "classes": [FIGHT], "database": database}
+    text = json.dumps(content, indent=1) + "\n"
+    (out / "annotations.json").write_text(text, encoding="utf-8")
+
+
+def _counts(clips: Sequence[FightClip]) -> Int64Array:
+    n_fights = sum(clip.is_fight for clip in clips)
+    return np.array([n_fights, len(clips) - n_fights], np.int64)
+
+
+def _first_of_each(clips: Sequence[FightClip], n_clips: int) -> list[FightClip]:
+    fights = [clip for clip in clips if clip.is_fight][:n_clips]
+    return fights + [clip for clip in clips if not clip.is_fight][:n_clips]

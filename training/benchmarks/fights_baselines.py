@@ -1,0 +1,90 @@
+"""What needs no network: scene cuts, a regression on a few numbers, and how well a score ranks."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.types import FloatArray, Int64Array, Span
+from engine.video.frames import read_video
+from training.benchmarks.fights import GEOMETRY, TIMELINE
+from training.evaluation.matching import Float64Array
+
+BoolArray = npt.NDArray[np.bool_]
+
+_BLOCK_PX = 8  # pictures are compared by the means of blocks
+# A cut: a difference that is so much larger than those around it, and not tiny. Set once, by
+# what a cut is, not on these clips.
+_CUT_RATIO, _CUT_LEAST, _CUT_REACH = 4.0, 8.0, 12
+_RIDGE = 1e-3
+
+
+def frame_differences(path: Path) -> Float64Array:
+    """How much each picture differs from the one before, 0..255; float64 (N,), the first is 0."""
+    small: list[FloatArray] = []
+    for batch in read_video(path, GEOMETRY, TIMELINE):
+        n, side = len(batch.rgb), GEOMETRY.crop_px // _BLOCK_PX
+        grey = batch.rgb.astype(np.float32).mean(axis=3)
+        small.append(grey.reshape(n, side, _BLOCK_PX, side, _BLOCK_PX).mean(axis=(2, 4)))
+    pictures = np.concatenate(small)
+    steps = np.abs(np.diff(pictures, axis=0)).mean(axis=(1, 2))
+    return np.concatenate([[0.0], steps]).astype(np.float64)
+
+
+def cuts_of(differences: Float64Array) -> Int64Array:
+    """Pictures that begin a new scene: far more changed than in the half second on either side."""
+    found = []
+    for at in range(1, len(differences)):
+        first, end = max(at - _CUT_REACH, 1), at + _CUT_REACH + 1
+        others = np.delete(differences[first:end], at - first)
+        usual = float(np.median(others)) if len(others) else 0.0
+        is_peak = differences[at] >= differences[first:end].max()
+        if is_peak and differences[at] > max(_CUT_LEAST, _CUT_RATIO * usual):
+            found.append(at)
+    return np.array(found, np.int64)
+
+
+def segments_of(differences: Float64Array) -> list[Span]:
+    """A stream from cut to cut."""
+    edges = [0, *cuts_of(differences).tolist(), len(differences)]
+    frame_us = TIMELINE.frame_us
+    return [Span(a * frame_us, b * frame_us) for a, b in itertools.pairwise(edges)]
+
+
+def logistic_scores(rows: Float64Array, wanted: BoolArray, asked: Float64Array) -> Float64Array:
+    """Probabilities (M,) of ``asked`` (M, K), by a regression fitted on ``rows`` (N, K).
+
+    Newton's method on the ridge-penalised likelihood; columns are standardised by ``rows``.
+    """
+    mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
+
+    def design(values: Float64Array) -> Float64Array:
+        return np.column_stack([np.ones(len(values)), (values - mean) / scale])
+
+    known, weights = design(rows), np.zeros(rows.shape[1] + 1)
+    for _ in range(30):
+        guess = _sigmoid(known @ weights)
+        slope = known.T @ (guess - wanted) + _RIDGE * len(rows) * weights
+        curvature = (known.T * (guess * (1 - guess))) @ known
+        curvature += _RIDGE * len(rows) * np.eye(len(weights))
+        weights = weights - np.linalg.solve(curvature, slope)
+    return _sigmoid(design(asked) @ weights)
+
+
+def area_under_roc(scores: Float64Array, wanted: BoolArray) -> float:
+    """Chance that something wanted scores above something else; ties count half."""
+    above = scores[wanted][:, None] - np.sort(scores[~wanted])[None, :]
+    return float((np.sign(above) + 1).mean() / 2) if above.size else float("nan")
+
+
+def average_precision(scores: Float64Array, wanted: BoolArray) -> float:
+    """Mean precision at the wanted ones; of equal scores, all or none are taken."""
+    values, place = np.unique(-scores, return_inverse=True)
+    hits = np.bincount(place, weights=wanted, minlength=len(values))
+    precision = np.cumsum(hits) / np.cumsum(np.bincount(place, minlength=len(values)))
+    return float((precision * hits).sum() / max(hits.sum(), 1))
+
+
+def _sigmoid(values: Float64Array) -> Float64Array:
+    return np.asarray(1 / (1 + np.exp(-values)), np.float64)

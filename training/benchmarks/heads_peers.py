@@ -1,0 +1,96 @@
+"""The heads that `training.benchmarks.heads` times: our shipped shapes and a published peer's."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from training.networks.base import BagBatch, Network, Scores
+from training.networks.s2net import S2Net
+from training.networks.s2net_config import S2NetConfig, light_config, paper_config
+
+TWO_STREAM, RGB = 2048, 1024
+PEER = "CoLA, re-stated"
+# Torch medians on two cores of another machine, official code: milliseconds at 320/750/2000.
+PUBLISHED_PEERS_MS: Mapping[str, tuple[int, int, int]] = {
+    "CO2-Net": (65, 142, 362),
+    "SAL": (52, 101, 225),
+    "CoLA": (44, 106, 245),
+    "TSC-Net": (341, 952, 2383),
+    "DDG-Net": (148, 304, 1193),
+}
+PUBLISHED_SOURCE = "their own code in torch fp32, two cores of another machine"
+
+
+class ColaHead(Network):
+    """The layers of CoLA's head as it runs at test time; for its cost only, never trained.
+
+    One convolution of 3 over 2048 channels, ReLU, one of 1 to the classes, their sum as
+    actionness, top-k mean over time: 12.63 M parameters. The published forward pass also sorts
+    out hard and easy snippets, which only its loss needs: left out, in its favour.
+
+    Source: Zhang et al., CoLA (CVPR 2021), ``Actionness_Module`` of its published code.
+
+    Args:
+        feature_dim: D.
+        n_classes: C.
+    """
+
+    _POOL_RATIO = 5
+
+    def __init__(self, feature_dim: int, n_classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Conv1d(feature_dim, feature_dim, kernel_size=3, padding=1)
+        self.classifier = nn.Conv1d(feature_dim, n_classes, kernel_size=1, bias=False)
+
+    @override
+    def forward(self, features: Tensor, valid: Tensor) -> Scores:
+        """See the base class."""
+        embedded = self.embedding(features.transpose(1, 2)).relu()
+        cas = self.classifier(embedded).transpose(1, 2) * valid.unsqueeze(2)
+        actionness = cas.sum(dim=2)
+        k = torch.clamp_min(torch.scalar_tensor(features.shape[1]) // self._POOL_RATIO, 1)
+        top = cas.sort(dim=1, descending=True).values
+        is_top = (torch.arange(features.shape[1]) < k).to(cas.dtype)
+        pooled = (top * is_top.view(1, -1, 1)).sum(dim=1) / k
+        return Scores(cas, actionness, pooled.softmax(dim=1), {})
+
+    @override
+    def losses(self, scores: Scores, batch: BagBatch, step: int) -> dict[str, Tensor]:
+        """It has none here."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One head to be timed.
+
+    Attributes:
+        name: Of its row.
+        feature_dim: D.
+        build: ``build(feature_dim, n_classes)``.
+    """
+
+    name: str
+    feature_dim: int
+    build: Callable[[int, int], Network]
+
+
+def default_heads() -> tuple[Head, ...]:
+    """S2Net's shipped shapes, and the peer."""
+    return (
+        Head("S2Net light, RGB (live default)", RGB, _s2net(light_config())),
+        Head("S2Net light, two-stream", TWO_STREAM, _s2net(light_config())),
+        Head("S2Net paper, width 512", TWO_STREAM, _s2net(paper_config(width=512))),
+        Head("S2Net paper, width 1024", TWO_STREAM, _s2net(paper_config(width=1024))),
+        Head(PEER, TWO_STREAM, ColaHead),
+    )
+
+
+def _s2net(config: S2NetConfig) -> Callable[[int, int], Network]:
+    def build(feature_dim: int, n_classes: int) -> Network:
+        return S2Net(config, feature_dim=feature_dim, n_classes=n_classes)
+
+    return build

@@ -1,0 +1,278 @@
+"""A scenes folder with features → every variant under every seed, scored beside baselines.
+
+The folder's tags are all that is trained on; its intervals are read to score, by subset, and by
+the one baseline that says so (full supervision). Which subsets are scored is the caller's choice:
+whoever chooses settings asks for ``validation`` alone, as ``tune`` always does.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.spec import ProposalSpec
+from engine.types import FloatArray, Proposal
+from training.benchmarks.ablate import Trial, Variant, ablate
+from training.benchmarks.scenes_baselines import (
+    chance,
+    motion_curves,
+    motion_proposals,
+    train_supervised,
+)
+from training.benchmarks.scenes_results import BenchmarkResults, ResultRow, row_of
+from training.evaluation.average_precision import map_of
+from training.evaluation.whole_video import propose_offline
+from training.learning.checkpoints import TrainedNetwork, load_run
+from training.live_defaults import PROPOSALS
+from training.loaders.annotations import read_annotations
+from training.loaders.clips import load_annotated, load_clips
+from training.loaders.features import read_manifest
+from training.records import FeatureSet, VideoRecord
+
+ANNOTATIONS, TAGS, VIDEOS = "annotations.json", "tags.csv", "videos"
+SUBSETS = ("validation", "testing", "unseen")
+MOTION_CACHE = "motion.npz"
+RANDOM_DRAWS = 20  # of the chance baseline; its mean is what is reported
+
+# Subset whose cameras were not trained on → name of the row scored with their own background.
+OWN_BACKGROUND = "{subset}, own background"
+
+Found = Mapping[str, Sequence[Proposal]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenes:
+    """One data draw.
+
+    Attributes:
+        name: Of the draw.
+        tagged: What may be trained on: no interval is in it.
+        annotated: The same videos with their intervals, for the supervised baseline.
+        subsets: Subset → records with intervals, to score on.
+        manifest: Of the features.
+        videos: Folder of the video files.
+    """
+
+    name: str
+    tagged: FeatureSet
+    annotated: FeatureSet
+    subsets: Mapping[str, tuple[VideoRecord, ...]]
+    manifest: Mapping[str, object]
+    videos: Path
+
+
+def load_scenes(
+    features: Path, scenes_dir: Path, subsets: Sequence[str] = SUBSETS, name: str = ""
+) -> Scenes:
+    """A scenes folder and what ``s2net extract`` made of its videos.
+
+    Args:
+        features: The feature folder.
+        scenes_dir: With ``annotations.json``, ``tags.csv`` and ``videos``.
+        subsets: To score on.
+        name: Of the draw; none: the folder's.
+
+    Raises:
+        DataError: A file is missing or damaged, or a subset is not there.
+    """
+    annotations = scenes_dir / ANNOTATIONS
+    classes = read_annotations(annotations).class_names
+    clips = load_clips(features, scenes_dir / TAGS, classes=classes)
+    # What is scored lies in the same folder: not even its features may reach a background.
+    rows = tuple(record for record in clips.records if record.tags is not None)
+    return Scenes(
+        name=name or scenes_dir.name,
+        tagged=replace(clips, records=rows),
+        annotated=load_annotated(features, annotations, "training"),
+        subsets={
+            subset: load_annotated(features, annotations, subset).records for subset in subsets
+        },
+        manifest=read_manifest(features),
+        videos=scenes_dir / VIDEOS,
+    )
+
+
+def run_benchmark(
+    scenes: Scenes,
+    content: Mapping[str, Any],
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    supervised: Sequence[Variant] = (),
+    proposals: ProposalSpec = PROPOSALS,
+    threads: int | None = 1,
+    on_rows: Callable[[Sequence[ResultRow]], None] = lambda _rows: None,
+) -> BenchmarkResults:
+    """Train and score everything; trained runs under ``out`` are not trained again.
+
+    Args:
+        scenes: One draw.
+        content: YAML values of the configuration that variants change.
+        variants: Trained on tags.
+        seeds: Each variant under each.
+        out: ``VARIANT/seed-N`` are run folders; results and the motion curves lie beside.
+        supervised: Trained on the intervals of the training subset; none to leave it out.
+        proposals: How scores become intervals.
+        threads: Of torch.
+        on_rows: Told about every finished trial.
+
+    Returns:
+        Rows in the order they were made, the untrained baselines first.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    rows = untrained_baselines(scenes, proposals, out / MOTION_CACHE)
+    on_rows(rows)
+
+    def score(variant: str, seed: int, run: TrainedNetwork) -> None:
+        found = subset_rows(run, scenes, variant, seed, proposals)
+        rows.extend(found)
+        BenchmarkResults(tuple(rows), scenes.tagged.class_names).write(out)
+        on_rows(found)
+
+    def score_trial(trial: Trial) -> None:
+        score(trial.variant, trial.seed, load_run(out / trial.variant / f"seed-{trial.seed}"))
+
+    ablate(
+        content,
+        variants,
+        seeds,
+        scenes.tagged,
+        out,
+        _no_measures,  # runs are scored anew each time: proposals and subsets may have changed
+        manifest=scenes.manifest,
+        threads=threads,
+        on_trial=score_trial,
+    )
+    for variant, seed in itertools.product(supervised, seeds):
+        folder = out / variant.name / f"seed-{seed}"
+        run = train_supervised(content, variant, seed, scenes.annotated, folder, threads=threads)
+        score(variant.name, seed, run)
+    results = BenchmarkResults(tuple(rows), scenes.tagged.class_names)
+    results.write(out)
+    return results
+
+
+def tune(
+    features: Path,
+    scenes_dir: Path,
+    content: Mapping[str, Any],
+    start: Variant,
+    grid: Mapping[str, Sequence[object]],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    threads: int | None = 1,
+    on_rows: Callable[[Sequence[ResultRow]], None] = lambda _rows: None,
+) -> BenchmarkResults:
+    """Every combination of a grid on top of ``start``, looking at validation and nothing else.
+
+    Args:
+        features: The feature folder.
+        scenes_dir: One draw.
+        content: YAML values of the configuration.
+        start: What all combinations share.
+        grid: Dotted key → values.
+        seeds: Each combination under each.
+        out: As for ``run_benchmark``.
+        threads: Of torch.
+        on_rows: Told about every finished trial.
+    """
+    scenes = load_scenes(features, scenes_dir, ("validation",))
+    variants = grid_variants(start, grid)
+    return run_benchmark(scenes, content, variants, seeds, out, threads=threads, on_rows=on_rows)
+
+
+def grid_variants(start: Variant, grid: Mapping[str, Sequence[object]]) -> tuple[Variant, ...]:
+    """Every combination, named by the values that were given a choice."""
+    found = []
+    for values in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        label = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items())
+        found.append(Variant(f"{start.name} {label}".strip(), {**start.changes, **chosen}))
+    return tuple(found)
+
+
+def subset_rows(
+    run: TrainedNetwork,
+    scenes: Scenes,
+    variant: str,
+    seed: int,
+    proposals: ProposalSpec = PROPOSALS,
+) -> list[ResultRow]:
+    """A row a subset, and a second one for a subset that has a camera training did not know.
+
+    The first row takes such a camera's background from all of training, as a daemon does that
+    sees it for the first time. The second takes the mean of the camera's *other* videos, as a
+    daemon has it that watched the camera for some minutes before.
+    """
+    rows = []
+    for subset, records in scenes.subsets.items():
+        backgrounds = {record.name: run.background(record.camera) for record in records}
+        found = _localized(run, records, backgrounds, proposals)
+        rows.append(_row(scenes, variant, seed, subset, records, found))
+        is_new = any(record.camera not in run.backgrounds for record in records)
+        if is_new and run.config.background == "camera":
+            own = {record.name: other_videos_mean(record, records) for record in records}
+            found = _localized(run, records, own, proposals)
+            name = OWN_BACKGROUND.format(subset=subset)
+            rows.append(_row(scenes, variant, seed, name, records, found))
+    return rows
+
+
+def _localized(
+    run: TrainedNetwork,
+    records: Sequence[VideoRecord],
+    backgrounds: Mapping[str, FloatArray],
+    proposals: ProposalSpec,
+) -> Found:
+    return {
+        record.name: propose_offline(run, record, backgrounds[record.name], proposals)
+        for record in records
+    }
+
+
+def other_videos_mean(record: VideoRecord, records: Sequence[VideoRecord]) -> FloatArray:
+    """Mean feature of the camera's other videos, or of its only one; float32 (D,)."""
+    camera = [one for one in records if one.camera == record.camera]
+    others = [one.features for one in camera if one.name != record.name] or [record.features]
+    return np.asarray(np.concatenate(others).mean(axis=0, dtype=np.float64), np.float32)
+
+
+def untrained_baselines(scenes: Scenes, proposals: ProposalSpec, cache: Path) -> list[ResultRow]:
+    """Chance and motion energy; both are told each video's true tags, the networks are not."""
+    timeline = scenes.tagged.timeline
+    records = [record for some in scenes.subsets.values() for record in some]
+    curves = motion_curves(records, scenes.videos, timeline, cache)
+    n_classes = len(scenes.tagged.class_names)
+    moving = {
+        record.name: motion_proposals(record, curves[record.name], n_classes, timeline, proposals)
+        for record in records
+    }
+    rows = []
+    for subset, some in scenes.subsets.items():
+        for seed in range(RANDOM_DRAWS):
+            guesses = chance(some, scenes.annotated, np.random.default_rng(seed))
+            rows.append(_row(scenes, "chance", seed, subset, some, guesses))
+        own = {record.name: moving[record.name] for record in some}
+        rows.append(_row(scenes, "motion energy", 0, subset, some, own))
+    return rows
+
+
+def _row(
+    scenes: Scenes,
+    variant: str,
+    seed: int,
+    subset: str,
+    records: Sequence[VideoRecord],
+    found: Found,
+) -> ResultRow:
+    result = map_of(records, found, len(scenes.tagged.class_names))
+    return row_of(scenes.name, variant, seed, subset, result)
+
+
+def _no_measures(_run: TrainedNetwork) -> Mapping[str, float]:
+    return {}

@@ -1,0 +1,1 @@
+"""Proposals and live events against annotated actions: mAP, delays, false alarms."""

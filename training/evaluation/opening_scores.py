@@ -1,0 +1,142 @@
+"""At which score each class opens events, for a wanted rate of false alarms. Pure.
+
+What the rate buys in missed actions is not looked at: an operator can live with so many false
+alarms a day, and wants the most sensitive setting that keeps to it.
+"""
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.types import ActionEvent
+from training.evaluation.event_lives import detections_of, last_record, lives_of
+from training.evaluation.matching import Truth, assign
+from training.evaluation.streaming import MATCH_TIOU
+from training.records import VideoRecord
+
+# Above the highest false alarm there may be nothing to lie midway to.
+_MARGIN = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One event of a validation run.
+
+    Attributes:
+        label: Class index.
+        score: The highest score it ever had: with a threshold above, it would not have opened.
+        is_true: It was an annotated action.
+    """
+
+    label: int
+    score: float
+    is_true: bool
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.score):
+            raise ValueError(f"a score is {self.score}, wanted a number")
+
+
+def event_outcomes(
+    records: Sequence[VideoRecord], events: Mapping[str, Sequence[ActionEvent]]
+) -> list[Outcome]:
+    """Which events were right; a retracted one never is, as somebody was told of it.
+
+    An event is right if it was matched to an action; in a video of which only the tags are known,
+    if its class is among them. Events of videos of which neither is known are left out.
+
+    Args:
+        records: The validation videos.
+        events: Every record of every video, in the order they were emitted.
+    """
+    truth = Truth.of(records)
+    lives = lives_of({name: events.get(name, ()) for name in truth.videos})
+    kept = [life for life in lives if life.is_kept]
+    taken = assign(truth, detections_of(kept, truth.videos, last_record), (MATCH_TIOU,))[0]
+    actions = iter(taken.tolist())  # of the kept ones only
+    outcomes = [
+        Outcome(life.last.label, life.top_score, is_true=life.is_kept and next(actions) >= 0)
+        for life in lives
+    ]
+    for record in records:
+        if record.truth is None and record.tags is not None:
+            outcomes.extend(
+                Outcome(
+                    life.last.label,
+                    life.top_score,
+                    is_true=life.is_kept and life.last.label in record.tags,
+                )
+                for life in lives_of({record.name: events.get(record.name, ())})
+            )
+    return outcomes
+
+
+def opening_thresholds(
+    outcomes: Sequence[Outcome],
+    hours: float,
+    n_classes: int,
+    wanted_per_hour: float,
+    *,
+    fallback: float,
+    bounds: tuple[float, float] = (0.2, 0.9),
+    least_events: int = 5,
+) -> tuple[float, ...]:
+    """The lowest threshold for each class that keeps to the wanted rate of false alarms.
+
+    Args:
+        outcomes: Every event of a run over the validation videos, quiet ones too, in which
+            events opened from ``bounds[0]`` on.
+        hours: Camera-hours of those videos, > 0.
+        n_classes: C.
+        wanted_per_hour: False alarms of *one class* in a camera-hour, >= 0. Fewer than one in
+            ``hours`` cannot be measured: then no false event of the run would have opened.
+        fallback: Threshold of a class with few events, from ``bounds[0]`` to ``bounds[1]``.
+        bounds: Lowest and highest threshold. The highest wins over the wanted rate, so that no
+            class falls silent over one odd video.
+        least_events: A class with fewer events gets the fallback.
+
+    Returns:
+        C thresholds.
+    """
+    low, high = bounds
+    if not (hours > 0 and wanted_per_hour >= 0 and low <= fallback <= high):
+        raise ValueError(
+            f"hours {hours}, rate {wanted_per_hour}, fallback {fallback} in {low}..{high}: "
+            "wanted hours > 0, a rate >= 0 and a fallback within the bounds"
+        )
+    n_allowed = math.floor(wanted_per_hour * hours)
+    thresholds = []
+    for label in range(n_classes):
+        mine = [outcome for outcome in outcomes if outcome.label == label]
+        fitted = _threshold(mine, n_allowed) if len(mine) >= least_events else fallback
+        thresholds.append(min(max(fitted, low), high))
+    return tuple(thresholds)
+
+
+def _threshold(outcomes: Sequence[Outcome], n_allowed: int) -> float:
+    """Midway between the highest score that must not open and the next higher one.
+
+    Midway, as the next video's scores will not be these. A higher ``n_allowed`` never gives a
+    higher threshold.
+    """
+    false = sorted((one.score for one in outcomes if not one.is_true), reverse=True)
+    if len(false) <= n_allowed:
+        return -math.inf
+    refused = false[n_allowed]
+    scores = sorted(one.score for one in outcomes)
+    above = bisect.bisect_right(scores, refused)
+    if above == len(scores):
+        return refused + _MARGIN
+    return max((refused + scores[above]) / 2, math.nextafter(refused, math.inf))
+
+
+def false_alarms_per_hour(
+    outcomes: Sequence[Outcome], hours: float, thresholds: Sequence[float]
+) -> tuple[float, ...]:
+    """What each class's threshold would have given on the run: C rates."""
+    return tuple(
+        sum(not one.is_true and one.label == label and one.score >= threshold for one in outcomes)
+        / hours
+        for label, threshold in enumerate(thresholds)
+    )

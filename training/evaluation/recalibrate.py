@@ -1,0 +1,86 @@
+"""A bundle's opening scores, fitted on videos of one's own and stored in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine.bundle.model_bundle import BackboneReference, ModelBundle, write_bundle
+from engine.bundle.room import make_room
+from engine.cas import Localizer
+from engine.spec import ModelSpec
+from training.evaluation.opening_scores import (
+    event_outcomes,
+    false_alarms_per_hour,
+    opening_thresholds,
+)
+from training.evaluation.stream_runs import stream_video
+from training.records import VideoRecord
+
+BOUNDS = (0.2, 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Opening scores and what they gave where they were fitted: C of each.
+
+    Attributes:
+        scores: A class each.
+        false_alarms_per_hour: A camera, a class each.
+        hours: Camera-hours they were fitted on.
+    """
+
+    scores: tuple[float, ...]
+    false_alarms_per_hour: tuple[float, ...]
+    hours: float
+
+
+def fit_opening_scores(
+    records: Sequence[VideoRecord], spec: ModelSpec, localizer: Localizer, wanted_per_hour: float
+) -> Fit:
+    """The lowest opening scores that keep to a rate of false alarms.
+
+    Args:
+        records: Videos whose actions, or at least tags, are known.
+        spec: The model.
+        localizer: The model's.
+        wanted_per_hour: Of all classes together; each gets the same share.
+    """
+    n_classes = len(spec.class_names)
+    open_to_all = spec.with_open_score(BOUNDS[0])
+    events = {record.name: stream_video(record, open_to_all, localizer) for record in records}
+    hours = sum(record.duration_us for record in records) / 3.6e9
+    outcomes = event_outcomes(records, events)
+    scores = opening_thresholds(
+        outcomes,
+        hours,
+        n_classes,
+        wanted_per_hour / n_classes,
+        fallback=spec.tracker.open_score,
+        bounds=BOUNDS,
+    )
+    return Fit(scores, false_alarms_per_hour(outcomes, hours, scores), hours)
+
+
+def with_opening_scores(bundle: ModelBundle, scores: Sequence[float], out: Path) -> Path:
+    """A copy of a bundle that opens events at these scores.
+
+    Raises:
+        BundleError: The scores are not one a class.
+    """
+    make_room(out)
+    rounded = tuple(round(score, 3) for score in scores)
+    tracker = replace(bundle.card.tracker, class_open_scores=rounded)
+    backbone = (
+        BackboneReference(bundle.backbone_model)
+        if bundle.backbone_model is not None
+        else bundle.backbone_path.read_bytes()
+    )
+    return write_bundle(
+        out,
+        replace(bundle.card, tracker=tracker),
+        backbone=backbone,
+        localizer=bundle.localizer_path.read_bytes(),
+        background=bundle.spec.background,
+        tolerance=bundle.tolerance,
+        original=bundle.original,
+    )

@@ -1,0 +1,196 @@
+"""Stored features through the daemon's own session, or through the same model offline.
+
+Nothing here sees annotations but the curve, which hands them on to be measured.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from engine.camera_mean import BackgroundState, CameraBackground
+from engine.cas import Localizer
+from engine.proposals import localize_offline
+from engine.scores import ScoredSnippets
+from engine.session import StreamSession
+from engine.spec import ModelSpec
+from engine.types import (
+    ActionEvent,
+    CasWindow,
+    FeatureWindow,
+    Proposal,
+    Reason,
+    SnippetFeature,
+)
+from engine.windows import window_of
+from training.evaluation.streaming import StreamingResult, streaming_metrics
+from training.records import VideoRecord
+
+_BATCH = 64  # features buffered at once: how many windows a localizer gets in one call
+
+
+def stream_video(
+    record: VideoRecord,
+    spec: ModelSpec,
+    localizer: Localizer,
+    camera: str = "",
+    background: BackgroundState | None = None,
+) -> list[ActionEvent]:
+    """The records the daemon would have emitted for this video, in order.
+
+    Args:
+        record: Its rows are given to the daemon's own session, one after the other.
+        spec: The model.
+        localizer: The model's.
+        camera: Name of the stream; none: the record's camera, or else its own name.
+        background: What the camera had seen before, as ``background_after`` gives it; None: what
+            the model knows of the camera.
+    """
+    session = _session_of(record, spec, camera, background)
+    records = []
+    for windows in _localized(session, record, localizer):
+        records.extend(session.track(windows))
+    return [*records, *session.close(Reason.END)]
+
+
+def offline_detections(
+    record: VideoRecord,
+    spec: ModelSpec,
+    localizer: Localizer,
+    camera: str = "",
+    background: BackgroundState | None = None,
+) -> list[Proposal]:
+    """What the same model finds if it may see the whole video at once.
+
+    Each run of snippets without a gap is one window; every class gets its proposals after
+    soft-NMS. The background is what a live camera has at the video's end.
+    """
+    after = background_after([record], spec, camera or _camera_of(record), background)
+    proposals: list[Proposal] = []
+    for window in localizer.localize(_whole_windows(record, spec, after)):
+        scores = window.cas * window.attention[:, None]  # (T, C), as a live stream's track has it
+        track = ScoredSnippets(window.first_index, window.segment, scores)
+        for label in range(scores.shape[1]):
+            proposals.extend(localize_offline(track, label, spec.timeline, spec.proposals))
+    return proposals
+
+
+def background_after(
+    records: Sequence[VideoRecord],
+    spec: ModelSpec,
+    camera: str,
+    before: BackgroundState | None = None,
+) -> BackgroundState | None:
+    """A camera's background after it saw these videos; None where the model has none."""
+    if spec.background is None:
+        return None
+    background = CameraBackground.of_camera(spec.background, camera)
+    if before is not None:
+        background.restore(before)
+    for record in records:
+        for row in record.features:
+            background.update(row)
+    return background.state()
+
+
+def with_freeze(spec: ModelSpec, freeze_us: int) -> ModelSpec:
+    """The same model, looking on for so long after an action's end before the event is final."""
+    return replace(spec, tracker=replace(spec.tracker, freeze_us=freeze_us))
+
+
+def snippet_features(record: VideoRecord) -> list[SnippetFeature]:
+    """A record's rows as a stream has them; the segment rises by one at every missing index."""
+    segments = np.cumsum(np.diff(record.indices, prepend=record.indices[:1] - 1) != 1)
+    return [
+        SnippetFeature(index, segment, vector)
+        for index, segment, vector in zip(
+            record.indices.tolist(), segments.tolist(), record.features, strict=True
+        )
+    ]
+
+
+def _camera_of(record: VideoRecord) -> str:
+    return record.camera or record.name
+
+
+def _session_of(
+    record: VideoRecord, spec: ModelSpec, camera: str, background: BackgroundState | None
+) -> StreamSession:
+    return StreamSession(camera or _camera_of(record), record.name, spec, background=background)
+
+
+def _localized(
+    session: StreamSession, record: VideoRecord, localizer: Localizer
+) -> Iterator[list[CasWindow]]:
+    # A window's answer does not depend on the others in the call: batches change no event.
+    features = snippet_features(record)
+    for at in range(0, len(features), _BATCH):
+        yield localizer.localize(session.buffer(features[at : at + _BATCH]))
+    yield localizer.localize(session.break_segment())
+
+
+def _whole_windows(
+    record: VideoRecord, spec: ModelSpec, background: BackgroundState | None
+) -> list[FeatureWindow]:
+    vector = None if background is None else background.mean.astype(np.float32)
+    runs = itertools.groupby(snippet_features(record), lambda feature: feature.segment)
+    segments = [list(run) for _, run in runs]
+    return [window_of(run, len(run), spec.feature_dim, vector) for run in segments]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurvePoint:
+    """One setting of the tracker, and what it gave."""
+
+    freeze_us: int
+    open_score: float | None
+    result: StreamingResult
+
+
+def delay_accuracy_curve(
+    records: Sequence[VideoRecord],
+    spec: ModelSpec,
+    localizer: Localizer,
+    freezes_us: Sequence[int],
+    open_scores: Sequence[float | None] = (None,),
+    quiet: Sequence[VideoRecord] = (),
+    backgrounds: Mapping[str, BackgroundState] = MappingProxyType({}),
+) -> list[CurvePoint]:
+    """Measure every pair of look-ahead and opening score; the network runs once a video.
+
+    Args:
+        records: As for ``streaming_metrics``.
+        spec: The model.
+        localizer: The model's.
+        freezes_us: Look-aheads to try.
+        open_scores: Opening scores of all classes to try; None: those of ``spec``.
+        quiet: As for ``streaming_metrics``.
+        backgrounds: Camera → what it had seen before each of these videos.
+    """
+    videos = {record.name: record for record in (*records, *quiet)}
+
+    def session_of(record: VideoRecord, setting: ModelSpec) -> StreamSession:
+        return _session_of(record, setting, "", backgrounds.get(_camera_of(record)))
+
+    windows = {
+        name: list(_localized(session_of(record, spec), record, localizer))
+        for name, record in videos.items()
+    }
+    points = []
+    for freeze_us, open_score in itertools.product(freezes_us, open_scores):
+        setting = with_freeze(spec, freeze_us)
+        setting = setting if open_score is None else setting.with_open_score(open_score)
+        events = {
+            name: _tracked(session_of(record, setting), windows[name])
+            for name, record in videos.items()
+        }
+        result = streaming_metrics(records, events, len(spec.class_names), quiet)
+        points.append(CurvePoint(freeze_us, open_score, result))
+    return points
+
+
+def _tracked(session: StreamSession, windows: Sequence[list[CasWindow]]) -> list[ActionEvent]:
+    records = [record for some in windows for record in session.track(some)]
+    return [*records, *session.close(Reason.END)]

@@ -1,0 +1,278 @@
+"""What a live camera would have got: event records against annotated actions.
+
+Every record counts as it was emitted: boundaries are those it had then, and what is timed is the
+stream time of its decision. ``training.evaluation.stream_runs`` makes the records of stored
+features.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from engine.errors import DataError
+from engine.types import ActionEvent, Int64Array, Reason
+from training.evaluation.average_precision import (
+    THUMOS_TIOUS,
+    MapResult,
+    average_precisions,
+    mean_average_precision,
+    mean_over_classes,
+)
+from training.evaluation.event_lives import EventLife, detections_of, last_record, lives_of
+from training.evaluation.matching import (
+    Detections,
+    Float64Array,
+    Truth,
+    assign,
+    candidates,
+    matching_size,
+    start_affinity,
+)
+from training.records import VideoRecord
+
+MATCH_TIOU = 0.3  # an event that overlaps an action by this much is it, wherever one has to be
+F1_TIOUS = (0.3, 0.5, 0.7)
+START_TOLERANCES_S = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+
+_US_PER_HOUR = 3_600_000_000
+_CUT_SHORT = (Reason.END, Reason.GAP)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Where ``n`` values lie, in seconds; NaN if there are none."""
+
+    n: int
+    mean: float
+    median: float
+    p95: float
+
+    @classmethod
+    def of_us(cls, values_us: Int64Array) -> Self:
+        """Of values in microseconds."""
+        if not len(values_us):
+            return cls(0, math.nan, math.nan, math.nan)
+        values = values_us / 1e6
+        middle, p95 = np.percentile(values, (50, 95)).tolist()
+        return cls(len(values), float(values.mean()), middle, p95)
+
+    def text(self) -> str:
+        """For people."""
+        if not self.n:
+            return "-"
+        middle = f"{self.median:.2f} s median, {self.mean:.2f} s mean"
+        return f"{middle}, {self.p95:.2f} s p95 ({self.n})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamingResult:
+    """How a live system did. Shares are in [0, 1]; NaN is "nothing to divide by".
+
+    Attributes:
+        map_closed: mAP of what was closed, as it was when first closed.
+        map_last: mAP of every event not retracted, as it last was.
+        n_events: Opened, in the videos that mAP is about.
+        n_missed: Actions no kept event was matched to, at ``MATCH_TIOU``.
+        precision: Kept events that were matched to an action.
+        recall: Actions matched.
+        detection_delay: From an action's start to when its event was opened.
+        final_delay: From an action's end to when its event's last record was decided; without
+            the events that the footage's end, or a gap, cut short.
+        start_map: mAP of "an action starts now" at each of ``START_TOLERANCES_S``.
+        f1_by_class: At each of ``F1_TIOUS``, with the most pairs that any matching has.
+        f1_any_class: Likewise, whatever the labels.
+        quiet_hours: Camera-hours in which nothing happens.
+        false_openings_per_hour: Events opened in them.
+        false_alarms_per_hour: Of those, what was not retracted.
+        revisions_per_event: Records after the opening.
+        retraction_rate: Of the opened events.
+        fragmentation: Kept events of its class that lie mostly in an action, beyond the first;
+            mean over the actions that have any.
+        end_drift: Between the end an event opened with and its last one.
+    """
+
+    map_closed: MapResult
+    map_last: MapResult
+    n_events: int
+    n_missed: int
+    precision: float
+    recall: float
+    detection_delay: Spread
+    final_delay: Spread
+    start_map: tuple[float, ...]
+    f1_by_class: tuple[float, ...]
+    f1_any_class: tuple[float, ...]
+    quiet_hours: float
+    false_openings_per_hour: float
+    false_alarms_per_hour: float
+    revisions_per_event: float
+    retraction_rate: float
+    fragmentation: float
+    end_drift: Spread
+
+    def table(self) -> str:
+        """For people; shares in percent."""
+        closed, last = self.map_closed, self.map_last
+        at = [f"{tiou:.2f}" for tiou in closed.tious]
+        tious = [f"{tiou:.1f}" for tiou in F1_TIOUS]
+        tolerances = [f"{tolerance} s" for tolerance in START_TOLERANCES_S]
+        rows = {
+            "videos, actions, events": (
+                f"{last.n_videos}, {last.n_truth}, {self.n_events}; times: {last.protocol}"
+            ),
+            "mAP when closed": f"{_shares(at, closed.per_tiou)}; mean {100 * closed.average:.1f}",
+            "mAP of the last word": f"{_shares(at, last.per_tiou)}; mean {100 * last.average:.1f}",
+            "precision, recall": (
+                f"{100 * self.precision:.1f}, {100 * self.recall:.1f} at tIoU {MATCH_TIOU}; "
+                f"{self.n_missed} missed"
+            ),
+            "delay to the opening": self.detection_delay.text(),
+            "delay to the last word": self.final_delay.text(),
+            "start mAP": _shares(tolerances, self.start_map),
+            "F1": _shares(tious, self.f1_by_class),
+            "F1, labels ignored": _shares(tious, self.f1_any_class),
+            "false alarms an hour": (
+                f"{self.false_alarms_per_hour:.2f} ({self.false_openings_per_hour:.2f} before "
+                f"retractions) in {self.quiet_hours:.2f} quiet hours"
+            ),
+            "revisions an event": f"{self.revisions_per_event:.2f}",
+            "retracted": f"{100 * self.retraction_rate:.1f}",
+            "extra events an action": f"{self.fragmentation:.2f}",
+            "drift of the end": self.end_drift.text(),
+        }
+        return "\n".join(f"{name:<24}{value}" for name, value in rows.items())
+
+
+def _shares(names: Sequence[str], values: Sequence[float] | Float64Array) -> str:
+    return ", ".join(
+        f"{name}: {100 * value:.1f}" for name, value in zip(names, values, strict=True)
+    )
+
+
+def streaming_metrics(
+    records: Sequence[VideoRecord],
+    events: Mapping[str, Sequence[ActionEvent]],
+    n_classes: int,
+    quiet: Sequence[VideoRecord] = (),
+    tious: Sequence[float] = THUMOS_TIOUS,
+) -> StreamingResult:
+    """Measure event records.
+
+    Args:
+        records: Videos whose actions are known (others are passed over).
+        events: Every record of every video, in the order they were emitted.
+        n_classes: C.
+        quiet: More videos, in which nothing happens: false alarms are counted in these and in
+            those of ``records`` that have no action; all else is measured on ``records``.
+        tious: Of both mAPs.
+
+    Raises:
+        DataError: There are events of a video that is in neither list.
+    """
+    truth = Truth.of(records)
+    _check_names(events, [*records, *quiet])
+    lives = lives_of({name: events.get(name, ()) for name in truth.videos})
+    kept = [life for life in lives if life.is_kept]
+    last = detections_of(kept, truth.videos, last_record)
+    taken = assign(truth, last, (MATCH_TIOU,))[0]
+    rows = np.flatnonzero(taken >= 0)
+    actions = taken[rows]
+    opened_us = np.array([kept[row].opened.decided_us for row in rows], np.int64)
+    # When the footage stops, the tracker dates the last word back: that is no delay.
+    decided = np.array([kept[row].last.reason not in _CUT_SHORT for row in rows], bool)
+    decided_us = np.array([kept[row].last.decided_us for row in rows], np.int64)
+    drift_us = [abs(life.opened.span.end_us - life.last.span.end_us) for life in kept]
+    silent = [record for record in records if record.truth == ()]
+    quiet_hours, n_openings, n_alarms = _alarms([*silent, *quiet], events)
+    return StreamingResult(
+        map_closed=mean_average_precision(truth, _closed(lives, truth.videos), n_classes, tious),
+        map_last=mean_average_precision(truth, last, n_classes, tious),
+        n_events=len(lives),
+        n_missed=len(truth.video) - len(rows),
+        precision=_ratio(len(rows), len(kept)),
+        recall=_ratio(len(rows), len(truth.video)),
+        detection_delay=Spread.of_us(opened_us - truth.start_us[actions]),
+        final_delay=Spread.of_us((decided_us - truth.end_us[actions])[decided]),
+        start_map=_start_map(truth, lives, n_classes),
+        f1_by_class=_f1(truth, last),
+        f1_any_class=_f1(
+            replace(truth, label=np.zeros_like(truth.label)),
+            replace(last, label=np.zeros_like(last.label)),
+        ),
+        quiet_hours=quiet_hours,
+        false_openings_per_hour=_ratio(n_openings, quiet_hours),
+        false_alarms_per_hour=_ratio(n_alarms, quiet_hours),
+        revisions_per_event=_ratio(sum(life.last.revision for life in lives), len(lives)),
+        retraction_rate=_ratio(len(lives) - len(kept), len(lives)),
+        fragmentation=_fragmentation(truth, last),
+        end_drift=Spread.of_us(np.array(drift_us, np.int64)),
+    )
+
+
+def _check_names(
+    events: Mapping[str, Sequence[ActionEvent]], records: Sequence[VideoRecord]
+) -> None:
+    unknown = sorted(set(events) - {record.name for record in records})
+    if unknown:
+        raise DataError(
+            f"video {unknown[0]!r} has events but is not among the {len(records)} evaluated: "
+            "give its record, or leave its events out"
+        )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def _closed(lives: Sequence[EventLife], videos: Sequence[str]) -> Detections:
+    def first_closed(life: EventLife) -> ActionEvent:
+        return life.closed or life.last
+
+    return detections_of([life for life in lives if life.closed], videos, first_closed)
+
+
+def _start_map(truth: Truth, lives: Sequence[EventLife], n_classes: int) -> tuple[float, ...]:
+    """Point-level mAP of openings, each at the time it was decided, not the start it claims.
+
+    Source: Shou et al., Online Detection of Action Start (ECCV 2018).
+    """
+    opened = detections_of(lives, truth.videos, lambda life: life.opened)
+    decided_us = np.array([life.opened.decided_us for life in lives], np.int64)
+    points = replace(opened, start_us=decided_us, end_us=decided_us)
+    taken = assign(truth, points, [-s for s in START_TOLERANCES_S], start_affinity)
+    values = mean_over_classes(average_precisions(truth, points, taken, n_classes))
+    return tuple(values.tolist())
+
+
+def _f1(truth: Truth, detections: Detections) -> tuple[float, ...]:
+    whole = len(truth.video) + len(detections)
+    return tuple(
+        _ratio(2 * matching_size(candidates(truth, detections, tiou)), whole) for tiou in F1_TIOUS
+    )
+
+
+def _fragmentation(truth: Truth, detections: Detections) -> float:
+    def cover(
+        truth: Truth, actions: Int64Array, detections: Detections, found: Int64Array
+    ) -> Float64Array:
+        first = np.maximum(truth.start_us[actions], detections.start_us[found])
+        end = np.minimum(truth.end_us[actions], detections.end_us[found])
+        length = detections.end_us[found] - detections.start_us[found]
+        return np.asarray((end - first) / length, np.float64)
+
+    pairs = candidates(truth, detections, 0.5, cover)
+    n_events = np.bincount(pairs.truth)
+    return _ratio(float((n_events[n_events > 0] - 1).sum()), int((n_events > 0).sum()))
+
+
+def _alarms(
+    quiet: Sequence[VideoRecord], events: Mapping[str, Sequence[ActionEvent]]
+) -> tuple[float, int, int]:
+    """(hours, events opened, events kept) where nothing happens."""
+    durations_us = {record.name: record.duration_us for record in quiet}
+    lives = lives_of({name: events.get(name, ()) for name in durations_us})
+    hours = sum(durations_us.values()) / _US_PER_HOUR
+    return hours, len(lives), sum(life.is_kept for life in lives)

@@ -1,0 +1,115 @@
+"""A run's answer to whole videos, offline: scores, proposals, mAP."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from engine.grid import Timeline
+from engine.proposals import localize_offline
+from engine.scores import ScoredSnippets
+from engine.spec import ProposalSpec
+from engine.types import FloatArray, Proposal
+from training.evaluation.average_precision import MapResult, mean_average_precision
+from training.evaluation.matching import Detections, Truth
+from training.learning.checkpoints import TrainedNetwork
+from training.learning.train import score_video
+from training.live_defaults import PROPOSALS, PUBLISHED_PROPOSALS
+from training.records import FeatureSet, VideoRecord
+
+
+def propose_offline(
+    run: TrainedNetwork,
+    record: VideoRecord,
+    background: FloatArray | None = None,
+    proposals: ProposalSpec | None = None,
+) -> list[Proposal]:
+    """Scored intervals of a whole video, every class's after soft-NMS.
+
+    Args:
+        run: What was trained.
+        record: The video, T rows.
+        background: float32 (D,); None: what the run knows of the record's camera.
+        proposals: Post-processing; None: what suits the data it was trained on.
+
+    Raises:
+        DataError: The video holds no snippet.
+    """
+    suited = PROPOSALS if run.config.data.kind == "clips" else PUBLISHED_PROPOSALS
+    scores = attended_scores(run, record, background)
+    return proposals_of(record, scores, run.timeline, proposals or suited)
+
+
+def attended_scores(
+    run: TrainedNetwork, record: VideoRecord, background: FloatArray | None = None
+) -> FloatArray:
+    """Class activation times actionness over the whole video, float32 (T, C).
+
+    Args:
+        run: What was trained.
+        record: The video, T rows.
+        background: float32 (D,); None: what the run knows of the record's camera.
+
+    Raises:
+        DataError: The video holds no snippet.
+    """
+    known = run.background(record.camera) if background is None else background
+    cas, attention = score_video(run.network, record, known)
+    return np.asarray(cas * attention[:, None], np.float32)
+
+
+def proposals_of(
+    record: VideoRecord,
+    scores: FloatArray,
+    timeline: Timeline,
+    spec: ProposalSpec,
+    labels: Sequence[int] | None = None,
+) -> list[Proposal]:
+    """Intervals of a whole video from its scores; a gap in its snippets is never bridged.
+
+    Args:
+        record: Whose rows were scored.
+        scores: float32 (T, C).
+        timeline: Of its snippets.
+        spec: How scores become intervals.
+        labels: Classes to look for; None for all.
+    """
+    found: list[Proposal] = []
+    wanted = range(scores.shape[1]) if labels is None else labels
+    cuts = np.flatnonzero(np.diff(record.indices) != 1) + 1
+    for rows in np.split(np.arange(len(record.indices)), cuts):
+        track = ScoredSnippets(int(record.indices[rows[0]]), 0, scores[rows])
+        for label in wanted:
+            found.extend(localize_offline(track, label, timeline, spec))
+    return found
+
+
+def score_run(
+    run: TrainedNetwork, videos: FeatureSet, proposals: ProposalSpec | None = None
+) -> MapResult:
+    """MAP of a run on videos whose intervals are known, at tIoU .1 to .7, in exact seconds."""
+    return mean_average_precision(*scored(run, videos, proposals), len(videos.class_names))
+
+
+def scored(
+    run: TrainedNetwork, videos: FeatureSet, proposals: ProposalSpec | None = None
+) -> tuple[Truth, Detections]:
+    """Truth and detections of a run, for ``mean_average_precision``."""
+    known = [record for record in videos.records if record.truth is not None]
+    truth = Truth.of(known)
+    found = {record.name: propose_offline(run, record, None, proposals) for record in known}
+    return truth, Detections.of(found, truth.videos)
+
+
+def judge_of(videos: FeatureSet) -> Callable[[TrainedNetwork], Mapping[str, float]]:
+    """What ``ablate`` asks of every run: percent of mAP, and of video tags."""
+
+    def judge(run: TrainedNetwork) -> Mapping[str, float]:
+        result = score_run(run, videos)
+        return {
+            "mAP .1:.7": 100 * result.average,
+            "mAP .3": 100 * float(result.per_tiou[2]),
+            "mAP .5": 100 * float(result.per_tiou[4]),
+            "mAP .7": 100 * float(result.per_tiou[6]),
+        }
+
+    return judge

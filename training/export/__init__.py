@@ -1,0 +1,1 @@
+"""A trained run → a bundle, and whether the bundle is what was trained."""

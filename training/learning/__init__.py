@@ -1,0 +1,1 @@
+"""Tagged features → a trained run."""

@@ -1,0 +1,265 @@
+"""Videos → bags → batches; which bags a step sees is a function of the seed and the step alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from engine.camera_mean import CameraBackground
+from engine.errors import DataError
+from engine.types import FloatArray, Int64Array
+from training.config import ClipBatches, VideoBatches
+from training.networks.base import BagBatch
+from training.records import FeatureSet, VideoRecord
+
+# Beyond this many missing snippets neighbours no longer matter to any network here.
+MAX_GAP_SNIPPETS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """One tagged video, ready to be laid into a batch.
+
+    Attributes:
+        name: Of the video.
+        features: float32 (R, D), as the backbone gave them; not copied.
+        background: float32 (D,), subtracted when the batch is made.
+        places: int64 (R,), rising from 0: where each row lies on the time grid.
+        tags: float32 (C,).
+        targets: float32 (R, C) pseudo labels, or None.
+    """
+
+    name: str
+    features: FloatArray
+    background: FloatArray
+    places: Int64Array
+    tags: FloatArray
+    targets: FloatArray | None = None
+
+    @property
+    def length(self) -> int:
+        """Grid positions from the first to the last row."""
+        return int(self.places[-1]) + 1
+
+
+def check_feature_set(feature_set: FeatureSet) -> None:
+    """Refuse features that would spoil a run, by name.
+
+    Raises:
+        DataError: No tagged video, a foreign width, no rows, a number that is none, a tag that is
+            no class.
+    """
+    tagged = [record for record in feature_set.records if record.tags is not None]
+    if not any(record.tags for record in tagged):
+        raise DataError(
+            f"none of {len(feature_set.records)} videos has a tag: "
+            "nothing can be learned; fill the tags in"
+        )
+    for record in feature_set.records:
+        _check_record(record, feature_set)
+
+
+def _check_record(record: VideoRecord, feature_set: FeatureSet) -> None:
+    shape = record.features.shape
+    if shape != (len(record.indices), feature_set.feature_dim):
+        raise DataError(
+            f"{record.name}: features are {shape}, wanted "
+            f"{(len(record.indices), feature_set.feature_dim)}: extract them again"
+        )
+    if not len(record.indices):
+        raise DataError(
+            f"{record.name}: holds no whole snippet: leave it out, or record a longer clip"
+        )
+    if not np.isfinite(record.features).all():
+        row = int(np.argwhere(~np.isfinite(record.features).all(axis=1))[0, 0])
+        raise DataError(f"{record.name}: row {row} of its features is not finite: extract again")
+    if (np.diff(record.indices) <= 0).any():
+        raise DataError(f"{record.name}: its snippet indices do not rise: extract it again")
+    n_classes = len(feature_set.class_names)
+    if odd := [tag for tag in record.tags or () if not 0 <= tag < n_classes]:
+        raise DataError(f"{record.name}: tag {odd[0]} is no class; there are {n_classes}")
+
+
+def camera_backgrounds(records: Sequence[VideoRecord]) -> dict[str, FloatArray]:
+    """Background of every camera that is named, and of everything together under ``""``.
+
+    The daemon's own average, over as many snippets as there are: their plain mean.
+
+    Returns:
+        Camera → float32 (D,). Footage without tags counts too: it shows the same background.
+    """
+    found = {"": _average(records)}
+    for camera in sorted({record.camera for record in records} - {""}):
+        found[camera] = _average([record for record in records if record.camera == camera])
+    return found
+
+
+def _average(records: Sequence[VideoRecord]) -> FloatArray:
+    n_rows = sum(len(record.features) for record in records)
+    zero = np.zeros(records[0].features.shape[1], np.float32)
+    background = CameraBackground(zero, 0, max(1, n_rows))
+    for record in records:
+        for row in record.features:
+            background.update(row)
+    return background.vector
+
+
+def places_of(indices: Int64Array) -> Int64Array:
+    """Grid positions from 0; long gaps are cut to ``MAX_GAP_SNIPPETS`` missing snippets."""
+    steps = np.minimum(np.diff(indices), MAX_GAP_SNIPPETS + 1)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(steps, dtype=np.int64)])
+
+
+def bag_of(record: VideoRecord, background: FloatArray, n_classes: int) -> Bag:
+    """A video as a bag; no tag known counts as no tag."""
+    tags = np.zeros(n_classes, np.float32)
+    tags[list(record.tags or ())] = 1
+    return Bag(record.name, record.features, background, places_of(record.indices), tags)
+
+
+def training_bags(
+    feature_set: FeatureSet, backgrounds: Mapping[str, FloatArray]
+) -> tuple[Bag, ...]:
+    """Every video whose tags are known, in the order of the data set."""
+    return tuple(
+        bag_of(
+            record, backgrounds.get(record.camera, backgrounds[""]), len(feature_set.class_names)
+        )
+        for record in feature_set.records
+        if record.tags is not None
+    )
+
+
+class Sampler:
+    """Batches by step number.
+
+    Every epoch is a fresh permutation; steps run on from one epoch into the next, so each bag is
+    drawn once before any is drawn again. A permutation depends on the seed and its number only:
+    a run that goes on from step 1 000 draws what an uninterrupted one does.
+
+    Args:
+        bags: At least one.
+        config: How they become batches.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self, bags: Sequence[Bag], config: ClipBatches | VideoBatches, seed: Sequence[int]
+    ) -> None:
+        self._bags = bags
+        self._config = config
+        self._seed = list(seed)
+        self._owners = np.stack([bag.tags for bag in bags])
+        self._paired = np.flatnonzero(self._owners.sum(axis=0) > 1)
+        wanted = config.pairs if isinstance(config, VideoBatches) else 0
+        self._n_pairs = min(wanted, len(self._paired))
+        self._orders: dict[int, Int64Array] = {}
+
+    def batch(self, step: int) -> BagBatch:
+        """The batch of one step, counted from 0; on the CPU."""
+        if isinstance(self._config, ClipBatches):
+            return clip_batch([self._bags[i] for i in self.drawn(step)], self._config.clips)
+        rng = np.random.default_rng([*self._seed, 1, step])
+        chosen = [*self._pairs(rng), *self.drawn(step)]
+        return video_batch([self._bags[i] for i in chosen], self._config.length, rng)
+
+    def drawn(self, step: int) -> list[int]:
+        """The bags whose turn it is, besides pairs."""
+        size, n_bags = self._config.bags - 2 * self._n_pairs, len(self._bags)
+        turns = range(step * size, (step + 1) * size)
+        return [int(self._order(turn // n_bags)[turn % n_bags]) for turn in turns]
+
+    def _order(self, epoch: int) -> Int64Array:
+        if epoch not in self._orders:
+            rng = np.random.default_rng([*self._seed, 0, epoch])
+            recent = {key: order for key, order in self._orders.items() if key == epoch - 1}
+            self._orders = {**recent, epoch: rng.permutation(len(self._bags)).astype(np.int64)}
+        return self._orders[epoch]
+
+    def _pairs(self, rng: np.random.Generator) -> list[int]:
+        """Two videos of each of a few classes. Source: W-TALC's sampler, methods.md 1.4."""
+        return [
+            int(bag)
+            for label in rng.choice(self._paired, self._n_pairs, replace=False)
+            for bag in rng.choice(np.flatnonzero(self._owners[:, label]), 2, replace=False)
+        ]
+
+
+def clip_batch(bags: Sequence[Bag], clips_a_sequence: int) -> BagBatch:
+    """Bags end to end, ``clips_a_sequence`` of them a sequence, padded to the longest."""
+    groups = [
+        range(first, min(first + clips_a_sequence, len(bags)))
+        for first in range(0, len(bags), clips_a_sequence)
+    ]
+    length = max(sum(bags[i].length for i in group) for group in groups)
+    dim, n_classes = bags[0].features.shape[1], len(bags[0].tags)
+    features = np.zeros((len(groups), length, dim), np.float32)
+    owners = np.full((len(groups), length), -1, np.int64)
+    targets = np.zeros((len(groups), length, n_classes), np.float32)
+    for row, group in enumerate(groups):
+        start = 0
+        for i in group:
+            at = start + bags[i].places
+            features[row, at] = bags[i].features - bags[i].background
+            owners[row, at] = i
+            labels = bags[i].targets
+            if labels is not None:
+                targets[row, at] = labels
+            start += bags[i].length
+    return _as_batch(features, owners, bags, targets)
+
+
+def video_batch(bags: Sequence[Bag], length: int, rng: np.random.Generator) -> BagBatch:
+    """One bag a sequence, its rows sampled to ``length``."""
+    rows = [perturbed(len(bag.features), length, rng) for bag in bags]
+    features = np.stack(
+        [bag.features[at] - bag.background for bag, at in zip(bags, rows, strict=True)]
+    )
+    owners = np.repeat(np.arange(len(bags), dtype=np.int64)[:, None], length, axis=1)
+    targets = np.stack(
+        [
+            np.zeros((length, len(bag.tags)), np.float32)
+            if bag.targets is None
+            else bag.targets[at]
+            for bag, at in zip(bags, rows, strict=True)
+        ]
+    )
+    return _as_batch(features.astype(np.float32, copy=False), owners, bags, targets)
+
+
+def perturbed(n_rows: int, length: int, rng: np.random.Generator) -> Int64Array:
+    """``length`` row numbers that never fall, one from each of as many bins of ``n_rows``.
+
+    Bin i goes from ``floor(i n / T)`` to ``floor((i + 1) n / T)`` inclusive, the last one to
+    ``n - 1``; a bin of one row gives it. Fewer rows than bins repeats rows.
+    Source: CO2-Net's ``random_perturb``, methods.md section 1.4.
+    """
+    edges = np.arange(length + 1) * n_rows // length
+    first, last = edges[:-1], edges[1:].copy()
+    last[-1] = n_rows - 1
+    return np.asarray(rng.integers(first, np.maximum(first, last) + 1), np.int64)
+
+
+def _as_batch(
+    features: FloatArray, owners: Int64Array, bags: Sequence[Bag], targets: FloatArray
+) -> BagBatch:
+    has_targets = any(bag.targets is not None for bag in bags)
+    return BagBatch(
+        features=torch.from_numpy(features),
+        valid=torch.from_numpy(owners >= 0),
+        bags=torch.from_numpy(owners),
+        tags=torch.from_numpy(np.stack([bag.tags for bag in bags])),
+        targets=torch.from_numpy(targets) if has_targets else None,
+    )
+
+
+def moved(batch: BagBatch, device: torch.device) -> BagBatch:
+    """The same batch on another device."""
+    return BagBatch(
+        batch.features.to(device),
+        batch.valid.to(device),
+        batch.bags.to(device),
+        batch.tags.to(device),
+        None if batch.targets is None else batch.targets.to(device),
+    )

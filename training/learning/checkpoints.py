@@ -1,0 +1,220 @@
+"""What a run leaves behind: named tensors, the configuration, classes and backgrounds.
+
+Tensors are safetensors files, a JSON header and raw bytes: loading one never runs code.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from engine.errors import DataError
+from engine.files.npz import NPZ_DAMAGE
+from engine.grid import Timeline
+from engine.types import FloatArray
+from training.config import NetworkChoice, TrainingConfig, read_training_config
+from training.networks import NETWORKS
+from training.networks.base import Network
+
+Tensors = dict[str, npt.NDArray[Any]]
+
+CHECKPOINT = "checkpoint.safetensors"
+CONFIG = "training.yaml"
+BACKGROUNDS = "backgrounds.npz"
+CLASSES = "classes.json"
+FEATURES = "features.json"
+
+
+def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file; it appears whole or not at all."""
+    unfinished = path.with_name(f"{path.name}.part")
+    # The writer copies memory as it lies. ascontiguousarray would give a number an axis.
+    dense = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    save_file(dense, unfinished, metadata=dict(metadata))
+    unfinished.replace(path)
+
+
+def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a safetensors file; the arrays are the caller's.
+
+    Raises:
+        DataError: It is missing or damaged.
+    """
+    try:
+        with path.open("rb"):  # the library's own error has no ``strerror``
+            pass
+        with safe_open(path, framework="numpy") as file:
+            # It is no mapping: it cannot be iterated over.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}: train again") from error
+    # The last two: element types that are in the format and not in numpy.
+    except (SafetensorError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}): train again") from error
+
+
+def tensors_of(network: torch.nn.Module, prefix: str = "") -> Tensors:
+    """Parameters and buffers as arrays of their own."""
+    return {
+        f"{prefix}{name}": tensor.detach().cpu().numpy().copy()
+        for name, tensor in network.state_dict().items()
+    }
+
+
+def load_tensors(network: torch.nn.Module, tensors: Tensors, path: Path, prefix: str = "") -> None:
+    """Fill a network.
+
+    Raises:
+        DataError: Names or shapes differ.
+    """
+    own = {
+        name.removeprefix(prefix): torch.from_numpy(array)
+        for name, array in tensors.items()
+        if name.startswith(prefix)
+    }
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    seen = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    for name in sorted(set(wanted) | set(seen)):
+        if wanted.get(name) != seen.get(name):
+            raise DataError(
+                f"{path}: tensor {name} is {seen.get(name)}, the configured network has "
+                f"{wanted.get(name)}: it belongs to another configuration; train again"
+            )
+    network.load_state_dict(own)
+
+
+def build_network(choice: NetworkChoice, feature_dim: int, n_classes: int) -> Network:
+    """A fresh network; its weights come from torch's global generator."""
+    return NETWORKS[choice.kind].build(choice.config, feature_dim=feature_dim, n_classes=n_classes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedNetwork:
+    """A finished run.
+
+    Attributes:
+        network: In evaluation mode, on the CPU, with the averaged weights.
+        config: It was trained so.
+        class_names: C names.
+        feature_dim: D.
+        timeline: The grid of its features.
+        backgrounds: Camera → float32 (D,); ``""`` for every camera that is not named.
+        manifest: The features' own manifest; empty if they had none.
+        identity: Digest of the configuration and data that made it.
+    """
+
+    network: Network
+    config: TrainingConfig
+    class_names: tuple[str, ...]
+    feature_dim: int
+    timeline: Timeline
+    backgrounds: dict[str, FloatArray]
+    manifest: dict[str, Any]
+    identity: str
+
+    def background(self, camera: str) -> FloatArray:
+        """What to subtract from a camera's features, float32 (D,)."""
+        return self.backgrounds.get(camera, self.backgrounds[""])
+
+
+def save_run(run: TrainedNetwork, out: Path) -> None:
+    """Write a run; ``checkpoint.safetensors`` comes last, so a folder that has it is whole."""
+    names = sorted(set(run.backgrounds) - {""})
+    vectors = np.array([run.backgrounds[name] for name in names], np.float32)
+    save_config(run.config, out)
+    with (out / BACKGROUNDS).open("wb") as file:
+        np.savez(
+            file,
+            default=run.backgrounds[""],
+            names=np.array(names, np.str_),
+            vectors=vectors.reshape(len(names), run.feature_dim),
+        )
+    classes = {
+        "class_names": list(run.class_names),
+        "feature_dim": run.feature_dim,
+        "timeline": asdict(run.timeline),
+    }
+    _write_json(out / CLASSES, classes)
+    _write_json(out / FEATURES, run.manifest)
+    write_tensors(out / CHECKPOINT, tensors_of(run.network), {"identity": run.identity})
+
+
+def save_config(config: TrainingConfig, out: Path) -> None:
+    """Write ``training.yaml``, every key resolved."""
+    text = yaml.safe_dump(config.content, sort_keys=False, allow_unicode=True, width=99)
+    (out / CONFIG).write_text(text, encoding="utf-8")
+
+
+def load_run(folder: Path) -> TrainedNetwork:
+    """A finished run.
+
+    Raises:
+        BundleError: Its configuration cannot be read.
+        DataError: A file is missing, damaged, or contradicts the others.
+    """
+    config = read_training_config(folder / CONFIG)
+    classes = read_json(folder / CLASSES)
+    try:
+        names = tuple(str(name) for name in classes["class_names"])
+        feature_dim, timeline = int(classes["feature_dim"]), Timeline(**classes["timeline"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / CLASSES} is damaged ({error}): train again") from error
+    backgrounds = _backgrounds(folder / BACKGROUNDS, feature_dim)
+    manifest = read_json(folder / FEATURES)
+    tensors, metadata = read_tensors(folder / CHECKPOINT)
+    with torch.random.fork_rng(devices=[]):
+        network = build_network(config.network, feature_dim, len(names))
+    load_tensors(network, tensors, folder / CHECKPOINT)
+    network.eval()
+    identity = metadata.get("identity", "")
+    return TrainedNetwork(
+        network, config, names, feature_dim, timeline, backgrounds, manifest, identity
+    )
+
+
+def _backgrounds(path: Path, feature_dim: int) -> dict[str, FloatArray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            default, names, vectors = arrays["default"], arrays["names"], arrays["vectors"]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}: train again") from error
+    except NPZ_DAMAGE as error:
+        raise DataError(f"{path} is damaged ({error}): train again") from error
+    if default.shape != (feature_dim,) or vectors.shape != (len(names), feature_dim):
+        raise DataError(
+            f"{path}: backgrounds are {default.shape} and {vectors.shape}, the classes' file "
+            f"says {feature_dim} features: train again"
+        )
+    found = {str(name): vector for name, vector in zip(names, vectors, strict=True)}
+    return {"": default, **found}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping.
+
+    Raises:
+        DataError: It is missing or is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}: train again") from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): train again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, wanted a mapping: train again")
+    return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,301 @@
+"""Tagged features → a run folder: checkpoint, configuration, backgrounds, classes, log.
+
+Every step draws its batch and its dropout from the seed and its own number, so a run that was
+interrupted goes on exactly as if it had not been. What is kept is the moving average of the
+weights. No interval is ever looked at.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.errors import DataError
+from engine.types import FloatArray
+from training.config import NetworkChoice, TrainingConfig
+from training.learning.batches import (
+    Bag,
+    bag_of,
+    camera_backgrounds,
+    check_feature_set,
+    clip_batch,
+    moved,
+    training_bags,
+)
+from training.learning.checkpoints import (
+    CHECKPOINT,
+    TrainedNetwork,
+    load_run,
+    read_tensors,
+    save_config,
+    save_run,
+)
+from training.learning.learner import Learner
+from training.learning.progress import LOG, Progress, TrainingLog, plot_log
+from training.learning.pseudo_labels import pseudo_targets
+from training.learning.stopping import chosen_iterations, held_out, tag_map
+from training.networks.base import Network, Scores
+from training.records import FeatureSet, VideoRecord
+
+STATES = "state"
+_PHASES = ("search", "round_1", "round_2")  # their numbers are part of every seed
+
+
+def train(
+    config: TrainingConfig,
+    feature_set: FeatureSet,
+    out: Path,
+    *,
+    manifest: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    resume: bool = True,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
+    note: Callable[[str], None] = lambda _line: None,
+) -> TrainedNetwork:
+    """Train, and leave a run folder.
+
+    Args:
+        config: How.
+        feature_set: On what; only records whose tags are known are trained on.
+        out: The run's folder. A finished run of the same configuration and data is given back as
+            it is, an interrupted one goes on.
+        manifest: The features' own manifest, kept with the run.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        threads: CPU threads of torch while it trains; None leaves them. The last bits of the
+            weights depend on it.
+        resume: False starts anew, over what ``out`` holds.
+        on_progress: Called after every iteration.
+        note: Told a line about what was left out.
+
+    Raises:
+        DataError: The features cannot be trained on, a loss is no number, or ``out`` holds a run
+            of another configuration or other data.
+    """
+    check_feature_set(feature_set)
+    identity = _identity(config, feature_set)
+    if _claimed(out, identity, resume=resume):
+        return load_run(out)
+    save_config(config, out)
+    known = camera_backgrounds(feature_set.records)
+    if config.background == "none":
+        known = {"": np.zeros(feature_set.feature_dim, np.float32)}
+    target = _device(device)
+    log = TrainingLog(out, tensorboard=config.log.tensorboard)
+    session = _Session(config, out, identity, target, log, on_progress)
+    with _isolated(target, threads):
+        network = _rounds(session, training_bags(feature_set, known))
+    log.close()
+    run = TrainedNetwork(
+        network=network.cpu(),
+        config=config,
+        class_names=feature_set.class_names,
+        feature_dim=feature_set.feature_dim,
+        timeline=feature_set.timeline,
+        backgrounds=known,
+        manifest=dict(manifest or {}),
+        identity=identity,
+    )
+    save_run(run, out)
+    plot_log(out, note)
+    shutil.rmtree(out / STATES)
+    return run
+
+
+def score_video(
+    network: Network, record: VideoRecord, background: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """A whole video's scores, offline.
+
+    Args:
+        network: In evaluation mode.
+        record: The video, T rows.
+        background: float32 (D,), of its camera.
+
+    Returns:
+        cas float32 (T, C) and attention float32 (T,), one row a row of the record.
+    """
+    if not len(record.indices):
+        raise DataError(f"{record.name}: holds no whole snippet: leave it out")
+    bag = bag_of(replace(record, tags=None), background, 0)
+    scores = _scored(network, [bag])
+    return scores.cas[0, bag.places].cpu().numpy(), scores.attention[0, bag.places].cpu().numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What every round of one run shares."""
+
+    config: TrainingConfig
+    out: Path
+    identity: str
+    device: torch.device
+    log: TrainingLog
+    on_progress: Callable[[Progress], None]
+
+
+def _rounds(session: _Session, bags: Sequence[Bag]) -> Network:
+    """Search for the length, then one round, or two of which the second learns from the first."""
+    config = session.config
+    n_iterations = config.schedule.iterations(len(bags), config.batches.bags)
+    if config.stopping.rule == "label_free":
+        n_iterations = _searched(session, bags)
+    if config.rounds == 1:
+        return _round(session, "round_1", config.network, bags, n_iterations)
+    teacher = _round(session, "round_1", config.teacher, bags, n_iterations)
+    labelled = [_labelled(session, teacher, bag) for bag in bags]
+    return _round(session, "round_2", config.network, labelled, n_iterations)
+
+
+def _searched(session: _Session, bags: Sequence[Bag]) -> int:
+    """Iterations on all bags that are as many epochs as the label-free rule chose on a part."""
+    config = session.config
+    tags = np.stack([bag.tags for bag in bags])
+    apart = held_out(tags, config.stopping.holdout, config.seed)
+    judged = [bag for bag, is_out in zip(bags, apart, strict=True) if is_out]
+    learned = [bag for bag, is_out in zip(bags, apart, strict=True) if not is_out]
+    wanted = tags[apart]
+    tag_map(np.zeros_like(wanted), wanted)  # refuse before training what cannot be judged
+    n_iterations = config.schedule.iterations(len(learned), config.batches.bags)
+
+    def judge(network: Network) -> float:
+        rows = [_scored(network, [bag]).video_scores[0].cpu().numpy() for bag in judged]
+        return tag_map(np.stack(rows), wanted)
+
+    choice = config.teacher if config.rounds > 1 else config.network
+    _round(session, "search", choice, learned, n_iterations, judge)
+    chosen = chosen_iterations(session.log.checks("search"), config.stopping.within)
+    return max(1, round(chosen * len(bags) / len(learned)))
+
+
+def _labelled(session: _Session, teacher: Network, bag: Bag) -> Bag:
+    cas = _scored(teacher, [bag]).cas[0, bag.places].cpu().numpy()
+    return replace(bag, targets=pseudo_targets(cas, bag.tags, session.config.pseudo_labels))
+
+
+def _round(
+    session: _Session,
+    phase: str,
+    choice: NetworkChoice,
+    bags: Sequence[Bag],
+    n_iterations: int,
+    judge: Callable[[Network], float] | None = None,
+) -> Network:
+    """Train one network from fresh weights, or go on where it was; its averaged weights."""
+    config = session.config
+    learner = Learner(
+        config,
+        choice,
+        bags,
+        round_number=_PHASES.index(phase),
+        name=phase,
+        device=session.device,
+        identity=session.identity,
+    )
+    state = session.out / STATES / f"{phase}.safetensors"
+    step = learner.restore(state)
+    session.log.resume(phase, step)
+    while step < n_iterations:
+        terms = learner.step(step)
+        step += 1
+        is_last = step == n_iterations
+        is_check = judge and (step % config.stopping.check_every == 0 or is_last)
+        seen = judge(learner.average) if judge and is_check else None
+        is_row = is_last or is_check or step % config.log.every == 0
+        losses = {name: float(value) for name, value in terms.items()} if is_row else {}
+        progress = Progress(phase, step, n_iterations, losses, seen)
+        if is_row:
+            session.log.add(progress)
+        if is_last or step % config.log.save_every == 0:
+            # The log first: a state without its rows would leave a hole, the other order is cut.
+            session.log.write()
+            learner.save(state, step)
+        session.on_progress(progress)
+    return learner.average
+
+
+def _scored(network: Network, bags: Sequence[Bag]) -> Scores:
+    device = next(network.parameters()).device
+    batch = moved(clip_batch(bags, 1), device)
+    with torch.no_grad():
+        return network.eval()(batch.features, batch.valid)
+
+
+def _identity(config: TrainingConfig, feature_set: FeatureSet) -> str:
+    """Digest of all that decides the weights: two runs that share it are the same run."""
+    decisive = {key: value for key, value in config.content.items() if key != "log"}
+    digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
+    digest.update(json.dumps(feature_set.class_names).encode())
+    for record in feature_set.records:
+        digest.update(json.dumps([record.name, record.camera, record.tags]).encode())
+        digest.update(np.ascontiguousarray(record.indices).data)
+        digest.update(np.ascontiguousarray(record.features).data)
+    return digest.hexdigest()
+
+
+def _claimed(out: Path, identity: str, *, resume: bool) -> bool:
+    """Make the folder fit to train in; True if it holds this very run, finished.
+
+    Raises:
+        DataError: It holds another run.
+    """
+    try:
+        (out / STATES).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out} cannot be made: {error.strerror}: choose another --out") from error
+    traces = sorted((out / STATES).glob("*.safetensors"))
+    traces += [out / CHECKPOINT] if (out / CHECKPOINT).exists() else []
+    if resume:
+        for path in traces:
+            if read_tensors(path)[1].get("identity") != identity:
+                raise DataError(
+                    f"{path} is of another configuration or other data: "
+                    "choose another --out, or start anew without resuming"
+                )
+    else:
+        for path in traces:
+            path.unlink()
+    if not (resume and traces):
+        (out / LOG).unlink(missing_ok=True)
+    if resume and (out / CHECKPOINT).exists():
+        shutil.rmtree(out / STATES)
+        return True
+    return False
+
+
+def _device(name: str) -> torch.device:
+    if name not in {"auto", "cpu", "cuda"}:
+        raise DataError(f"device is {name!r}, wanted cpu, cuda or auto")
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise DataError("device is cuda, but torch sees no GPU: choose cpu or auto")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
+
+
+@contextmanager
+def _isolated(device: torch.device, threads: int | None) -> Iterator[None]:
+    """Deterministic algorithms, random state and threads of our own; all are put back."""
+    n_threads = torch.get_num_threads()
+    was, was_warning = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    is_gpu = device.type == "cuda"
+    if is_gpu:  # cuBLAS is deterministic with a workspace of its own only
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if is_gpu else []):
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+        torch.set_num_threads(threads or n_threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)
+            torch.use_deterministic_algorithms(was, warn_only=was_warning)

@@ -1,0 +1,213 @@
+"""A bundle → the same bundle with its backbone in another precision.
+
+The localizer stays f32: it is a thousandth of the work, and ends in sums and a softmax.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import override
+
+from engine.backends import open_backend
+from engine.bundle.model_bundle import ModelBundle, ModelCard, write_bundle
+from engine.bundle.networks import Original, is_plain_name
+from engine.bundle.room import make_room
+from engine.errors import BundleError, DataError
+from engine.types import UInt8Array
+from training.precision.calibration_clips import Clips
+from training.precision.half import to_precision
+from training.precision.int8 import OnProgress, to_int8
+
+Precision = Literal["f32", "f16", "bf16", "int8"]
+
+GOAL = 0.99  # of the cosine between features
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """Features of a converted backbone against those of its f32 original, on this machine.
+
+    Attributes:
+        mean: Cosine, mean over the snippets.
+        lowest: Of one snippet.
+        n_snippets: Compared; none of them was calibrated on.
+    """
+
+    mean: float
+    lowest: float
+    n_snippets: int
+
+    @override
+    def __str__(self) -> str:
+        """One line for people."""
+        snippets = "snippet" if self.n_snippets == 1 else "snippets"
+        return (
+            f"features against f32: cosine {self.mean:.4f}, lowest {self.lowest:.4f} "
+            f"({self.n_snippets} {snippets} kept back)"
+        )
+
+
+def precision_of(name: str) -> Precision:
+    """A precision by its name.
+
+    Raises:
+        DataError: There is none of this name.
+    """
+    for known in get_args(Precision):
+        if known == name:
+            return known  # type: ignore[no-any-return]
+    raise DataError(f"--precision is {name!r}, wanted one of {', '.join(get_args(Precision))}")
+
+
+def lowered(
+    network: bytes,
+    precision: Precision,
+    clips: Clips | None = None,
+    on_progress: OnProgress = lambda _stage, _done, _total: None,
+) -> bytes:
+    """A backbone in another precision.
+
+    Args:
+        network: Serialised ONNX in f32.
+        precision: f32 gives it back as it is.
+        clips: What int8 is calibrated on.
+        on_progress: Told about calibration.
+
+    Raises:
+        BundleError: The network cannot be converted.
+        DataError: int8 without clips.
+        DeviceError: OpenVINO, which calibration needs, is missing or failed.
+    """
+    match precision:
+        case "f32":
+            return network
+        case "f16" | "bf16":
+            return to_precision(network, precision)
+        case "int8":
+            snippets = clips.calibration if clips is not None else ()
+            if not snippets:
+                raise DataError(
+                    "int8 is calibrated on real footage: name some with --calibrate CLIPS"
+                )
+            return to_int8(network, snippets, on_progress=on_progress).network
+
+
+def convert(
+    bundle: ModelBundle,
+    precision: Precision,
+    out: Path,
+    *,
+    name: str,
+    clips: Clips | None = None,
+    on_progress: OnProgress = lambda _stage, _done, _total: None,
+) -> Path:
+    """Write a bundle that differs in its backbone's precision and has its backbone inside.
+
+    Args:
+        bundle: In f32.
+        precision: Wanted: f16, bf16 or int8.
+        out: The new bundle's folder.
+        name: Its name.
+        clips: What int8 is calibrated on.
+        on_progress: Told about calibration.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        BundleError: The bundle is not f32, or cannot be converted.
+        DataError: f32 is wanted, or int8 without clips, or a name that is none.
+        DeviceError: OpenVINO, which calibration needs, is missing or failed.
+    """
+    if precision == "f32":
+        raise DataError("--precision is f32, which every bundle starts from: wanted another")
+    check_is_f32(bundle)
+    try:
+        card = replace(
+            bundle.card,
+            name=name,
+            precision=precision,
+            source=f"{bundle.card.source}; {described(bundle.card, precision, clips)}",
+        )
+    except ValueError as error:
+        raise DataError(f"bundle {name}: {error}") from error
+    make_room(out)
+    network = lowered(bundle.backbone_path.read_bytes(), precision, clips, on_progress)
+    return write_bundle(
+        out,
+        card,
+        backbone=network,
+        localizer=bundle.localizer_path.read_bytes(),
+        background=bundle.spec.background,
+        tolerance=bundle.tolerance,
+        original=original_of(bundle),
+    )
+
+
+def original_of(bundle: ModelBundle) -> Original:
+    """What a bundle's backbone is to those that are made from it."""
+    folder = bundle.path.resolve().name
+    its_own = folder if is_plain_name(folder) else bundle.name
+    return Original(bundle.backbone_sha256, bundle.backbone_model or its_own)
+
+
+def check_is_f32(bundle: ModelBundle) -> None:
+    """Refuse to convert what is converted already.
+
+    Raises:
+        BundleError: It is.
+    """
+    if bundle.card.precision != "f32":
+        raise BundleError(
+            f"bundle {bundle.name} is {bundle.card.precision} already: start from the f32 one"
+        )
+
+
+def described(card: ModelCard, precision: Precision, clips: Clips | None) -> str:
+    """What a bundle's source says of its conversion."""
+    text = f"backbone of {card.name} in {precision}"
+    if precision == "int8" and clips is not None:
+        text += f", calibrated on {len(clips.calibration)} snippets of {clips.n_videos} videos"
+    return text
+
+
+def likeness(
+    original: Path,
+    converted: Path,
+    snippets: Sequence[UInt8Array],
+    on_progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
+) -> Likeness | None:
+    """How close the features of two backbones are, in OpenVINO here; None without snippets.
+
+    Raises:
+        BundleError: A file is no network it can run.
+        DeviceError: The runtime is missing or failed.
+    """
+    if not snippets:
+        return None
+    total = 2 * len(snippets)
+    exact = _features(original, snippets, lambda n: on_progress("comparing", n, total))
+    seen = _features(
+        converted, snippets, lambda n: on_progress("comparing", len(snippets) + n, total)
+    )
+    norms = np.linalg.norm(exact, axis=1) * np.linalg.norm(seen, axis=1)
+    cosines = (exact * seen).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return Likeness(float(cosines.mean()), float(cosines.min()), len(snippets))
+
+
+def _features(
+    path: Path, snippets: Sequence[UInt8Array], on_done: Callable[[int], None]
+) -> npt.NDArray[np.float64]:
+    backend = open_backend("openvino", path, precision="f32")
+    rows = []
+    try:
+        for number, snippet in enumerate(snippets, 1):
+            rows.append(backend.run({"snippets": snippet[None]})["features"][0])
+            on_done(number)
+    finally:
+        backend.close()
+    return np.array(rows, np.float64)

@@ -1,0 +1,247 @@
+"""A backbone in int8: f32 ONNX and real snippets → the same network with QDQ pairs.
+
+Ranges reach from the smallest to the largest value that the snippets give: features come from the
+largest activations, and every clipping that was tried costs more than it saves. Then biases are
+corrected, from the first convolution to the last: rounding shifts each channel's mean, and the
+bias takes the shift out again. Nothing is trained.
+
+Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction
+(ICCV 2019), section 4.2, with measured instead of assumed means.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import helper
+
+from engine.backends import open_backend
+from engine.backends.base import Tensor
+from engine.errors import BundleError, DataError
+from engine.published.i3d import serialized
+from engine.types import FloatArray, UInt8Array
+from training.precision.int8_graph import HIGHEST, Convolution, ConvolutionGraph, with_quantization
+
+OnProgress = Callable[[str, int, int], None]  # stage, done, total
+Means = npt.NDArray[np.float64]  # (channels,)
+
+# Means need fewer snippets than extremes, and are asked for once a level of the network.
+_SHARE_FOR_MEANS = 4
+_LEAST_FOR_MEANS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A network in int8.
+
+    Attributes:
+        network: Serialised ONNX.
+        int8_share: Of the convolutions' multiply-adds, in [0, 1].
+    """
+
+    network: bytes
+    int8_share: float
+
+
+def to_int8(
+    network: bytes,
+    snippets: Sequence[UInt8Array],
+    *,
+    kept: frozenset[str] = frozenset(),
+    threads: int | None = None,
+    on_progress: OnProgress = lambda _stage, _done, _total: None,
+) -> Quantized:
+    """Quantize every convolution but ``kept``.
+
+    Args:
+        network: Serialised ONNX in f32, whose one input takes a snippet.
+        snippets: uint8 (L, H, W, 3) each, of footage like that which it will see.
+        kept: Convolutions, by their output tensor, that stay f32.
+        threads: Of OpenVINO, which runs the f32 network here.
+        on_progress: Told the stage, how many runs of it are done, and of how many.
+
+    Returns:
+        The network; equal bytes for equal arguments on one machine.
+
+    Raises:
+        BundleError: It is no f32 network with convolutions.
+        DataError: There are no snippets, or they leave a tensor without any value but zero.
+        DeviceError: OpenVINO is missing or failed.
+    """
+    if not snippets:
+        raise DataError("int8 needs real snippets to measure ranges on: there are none")
+    graph = ConvolutionGraph(_loaded(network))
+    measure = _Measuring(network_input(graph.model), threads)
+    steps = _steps(graph, kept, measure, snippets, on_progress)
+    few = list(snippets)[:: max(1, min(_SHARE_FOR_MEANS, len(snippets) // _LEAST_FOR_MEANS))]
+    biases = _corrected_biases(graph, steps, kept, measure, few, on_progress)
+    model = with_quantization(graph, biases, steps, kept)
+    onnx.checker.check_model(model, full_check=True)
+    return Quantized(serialized(model), graph.share(kept))
+
+
+def network_input(model: onnx.ModelProto) -> str:
+    """The name of the one input.
+
+    Raises:
+        BundleError: There are more.
+    """
+    weights = {weight.name for weight in model.graph.initializer}
+    names = [str(value.name) for value in model.graph.input if value.name not in weights]
+    if len(names) != 1:
+        raise BundleError(f"the backbone takes {names}, wanted snippets alone")
+    return names[0]
+
+
+def _loaded(network: bytes) -> onnx.ModelProto:
+    try:
+        model = onnx.load_from_string(network)
+    except DecodeError as error:
+        raise BundleError(f"the network is no ONNX file: {error}") from error
+    types = {weight.data_type for weight in model.graph.initializer}
+    if types & {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT8}:
+        raise BundleError("the backbone is not f32 any more: start from the f32 bundle")
+    return model
+
+
+class _Measuring:
+    """Runs a network on snippets and looks at tensors inside it.
+
+    Args:
+        taken: Name of its input.
+        threads: Of OpenVINO.
+    """
+
+    def __init__(self, taken: str, threads: int | None) -> None:
+        self._taken = taken
+        self._threads = threads
+
+    def largest(
+        self, model: onnx.ModelProto, tensors: Sequence[str], snippets: Iterable[UInt8Array]
+    ) -> dict[str, float]:
+        """Largest absolute value of each tensor."""
+        found = dict.fromkeys(tensors, 0.0)
+        for seen in self._runs(model, tensors, snippets):
+            for name, value in seen.items():
+                found[name] = max(found[name], float(np.abs(value).max()))
+        return found
+
+    def means(
+        self, model: onnx.ModelProto, tensors: Sequence[str], snippets: Iterable[UInt8Array]
+    ) -> dict[str, Means]:
+        """Mean of each tensor (1, channels, ...) by channel."""
+        totals: dict[str, Means] = {}
+        n_runs = 0
+        for seen in self._runs(model, tensors, snippets):
+            n_runs += 1
+            for name, value in seen.items():
+                rows = value.reshape(value.shape[1], -1).mean(axis=1, dtype=np.float64)
+                totals[name] = totals[name] + rows if name in totals else rows
+        return {name: total / n_runs for name, total in totals.items()}
+
+    def _runs(
+        self, model: onnx.ModelProto, tensors: Sequence[str], snippets: Iterable[UInt8Array]
+    ) -> Iterator[dict[str, Tensor]]:
+        with tempfile.TemporaryDirectory(prefix="s2net-") as folder:
+            path = Path(folder) / "network.onnx"
+            path.write_bytes(_showing(model, tensors).SerializeToString())
+            backend = open_backend("openvino", path, precision="f32", threads=self._threads)
+            try:
+                for snippet in snippets:
+                    yield backend.run({self._taken: snippet[None]})
+            finally:
+                backend.close()
+
+
+def _showing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """The same network with these tensors as its outputs."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(model)
+    del shown.graph.output[:], shown.graph.value_info[:]
+    shown.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors
+    )
+    return shown
+
+
+def _steps(
+    graph: ConvolutionGraph,
+    kept: frozenset[str],
+    measure: _Measuring,
+    snippets: Sequence[UInt8Array],
+    on_progress: OnProgress,
+) -> dict[str, float]:
+    groups = graph.groups(kept)
+    sources = [source for group in groups for source in group]
+    counted = _counted("measuring ranges", snippets, on_progress)
+    largest = measure.largest(graph.model, sources, counted)
+    silent = [source for source in sources if not np.isfinite(largest[source])]
+    if silent:
+        raise DataError(f"the network gives no finite number at {silent[0]}")
+    steps: dict[str, float] = {}
+    for group in groups:
+        reach = max(largest[source] for source in group)
+        if reach == 0:
+            raise DataError(
+                f"{group[0]} is zero on all of the footage: calibrate on footage of what happens"
+            )
+        steps.update(dict.fromkeys(group, float(np.float32(reach / HIGHEST))))
+    return steps
+
+
+def _corrected_biases(
+    graph: ConvolutionGraph,
+    steps: Mapping[str, float],
+    kept: frozenset[str],
+    measure: _Measuring,
+    snippets: Sequence[UInt8Array],
+    on_progress: OnProgress,
+) -> dict[str, FloatArray]:
+    """Biases that give every channel its f32 mean, whatever was rounded before it."""
+    stage = "correcting biases"
+    levels = _levels(graph)
+    total = (len(levels) + 1) * len(snippets)
+    names = [c.name for c in graph.convolutions]
+    exact = measure.means(graph.model, names, _counted(stage, snippets, on_progress, 0, total))
+    biases: dict[str, FloatArray] = {}
+    for number, level in enumerate(levels, 1):
+        model = with_quantization(graph, biases, steps, kept, simulated=True)
+        counted = _counted(stage, snippets, on_progress, number * len(snippets), total)
+        seen = measure.means(model, [c.name for c in level], counted)
+        for c in level:
+            if c.bias is not None:
+                shift = exact[c.name] - seen[c.name]
+                biases[c.bias] = (graph.weights[c.bias] + shift).astype(np.float32)
+    return biases
+
+
+def _levels(graph: ConvolutionGraph) -> list[list[Convolution]]:
+    """Convolutions by how many lie on the longest way to them: none feeds its own level."""
+    depth: dict[str, int] = {}
+    levels: dict[int, list[Convolution]] = {}
+    known = {c.name: c for c in graph.convolutions}
+    for node in graph.model.graph.node:
+        before = max((depth.get(name, 0) for name in node.input), default=0)
+        own = known.get(node.output[0])
+        depth.update(dict.fromkeys(node.output, before + (own is not None)))
+        if own is not None:
+            levels.setdefault(before, []).append(own)
+    return [levels[n] for n in sorted(levels)]
+
+
+def _counted(
+    stage: str,
+    snippets: Sequence[UInt8Array],
+    on_progress: OnProgress,
+    done: int = 0,
+    total: int | None = None,
+) -> Iterator[UInt8Array]:
+    """The snippets; tells how many have been used."""
+    for number, snippet in enumerate(snippets, 1):
+        yield snippet
+        on_progress(stage, done + number, total or len(snippets))
