@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from daemon.cli import app as s2netd
 from daemon.config import Config
-from tests.conftest import CHECKOUT
+from tests.support.checkout import CHECKOUT
 from training.cli import app as s2net
 
 MOST_WORDS = 900  # of the README: what a person reads before trying something
