@@ -182,12 +182,12 @@ class App:
         if self._flow.is_paused(partition):
             self._flow.forget(partition)
             self._metrics.paused_partitions.dec()
-        for stream_id, camera in list(self._cameras.items()):
+        for name, camera in list(self._cameras.items()):
             if camera.partition == partition:
                 while not camera.queue.empty():
                     camera.queue.get_nowait()
                 camera.queue.put_nowait(_Notice.END)
-                del self._cameras[stream_id]
+                del self._cameras[name]
 
     def _tell_cameras(self) -> None:
         for camera in self._cameras.values():
@@ -213,8 +213,8 @@ class App:
             "ready": is_ready,
             "draining": self.progress.draining,
             "cameras": {
-                stream_id: {"queued": camera.queue.qsize()}
-                for stream_id, camera in sorted(self._cameras.items())
+                name: {"queued": camera.queue.qsize()}
+                for name, camera in sorted(self._cameras.items())
             },
         }
 
@@ -243,31 +243,31 @@ class App:
 
     def _hand_out(self, delivery: Delivery, group: asyncio.TaskGroup) -> None:
         delivery = self._admitted(delivery)
-        position, stream_id = delivery.position, delivery.stream_id
+        position, name = delivery.position, delivery.camera
         self._ledger.begin(position)
-        camera = self._cameras.get(stream_id)
+        camera = self._cameras.get(name)
         if camera is None:
-            camera = _Camera(position.partition, StreamWorker(stream_id, self._parts))
-            self._cameras[stream_id] = camera
-            task = group.create_task(self._work(camera), name=f"camera {stream_id}")
+            camera = _Camera(position.partition, StreamWorker(name, self._parts))
+            self._cameras[name] = camera
+            task = group.create_task(self._work(camera), name=f"camera {name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         camera.queue.put_nowait(delivery)
         depth = camera.queue.qsize()
-        self._metrics.queued_chunks.labels(stream_id).set(depth)
-        if self._flow.queued(position.partition, stream_id, depth):
+        self._metrics.queued_chunks.labels(name).set(depth)
+        if self._flow.queued(position.partition, name, depth):
             self._source.pause(position.partition)
             self._metrics.paused_partitions.inc()
             self._log.debug("partition.paused", partition=position.partition)
 
     def _admitted(self, delivery: Delivery) -> Delivery:
         """Camera names come from outside: too many of them are refused, under one name."""
-        if delivery.stream_id in self._cameras or len(self._cameras) < self._max_cameras:
+        if delivery.camera in self._cameras or len(self._cameras) < self._max_cameras:
             return delivery
         error = RefusedChunkError(
-            f"camera {delivery.stream_id!r} is one more than max_cameras ({self._max_cameras})"
+            f"camera {delivery.camera!r} is one more than max_cameras ({self._max_cameras})"
         )
-        return replace(delivery, stream_id=REFUSED_CAMERAS, chunk=None, error=error)
+        return replace(delivery, camera=REFUSED_CAMERAS, chunk=None, error=error)
 
     async def _work(self, camera: _Camera) -> None:
         """Empty one camera's queue until told that nothing follows."""
@@ -293,7 +293,7 @@ class App:
         camera.is_told = False
         await camera.worker.take_over()
         depth = camera.queue.qsize()
-        self._metrics.queued_chunks.labels(camera.worker.stream_id).set(depth)
+        self._metrics.queued_chunks.labels(camera.worker.camera).set(depth)
 
     async def _finish(self, delivery: Delivery, depth: int) -> None:
         position = delivery.position
@@ -302,8 +302,8 @@ class App:
         if safe is not None:
             await self._source.commit(safe)
         self._finished.set()
-        self._metrics.queued_chunks.labels(delivery.stream_id).set(depth)
-        for partition in self._flow.taken(delivery.stream_id, depth):
+        self._metrics.queued_chunks.labels(delivery.camera).set(depth)
+        for partition in self._flow.taken(delivery.camera, depth):
             self._source.resume(partition)
             self._metrics.paused_partitions.dec()
             self._log.debug("partition.resumed", partition=partition)

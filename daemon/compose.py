@@ -191,10 +191,10 @@ def decoders(
         log.warning("decoder.fell_back", reason=reason)
 
     def new_decoder(spec: ModelSpec) -> Decoder:
-        software = PyAvDecoder(spec.geometry, spec.timeline, limits)
+        software = PyAvDecoder(spec.geometry, spec.grid, limits)
         if config.hardware == "none":
             return software
-        hardware = PyAvDecoder(spec.geometry, spec.timeline, limits, gpu=config.gpu)
+        hardware = PyAvDecoder(spec.geometry, spec.grid, limits, gpu=config.gpu)
         return FallbackDecoder(hardware, software, fell_back)
 
     return new_decoder

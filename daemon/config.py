@@ -1,7 +1,7 @@
 """The daemon's configuration: YAML → frozen pydantic models; unknown keys are refused.
 
-Every field's description is the operator's documentation: the README's table and the JSON Schema
-are made from this file.
+Every field's description is the operator's documentation: the JSON Schema is made from this file,
+and a test holds the table in docs/operating.md to it.
 """
 
 from collections.abc import Iterator

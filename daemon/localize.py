@@ -31,7 +31,7 @@ from engine.video.pixels import encode_jpeg
 
 N_THUMBNAILS = 12
 # A file has no producer run; its events still need one name for their stream time.
-FILE_EPOCH = "file"
+FILE_RUN = "file"
 MAX_NAME = 100
 
 
@@ -42,7 +42,7 @@ class LocalizedVideo:
     Attributes:
         path: The video.
         camera: Name used in its events.
-        result: Records and curves.
+        result: Revisions and curves.
         duration_us: Stream time of the last frame.
         spent_s: Time it took.
         thumbnails: A few frames.
@@ -101,8 +101,8 @@ def localize_video(
             speed = time_us / 1e6 / (time.perf_counter() - started_s)
             progress.update(task, completed=time_us, speed=f"{speed:.1f}x real time")
 
-    batches = thumbnails.watch(read_video(path, model.spec.geometry, model.spec.timeline))
-    session = StreamSession(camera, FILE_EPOCH, model.spec, model.labels)
+    batches = thumbnails.watch(read_video(path, model.spec.geometry, model.spec.grid))
+    session = StreamSession(camera, FILE_RUN, model.spec, model.class_indices)
     result = localize_frames(batches, session, model.extractor, model.localizer, on_progress)
     if progress is not None and task is not None:
         progress.update(task, total=last_us, completed=last_us)
@@ -135,8 +135,8 @@ def localize_videos(
     ):
         for path, camera in zip(paths, camera_names(paths), strict=True):
             video = localize_video(path, camera, model, progress)
-            for record in video.result.records:
-                lines.write(json.dumps(event_json(record, site=site)) + "\n")
+            for revision in video.result.revisions:
+                lines.write(json.dumps(event_json(revision, site=site)) + "\n")
             page = timeline_of(video, model)
             (out / f"{camera}.html").write_text(page, encoding="utf-8")
             videos.append(video)
@@ -191,13 +191,15 @@ def timeline_of(
         notes: More facts for the page's head.
     """
     spec, result = model.spec, video.result
-    centres_us = result.indices * spec.timeline.stride_us + spec.timeline.snippet_us // 2
-    shown = sorted(model.labels) if model.labels else list(range(len(spec.class_names)))
-    names = tuple(spec.class_names[label] for label in shown)
+    centres_us = result.indices * spec.grid.stride_us + spec.grid.snippet_us // 2
+    shown = (
+        sorted(model.class_indices) if model.class_indices else list(range(len(spec.class_names)))
+    )
+    names = tuple(spec.class_names[index] for index in shown)
     curves = CurveSet(
         times_us=centres_us,
         scores=result.scores[:, shown],
-        labels=names,
+        class_names=names,
         breaks=tuple((np.flatnonzero(np.diff(result.indices) > 1) + 1).tolist()),
         attention=result.attention,
     )
@@ -205,15 +207,15 @@ def timeline_of(
         title=video.path.name if title is None else title,
         subtitle=model.description,
         duration_us=max(video.duration_us, 1),
-        events=result.records if events is None else events,
+        events=result.revisions if events is None else events,
         curves=curves,
         thumbnails=video.thumbnails,
         truth=truth,
         mistakes=mistakes,
         open_score=spec.tracker.open_score,
         class_open_scores={
-            name: spec.tracker.open_score_of(label)
-            for name, label in zip(names, shown, strict=True)
+            name: spec.tracker.open_score_of(index)
+            for name, index in zip(names, shown, strict=True)
         },
         notes=(
             f"{result.n_frames} frames, {len(result.indices)} snippets",
@@ -232,7 +234,7 @@ def summary_table(videos: Sequence[LocalizedVideo]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for video in videos:
         for event in video.result.final:
-            table.add_row(_shown(video), escape(event.label_name), *_numbers(event))
+            table.add_row(_shown(video), escape(event.class_name), *_numbers(event))
         if not video.result.final:
             table.add_row(_shown(video), f"[dim]{_quiet(video)}[/dim]", *[""] * 5)
     return table

@@ -1,4 +1,4 @@
-"""Every metric: name, unit, labels. The README's table is compared with this file by a test."""
+"""Every metric: name, unit, labels. A test compares docs/operating.md with this file."""
 
 from dataclasses import dataclass, field
 

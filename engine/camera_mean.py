@@ -1,6 +1,6 @@
 """What a camera sees when nothing happens, in feature space: a slow causal average. Pure.
 
-A network that gets features minus this background knows a new camera without having been trained
+A network that gets features minus this mean knows a new camera without having been trained
 on it: the picture's own layout is taken out, what changes in it stays.
 
 Source: the design study of the ``scenes`` task, which subtracted a stored median a camera (no
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.spec import BackgroundSpec
+from engine.spec import CameraMeanSpec
 from engine.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BackgroundState:
-    """Everything a background remembers.
+class CameraMeanState:
+    """Everything a camera mean remembers.
 
     Attributes:
         mean: float64 (D,).
@@ -30,16 +30,16 @@ class BackgroundState:
     n_snippets: int
 
 
-class CameraBackground:
+class CameraMean:
     """Weighted mean of a camera's features, which slowly forgets.
 
     With P the prior's observations, M the memory and n the features seen before, a new feature
-    x moves the background b by (x - b) / min(P + n + 1, M): the plain mean of prior and features
+    x moves the camera mean b by (x - b) / min(P + n + 1, M): the plain mean of prior and features
     while these are fewer than M, then exponential forgetting. The sum is kept in float64, in one
     order, so how a stream was cut changes no bit of it.
 
     Args:
-        prior: float32 (D,), the background before anything was seen.
+        prior: float32 (D,), the camera mean before anything was seen.
         prior_snippets: P, >= 0: as how many observations the prior counts.
         memory_snippets: M, >= 1.
     """
@@ -55,8 +55,8 @@ class CameraBackground:
         self._n_snippets = min(prior_snippets, memory_snippets)
 
     @classmethod
-    def of_camera(cls, spec: BackgroundSpec, camera: str) -> "CameraBackground":
-        """The background a camera starts with: its own if training knew it, else the default."""
+    def of_camera(cls, spec: CameraMeanSpec, camera: str) -> "CameraMean":
+        """The camera mean a camera starts with: its own if training knew it, else the default."""
         known = camera in spec.cameras
         return cls(
             spec.cameras[camera] if known else spec.default,
@@ -66,7 +66,7 @@ class CameraBackground:
 
     @property
     def vector(self) -> FloatArray:
-        """The background as it stands, float32 (D,); the caller's own copy."""
+        """The camera mean as it stands, float32 (D,); the caller's own copy."""
         return self._mean.astype(np.float32)
 
     def update(self, feature: FloatArray) -> None:
@@ -83,15 +83,15 @@ class CameraBackground:
         self._n_snippets = min(self._n_snippets + 1, self._memory_snippets)
         self._mean += (feature.astype(np.float64) - self._mean) / self._n_snippets
 
-    def state(self) -> BackgroundState:
+    def state(self) -> CameraMeanState:
         """All there is to keep, for ``restore``."""
-        return BackgroundState(self._mean.copy(), self._n_snippets)
+        return CameraMeanState(self._mean.copy(), self._n_snippets)
 
-    def restore(self, state: BackgroundState) -> None:
+    def restore(self, state: CameraMeanState) -> None:
         """Go on from ``state``.
 
         Raises:
-            ValueError: It is of another width, or no state a background can be in.
+            ValueError: It is of another width, or no state a camera mean can be in.
         """
         if state.mean.shape != self._mean.shape or state.mean.dtype != np.float64:
             raise ValueError(

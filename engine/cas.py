@@ -40,7 +40,7 @@ class BackendLocalizer:
 
     def __init__(self, backend: EngineBackend) -> None:
         self._backend = backend
-        self._takes_background = any(s.name == "background" for s in backend.signature.inputs)
+        self._takes_camera_mean = any(s.name == "background" for s in backend.signature.inputs)
         names = {spec.name for spec in backend.signature.outputs}
         if not names.issuperset(_GIVEN):
             raise BundleError(
@@ -55,8 +55,8 @@ class BackendLocalizer:
             "features": np.stack([window.features for window in windows]),
             "valid": np.stack([window.valid for window in windows]).astype(np.float32),
         }
-        if self._takes_background:
-            given["background"] = np.stack([window.background for window in windows])
+        if self._takes_camera_mean:
+            given["background"] = np.stack([window.camera_mean for window in windows])
         answers = self._backend.run(given)
         rows = zip(*(answers[name].astype(np.float32, copy=False) for name in _GIVEN), strict=True)
         return [

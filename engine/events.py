@@ -5,7 +5,7 @@ chosen best first; each continues the open event it overlaps most, or opens a ne
 whose end lies far enough back is final. The life cycle is the table ``TRANSITIONS``.
 
 Source: the design study of online localization (proposal tracker with freeze delay); on rendered
-scenes it kept 98 % of offline mAP where a hysteresis machine kept 81-93 %.
+scenes it kept 98 % of the mAP over whole videos where a hysteresis machine kept 81-93 %.
 """
 
 import uuid
@@ -32,9 +32,18 @@ EVENT_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:s2netd:action-event")
 SCORE_STEP = 0.02
 
 
+# Snapshots keep the words they began with: older ones must stay readable.
+_STORED_AS = {
+    "camera": "stream_id",
+    "run": "epoch",
+    "class_index": "label",
+    "class_name": "label_name",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class LiveEvent:
-    """An event that is not final: its last record, and for how many hops it had no match."""
+    """An event that is not final: its last revision, and for how many hops it had no match."""
 
     last: ActionEvent
     misses: int = 0
@@ -46,7 +55,7 @@ class TrackerState:
 
     Attributes:
         live: Events that are not final.
-        frozen: (label, span) of final events that may still block proposals.
+        frozen: (class index, span) of final events that may still block proposals.
     """
 
     live: tuple[LiveEvent, ...] = ()
@@ -58,7 +67,9 @@ class TrackerState:
             "live": [
                 {"last": event_to_json(event.last), "misses": event.misses} for event in self.live
             ],
-            "frozen": [[label, span.start_us, span.end_us] for label, span in self.frozen],
+            "frozen": [
+                [class_index, span.start_us, span.end_us] for class_index, span in self.frozen
+            ],
         }
 
     @classmethod
@@ -71,20 +82,21 @@ class TrackerState:
             raise ValueError("an event that is final is said to be open")
         return cls(
             live,
-            tuple((label, Span(start, end)) for label, start, end in plain["frozen"]),
+            tuple((class_index, Span(start, end)) for class_index, start, end in plain["frozen"]),
         )
 
 
 def event_to_json(event: ActionEvent) -> dict[str, Any]:
     """Plain values for a snapshot; what readers of events get is the daemon's business."""
-    return asdict(event)
+    return {_STORED_AS.get(name, name): value for name, value in asdict(event).items()}
 
 
 def event_from_json(plain: dict[str, Any]) -> ActionEvent:
     """The inverse of ``event_to_json``."""
+    names = {stored: name for name, stored in _STORED_AS.items()}
     return ActionEvent(
         **{
-            **plain,
+            **{names.get(stored, stored): value for stored, value in plain.items()},
             "phase": Phase(plain["phase"]),
             "reason": Reason(plain["reason"]),
             "span": Span(**plain["span"]),
@@ -96,45 +108,45 @@ class EventTracker:
     """One stream's events.
 
     Args:
-        stream_id: Written into every event.
-        epoch: Likewise.
+        camera: Written into every event.
+        run: Likewise.
         spec: The model.
-        labels: Classes to look at; None means all.
+        class_indices: Classes to look at; None means all.
         state: Where an earlier tracker stopped.
     """
 
     def __init__(
         self,
-        stream_id: str,
-        epoch: str,
+        camera: str,
+        run: str,
         spec: ModelSpec,
-        labels: frozenset[int] | None = None,
+        class_indices: frozenset[int] | None = None,
         state: TrackerState | None = None,
     ) -> None:
-        self._stream_id = stream_id
-        self._epoch = epoch
+        self._camera = camera
+        self._run = run
         self._spec = spec
-        self._labels = labels
+        self._class_indices = class_indices
         self.state = state or TrackerState()
 
     def step(self, track: ScoredSnippets, anchor_us: int | None) -> list[ActionEvent]:
-        """Take the scores as they stand after one hop; give the records that follow from them."""
-        start_us = self._spec.timeline.snippet_start_us(track.first_index)
-        now_us = self._spec.timeline.snippet_end_us(track.end_index - 1)
+        """Take the scores as they stand after one hop; give the revisions that follow."""
+        start_us = self._spec.grid.snippet_start_us(track.first_index)
+        now_us = self._spec.grid.snippet_end_us(track.end_index - 1)
         # What ended before has kept its scores: nothing new was seen that could open an event.
         n_kept = track.end_index - self._spec.window.rescore_snippets
-        scored_anew_us = self._spec.timeline.snippet_start_us(n_kept)
-        records: list[ActionEvent] = []
+        scored_anew_us = self._spec.grid.snippet_start_us(n_kept)
+        revisions: list[ActionEvent] = []
         live: list[LiveEvent] = []
-        for label in self._labels_to_search(track):
-            chosen = self._choose(track, label)
-            mine = [event for event in self.state.live if event.last.label == label]
+        for class_index in self._classes_to_search(track):
+            chosen = self._choose(track, class_index)
+            mine = [event for event in self.state.live if event.last.class_index == class_index]
             matches = _match(mine, chosen)
             for event in mine:
                 live.extend(
-                    self._go_on(event, matches.get(event.last.event_id), track, now_us, records)
+                    self._go_on(event, matches.get(event.last.event_id), track, now_us, revisions)
                 )
-            is_wanted = self._labels is None or label in self._labels
+            is_wanted = self._class_indices is None or class_index in self._class_indices
             new = [
                 proposal
                 for proposal in chosen
@@ -142,36 +154,36 @@ class EventTracker:
                 and proposal not in matches.values()
                 and proposal.span.end_us > scored_anew_us
             ]
-            live.extend(self._open(new, now_us, anchor_us, records))
-        frozen = self._remember(records, start_us)
+            live.extend(self._open(new, now_us, anchor_us, revisions))
+        frozen = self._remember(revisions, start_us)
         self.state = TrackerState(tuple(live), frozen)
-        return records
+        return revisions
 
     def close(self, reason: Reason) -> list[ActionEvent]:
         """The segment ends: close what the last scores supported, retract what they did not."""
-        records = []
+        revisions = []
         for event in self.state.live:
             phase, why = (Phase.CLOSED, reason) if event.misses == 0 else _VANISHED
-            records.append(_revise(event.last, phase, why, decided_us=event.last.decided_us))
+            revisions.append(_revise(event.last, phase, why, decided_us=event.last.decided_us))
         self.state = TrackerState()
-        return records
+        return revisions
 
-    def _labels_to_search(self, track: ScoredSnippets) -> list[int]:
+    def _classes_to_search(self, track: ScoredSnippets) -> list[int]:
         # Most classes of a large vocabulary are nowhere near an event: look at peaks first.
         peaks = track.scores.max(axis=0)
         wanted = {int(c) for c in (peaks >= self._spec.proposals.min_peak).nonzero()[0]}
-        if self._labels is not None:
-            wanted &= self._labels
-        return sorted(wanted | {event.last.label for event in self.state.live})
+        if self._class_indices is not None:
+            wanted &= self._class_indices
+        return sorted(wanted | {event.last.class_index for event in self.state.live})
 
-    def _choose(self, track: ScoredSnippets, label: int) -> list[Proposal]:
+    def _choose(self, track: ScoredSnippets, class_index: int) -> list[Proposal]:
         """Disjoint proposals of one class that may be events, best first."""
         spec = self._spec
-        curve = curve_of(track, label, spec.timeline, spec.proposals.step_us)
-        blocks = [span for other, span in self.state.frozen if other == label]
+        curve = curve_of(track, class_index, spec.grid, spec.proposals.step_us)
+        blocks = [span for other, span in self.state.frozen if other == class_index]
         chosen: list[Proposal] = []
-        for proposal in ranked(propose(curve, label, spec.proposals)):
-            if proposal.score < spec.tracker.keep_score_of(label):
+        for proposal in ranked(propose(curve, class_index, spec.proposals)):
+            if proposal.score < spec.tracker.keep_score_of(class_index):
                 break
             rest = self._unblocked(proposal.span, blocks)
             rest = self._unclaimed(rest, [kept.span for kept in chosen]) if rest else None
@@ -197,18 +209,18 @@ class EventTracker:
         match: Proposal | None,
         track: ScoredSnippets,
         now_us: int,
-        records: list[ActionEvent],
+        revisions: list[ActionEvent],
     ) -> list[LiveEvent]:
         """One hop of an open event: update, freeze, wait or retract."""
         if match is None:
             if event.misses + 1 < self._spec.tracker.retract_hops:
                 return [replace(event, misses=event.misses + 1)]
             phase, why = _VANISHED
-            records.append(_revise(event.last, phase, why, decided_us=now_us))
+            revisions.append(_revise(event.last, phase, why, decided_us=now_us))
             return []
         span = self._with_forgotten_start(event.last.span, match.span, track)
         if self._is_frozen(span, now_us):
-            records.append(
+            revisions.append(
                 _revise(
                     event.last,
                     Phase.CLOSED,
@@ -221,7 +233,7 @@ class EventTracker:
             return []
         if span == event.last.span and abs(match.score - event.last.score) < SCORE_STEP:
             return [replace(event, misses=0)]
-        records.append(
+        revisions.append(
             _revise(
                 event.last,
                 Phase.UPDATED,
@@ -231,11 +243,11 @@ class EventTracker:
                 score=match.score,
             )
         )
-        return [LiveEvent(records[-1])]
+        return [LiveEvent(revisions[-1])]
 
     def _with_forgotten_start(self, old: Span, new: Span, track: ScoredSnippets) -> Span:
         """An event longer than the track keeps the start that the track no longer shows."""
-        track_start_us = self._spec.timeline.snippet_start_us(track.first_index)
+        track_start_us = self._spec.grid.snippet_start_us(track.first_index)
         if new.start_us == track_start_us and old.start_us < track_start_us:
             return Span(old.start_us, new.end_us)
         return new
@@ -248,16 +260,16 @@ class EventTracker:
         proposals: list[Proposal],
         now_us: int,
         anchor_us: int | None,
-        records: list[ActionEvent],
+        revisions: list[ActionEvent],
     ) -> list[LiveEvent]:
         live = []
         for proposal in sorted(proposals, key=lambda new: new.span):
-            if proposal.score < self._spec.tracker.open_score_of(proposal.label):
+            if proposal.score < self._spec.tracker.open_score_of(proposal.class_index):
                 continue
-            opened = self._mint(proposal, now_us, anchor_us, {r.event_id for r in records})
-            records.append(opened)
+            opened = self._mint(proposal, now_us, anchor_us, {r.event_id for r in revisions})
+            revisions.append(opened)
             if self._is_frozen(opened.span, now_us):
-                records.append(_revise(opened, Phase.CLOSED, Reason.FROZEN, decided_us=now_us))
+                revisions.append(_revise(opened, Phase.CLOSED, Reason.FROZEN, decided_us=now_us))
             else:
                 live.append(LiveEvent(opened))
         return live
@@ -266,24 +278,24 @@ class EventTracker:
         self, proposal: Proposal, now_us: int, anchor_us: int | None, taken: set[str]
     ) -> ActionEvent:
         """A new event. No score enters its id, so device noise cannot change it."""
-        onset = proposal.span.start_us // self._spec.timeline.stride_us
+        onset = proposal.span.start_us // self._spec.grid.stride_us
         name = (
-            f"{self._stream_id}/{self._epoch}/{self._spec.model_id}/{proposal.label}"
+            f"{self._camera}/{self._run}/{self._spec.model_id}/{proposal.class_index}"
             f"/{onset}/{now_us}"
         )
         event_id = str(uuid.uuid5(EVENT_NAMESPACE, name))
-        while event_id in taken:  # two short events of one label inside one snippet
+        while event_id in taken:  # two short events of one class inside one snippet
             name += "+"
             event_id = str(uuid.uuid5(EVENT_NAMESPACE, name))
         return ActionEvent(
             event_id=event_id,
-            stream_id=self._stream_id,
-            epoch=self._epoch,
+            camera=self._camera,
+            run=self._run,
             revision=0,
             phase=Phase.OPENED,
             reason=Reason.SCORE,
-            label=proposal.label,
-            label_name=self._spec.class_names[proposal.label],
+            class_index=proposal.class_index,
+            class_name=self._spec.class_names[proposal.class_index],
             span=proposal.span,
             score=proposal.score,
             decided_us=now_us,
@@ -292,10 +304,10 @@ class EventTracker:
         )
 
     def _remember(
-        self, records: Iterable[ActionEvent], start_us: int
+        self, revisions: Iterable[ActionEvent], start_us: int
     ) -> tuple[tuple[int, Span], ...]:
         """Final spans that the track can still see, and so could be proposed again."""
-        new = [(r.label, r.span) for r in records if r.phase is Phase.CLOSED]
+        new = [(r.class_index, r.span) for r in revisions if r.phase is Phase.CLOSED]
         return tuple(row for row in (*self.state.frozen, *new) if row[1].end_us > start_us)
 
 

@@ -33,7 +33,7 @@ def ticks_to_us(ticks: int, time_base: Fraction) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
+class Grid:
     """The model's time grid.
 
     Attributes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.grid import Timeline, exact_div
+from engine.grid import Grid, exact_div
 from engine.scores import ScoredSnippets
 from engine.spec import ProposalSpec
 from engine.tiou import soft_nms
@@ -42,22 +42,22 @@ class Curve:
         return self.start_us + len(self.values) * self.step_us
 
 
-def curve_of(track: ScoredSnippets, label: int, timeline: Timeline, step_us: int) -> Curve:
+def curve_of(track: ScoredSnippets, class_index: int, grid: Grid, step_us: int) -> Curve:
     """Interpolate one class's snippet scores linearly between snippet centres.
 
     Before the first and after the last centre the score is held, so the curve covers exactly what
     the snippets cover.
     """
-    start_us = timeline.snippet_start_us(track.first_index)
-    length_us = timeline.snippet_end_us(track.end_index - 1) - start_us
+    start_us = grid.snippet_start_us(track.first_index)
+    length_us = grid.snippet_end_us(track.end_index - 1) - start_us
     n_cells = exact_div(length_us, step_us, "curve length in interpolation steps")
-    centres_us = np.arange(len(track.scores)) * timeline.stride_us + timeline.snippet_us / 2
+    centres_us = np.arange(len(track.scores)) * grid.stride_us + grid.snippet_us / 2
     cells_us = (np.arange(n_cells) + 0.5) * step_us
-    values = np.interp(cells_us, centres_us, track.scores[:, label].astype(np.float64))
+    values = np.interp(cells_us, centres_us, track.scores[:, class_index].astype(np.float64))
     return Curve(start_us, step_us, values)
 
 
-def propose(curve: Curve, label: int, spec: ProposalSpec) -> list[Proposal]:
+def propose(curve: Curve, class_index: int, spec: ProposalSpec) -> list[Proposal]:
     """Every interval over which the curve stays at or above some level, with its OIC score.
 
     Returns:
@@ -71,7 +71,7 @@ def propose(curve: Curve, label: int, spec: ProposalSpec) -> list[Proposal]:
     scores = oic_scores(curve.values, runs, spec)
     return [
         Proposal(
-            label,
+            class_index,
             Span(
                 curve.start_us + first * curve.step_us,
                 curve.start_us + end * curve.step_us,
@@ -82,12 +82,12 @@ def propose(curve: Curve, label: int, spec: ProposalSpec) -> list[Proposal]:
     ]
 
 
-def localize_offline(
-    track: ScoredSnippets, label: int, timeline: Timeline, spec: ProposalSpec
+def localize_whole_video(
+    track: ScoredSnippets, class_index: int, grid: Grid, spec: ProposalSpec
 ) -> list[Proposal]:
     """The whole-video answer for one class: proposals after soft-NMS, best first."""
-    curve = curve_of(track, label, timeline, spec.step_us)
-    return soft_nms(propose(curve, label, spec), spec.soft_nms_sigma, min_score=1e-3)
+    curve = curve_of(track, class_index, grid, spec.step_us)
+    return soft_nms(propose(curve, class_index, spec), spec.soft_nms_sigma, min_score=1e-3)
 
 
 def oic_scores(values: Float64Array, runs: Int64Array, spec: ProposalSpec) -> Float64Array:

@@ -5,7 +5,7 @@ windows, and it says what follows. Its snapshot holds no frames. Instead ``resum
 which stream time on footage must be read again; the sampler gives nothing out twice.
 
 When another model takes over, at a chunk boundary or at a restart, its session succeeds the old
-one: same epoch, same place in the transport, nothing else but what the old model still owes.
+one: same run, same place in the transport, nothing else but what the old model still owes.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.camera_mean import BackgroundState, CameraBackground
+from engine.camera_mean import CameraMean, CameraMeanState
 from engine.errors import SnapshotError
 from engine.events import EventTracker, TrackerState, event_from_json, event_to_json
 from engine.scores import ScoredSnippets, ScoreTrack
@@ -34,22 +34,22 @@ from engine.windows import SnippetBuffer
 
 
 class StreamSession:
-    """Everything between frames and events of one stream's epoch.
+    """Everything between frames and events of one stream's run.
 
     Args:
-        stream_id: The camera.
-        epoch: The producer run; a new epoch is a new session.
+        camera: The camera.
+        run: The producer run; a new run is a new session.
         spec: The model.
-        labels: Classes to report; None means all.
-        background: Where the camera's last session left its background, which outlives an
-            epoch; None: what the model knows of the camera.
-        feature_id: Names what makes the features (backbone, grid, picture): a background is
+        class_indices: Classes to report; None means all.
+        camera_mean: Where the camera's last session left its mean, which outlives an
+            run; None: what the model knows of the camera.
+        feature_id: Names what makes the features (backbone, grid, picture): a camera mean is
             worth something to a later model of the same one. Empty: to none.
 
     Attributes:
         anchor_us: Unix time of stream time 0, as the newest chunk told it.
         source: Where in its transport the stream stands; kept in the snapshot, never read here.
-        owed: Records that are kept in the snapshot until whoever publishes them has made them
+        owed: Revisions that are kept in the snapshot until whoever publishes them has made them
             durable elsewhere, and empties this.
         succeeds: The model whose session this one has taken the place of; None where there was
             none, and after a restore.
@@ -57,27 +57,27 @@ class StreamSession:
 
     def __init__(
         self,
-        stream_id: str,
-        epoch: str,
+        camera: str,
+        run: str,
         spec: ModelSpec,
-        labels: frozenset[int] | None = None,
-        background: BackgroundState | None = None,
+        class_indices: frozenset[int] | None = None,
+        camera_mean: CameraMeanState | None = None,
         feature_id: str = "",
     ) -> None:
-        self.stream_id = stream_id
-        self.epoch = epoch
+        self.camera = camera
+        self.run = run
         self.spec = spec
         self.anchor_us: int | None = None
         self.source: dict[str, int | str] = {}
         self.owed: tuple[ActionEvent, ...] = ()
         self.succeeds: str | None = None
         self._feature_id = feature_id
-        self._labels = labels
-        self._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us)
-        self._background = _background_of(stream_id, spec, background)
-        self._buffer = SnippetBuffer(spec.window, spec.feature_dim, self._background)
+        self._class_indices = class_indices
+        self._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us)
+        self._camera_mean = _camera_mean_of(camera, spec, camera_mean)
+        self._buffer = SnippetBuffer(spec.window, spec.feature_dim, self._camera_mean)
         self._scores = ScoreTrack(spec.window)
-        self._tracker = EventTracker(stream_id, epoch, spec, labels)
+        self._tracker = EventTracker(camera, run, spec, class_indices)
 
     @property
     def resume_us(self) -> int | None:
@@ -89,7 +89,7 @@ class StreamSession:
         """Footage up to this stream time was taken in; None if there was none."""
         state = self._sampler.state
         # After a gap the sampler holds no frame, but its snippets are still given out.
-        given_out_us = self.spec.timeline.snippet_start_us(state.next_index) - 1
+        given_out_us = self.spec.grid.snippet_start_us(state.next_index) - 1
         if state.next_index == 0:
             return state.seen_us
         return given_out_us if state.seen_us is None else max(state.seen_us, given_out_us)
@@ -101,13 +101,13 @@ class StreamSession:
 
     @property
     def open_events(self) -> tuple[ActionEvent, ...]:
-        """The last record of every event that is not final."""
+        """The last revision of every event that is not final."""
         return tuple(event.last for event in self._tracker.state.live)
 
     @property
-    def background(self) -> BackgroundState | None:
+    def camera_mean(self) -> CameraMeanState | None:
         """The camera's background, for its next session; None where the model has none."""
-        return None if self._background is None else self._background.state()
+        return None if self._camera_mean is None else self._camera_mean.state()
 
     def sample(self, frames: FrameBatch) -> list[Snippet]:
         """Frames → the snippets they complete."""
@@ -118,15 +118,15 @@ class StreamSession:
         return [window for feature in features for window in self._buffer.push(feature)]
 
     def track(self, windows: Sequence[CasWindow]) -> list[ActionEvent]:
-        """CAS windows, in order → the event records that follow from them."""
-        records: list[ActionEvent] = []
+        """CAS windows, in order → the revisions that follow from them."""
+        revisions: list[ActionEvent] = []
         for window in windows:
             current = self._scores.current
             if current is not None and current.segment != window.segment:
-                records.extend(self._tracker.close(Reason.GAP))
+                revisions.extend(self._tracker.close(Reason.GAP))
             self._scores.update(window)
-            records.extend(self._tracker.step(self._scores.known, self.anchor_us))
-        return records
+            revisions.extend(self._tracker.step(self._scores.known, self.anchor_us))
+        return revisions
 
     def break_segment(self) -> list[FeatureWindow]:
         """Footage is missing: drop what is unfinished; localize what this gives, then `close`."""
@@ -138,7 +138,7 @@ class StreamSession:
         self._scores.current = None
         return self._tracker.close(reason)
 
-    def retune(self, spec: ModelSpec, labels: frozenset[int] | None) -> None:
+    def retune(self, spec: ModelSpec, class_indices: frozenset[int] | None) -> None:
         """Go on with other opening scores or classes of the same model; open events stay open.
 
         Raises:
@@ -146,39 +146,41 @@ class StreamSession:
         """
         if spec.model_id != self.spec.model_id:
             raise ValueError(f"{spec.model_id} cannot go on with events of {self.spec.model_id}")
-        self.spec, self._labels = spec, labels
+        self.spec, self._class_indices = spec, class_indices
         state = self._tracker.state
-        self._tracker = EventTracker(self.stream_id, self.epoch, spec, labels, state)
+        self._tracker = EventTracker(self.camera, self.run, spec, class_indices, state)
 
     def succeeded_by(
         self,
         spec: ModelSpec,
-        labels: frozenset[int] | None = None,
+        class_indices: frozenset[int] | None = None,
         *,
         feature_id: str = "",
-        records: Sequence[ActionEvent] = (),
+        revisions: Sequence[ActionEvent] = (),
     ) -> "StreamSession":
         """End every open event; give another model's session, for the chunks that follow.
 
         Args:
             spec: The model that takes over.
-            labels: Its classes to report.
+            class_indices: Its classes to report.
             feature_id: Its own.
-            records: What followed from the last windows, which ``break_segment`` has given.
+            revisions: What followed from the last windows, which ``break_segment`` has given.
 
         Returns:
-            A session that owes those records and the last ones of all events.
+            A session that owes those revisions and the last ones of all events.
         """
-        owed = (*self.owed, *records, *self.close(Reason.MODEL))
-        return self._successor(self._meta(), self.background, owed, spec, labels, feature_id)
+        owed = (*self.owed, *revisions, *self.close(Reason.MODEL))
+        return self._successor(
+            self._meta(), self.camera_mean, owed, spec, class_indices, feature_id
+        )
 
     def snapshot(self) -> bytes:
         """One versioned blob: all state but frames."""
-        scored, background = self._scores.current, self.background
+        scored, camera_mean = self._scores.current, self.camera_mean
         *_, features = self._buffer.state()
         arrays: dict[str, npt.NDArray[Any]] = {
             "features": features,
-            "background": background.mean if background else np.zeros(0, np.float64),
+            "background": camera_mean.mean if camera_mean else np.zeros(0, np.float64),
             "scores": scored.scores if scored else np.zeros((0, 0), np.float32),
         }
         return write_blob(self._meta(), arrays)
@@ -187,12 +189,12 @@ class StreamSession:
         """All that a snapshot says in words: plain values only."""
         sampler = self._sampler.state
         first_index, segment, n_unseen, _features = self._buffer.state()
-        scored, background = self._scores.current, self.background
+        scored, camera_mean = self._scores.current, self.camera_mean
         return {
             "model_id": self.spec.model_id,
             "feature_id": self._feature_id,
-            "stream_id": self.stream_id,
-            "epoch": self.epoch,
+            "stream_id": self.camera,
+            "epoch": self.run,
             "anchor_us": self.anchor_us,
             "seen_us": self.seen_us,
             "source": self.source,
@@ -203,7 +205,7 @@ class StreamSession:
                 sampler.resume_us,
             ],
             "buffer": [first_index, segment, n_unseen],
-            "background": background.n_snippets if background else None,
+            "background": camera_mean.n_snippets if camera_mean else None,
             "scores": [scored.first_index, scored.segment] if scored else None,
             "tracker": self._tracker.state.to_json(),
             "owed": [event_to_json(event) for event in self.owed],
@@ -214,7 +216,7 @@ class StreamSession:
         cls,
         blob: bytes,
         spec: ModelSpec,
-        labels: frozenset[int] | None = None,
+        class_indices: frozenset[int] | None = None,
         *,
         feature_id: str = "",
     ) -> "StreamSession":
@@ -229,7 +231,7 @@ class StreamSession:
                 f"snapshot model_id is {meta.get('model_id')!r}, wanted {spec.model_id!r}"
             )
         try:
-            return cls._of(meta, arrays, spec, labels, feature_id)
+            return cls._of(meta, arrays, spec, class_indices, feature_id)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"snapshot is damaged: {error}") from error
 
@@ -238,7 +240,7 @@ class StreamSession:
         cls,
         blob: bytes,
         spec: ModelSpec,
-        labels: frozenset[int] | None = None,
+        class_indices: frozenset[int] | None = None,
         *,
         feature_id: str = "",
     ) -> "StreamSession":
@@ -252,12 +254,12 @@ class StreamSession:
         """
         meta, arrays = read_blob(blob)
         if meta.get("model_id") == spec.model_id:
-            return cls.restore(blob, spec, labels, feature_id=feature_id)
+            return cls.restore(blob, spec, class_indices, feature_id=feature_id)
         try:
             tracker = EventTracker("", "", spec, state=TrackerState.from_json(meta["tracker"]))
             owed = (*_owed_of(meta), *tracker.close(Reason.MODEL))
-            background = _background_state(meta, arrays)
-            return cls._successor(meta, background, owed, spec, labels, feature_id)
+            camera_mean = _camera_mean_state(meta, arrays)
+            return cls._successor(meta, camera_mean, owed, spec, class_indices, feature_id)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"snapshot is damaged: {error}") from error
 
@@ -265,10 +267,10 @@ class StreamSession:
     def _successor(
         cls,
         meta: dict[str, Any],
-        background: BackgroundState | None,
+        camera_mean: CameraMeanState | None,
         owed: tuple[ActionEvent, ...],
         spec: ModelSpec,
-        labels: frozenset[int] | None,
+        class_indices: frozenset[int] | None,
         feature_id: str,
     ) -> "StreamSession":
         """A new session with the old one's place in stream and transport.
@@ -276,15 +278,15 @@ class StreamSession:
         Snapshots of before there was succession name no features, and no time but the sampler's.
         """
         is_comparable = feature_id != "" and meta.get("feature_id") == feature_id
-        kept = background if is_comparable else None
-        session = cls(meta["stream_id"], meta["epoch"], spec, labels, kept, feature_id)
+        kept = camera_mean if is_comparable else None
+        session = cls(meta["stream_id"], meta["epoch"], spec, class_indices, kept, feature_id)
         session.anchor_us = meta["anchor_us"]
         session.source = dict(meta["source"])
         session.owed = owed
         session.succeeds = str(meta["model_id"])
         _next_index, _segment, sampler_us, _resume_us = meta["sampler"]
         seen = SamplerState(0, 0, meta.get("seen_us", sampler_us), None)
-        session._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us, seen)
+        session._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us, seen)
         return session
 
     @classmethod
@@ -293,16 +295,18 @@ class StreamSession:
         meta: dict[str, Any],
         arrays: dict[str, npt.NDArray[Any]],
         spec: ModelSpec,
-        labels: frozenset[int] | None,
+        class_indices: frozenset[int] | None,
         feature_id: str,
     ) -> "StreamSession":
-        background = _background_state(meta, arrays)
-        session = cls(meta["stream_id"], meta["epoch"], spec, labels, background, feature_id)
+        camera_mean = _camera_mean_state(meta, arrays)
+        session = cls(
+            meta["stream_id"], meta["epoch"], spec, class_indices, camera_mean, feature_id
+        )
         session.anchor_us = meta["anchor_us"]
         session.source = dict(meta["source"])
         session.owed = _owed_of(meta)
         state = SamplerState(*meta["sampler"])
-        session._sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us, state)
+        session._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us, state)
         first_index, segment, n_unseen = meta["buffer"]
         session._buffer.restore(first_index, segment, n_unseen, arrays["features"])
         kept = None
@@ -311,7 +315,7 @@ class StreamSession:
             kept = ScoredSnippets(first_index, segment, arrays["scores"])
         session._scores = ScoreTrack(spec.window, kept)
         tracker = TrackerState.from_json(meta["tracker"])
-        session._tracker = EventTracker(session.stream_id, session.epoch, spec, labels, tracker)
+        session._tracker = EventTracker(session.camera, session.run, spec, class_indices, tracker)
         return session
 
 
@@ -319,20 +323,20 @@ def _owed_of(meta: dict[str, Any]) -> tuple[ActionEvent, ...]:
     return tuple(event_from_json(plain) for plain in meta.get("owed", ()))
 
 
-def _background_state(
+def _camera_mean_state(
     meta: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
-) -> BackgroundState | None:
+) -> CameraMeanState | None:
     if meta["background"] is None:
         return None
-    return BackgroundState(arrays["background"], meta["background"])
+    return CameraMeanState(arrays["background"], meta["background"])
 
 
-def _background_of(
-    camera: str, spec: ModelSpec, state: BackgroundState | None
-) -> CameraBackground | None:
-    if spec.background is None:
+def _camera_mean_of(
+    camera: str, spec: ModelSpec, state: CameraMeanState | None
+) -> CameraMean | None:
+    if spec.camera_mean is None:
         return None
-    background = CameraBackground.of_camera(spec.background, camera)
+    camera_mean = CameraMean.of_camera(spec.camera_mean, camera)
     if state is not None:
-        background.restore(state)
-    return background
+        camera_mean.restore(state)
+    return camera_mean

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.types import FrameBatch, Snippet, Span, UInt8Array
 
 
@@ -45,19 +45,17 @@ class SnippetSampler:
     """Cuts one stream's frames into snippets.
 
     Args:
-        timeline: The model's grid.
+        grid: The model's grid.
         max_gap_us: Longest time one frame is shown.
         state: Where an earlier sampler stopped. Push the frames from ``resume_us`` on again: what
             was given out before is not given out twice.
     """
 
-    def __init__(
-        self, timeline: Timeline, max_gap_us: int, state: SamplerState | None = None
-    ) -> None:
-        self._timeline = timeline
+    def __init__(self, grid: Grid, max_gap_us: int, state: SamplerState | None = None) -> None:
+        self._grid = grid
         self._max_gap_us = max_gap_us
         self._held: _Shown | None = None
-        self._grid: deque[_Shown] = deque()  # the frames of grid points [_first_grid, _next_grid)
+        self._shown: deque[_Shown] = deque()  # the frames of grid points [_first_grid, _next_grid)
         self._next_grid = 0
         self._next_index = state.next_index if state else 0
         self._segment = state.segment if state else 0
@@ -72,7 +70,7 @@ class SnippetSampler:
     @property
     def state(self) -> SamplerState:
         """What must be kept to go on later; the frames themselves are read again."""
-        oldest = self._grid[0] if self._grid else self._held
+        oldest = self._shown[0] if self._shown else self._held
         seen_us = self._held.pts_us if self._held else self._replay_until_us
         resume_us = oldest.pts_us if oldest else None
         return SamplerState(self._next_index, self._segment, seen_us, resume_us)
@@ -93,7 +91,7 @@ class SnippetSampler:
             self._segment += 1
             self.n_gaps += 1
         self._held = None
-        self._grid.clear()
+        self._shown.clear()
 
     def _push_frame(self, frame: _Shown) -> list[Snippet]:
         if self._ended_us is not None and frame.pts_us <= self._ended_us:
@@ -106,7 +104,7 @@ class SnippetSampler:
             self.break_segment()
         snippets = []
         if self._held is None:
-            self._start_segment(self._timeline.snippet_at_or_after(frame.pts_us))
+            self._start_segment(self._grid.snippet_at_or_after(frame.pts_us))
         else:
             snippets = self._show_until(frame.pts_us - 1, self._held)
         self._held = frame
@@ -114,7 +112,7 @@ class SnippetSampler:
         return snippets + self._show_until(frame.pts_us, frame)
 
     def _start_segment(self, first_index: int) -> None:
-        self._next_grid = first_index * self._timeline.stride_frames
+        self._next_grid = first_index * self._grid.stride_frames
         if self._may_lack_footage and first_index > self._next_index:
             # After a restore, what should have been pushed again was not, or not whole.
             self._segment += 1
@@ -124,23 +122,23 @@ class SnippetSampler:
     def _show_until(self, last_us: int, shown: _Shown) -> list[Snippet]:
         """Show one frame at every grid point up to and including ``last_us``."""
         snippets = []
-        while self._next_grid * self._timeline.frame_us <= last_us:
-            self._grid.append(shown)
+        while self._next_grid * self._grid.frame_us <= last_us:
+            self._shown.append(shown)
             self._next_grid += 1
-            if len(self._grid) == self._timeline.snippet_frames:
+            if len(self._shown) == self._grid.snippet_frames:
                 snippets.extend(self._take())
         return snippets
 
     def _take(self) -> list[Snippet]:
-        timeline = self._timeline
-        index = (self._next_grid - timeline.snippet_frames) // timeline.stride_frames
+        grid = self._grid
+        index = (self._next_grid - grid.snippet_frames) // grid.stride_frames
         snippets = []
         if index >= self._next_index:
-            span = Span(timeline.snippet_start_us(index), timeline.snippet_end_us(index))
-            rgb = np.stack([shown.rgb for shown in self._grid])  # (L, H, W, 3)
+            span = Span(grid.snippet_start_us(index), grid.snippet_end_us(index))
+            rgb = np.stack([shown.rgb for shown in self._shown])  # (L, H, W, 3)
             snippets.append(Snippet(index, self._segment, span, rgb))
             self._next_index = index + 1
             self._may_lack_footage = False
-        for _ in range(timeline.stride_frames):
-            self._grid.popleft()
+        for _ in range(grid.stride_frames):
+            self._shown.popleft()
         return snippets

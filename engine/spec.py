@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from engine.grid import Timeline, exact_div
+from engine.grid import Grid, exact_div
 from engine.types import FloatArray
 
 # A larger input square than any published video backbone takes is a damaged bundle.
@@ -197,15 +197,15 @@ class TrackerSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class BackgroundSpec:
-    """What a camera's background starts from, and how fast it follows the camera.
+class CameraMeanSpec:
+    """What a camera's mean starts from, and how fast it follows the camera.
 
     Attributes:
-        prior_snippets_known: As how many snippets the stored background of a camera counts that
+        prior_snippets_known: As how many snippets the stored mean of a camera counts that
             training has seen.
         prior_snippets_new: As how many ``default`` counts for any other camera.
         memory_snippets: Snippets after which what was seen is forgotten, by a factor of e.
-        default: float32 (D,), the background of a camera nobody knows.
+        default: float32 (D,), the camera mean of a camera nobody knows.
         cameras: float32 (D,) a camera that training has seen. Like ``default`` left out of
             comparisons: a model's id covers them.
     """
@@ -236,36 +236,36 @@ class ModelSpec:
         model_id: Bundle name and digest, as written in every event.
         class_names: C names; an event's label is an index into them.
         feature_dim: D.
-        timeline: The time grid.
+        grid: The time grid.
         geometry: Frame size and fit.
         window: Window sizes.
         proposals: Post-processing.
         tracker: Event life cycle.
-        background: What its localizer takes out of a camera's features; None: nothing.
+        camera_mean: What its localizer takes out of a camera's features; None: nothing.
     """
 
     model_id: str
     class_names: tuple[str, ...]
     feature_dim: int
-    timeline: Timeline
+    grid: Grid
     geometry: FrameGeometry
     window: WindowSpec
     proposals: ProposalSpec
     tracker: TrackerSpec
-    background: BackgroundSpec | None = None
+    camera_mean: CameraMeanSpec | None = None
 
     def __post_init__(self) -> None:
         step_us = self.proposals.step_us
-        exact_div(self.timeline.stride_us, step_us, "stride in interpolation steps")
-        exact_div(self.timeline.snippet_us, step_us, "snippet length in interpolation steps")
+        exact_div(self.grid.stride_us, step_us, "stride in interpolation steps")
+        exact_div(self.grid.snippet_us, step_us, "snippet length in interpolation steps")
         _require(
             holds=len(self.tracker.class_open_scores) in (0, len(self.class_names)),
             what="class_open_scores",
             seen=f"{len(self.tracker.class_open_scores)} scores",
             wanted=f"none, or one for each of {len(self.class_names)} classes",
         )
-        if self.background is not None:
-            for vector in (self.background.default, *self.background.cameras.values()):
+        if self.camera_mean is not None:
+            for vector in (self.camera_mean.default, *self.camera_mean.cameras.values()):
                 _require(
                     holds=vector.shape == (self.feature_dim,),
                     what="a background",

@@ -30,14 +30,14 @@ class Localization:
     """What a video gave.
 
     Attributes:
-        records: Every event record, in the order in which a daemon would have emitted them.
+        revisions: Every revision, in the order in which a daemon would have emitted them.
         indices: int64 (n,), snippet indices that were scored, rising.
         scores: float32 (n, C), their scores after all context had been seen.
         attention: float32 (n,), likewise.
         n_frames: Frames decoded.
     """
 
-    records: tuple[ActionEvent, ...]
+    revisions: tuple[ActionEvent, ...]
     indices: Int64Array
     scores: FloatArray
     attention: FloatArray
@@ -45,10 +45,10 @@ class Localization:
 
     @property
     def final(self) -> tuple[ActionEvent, ...]:
-        """The last record of every event that was not retracted, by start."""
-        last = {record.event_id: record for record in self.records}
-        kept = [record for record in last.values() if record.phase != "retracted"]
-        return tuple(sorted(kept, key=lambda record: (record.span, record.label)))
+        """The last revision of every event that was not retracted, by start."""
+        last = {revision.event_id: revision for revision in self.revisions}
+        kept = [revision for revision in last.values() if revision.phase != "retracted"]
+        return tuple(sorted(kept, key=lambda revision: (revision.span, revision.class_index)))
 
 
 class _Curves:
@@ -85,9 +85,9 @@ def localize_frames(
         session: A fresh session; it is closed at the end.
         extractor: Snippets → features.
         localizer: Windows → CAS.
-        on_progress: Called after each batch with its newest stream time and records.
+        on_progress: Called after each batch with its newest stream time and revisions.
     """
-    records: list[ActionEvent] = []
+    revisions: list[ActionEvent] = []
     curves = _Curves(session.spec)
     n_frames = 0
 
@@ -101,11 +101,11 @@ def localize_frames(
         snippets = session.sample(batch)
         features = extractor.extract(snippets)
         fresh = track(session.buffer(features))
-        records.extend(fresh)
+        revisions.extend(fresh)
         n_frames += batch.n_decoded
         if len(batch.pts_us):
             on_progress(int(batch.pts_us[-1]), fresh)
-    records.extend(track(session.break_segment()))
-    records.extend(session.close(Reason.END))
+    revisions.extend(track(session.break_segment()))
+    revisions.extend(session.close(Reason.END))
     indices, scores, attention = curves.arrays(len(session.spec.class_names))
-    return Localization(tuple(records), indices, scores, attention, n_frames)
+    return Localization(tuple(revisions), indices, scores, attention, n_frames)

@@ -66,7 +66,7 @@ def soft_nms(proposals: Sequence[Proposal], sigma: float, min_score: float) -> l
         if scores[best] < min_score:
             break
         waiting[best] = False
-        kept.append(Proposal(pool[best].label, pool[best].span, float(scores[best])))
+        kept.append(Proposal(pool[best].class_index, pool[best].span, float(scores[best])))
         overlap = _tiou_to_all(starts, ends, best)
         scores = np.where(waiting & (scores > 0), scores * np.exp(-(overlap**2) / sigma), scores)
     return kept

@@ -1,7 +1,7 @@
 """The vocabulary: every value that passes between stages.
 
 T snippets a window, L frames a snippet, C classes, D feature width. All times are integer
-microseconds of *stream time*: media time since the start of the stream's epoch (one run of one
+microseconds of *stream time*: media time since the start of the stream's run (one run of one
 producer). Wall-clock time is stream time plus ``anchor_us``.
 
 Arrays inside these values are read-only by convention: a stage that wants to change one copies it.
@@ -42,21 +42,21 @@ class VideoChunk:
     """What a transport carried, parsed but not decoded: one closed-GOP piece of one stream.
 
     Attributes:
-        stream_id: The camera.
-        epoch: One run of one producer; media time starts anew with each.
-        sequence: Number of the chunk in its epoch, rising by one.
+        camera: The camera.
+        run: One run of one producer; media time starts anew with each.
+        sequence: Number of the chunk in its run, rising by one.
         start_us: Stream time of the first frame.
         payload: Container bytes; empty only when ``is_end``.
         start_ticks: The first frame's pts in ``time_base`` units, where the producer gave it:
             lets frame times be computed from the source's own exact ticks.
         time_base: Seconds a tick.
         anchor_us: Unix time of stream time 0 in microseconds, or None when nobody knows.
-        is_end: The stream's epoch ends here and nothing follows.
+        is_end: The stream's run ends here and nothing follows.
         discontinuity: Frames before this chunk were lost, or its clock jumped.
     """
 
-    stream_id: str
-    epoch: str
+    camera: str
+    run: str
     sequence: int
     start_us: int
     payload: bytes
@@ -87,7 +87,7 @@ class Snippet:
     """L frames on the fixed-rate grid.
 
     Attributes:
-        index: Counts from the stream's origin; never resets within an epoch, jumps over gaps.
+        index: Counts from the stream's origin; never resets within a run, jumps over gaps.
         segment: Rises by one at every gap; snippets of two segments are never neighbours.
         span: Stream time covered.
         rgb: uint8 (L, H, W, 3).
@@ -117,7 +117,7 @@ class FeatureWindow:
         segment: The segment all valid rows belong to.
         features: float32 (T, D); rows that are not valid are zero.
         valid: bool (T,), False before the segment began.
-        background: float32 (D,), the camera's background after the newest row; zero where the
+        camera_mean: float32 (D,), the camera's mean after the newest row; zero where the
             model has none.
     """
 
@@ -125,7 +125,7 @@ class FeatureWindow:
     segment: int
     features: FloatArray
     valid: BoolArray
-    background: FloatArray
+    camera_mean: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class CasWindow:
 class Proposal:
     """A scored candidate interval of one class; ``score`` is the OIC score."""
 
-    label: int
+    class_index: int
     span: Span
     score: float
 
@@ -183,14 +183,14 @@ class ActionEvent:
     """One revision of one event; every revision carries the whole state.
 
     Attributes:
-        event_id: Minted once, at OPENED, from stream, epoch, bundle, label and onset.
-        stream_id: The camera.
-        epoch: The producer run the times belong to.
+        event_id: Minted once, at OPENED, from stream, run, bundle, class and onset.
+        camera: The camera.
+        run: The producer run the times belong to.
         revision: 0 at OPENED, then rising by one.
         phase: What this revision is.
         reason: Why it was written.
-        label: Class index in the bundle.
-        label_name: Class name.
+        class_index: Class index in the bundle.
+        class_name: Class name.
         span: Stream time; the end is provisional until ``final``.
         score: OIC score.
         decided_us: Stream time up to which footage was seen when this was decided.
@@ -199,13 +199,13 @@ class ActionEvent:
     """
 
     event_id: str
-    stream_id: str
-    epoch: str
+    camera: str
+    run: str
     revision: int
     phase: Phase
     reason: Reason
-    label: int
-    label_name: str
+    class_index: int
+    class_name: str
     span: Span
     score: float
     decided_us: int

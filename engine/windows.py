@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.camera_mean import CameraBackground
+from engine.camera_mean import CameraMean
 from engine.spec import WindowSpec
 from engine.types import FeatureWindow, FloatArray, SnippetFeature
 
@@ -21,16 +21,16 @@ class SnippetBuffer:
     Args:
         spec: Window sizes.
         feature_dim: D.
-        background: Learns from every feature before a window shows it; a gap changes nothing
+        camera_mean: Learns from every feature before a window shows it; a gap changes nothing
             about it. None where the model has none.
     """
 
     def __init__(
-        self, spec: WindowSpec, feature_dim: int, background: CameraBackground | None = None
+        self, spec: WindowSpec, feature_dim: int, camera_mean: CameraMean | None = None
     ) -> None:
         self._spec = spec
         self._feature_dim = feature_dim
-        self._background = background
+        self._camera_mean = camera_mean
         self._ring: deque[SnippetFeature] = deque(maxlen=spec.window_snippets)
         self._n_unseen = 0  # features no window has shown yet
 
@@ -44,8 +44,8 @@ class SnippetBuffer:
         if self._ring and self._ring[-1].segment != feature.segment:
             windows.extend(self.flush())
         self._check(feature)
-        if self._background is not None:
-            self._background.update(feature.vector)
+        if self._camera_mean is not None:
+            self._camera_mean.update(feature.vector)
         self._ring.append(feature)
         self._n_unseen += 1
         if (feature.index + 1) % self._spec.hop_snippets == 0:
@@ -84,15 +84,15 @@ class SnippetBuffer:
 
     def _window(self) -> FeatureWindow:
         self._n_unseen = 0
-        background = None if self._background is None else self._background.vector
-        return window_of(self._ring, self._spec.window_snippets, self._feature_dim, background)
+        camera_mean = None if self._camera_mean is None else self._camera_mean.vector
+        return window_of(self._ring, self._spec.window_snippets, self._feature_dim, camera_mean)
 
 
 def window_of(
     features: Sequence[SnippetFeature],
     n_snippets: int,
     dim: int,
-    background: FloatArray | None = None,
+    camera_mean: FloatArray | None = None,
 ) -> FeatureWindow:
     """The window that ends with ``features``, zero where nothing was seen.
 
@@ -100,13 +100,13 @@ def window_of(
         features: 1..T consecutive features of one segment.
         n_snippets: T.
         dim: D.
-        background: float32 (D,); None is zero.
+        camera_mean: float32 (D,); None is zero.
     """
-    if background is None:
-        background = np.zeros(dim, np.float32)
+    if camera_mean is None:
+        camera_mean = np.zeros(dim, np.float32)
     n_missing = n_snippets - len(features)
     rows = np.zeros((n_snippets, dim), np.float32)
     rows[n_missing:] = [feature.vector for feature in features]
     valid = np.arange(n_snippets) >= n_missing
     newest = features[-1]
-    return FeatureWindow(newest.index - n_snippets + 1, newest.segment, rows, valid, background)
+    return FeatureWindow(newest.index - n_snippets + 1, newest.segment, rows, valid, camera_mean)

@@ -35,25 +35,25 @@ class DataChoice:
 
 
 def training_set(
-    choice: DataChoice, features: Path, labels: Path | None, on_note: OnNote
+    choice: DataChoice, features: Path, tags_or_truth: Path | None, on_note: OnNote
 ) -> FeatureSet:
     """The videos to train on; for clips, only their tags are read, never an interval.
 
     Args:
         choice: Of the configuration.
         features: Folder of feature files.
-        labels: Tags or annotations; None: ``tags.csv`` or ``gt.json`` in ``features``.
+        tags_or_truth: Tags or annotations; None: ``tags.csv`` or ``gt.json`` in ``features``.
         on_note: Told what was left out, a line each.
 
     Raises:
         DataError: A file is missing or cannot be used.
     """
     if choice.kind == "clips":
-        given = load_clips(features, labels or _beside(features, "tags.csv", "--tags"))
-        # What nobody tagged may be what is evaluated on: not even its background is learned.
+        given = load_clips(features, tags_or_truth or _beside(features, "tags.csv", "--tags"))
+        # What nobody tagged may be what is evaluated on: not even its mean is learned.
         tagged = tuple(record for record in given.records if record.tags is not None)
         return replace(given, records=tagged)
-    return _published(choice, features, labels, choice.train, on_note)
+    return _published(choice, features, tags_or_truth, choice.train, on_note)
 
 
 def evaluation_set(
@@ -78,9 +78,9 @@ def features_manifest(choice: DataChoice, features: Path) -> dict[str, object] |
 
 
 def _published(
-    choice: DataChoice, features: Path, labels: Path | None, subset: str, on_note: OnNote
+    choice: DataChoice, features: Path, tags_or_truth: Path | None, subset: str, on_note: OnNote
 ) -> FeatureSet:
-    path = labels or _beside(features, "gt.json", "--annotations")
+    path = tags_or_truth or _beside(features, "gt.json", "--annotations")
     if choice.kind == "activitynet":
         return load_activitynet(path, features, subset, choice.modality, on_note=on_note)
     if subset not in ("train", "test"):

@@ -48,9 +48,9 @@ def extract_video(
     Raises:
         UnreadableVideoError: It cannot be read.
     """
-    sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us)
+    sampler = SnippetSampler(spec.grid, spec.window.max_gap_us)
     rows = []
-    for batch in read_video(path, spec.geometry, spec.timeline):
+    for batch in read_video(path, spec.geometry, spec.grid):
         rows.extend(extractor.extract(sampler.push(batch)))
         on_progress(int(batch.pts_us[-1]))
     features = np.array([row.vector for row in rows], np.float32)
@@ -63,9 +63,9 @@ def manifest_of(bundle: ModelBundle) -> dict[str, object]:
     spec = bundle.spec
     return {
         "extractor_sha256": bundle.backbone_sha256,
-        "fps": spec.timeline.fps,
-        "snippet_frames": spec.timeline.snippet_frames,
-        "stride_frames": spec.timeline.stride_frames,
+        "fps": spec.grid.fps,
+        "snippet_frames": spec.grid.snippet_frames,
+        "stride_frames": spec.grid.stride_frames,
         "resize_px": spec.geometry.resize_px,
         "crop_px": spec.geometry.crop_px,
         "fit": spec.geometry.fit,

@@ -6,7 +6,7 @@ counted in seconds, so that they hold at any stride.
 
 from typing import Any
 
-from engine.grid import US_PER_S, Timeline
+from engine.grid import US_PER_S, Grid
 from engine.spec import ProposalSpec, TrackerSpec, WindowSpec
 
 WINDOW_S = 7.68
@@ -50,11 +50,11 @@ TRACKER = TrackerSpec(
 )
 
 
-def live_defaults(timeline: Timeline) -> dict[str, Any]:
+def live_defaults(grid: Grid) -> dict[str, Any]:
     """Fields of ``ModelCard`` for ``export``: window, proposals, tracker."""
 
     def snippets(length_s: float) -> int:
-        return max(1, round(length_s * US_PER_S / timeline.stride_us))
+        return max(1, round(length_s * US_PER_S / grid.stride_us))
 
     window = WindowSpec(
         window_snippets=snippets(WINDOW_S),

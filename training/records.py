@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.types import FloatArray, Int64Array, Span
 
 
@@ -10,7 +10,7 @@ from engine.types import FloatArray, Int64Array, Span
 class TruthSpan:
     """One annotated action: class index and exact interval."""
 
-    label: int
+    class_index: int
     span: Span
 
 
@@ -43,13 +43,13 @@ class FeatureSet:
     """Videos of one extractor under one list of classes.
 
     Attributes:
-        class_names: C names; labels and tags are indices into them.
+        class_names: C names; class indices and tags are indices into them.
         records: The videos.
-        timeline: The grid their snippets lie on.
+        grid: The grid their snippets lie on.
         feature_dim: D of every record.
     """
 
     class_names: tuple[str, ...]
     records: tuple[VideoRecord, ...]
-    timeline: Timeline
+    grid: Grid
     feature_dim: int

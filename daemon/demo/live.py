@@ -53,8 +53,8 @@ class Narrator:
     def __init__(self, console: Console, truth: Sequence[TruthSpan] | None) -> None:
         self._console = console
         self._width = 0 if truth is None else _TRUTH_WIDTH
-        starts = [Told(one.span.start_us, f"{one.label} starts") for one in truth or ()]
-        ends = [Told(one.span.end_us, f"{one.label} ends") for one in truth or ()]
+        starts = [Told(one.span.start_us, f"{one.class_name} starts") for one in truth or ()]
+        ends = [Told(one.span.end_us, f"{one.class_name} ends") for one in truth or ()]
         self._untold = sorted((*starts, *ends), key=lambda told: told.time_us)
         if truth is not None:
             self._line("seen to", "truth", "reported")
@@ -65,16 +65,16 @@ class Narrator:
             told = self._untold.pop(0)
             self._line(clock_text(told.time_us), told.words, "")
 
-    def tell(self, record: ActionEvent) -> None:
-        """One record, after everything that had happened by then."""
-        self.reach(record.decided_us)
-        sign = _SIGNS.get(record.phase)
+    def tell(self, revision: ActionEvent) -> None:
+        """One revision, after everything that had happened by then."""
+        self.reach(revision.decided_us)
+        sign = _SIGNS.get(revision.phase)
         if sign is None:
             return
-        span = f"{clock_text(record.span.start_us)}-{clock_text(record.span.end_us)}"
-        name = escape(record.label_name)
-        words = f"{sign} [bold]{name}[/] {span}  score {record.score:.2f}"
-        self._line(clock_text(record.decided_us), "", words)
+        span = f"{clock_text(revision.span.start_us)}-{clock_text(revision.span.end_us)}"
+        name = escape(revision.class_name)
+        words = f"{sign} [bold]{name}[/] {span}  score {revision.score:.2f}"
+        self._line(clock_text(revision.decided_us), "", words)
 
     def finish(self) -> None:
         """Tell the rest."""
@@ -103,11 +103,11 @@ def stream(
         model: What watches it.
         out: Folder for chunks, events, state and log.
         console: Where the producer's notes go.
-        narrator: Told every record as it comes.
+        narrator: Told every revision as it comes.
         realtime: At the clip's own pace, not as fast as it goes.
 
     Returns:
-        Every record.
+        Every revision.
 
     Raises:
         S2netdError: Anything a user can mend, in one line.
@@ -128,7 +128,7 @@ def stream(
         raise KeyboardInterrupt
     watcher.read()
     narrator.finish()
-    return watcher.records
+    return watcher.revisions
 
 
 class _Watcher:
@@ -137,17 +137,17 @@ class _Watcher:
     def __init__(self, path: Path, narrator: Narrator) -> None:
         self._path = path
         self._narrator = narrator
-        self.records: list[ActionEvent] = []
+        self.revisions: list[ActionEvent] = []
 
     def read(self) -> None:
         """Tell what is new; a line that is not whole yet waits."""
         if not self._path.exists():
             return
         lines = self._path.read_bytes().split(b"\n")[:-1]
-        for line in lines[len(self.records) :]:
-            record = parse_event(line)
-            self.records.append(record)
-            self._narrator.tell(record)
+        for line in lines[len(self.revisions) :]:
+            revision = parse_event(line)
+            self.revisions.append(revision)
+            self._narrator.tell(revision)
 
     async def follow(self, app: App) -> None:
         """Until cancelled."""

@@ -34,7 +34,7 @@ class SceneResult:
     camera: str
     duration_us: int
     comparison: Comparison
-    n_offline: int
+    n_straight_line: int
     video: Path
     timeline: Path
 
@@ -53,11 +53,11 @@ def event_table(comparison: Comparison) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     rows = [(pair.truth.span, _found_row(pair)) for pair in comparison.found]
     rows += [
-        (one.span, ("[red]missed[/]", escape(one.label), _clock(one.span), *[""] * 4))
+        (one.span, ("[red]missed[/]", escape(one.class_name), _clock(one.span), *[""] * 4))
         for one in comparison.missed
     ]
     for event in comparison.false:
-        span, name = event.last.span, escape(event.last.label_name)
+        span, name = event.last.span, escape(event.last.class_name)
         rows.append((span, ("[yellow]false[/]", name, "", _clock(span), *[""] * 3)))
     for _, row in sorted(rows):
         table.add_row(*row)
@@ -68,7 +68,7 @@ def _found_row(pair: Found) -> tuple[str, ...]:
     final_us = pair.final_delay_us
     return (
         "[green]found[/]",
-        escape(pair.truth.label),
+        escape(pair.truth.class_name),
         _clock(pair.truth.span),
         _clock(pair.event.last.span),
         f"{pair.tiou:.2f}",
@@ -146,14 +146,14 @@ def _scene(result: SceneResult) -> dict[str, Any]:
         "camera": result.camera,
         "duration_s": result.duration_us / 1e6,
         "live_events": result.n_live,
-        "offline_events": result.n_offline,
+        "offline_events": result.n_straight_line,
         **_figures(comparison),
         "found_actions": [_found(pair) for pair in comparison.found],
         "missed_actions": [
-            {"label": one.label, "truth_s": _s(one.span)} for one in comparison.missed
+            {"label": one.class_name, "truth_s": _s(one.span)} for one in comparison.missed
         ],
         "false_events": [
-            {"label": one.last.label_name, "event_s": _s(one.last.span), "score": one.last.score}
+            {"label": one.last.class_name, "event_s": _s(one.last.span), "score": one.last.score}
             for one in comparison.false
         ],
         "video": str(result.video),
@@ -178,7 +178,7 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
 def _found(pair: Found) -> dict[str, Any]:
     final_us = pair.final_delay_us
     return {
-        "label": pair.truth.label,
+        "label": pair.truth.class_name,
         "truth_s": _s(pair.truth.span),
         "event_s": _s(pair.event.last.span),
         "tiou": pair.tiou,

@@ -86,17 +86,17 @@ def _demo_of_own(clip: Clip, options: DemoOptions, console: Console) -> None:
     _clear(out)
     _announce(clip, options, console)
     narrator = Narrator(console, None)
-    records = stream(clip, options.model, out, console, narrator, realtime=options.is_realtime)
-    console.print(f"{len(records)} records in {out / 'events.jsonl'}", markup=False)
+    revisions = stream(clip, options.model, out, console, narrator, realtime=options.is_realtime)
+    console.print(f"{len(revisions)} records in {out / 'events.jsonl'}", markup=False)
     with closing(open_model(options.model)) as model:
-        video = _draw(clip, records, None, model, out, console)
+        video = _draw(clip, revisions, None, model, out, console)
         if not video.result.final:
             console.print(_silence(video, model), soft_wrap=True)
-    n_live, n_offline = len(_standing(records)), len(video.result.final)
+    n_live, n_straight_line = len(_standing(revisions)), len(video.result.final)
     page = out / "timeline.html"
-    content = {"live_events": n_live, "offline_events": n_offline, "timeline": str(page)}
+    content = {"live_events": n_live, "offline_events": n_straight_line, "timeline": str(page)}
     _write_summary(out, content)
-    _say(console, f"{_agreement(n_live, n_offline)} Timeline: {page}")
+    _say(console, f"{_agreement(n_live, n_straight_line)} Timeline: {page}")
 
 
 def _demo_of_scenes(options: DemoOptions, console: Console) -> None:
@@ -109,10 +109,10 @@ def _demo_of_scenes(options: DemoOptions, console: Console) -> None:
             out = options.out if len(seeds) == 1 else options.out / f"seed-{seed}"
             _clear(out)
             clip = _scene(seed, options, out, console)
-            records = _watch(clip, options, out, console, is_only=len(seeds) == 1)
+            revisions = _watch(clip, options, out, console, is_only=len(seeds) == 1)
             # Not before: while the daemon works, the machine is its own.
             model = model or stack.enter_context(closing(open_model(options.model)))
-            results.append(_judge(seed, clip, records, model, out, console))
+            results.append(_judge(seed, clip, revisions, model, out, console))
     whole = total([result.comparison for result in results])
     if len(results) > 1:
         console.print(scene_table(results, whole))
@@ -126,7 +126,7 @@ def _scene(seed: int, options: DemoOptions, out: Path, console: Console) -> Clip
         clip = render_scene(out / "scene.mp4", seed, options.camera, options.seconds, console)
     if options.labels is None:
         return clip
-    truth = tuple(one for one in clip.truth or () if one.label in options.labels)
+    truth = tuple(one for one in clip.truth or () if one.class_name in options.labels)
     return Clip(clip.path, clip.title, clip.camera, truth)
 
 
@@ -153,24 +153,24 @@ def _announce(clip: Clip, options: DemoOptions, console: Console) -> None:
 def _judge(
     seed: int,
     clip: Clip,
-    records: Sequence[ActionEvent],
+    revisions: Sequence[ActionEvent],
     model: OpenModel,
     out: Path,
     console: Console,
 ) -> SceneResult:
     """Hold the events against the truth, draw both, and say what came of it."""
-    comparison = compare(clip.truth or (), records)
-    video = _draw(clip, records, comparison, model, out, console)
+    comparison = compare(clip.truth or (), revisions)
+    video = _draw(clip, revisions, comparison, model, out, console)
     console.print(event_table(comparison))
     _say(console, sentence(comparison))
-    n_offline, page = len(video.result.final), out / "timeline.html"
-    _say(console, f"{_agreement(len(_standing(records)), n_offline)} Timeline: {page}")
+    n_straight_line, page = len(video.result.final), out / "timeline.html"
+    _say(console, f"{_agreement(len(_standing(revisions)), n_straight_line)} Timeline: {page}")
     return SceneResult(
         seed=seed,
         camera=clip.camera,
         duration_us=video.duration_us,
         comparison=comparison,
-        n_offline=n_offline,
+        n_straight_line=n_straight_line,
         video=clip.path,
         timeline=page,
     )
@@ -178,13 +178,13 @@ def _judge(
 
 def _draw(
     clip: Clip,
-    records: Sequence[ActionEvent],
+    revisions: Sequence[ActionEvent],
     comparison: Comparison | None,
     model: OpenModel,
     out: Path,
     console: Console,
 ) -> LocalizedVideo:
-    """The timeline of the live records, over the curves of a second look at the clip."""
+    """The timeline of the live revisions, over the curves of a second look at the clip."""
     mistakes = None
     if comparison is not None:
         false = frozenset(event.last.event_id for event in comparison.false)
@@ -197,7 +197,7 @@ def _draw(
         video,
         model,
         title=clip.title,
-        events=records,
+        events=revisions,
         truth=clip.truth or (),
         mistakes=mistakes,
         notes=() if comparison is None else (sentence(comparison),),
@@ -207,8 +207,8 @@ def _draw(
     return video
 
 
-def _agreement(n_live: int, n_offline: int) -> str:
-    return f"live: {n_live} events; the same clip in one straight line: {n_offline}."
+def _agreement(n_live: int, n_straight_line: int) -> str:
+    return f"live: {n_live} events; the same clip in one straight line: {n_straight_line}."
 
 
 def _say(console: Console, text: str) -> None:
@@ -235,17 +235,17 @@ def _write_summary(out: Path, content: dict[str, Any]) -> None:
         (out / "summary.json").write_text(text, encoding="utf-8")
 
 
-def _standing(records: Sequence[ActionEvent]) -> set[str]:
+def _standing(revisions: Sequence[ActionEvent]) -> set[str]:
     """Ids of the events that are final and were not taken back."""
-    return {r.event_id for r in records if r.final and r.phase is not Phase.RETRACTED}
+    return {r.event_id for r in revisions if r.final and r.phase is not Phase.RETRACTED}
 
 
 def _silence(video: LocalizedVideo, model: OpenModel) -> str:
     scores = video.result.scores
     if not len(scores):
         return "No events: the clip is shorter than one snippet."
-    label = int(scores.max(axis=0).argmax())
+    class_index = int(scores.max(axis=0).argmax())
     return (
         f"No events: the curves peak at {scores.max():.2f}; an event must stand out from its "
-        f"surroundings by {model.spec.tracker.open_score_of(label):.2f}."
+        f"surroundings by {model.spec.tracker.open_score_of(class_index):.2f}."
     )

@@ -87,6 +87,6 @@ def render_scene(
 
 def _truth_of(script: "Script") -> tuple[TruthSpan, ...]:
     return tuple(
-        TruthSpan(row.label, Span(round(row.start_s * 1e6), round(row.end_s * 1e6)))
+        TruthSpan(row.class_name, Span(round(row.start_s * 1e6), round(row.end_s * 1e6)))
         for row in script.truth
     )

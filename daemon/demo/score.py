@@ -77,20 +77,20 @@ class Comparison:
         return _median_s([delay for delay in delays if delay is not None])
 
 
-def compare(truth: Sequence[TruthSpan], records: Iterable[ActionEvent]) -> Comparison:
+def compare(truth: Sequence[TruthSpan], revisions: Iterable[ActionEvent]) -> Comparison:
     """Pair actions and events one to one: same class, tIoU >= ``MATCH_TIOU``, best pairs first.
 
     Args:
         truth: Everything that happened.
-        records: Of one stream, all revisions.
+        revisions: Of one stream, all revisions.
     """
-    events = histories(records)
+    events = histories(revisions)
     standing = [event for event in events if event.state != "retracted"]
     pairs = [
         Found(action, event, tiou(action.span, event.last.span))
         for action in truth
         for event in standing
-        if action.label == event.last.label_name
+        if action.class_name == event.last.class_name
     ]
     found: list[Found] = []
     for pair in sorted(pairs, key=lambda pair: -pair.tiou):

@@ -122,7 +122,7 @@ class Device:
         """
         if not windows:
             return []
-        group = (id(localizer), windows[0].features.shape, windows[0].background.shape)
+        group = (id(localizer), windows[0].features.shape, windows[0].camera_mean.shape)
         return await self._ask(
             Lane.WINDOWS, group, localizer.localize, windows, camera, deadline_s
         )

@@ -207,7 +207,9 @@ class ModelOpener:
         # Batches of one: it answers the same, in half the memory.
         in_f32 = {"backend": "openvino", "precision": "f32", "max_batch": 1}
         original = await self._aside(lambda: reference_of(read.bundle))
-        wanted = ReadModel(read.config.model_copy(update=in_f32), original, read.spec, read.labels)
+        wanted = ReadModel(
+            read.config.model_copy(update=in_f32), original, read.spec, read.class_indices
+        )
         sizes = sizes_to_try(read.config.backend, read.config.max_batch)
         reference = await self._aside(lambda: open_read(wanted))
         try:
@@ -217,7 +219,7 @@ class ModelOpener:
                 procedural(read.spec, max(PROCEDURAL_SNIPPETS, sum(sizes))),
                 read.spec,
                 read.bundle.tolerance,
-                labels=read.labels,
+                class_indices=read.class_indices,
                 batch_sizes=sizes,
             )
             # Taking a step may draw footage, so that is done aside too.
@@ -259,10 +261,10 @@ def try_out(model: OpenModel) -> None:
     for feature in features:
         _hold(who, "features", feature.vector, (spec.feature_dim,))
     n_snippets, n_classes = spec.window.window_snippets, len(spec.class_names)
-    background = None if spec.background is None else spec.background.default
+    camera_mean = None if spec.camera_mean is None else spec.camera_mean.default
     rows = [SnippetFeature(i, 0, feature.vector) for i, feature in enumerate(features)]
     windows: list[FeatureWindow] = [
-        window_of(rows[:seen], n_snippets, spec.feature_dim, background)
+        window_of(rows[:seen], n_snippets, spec.feature_dim, camera_mean)
         for seen in range(1, min(len(rows), n_snippets) + 1)
     ]
     answers: list[CasWindow] = model.localizer.localize(windows)

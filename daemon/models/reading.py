@@ -28,13 +28,13 @@ class ReadModel:
         config: How it is to be run.
         bundle: Its files.
         spec: The model, with the configuration's opening score.
-        labels: Classes to report; None means all.
+        class_indices: Classes to report; None means all.
     """
 
     config: ModelConfig
     bundle: ModelBundle
     spec: ModelSpec
-    labels: frozenset[int] | None
+    class_indices: frozenset[int] | None
 
     @property
     def description(self) -> str:
@@ -45,7 +45,9 @@ class ReadModel:
     def feature_id(self) -> str:
         """Equal where features can be compared: same backbone, time grid and picture."""
         spec = self.spec
-        what = f"{self.bundle.backbone_sha256} {spec.timeline} {spec.geometry}"
+        # Snapshots hold a digest of this text, so it keeps the name that a grid once had.
+        grid = repr(spec.grid).replace("Grid(", "Timeline(", 1)
+        what = f"{self.bundle.backbone_sha256} {grid} {spec.geometry}"
         return hashlib.sha256(what.encode()).hexdigest()
 
     def check_unchanged(self) -> None:
@@ -67,13 +69,13 @@ def read_model(config: ModelConfig) -> ReadModel:
 
     Raises:
         BundleError: The bundle is missing, damaged or foreign.
-        ConfigError: A label is not one of its classes.
+        ConfigError: A name in `labels` is none of its classes.
     """
     bundle = ModelBundle.load(resolve_bundle(config.bundle))
     spec = bundle.spec
     if config.open_score is not None:
         spec = spec.with_open_score(config.open_score)
-    return ReadModel(config, bundle, spec, label_indices(config.labels, spec.class_names))
+    return ReadModel(config, bundle, spec, class_indices_of(config.labels, spec.class_names))
 
 
 def open_model(config: ModelConfig) -> OpenModel:
@@ -81,7 +83,7 @@ def open_model(config: ModelConfig) -> OpenModel:
 
     Raises:
         BundleError: The bundle is missing, damaged or foreign.
-        ConfigError: A label is not one of its classes.
+        ConfigError: A name in `labels` is none of its classes.
         DeviceError: The backend could not be opened.
     """
     return open_read(read_model(config))
@@ -113,7 +115,7 @@ def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None)
             backends.append(backend)
         return OpenModel(
             read.spec,
-            read.labels,
+            read.class_indices,
             BackendFeatureExtractor(backends[0], read.spec.feature_dim),
             BackendLocalizer(backends[1]),
             tuple(backends),
@@ -170,24 +172,24 @@ def backend_options(read: ReadModel, on_log: OnLog) -> BackendOptions:
     )
 
 
-def label_indices(
-    labels: Sequence[str] | None, class_names: Sequence[str]
+def class_indices_of(
+    class_indices: Sequence[str] | None, class_names: Sequence[str]
 ) -> frozenset[int] | None:
     """Class indices of names.
 
     Raises:
         ConfigError: Names the unknown label and the classes most like it.
     """
-    if labels is None:
+    if class_indices is None:
         return None
-    unknown = [label for label in labels if label not in class_names]
+    unknown = [name for name in class_indices if name not in class_names]
     if unknown:
         like = difflib.get_close_matches(unknown[0], class_names, n=3, cutoff=0.4)
         hint = f"; did you mean {', '.join(map(repr, like))}?" if like else ""
         raise ConfigError(
             f"labels: {unknown[0]!r} is none of the model's {len(class_names)} classes{hint}"
         )
-    return frozenset(class_names.index(label) for label in labels)
+    return frozenset(class_names.index(name) for name in class_indices)
 
 
 def check_model(config: ModelConfig) -> str:
@@ -195,13 +197,13 @@ def check_model(config: ModelConfig) -> str:
 
     Raises:
         BundleError: The bundle is missing, damaged or foreign, or what it would be compared with.
-        ConfigError: A label is not one of its classes.
+        ConfigError: A name in `labels` is none of its classes.
     """
     read = read_model(config)
     if config.verify and config.backend != "scripted":
         reference_of(read.bundle)
     n_classes = len(read.spec.class_names)
-    n_labels = n_classes if read.labels is None else len(read.labels)
+    n_labels = n_classes if read.class_indices is None else len(read.class_indices)
     return f"{read.spec.model_id}, {n_labels} of {n_classes} classes"
 
 
@@ -210,7 +212,7 @@ __all__ = [
     "ReadModel",
     "build_plans",
     "check_model",
-    "label_indices",
+    "class_indices_of",
     "open_model",
     "open_read",
     "read_model",

@@ -23,7 +23,7 @@ class OpenModel:
 
     Attributes:
         spec: The model, with the configuration's opening score.
-        labels: Classes to report; None means all.
+        class_indices: Classes to report; None means all.
         extractor: Snippets → features.
         localizer: Windows → CAS.
         backends: Backbone and localizer: what ``warm_up`` and ``close`` work on.
@@ -31,7 +31,7 @@ class OpenModel:
     """
 
     spec: ModelSpec
-    labels: frozenset[int] | None
+    class_indices: frozenset[int] | None
     extractor: FeatureExtractor
     localizer: Localizer
     backends: tuple[EngineBackend, ...] = ()

@@ -58,39 +58,39 @@ class DirectoryChunkWriter:
             await asyncio.to_thread(self._write, chunk, facts)
         except OSError as error:
             raise TransportError(
-                f"{self._root}: cannot write a chunk of {chunk.stream_id}: {error.strerror}"
+                f"{self._root}: cannot write a chunk of {chunk.camera}: {error.strerror}"
             ) from error
 
     async def close(self) -> None:
         """See ``ChunkWriter``; every chunk is in place already."""
 
     def _write(self, chunk: VideoChunk, facts: ChunkFacts) -> None:
-        folder = self._root / _folder_name(chunk.stream_id)
+        folder = self._root / _folder_name(chunk.camera)
         folder.mkdir(exist_ok=True)
         record = chunk_record(chunk, facts, site=self._site)
         headers = {name: value.decode() for name, value in record.headers}
         suffix = END_SUFFIX if chunk.is_end else _SUFFIXES.get(facts.content_type, ".bin")
         sidecar = json.dumps(headers, indent=1, ensure_ascii=False).encode()
         with _alone_in(folder):
-            number = self._next_number(chunk.stream_id, folder)
+            number = self._next_number(chunk.camera, folder)
             while not _put_pair(folder, number, sidecar, suffix, record.value):
                 number += 1
-        self._next[chunk.stream_id] = number + 1
+        self._next[chunk.camera] = number + 1
 
-    def _next_number(self, stream_id: str, folder: Path) -> int:
+    def _next_number(self, camera: str, folder: Path) -> int:
         """Above all that is there, and above what was read and then removed."""
-        if stream_id not in self._next:
-            self._next[stream_id] = last_number(folder) + 1
-        committed = read_position(self._root / ".positions" / stream_id)
-        return max(self._next[stream_id], -1 if committed is None else committed + 1)
+        if camera not in self._next:
+            self._next[camera] = last_number(folder) + 1
+        committed = read_position(self._root / ".positions" / camera)
+        return max(self._next[camera], -1 if committed is None else committed + 1)
 
 
-def _folder_name(stream_id: str) -> str:
-    if "/" in stream_id or "\0" in stream_id or stream_id.startswith("."):
+def _folder_name(camera: str) -> str:
+    if "/" in camera or "\0" in camera or camera.startswith("."):
         raise ConfigError(
-            f"camera {stream_id!r} cannot name a folder: leave out '/' and a leading '.'"
+            f"camera {camera!r} cannot name a folder: leave out '/' and a leading '.'"
         )
-    return stream_id
+    return camera
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ class KafkaChunkWriter:
         size, most = record_bytes(record), self._producer.max_message_bytes
         if most is not None and size > most:
             raise ConfigError(
-                f"chunk {chunk.sequence} of camera {chunk.stream_id} makes a record of {size} "
+                f"chunk {chunk.sequence} of camera {chunk.camera} makes a record of {size} "
                 f"bytes, topic {self._settings.topic} takes {most}: cut shorter chunks, or raise "
                 "the topic's max.message.bytes (kafka-configs.sh --alter --entity-type topics)"
             )

@@ -1,7 +1,7 @@
 """`s2netd produce`: footage → closed-GOP chunks on a transport.
 
-Every run over a source is an epoch of its own, ended by an end marker, so the daemon knows that
-nothing follows. A live camera that drops out is connected to again, in a new epoch.
+Every run over a source is a run of its own, ended by an end marker, so the daemon knows that
+nothing follows. A live camera that drops out is connected to again, in a new run.
 """
 
 import asyncio
@@ -119,7 +119,7 @@ class Producer:
                 return
             while not self._stop.is_set():
                 for path in files:
-                    await self._produce_epoch(writer, str(path), progress)
+                    await self._produce_run(writer, str(path), progress)
                 if not self._options.loop:
                     return
 
@@ -128,7 +128,7 @@ class Producer:
         while not self._stop.is_set():
             n_before = self.n_chunks
             try:
-                await self._produce_epoch(writer, self._options.source, progress)
+                await self._produce_run(writer, self._options.source, progress)
             except UnreadableVideoError as error:
                 self._console.print(f"{error}; connecting again in {retry_s:.0f} s", markup=False)
             retry_s = FIRST_RETRY_S if self.n_chunks > n_before else retry_s
@@ -136,9 +136,9 @@ class Producer:
                 await asyncio.wait_for(self._stop.wait(), retry_s)
             retry_s = min(retry_s * 2, LAST_RETRY_S)
 
-    async def _produce_epoch(self, writer: ChunkWriter, source: str, progress: Progress) -> None:
+    async def _produce_run(self, writer: ChunkWriter, source: str, progress: Progress) -> None:
         """One run over one source, end marker included."""
-        epoch = new_epoch()
+        run = new_run()
         started_s = self._clock.monotonic_s()
         # A file read as fast as it goes was not captured now, and nobody told us when it was.
         is_now = self._options.is_live or self._options.realtime
@@ -160,7 +160,7 @@ class Producer:
                 end_us = piece.start_us + piece.duration_us
                 if self._options.realtime and not self._options.is_live:
                     await self._pace(started_s + end_us / 1e6)
-                chunk = piece.to_chunk(self._options.camera, epoch, sequence, anchor_us)
+                chunk = piece.to_chunk(self._options.camera, run, sequence, anchor_us)
                 await writer.write(chunk, _facts_of(piece))
                 sequence += 1
                 self._count(piece)
@@ -172,7 +172,7 @@ class Producer:
             await asyncio.to_thread(_close, pieces)
             if sequence:
                 await writer.write(
-                    _end_of(self._options.camera, epoch, sequence, end_us), ChunkFacts()
+                    _end_of(self._options.camera, run, sequence, end_us), ChunkFacts()
                 )
             progress.remove_task(task)
 
@@ -208,7 +208,7 @@ def _close(pieces: Iterator[CutChunk]) -> None:
         close()
 
 
-def new_epoch() -> str:
+def new_run() -> str:
     """A name no other run has; sorts by time, for people."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
@@ -234,8 +234,8 @@ def source_files(source: str) -> list[Path]:
     return [path]
 
 
-def _end_of(camera: str, epoch: str, sequence: int, end_us: int) -> VideoChunk:
-    return VideoChunk(camera, epoch, sequence, end_us, b"", is_end=True)
+def _end_of(camera: str, run: str, sequence: int, end_us: int) -> VideoChunk:
+    return VideoChunk(camera, run, sequence, end_us, b"", is_end=True)
 
 
 def _facts_of(piece: CutChunk) -> ChunkFacts:

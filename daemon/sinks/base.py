@@ -7,7 +7,7 @@ from engine.types import ActionEvent
 
 
 class EventSink(Protocol):
-    """Takes event records; readers keep the highest revision per event id."""
+    """Takes revisions of events; readers keep the highest revision per event id."""
 
     async def start(self) -> None:
         """Connect or open.

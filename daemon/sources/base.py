@@ -42,14 +42,14 @@ class Delivery:
 
     Attributes:
         position: Where it lies.
-        stream_id: The camera, as far as it can be told.
+        camera: The camera, as far as it can be told.
         chunk: The parsed chunk, or None.
         error: Why there is no chunk, or None.
         payload: The record's own bytes where ``error`` is set, for a dead-letter queue.
     """
 
     position: Position
-    stream_id: str
+    camera: str
     chunk: VideoChunk | None
     error: StreamError | None = None
     payload: bytes = b""

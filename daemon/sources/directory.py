@@ -2,7 +2,7 @@
 
     root/door/0000000007.json    the chunk's headers, written first
     root/door/0000000007.mp4     the chunk, renamed into place once whole
-    root/door/0000000008.end     nothing follows in this epoch
+    root/door/0000000008.end     nothing follows in this run
     root/.positions/door         the last number that was committed
 
 A camera's folder is a partition and a file's number (all digits of its stem) its offset. Files
@@ -32,7 +32,7 @@ from daemon.sources.base import (
     nothing_to_read_again,
 )
 from daemon.wire.headers import Headers
-from daemon.wire.records import FOREIGN_EPOCH, parse_chunk, readable_stream_id
+from daemon.wire.records import FOREIGN_RUN, parse_chunk, readable_camera
 from engine.errors import RefusedChunkError, StreamError
 from engine.types import VideoChunk
 
@@ -293,10 +293,10 @@ class DirectoryChunkSource:
             return None
         except OSError as error:
             reason = MalformedRecordError(f"{path}: cannot be read: {error.strerror}")
-            return Delivery(position, readable_stream_id(None, name), None, reason)
+            return Delivery(position, readable_camera(None, name), None, reason)
         except StreamError as error:
-            return Delivery(position, readable_stream_id(None, name), None, error, payload)
-        return Delivery(position, chunk.stream_id, chunk)
+            return Delivery(position, readable_camera(None, name), None, error, payload)
+        return Delivery(position, chunk.camera, chunk)
 
     def _payload(self, path: Path) -> bytes:
         size, most = path.stat().st_size, self._settings.max_chunk_bytes
@@ -343,7 +343,7 @@ def _parse(name: str, path: Path, number: int, payload: bytes) -> VideoChunk:
     headers = _sidecar_headers(sidecar) if sidecar.exists() else []
     mtime_us = path.stat().st_mtime_ns // 1000
     if path.suffix == END_SUFFIX and not headers:
-        return VideoChunk(name, FOREIGN_EPOCH, number, mtime_us, b"", anchor_us=0, is_end=True)
+        return VideoChunk(name, FOREIGN_RUN, number, mtime_us, b"", anchor_us=0, is_end=True)
     return parse_chunk(name.encode(), headers, payload, timestamp_us=mtime_us, offset=number)
 
 

@@ -37,7 +37,7 @@ from daemon.sources.base import (
     nothing_to_finish,
     nothing_to_read_again,
 )
-from daemon.wire.records import parse_chunk, readable_stream_id
+from daemon.wire.records import parse_chunk, readable_camera
 from engine.errors import RefusedChunkError, S2netdError, StreamError
 
 _POLL_MS = 200
@@ -238,12 +238,12 @@ class KafkaChunkSource:
                 record.value,
                 timestamp_us=record.timestamp * 1000,
                 offset=record.offset,
-                default_stream_id=position.partition,
+                default_camera=position.partition,
             )
         except StreamError as error:
-            stream_id = readable_stream_id(record.key, position.partition)
-            return Delivery(position, stream_id, None, error, record.value or b"")
-        return Delivery(position, chunk.stream_id, chunk)
+            camera = readable_camera(record.key, position.partition)
+            return Delivery(position, camera, None, error, record.value or b"")
+        return Delivery(position, chunk.camera, chunk)
 
     def _check_size(self, record: ConsumerRecord) -> None:
         size, most = len(record.value or b""), self._settings.max_chunk_bytes

@@ -26,7 +26,7 @@ class MemoryLog:
 
     def append(self, partition: str, chunk: VideoChunk) -> None:
         """Put one chunk at the partition's end."""
-        self._append(partition, chunk.stream_id, chunk, None)
+        self._append(partition, chunk.camera, chunk, None)
 
     def append_bad(self, partition: str, error: StreamError, payload: bytes = b"") -> None:
         """Put a record that is no chunk at the partition's end."""
@@ -40,14 +40,14 @@ class MemoryLog:
     def _append(
         self,
         partition: str,
-        stream_id: str,
+        camera: str,
         chunk: VideoChunk | None,
         error: StreamError | None,
         payload: bytes = b"",
     ) -> None:
         log = self.partitions.setdefault(partition, [])
         position = Position(partition, len(log))
-        log.append(Delivery(position, stream_id, chunk, error, payload))
+        log.append(Delivery(position, camera, chunk, error, payload))
         self.changed.set()
 
 

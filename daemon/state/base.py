@@ -6,14 +6,14 @@ from typing import Protocol
 class StateStore(Protocol):
     """One opaque blob a camera. What a blob means is the session's business."""
 
-    def load(self, stream_id: str) -> bytes | None:
+    def load(self, camera: str) -> bytes | None:
         """The newest saved blob, byte for byte, or None."""
 
-    def save(self, stream_id: str, partition: str, low_offset: int | None, blob: bytes) -> None:
+    def save(self, camera: str, partition: str, low_offset: int | None, blob: bytes) -> None:
         """Replace the camera's state, atomically and durably.
 
         Args:
-            stream_id: The camera.
+            camera: The camera.
             partition: Where its chunks come from.
             low_offset: The first offset that a restart must read again; None when the camera
                 needs nothing before the committed position (it ended, say). A camera that fell

@@ -16,14 +16,14 @@ class MemoryStateStore:
     def __init__(self) -> None:
         self._rows: dict[str, _Row] = {}
 
-    def load(self, stream_id: str) -> bytes | None:
+    def load(self, camera: str) -> bytes | None:
         """See ``StateStore``."""
-        row = self._rows.get(stream_id)
+        row = self._rows.get(camera)
         return row.blob if row else None
 
-    def save(self, stream_id: str, partition: str, low_offset: int | None, blob: bytes) -> None:
+    def save(self, camera: str, partition: str, low_offset: int | None, blob: bytes) -> None:
         """See ``StateStore``."""
-        self._rows[stream_id] = _Row(partition, low_offset, bytes(blob))
+        self._rows[camera] = _Row(partition, low_offset, bytes(blob))
 
     def low_offsets(self) -> dict[str, int]:
         """See ``StateStore``."""

@@ -63,17 +63,17 @@ class SqliteStateStore:
         self._path = settings.path
         self._connection = self._open(settings.lock_timeout_s)
 
-    def load(self, stream_id: str) -> bytes | None:
+    def load(self, camera: str) -> bytes | None:
         """See ``StateStore``."""
         query = "SELECT blob FROM stream_state WHERE stream_id = ?"
         with self._explained():
-            row = self._connection.execute(query, (stream_id,)).fetchone()
+            row = self._connection.execute(query, (camera,)).fetchone()
         return row[0] if row else None
 
-    def save(self, stream_id: str, partition: str, low_offset: int | None, blob: bytes) -> None:
+    def save(self, camera: str, partition: str, low_offset: int | None, blob: bytes) -> None:
         """See ``StateStore``."""
         with self._explained():
-            self._connection.execute(_SAVE, (stream_id, partition, low_offset, blob))
+            self._connection.execute(_SAVE, (camera, partition, low_offset, blob))
 
     def low_offsets(self) -> dict[str, int]:
         """See ``StateStore``."""

@@ -33,25 +33,25 @@ class FlowControl:
     limits: FlowLimits
     _full: dict[str, set[str]] = field(default_factory=dict)
 
-    def queued(self, partition: str, stream_id: str, depth: int) -> bool:
+    def queued(self, partition: str, camera: str, depth: int) -> bool:
         """A chunk was queued; True if the partition must be paused now."""
         if depth < self.limits.full_chunks:
             return False
         full = self._full.setdefault(partition, set())
         is_first = not full
-        full.add(stream_id)
+        full.add(camera)
         return is_first
 
-    def taken(self, stream_id: str, depth: int) -> list[str]:
+    def taken(self, camera: str, depth: int) -> list[str]:
         """A chunk of a camera was finished; the partitions that must be resumed now.
 
         A camera that moved may have filled up in a partition it will never finish a chunk of.
         """
         if depth > self.limits.resume_chunks:
             return []
-        freed = [partition for partition, full in self._full.items() if stream_id in full]
+        freed = [partition for partition, full in self._full.items() if camera in full]
         for partition in freed:
-            self._full[partition].discard(stream_id)
+            self._full[partition].discard(camera)
         return [partition for partition in freed if not self._full[partition]]
 
     def forget(self, partition: str) -> None:

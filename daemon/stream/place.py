@@ -2,7 +2,7 @@
 
 All of it but the recent chunks lies in ``StreamSession.source``, and so in the camera's snapshot:
 ``partition`` and ``offset`` of the last delivery that is done, ``sequence`` of the last chunk,
-``low``, the first offset a restart must read again, and ``ended``, the epochs that are over.
+``low``, the first offset a restart must read again, and ``ended``, the runs that are over.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ from engine.types import VideoChunk
 
 NO_OFFSET = -1
 # A producer that comes back after a network cut may still deliver what it had queued.
-N_ENDED_EPOCHS = 16
+N_ENDED_RUNS = 16
 
 
 class RecentChunks:
@@ -83,19 +83,19 @@ def needs_replay(session: StreamSession) -> bool:
 
 
 def is_duplicate(session: StreamSession, chunk: VideoChunk) -> bool:
-    """Was this chunk seen before, at whatever offset, or is its epoch over?"""
-    if chunk.epoch in ended_epochs(session):
+    """Was this chunk seen before, at whatever offset, or is its run over?"""
+    if chunk.run in ended_runs(session):
         return True
-    is_current = session.epoch == chunk.epoch
+    is_current = session.run == chunk.run
     return is_current and chunk.sequence <= int(session.source.get("sequence", NO_OFFSET))
 
 
-def ended_epochs(session: StreamSession) -> list[str]:
-    """Epochs of the camera that are over, oldest first; epoch names hold no line ends."""
-    return [epoch for epoch in str(session.source.get("ended", "")).split("\n") if epoch]
+def ended_runs(session: StreamSession) -> list[str]:
+    """Runs of the camera that are over, oldest first; run names hold no line ends."""
+    return [run for run in str(session.source.get("ended", "")).split("\n") if run]
 
 
-def remember_ended(session: StreamSession, epoch: str) -> None:
-    """Events of an ended epoch are final: chunks of it that come late must change nothing."""
-    ended = [*ended_epochs(session), epoch][-N_ENDED_EPOCHS:]
+def remember_ended(session: StreamSession, run: str) -> None:
+    """Events of an ended run are final: chunks of it that come late must change nothing."""
+    ended = [*ended_runs(session), run][-N_ENDED_RUNS:]
     session.source["ended"] = "\n".join(ended)

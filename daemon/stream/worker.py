@@ -1,16 +1,16 @@
 """One camera's data flow, top to bottom: chunk → frames → … → events, published and remembered.
 
 Order is the guarantee:
-  1. the camera's state is durable in the store, with the chunk's position and its records in it,
-  2. then the records are durable in the sink, and the state owes them no longer,
+  1. the camera's state is durable in the store, with the chunk's position and its revisions in it,
+  2. then the revisions are durable in the sink, and the state owes them no longer,
   3. then the position is reported as finished, and may be committed.
 A crash between any two repeats work, and repeats it with the same event ids and revisions. What
 was published is always in the store too, so that holds even where another model comes after the
 crash, which could not find the same events again.
 
 Another model takes over between two chunks. Of the same bundle, it goes on where the one before
-stopped. Of another, that one's events get their last records, and a session of the new model
-succeeds its own: the boundary is one save, which owes those records.
+stopped. Of another, that one's events get their last revisions, and a session of the new model
+succeeds its own: the boundary is one save, which owes those revisions.
 """
 
 import asyncio
@@ -79,16 +79,16 @@ class StreamWorker:
     """Processes one camera's deliveries, in order.
 
     Args:
-        stream_id: The camera.
+        camera: The camera.
         parts: What all cameras share.
     """
 
-    def __init__(self, stream_id: str, parts: WorkerParts) -> None:
-        self.stream_id = stream_id
+    def __init__(self, camera: str, parts: WorkerParts) -> None:
+        self.camera = camera
         self._parts = parts
         self._model = parts.models.take()
         self._decoder = parts.new_decoder(self._model.spec)
-        self._log = parts.log.bind(camera=stream_id)
+        self._log = parts.log.bind(camera=camera)
         self._recent = RecentChunks()
         self._in_duplicates = False
         self._deadline_s = 0.0  # when the camera's next snippet exists, by the device's clock
@@ -109,10 +109,10 @@ class StreamWorker:
             await self._replay(delivery)
             return
         self._awaits_replay = False
-        stride_s = self._model.spec.timeline.stride_us / 1e6
+        stride_s = self._model.spec.grid.stride_us / 1e6
         self._deadline_s = self._parts.clock.monotonic_s() + stride_s
-        records = await self._process_new(delivery)
-        self._remember(delivery, records)
+        revisions = await self._process_new(delivery)
+        self._remember(delivery, revisions)
         await self._pay()
 
     async def take_over(self) -> None:
@@ -132,7 +132,7 @@ class StreamWorker:
         try:
             if before.spec.model_id == model.spec.model_id:
                 if session is not None:
-                    session.retune(model.spec, model.labels)
+                    session.retune(model.spec, model.class_indices)
             else:
                 if session is not None:
                     await self._succeed(session, model)
@@ -149,7 +149,7 @@ class StreamWorker:
         """Let another bundle's session take the place of the camera's; it is durable at once."""
         last = await self._localize(session, session.break_segment())
         self._session = session.succeeded_by(
-            model.spec, model.labels, feature_id=model.feature_id, records=last
+            model.spec, model.class_indices, feature_id=model.feature_id, revisions=last
         )
         self._recent.clear()
         self._awaits_replay = False
@@ -178,21 +178,21 @@ class StreamWorker:
             self._count_duplicate(chunk)
             return []
         self._in_duplicates = False
-        records = await self._enter_epoch(chunk)
+        revisions = await self._enter_run(chunk)
         session = self._current_session()
         if chunk.is_end:
             session.source["sequence"] = chunk.sequence
-            records += await self._end(Reason.END)
-            remember_ended(session, chunk.epoch)
-            return records
+            revisions += await self._end(Reason.END)
+            remember_ended(session, chunk.run)
+            return revisions
         try:
-            records += await self._break_if_chunks_are_missing(chunk, session)
+            revisions += await self._break_if_chunks_are_missing(chunk, session)
             # Only now: what was just flushed happened by the clock as it was known before.
             if chunk.anchor_us is not None:
                 session.anchor_us = chunk.anchor_us
-            return records + await self.process_chunk(chunk, delivery.position.offset)
+            return revisions + await self.process_chunk(chunk, delivery.position.offset)
         except StreamError as error:
-            return records + await self._drop(delivery, error)
+            return revisions + await self._drop(delivery, error)
 
     async def process_chunk(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
         """The data flow of one chunk; every line is one stage."""
@@ -201,12 +201,12 @@ class StreamWorker:
         self._refuse_the_past(frames, session)
         self._recent.add(offset, int(frames.pts_us[0]))
         snippets = session.sample(frames)
-        self._parts.metrics.snippets.labels(self.stream_id).inc(len(snippets))
+        self._parts.metrics.snippets.labels(self.camera).inc(len(snippets))
         with self._stage("backbone"):
             features = await self._parts.device.extract(
                 self._model.extractor,
                 snippets,
-                camera=self.stream_id,
+                camera=self.camera,
                 deadline_s=self._deadline_s,
             )
         return await self._localize(session, session.buffer(features))
@@ -214,12 +214,12 @@ class StreamWorker:
     async def _localize(
         self, session: StreamSession, windows: list[FeatureWindow]
     ) -> list[ActionEvent]:
-        self._parts.metrics.windows.labels(self.stream_id).inc(len(windows))
+        self._parts.metrics.windows.labels(self.camera).inc(len(windows))
         with self._stage("localize"):
             cas_windows = await self._parts.device.localize(
                 self._model.localizer,
                 windows,
-                camera=self.stream_id,
+                camera=self.camera,
                 deadline_s=self._deadline_s,
             )
         with self._stage("track"):
@@ -231,8 +231,8 @@ class StreamWorker:
             frames = await loop.run_in_executor(
                 self._parts.decode_pool, self._decoder.decode, chunk
             )
-        self._parts.metrics.chunks.labels(self.stream_id).inc()
-        self._parts.metrics.frames.labels(self.stream_id).inc(frames.n_decoded)
+        self._parts.metrics.chunks.labels(self.camera).inc()
+        self._parts.metrics.frames.labels(self.camera).inc(frames.n_decoded)
         return frames
 
     def _refuse_the_past(self, frames: FrameBatch, session: StreamSession) -> None:
@@ -240,32 +240,32 @@ class StreamWorker:
         if seen_us is not None and newest_us <= seen_us:
             raise StaleChunkError(
                 f"the chunk ends at {newest_us} us, footage up to {seen_us} us was seen: "
-                "a producer whose clock goes back must start a new epoch"
+                "a producer whose clock goes back must start a new run"
             )
 
-    async def _deliver(self, records: Sequence[ActionEvent]) -> None:
+    async def _deliver(self, revisions: Sequence[ActionEvent]) -> None:
         with self._stage("publish"):
-            await self._parts.sink.publish(records)
+            await self._parts.sink.publish(revisions)
         now_us = self._parts.clock.unix_us()
-        for record in records:
-            self._parts.metrics.events.labels(self.stream_id, record.phase.value).inc()
-            if record.anchor_us is not None:
-                latency_s = (now_us - record.anchor_us - record.decided_us) / 1e6
+        for revision in revisions:
+            self._parts.metrics.events.labels(self.camera, revision.phase.value).inc()
+            if revision.anchor_us is not None:
+                latency_s = (now_us - revision.anchor_us - revision.decided_us) / 1e6
                 self._parts.metrics.event_latency_seconds.observe(max(latency_s, 0))
 
-    def _remember(self, delivery: Delivery, records: Sequence[ActionEvent]) -> None:
+    def _remember(self, delivery: Delivery, revisions: Sequence[ActionEvent]) -> None:
         """Make the camera's state durable, with this delivery and what followed from it."""
         session, position = self._session, delivery.position
         if session is None:
             return
         self._done = position
-        session.owed = (*session.owed, *records)
+        session.owed = (*session.owed, *revisions)
         session.source["partition"] = position.partition
         session.source["offset"] = position.offset
         self._save(session)
 
     def _save(self, session: StreamSession) -> None:
-        self._parts.metrics.open_events.labels(self.stream_id).set(len(session.open_events))
+        self._parts.metrics.open_events.labels(self.camera).set(len(session.open_events))
         low_offset = self._recent.low_offset(session.resume_us)
         session.source["low"] = NO_OFFSET if low_offset is None else low_offset
         partition = str(session.source["partition"])
@@ -273,7 +273,7 @@ class StreamWorker:
             # A camera may send nothing more, and what it owes must not wait for that.
             low_offset = int(session.source["offset"])
         with self._stage("save"):
-            self._parts.store.save(self.stream_id, partition, low_offset, session.snapshot())
+            self._parts.store.save(self.camera, partition, low_offset, session.snapshot())
 
     async def _replay(self, delivery: Delivery) -> None:
         """Read again what was processed before a restart: only its frames are wanted."""
@@ -283,7 +283,7 @@ class StreamWorker:
         if chunk is None:
             session.break_segment()
             return
-        if chunk.is_end or chunk.epoch != session.epoch:
+        if chunk.is_end or chunk.run != session.run:
             return
         try:
             frames = await self._decode(chunk)
@@ -294,20 +294,20 @@ class StreamWorker:
         session.sample(frames)
 
     def _restore(self) -> StreamSession | None:
-        blob = self._parts.store.load(self.stream_id)
+        blob = self._parts.store.load(self.camera)
         if blob is None:
             return None
         model = self._model
         try:
             session = StreamSession.restore_or_succeed(
-                blob, model.spec, model.labels, feature_id=model.feature_id
+                blob, model.spec, model.class_indices, feature_id=model.feature_id
             )
             done = done_of(session)
         except SnapshotError as error:
-            self._parts.metrics.snapshots_refused.labels(self.stream_id).inc()
+            self._parts.metrics.snapshots_refused.labels(self.camera).inc()
             self._log.warning("stream.snapshot_refused", error=str(error))
             return None
-        self._log.info("stream.restored", epoch=session.epoch, offset=done.offset)
+        self._log.info("stream.restored", run=session.run, offset=done.offset)
         if session.succeeds is not None:
             session.source["low"] = NO_OFFSET  # the old model's frames are not ours
             self._log.info(
@@ -317,36 +317,36 @@ class StreamWorker:
 
     def _current_session(self) -> StreamSession:
         if self._session is None:
-            raise AssertionError("a chunk is processed inside its epoch")
+            raise AssertionError("a chunk is processed inside its run")
         return self._session
 
     def _count_duplicate(self, chunk: VideoChunk) -> None:
-        self._parts.metrics.duplicate_chunks.labels(self.stream_id).inc()
+        self._parts.metrics.duplicate_chunks.labels(self.camera).inc()
         if not self._in_duplicates:  # the first of a row is worth a line: a producer may be lost
-            self._log.warning("chunk.duplicate", sequence=chunk.sequence, epoch=chunk.epoch)
+            self._log.warning("chunk.duplicate", sequence=chunk.sequence, run=chunk.run)
         self._in_duplicates = True
 
-    async def _enter_epoch(self, chunk: VideoChunk) -> list[ActionEvent]:
+    async def _enter_run(self, chunk: VideoChunk) -> list[ActionEvent]:
         """A new run of the producer is a new stream time: what was open ends here."""
-        records: list[ActionEvent] = []
+        revisions: list[ActionEvent] = []
         before = self._session
-        if before is not None and before.epoch != chunk.epoch:
-            records = await self._end(Reason.GAP)
-            remember_ended(before, before.epoch)
-        if before is None or before.epoch != chunk.epoch:
+        if before is not None and before.run != chunk.run:
+            revisions = await self._end(Reason.GAP)
+            remember_ended(before, before.run)
+        if before is None or before.run != chunk.run:
             self._session = StreamSession(
-                self.stream_id,
-                chunk.epoch,
+                self.camera,
+                chunk.run,
                 self._model.spec,
-                self._model.labels,
-                background=before.background if before is not None else None,
+                self._model.class_indices,
+                camera_mean=before.camera_mean if before is not None else None,
                 feature_id=self._model.feature_id,
             )
             if before is not None:
                 self._session.source["ended"] = before.source.get("ended", "")
             self._recent.clear()
-            self._log.info("stream.opened", epoch=chunk.epoch)
-        return records
+            self._log.info("stream.opened", run=chunk.run)
+        return revisions
 
     async def _break_if_chunks_are_missing(
         self, chunk: VideoChunk, session: StreamSession
@@ -362,22 +362,22 @@ class StreamWorker:
         return await self._break(session, reason="chunks missing")
 
     async def _break(self, session: StreamSession, reason: str) -> list[ActionEvent]:
-        self._parts.metrics.gaps.labels(self.stream_id).inc()
-        self._log.warning("stream.gap", reason=reason, epoch=session.epoch)
-        records = await self._localize(session, session.break_segment())
-        return records + session.close(Reason.GAP)
+        self._parts.metrics.gaps.labels(self.camera).inc()
+        self._log.warning("stream.gap", reason=reason, run=session.run)
+        revisions = await self._localize(session, session.break_segment())
+        return revisions + session.close(Reason.GAP)
 
     async def _end(self, reason: Reason) -> list[ActionEvent]:
         if self._session is None:
             return []
-        records = await self._localize(self._session, self._session.break_segment())
-        records += self._session.close(reason)
-        self._log.info("stream.ended", epoch=self._session.epoch, reason=reason.value)
-        return records
+        revisions = await self._localize(self._session, self._session.break_segment())
+        revisions += self._session.close(reason)
+        self._log.info("stream.ended", run=self._session.run, reason=reason.value)
+        return revisions
 
     async def _drop(self, delivery: Delivery, error: StreamError | None) -> list[ActionEvent]:
         kind = type(error).__name__
-        self._parts.metrics.corrupt_chunks.labels(self.stream_id, kind).inc()
+        self._parts.metrics.corrupt_chunks.labels(self.camera, kind).inc()
         self._log.warning(
             "chunk.dropped",
             partition=delivery.position.partition,

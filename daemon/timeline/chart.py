@@ -94,7 +94,7 @@ def _lane(lane: Lane, axes: Axes) -> str:
     size = " tall" if lane.events else ""
     return (
         f'<div class="lane {lane.hue}{size}"><div class="name">'
-        f'<b><bdi>{text(lane.label)}</bdi></b><span class="peak">{peak}</span>'
+        f'<b><bdi>{text(lane.class_name)}</bdi></b><span class="peak">{peak}</span>'
         '<output class="now"></output></div>'
         f"{_curve(curve, _threshold(lane, axes), axes) if curve else ''}{_bars(lane.events, axes)}"
         f"{_truths(lane, axes)}</div>"
@@ -173,7 +173,7 @@ def _width_class(label: str) -> str:
 
 
 def _truths(lane: Lane, axes: Axes) -> str:
-    marks = "".join(_truth(TruthSpan(lane.label, span), axes) for span in lane.truth)
+    marks = "".join(_truth(TruthSpan(lane.class_name, span), axes) for span in lane.truth)
     return f'<div class="truths">{marks}</div>' if marks else ""
 
 

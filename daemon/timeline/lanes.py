@@ -23,19 +23,19 @@ class CurveSet:
     Attributes:
         times_us: int64 (n,), strictly increasing: the middle of each scored snippet.
         scores: float32 (n, C_shown) in [0, 1].
-        labels: C_shown class names.
+        class_names: C_shown class names.
         breaks: Rows that are the first after a gap, each in 1..n-1.
         attention: float32 (n,), foreground confidence; None where it is not known.
     """
 
     times_us: Int64Array
     scores: FloatArray
-    labels: tuple[str, ...]
+    class_names: tuple[str, ...]
     breaks: tuple[int, ...] = ()
     attention: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        wanted = (len(self.times_us), len(self.labels))
+        wanted = (len(self.times_us), len(self.class_names))
         if self.scores.shape != wanted:
             raise ValueError(f"scores are {self.scores.shape}, times and labels want {wanted}")
         if not np.isfinite(self.scores).all():
@@ -60,7 +60,7 @@ class Thumbnail:
 class TruthSpan:
     """What is known to have happened, to be held against what was reported."""
 
-    label: str
+    class_name: str
     span: Span
 
 
@@ -101,7 +101,7 @@ class Lane:
     """One class: its scores, its events and what is known of it.
 
     Attributes:
-        label: Its name.
+        class_name: Its name.
         curve: Its scores.
         events: Reported of it.
         truth: What is known to have happened.
@@ -109,7 +109,7 @@ class Lane:
         open_score: What an event of it needs; None where it has no events.
     """
 
-    label: str
+    class_name: str
     curve: Curve | None
     events: tuple[History, ...] = ()
     truth: tuple[Span, ...] = ()
@@ -153,26 +153,26 @@ def lanes_of(
     """A lane for each class that has events or truth, then for the highest other classes."""
     found: dict[str, Curve] = {}
     if curves is not None and len(curves.times_us):
-        for i, label in enumerate(curves.labels):
-            found[label] = Curve(curves.times_us, curves.scores[:, i], curves.breaks)
-    best: dict[str, float] = {span.label: -1.0 for span in truth}
+        for i, name in enumerate(curves.class_names):
+            found[name] = Curve(curves.times_us, curves.scores[:, i], curves.breaks)
+    best: dict[str, float] = {span.class_name: -1.0 for span in truth}
     for event in events:
-        name = event.last.label_name
+        name = event.last.class_name
         best[name] = max(best.get(name, -1.0), event.last.score)
-    shown = sorted(best, key=lambda label: (-best[label], label))
-    others = sorted(found.keys() - best.keys(), key=lambda label: (-found[label].peak, label))
+    shown = sorted(best, key=lambda name: (-best[name], name))
+    others = sorted(found.keys() - best.keys(), key=lambda name: (-found[name].peak, name))
     shown += others[: max(MAX_CURVES - len(shown), 0)]
     hue_of = hues(shown)
     lanes = [
         Lane(
-            label,
-            found.get(label),
-            tuple(event for event in events if event.last.label_name == label),
-            tuple(sorted(one.span for one in truth if one.label == label)),
-            f"hue{hue_of[label]}",
-            open_score_of(label),
+            name,
+            found.get(name),
+            tuple(event for event in events if event.last.class_name == name),
+            tuple(sorted(one.span for one in truth if one.class_name == name)),
+            f"hue{hue_of[name]}",
+            open_score_of(name),
         )
-        for label in shown
+        for name in shown
     ]
     if curves is not None and curves.attention is not None and len(curves.times_us):
         curve = Curve(curves.times_us, curves.attention, curves.breaks)

@@ -120,16 +120,16 @@ def label_rooms(spans: Sequence[Span], axis_us: int) -> list[int]:
     return rooms
 
 
-def hues(labels: Iterable[str]) -> dict[str, int]:
-    """A colour number for each label: its own wherever possible, so it is the same on all pages.
+def hues(names: Iterable[str]) -> dict[str, int]:
+    """A colour number for each class: its own wherever possible, so it is the same on all pages.
 
-    Where two labels of one page want the same colour the later one takes the next free one; with
-    more labels than colours, colours repeat (each lane carries its name).
+    Where two classes of one page want the same colour the later one takes the next free one; with
+    more classes than colours, colours repeat (each lane carries its name).
     """
     chosen: dict[str, int] = {}
-    for label in labels:
-        own = zlib.crc32(label.encode("utf-8", "replace")) % N_HUES
+    for name in names:
+        own = zlib.crc32(name.encode("utf-8", "replace")) % N_HUES
         options = [(own + i) % N_HUES for i in range(N_HUES)]
         used = list(chosen.values())
-        chosen.setdefault(label, min(options, key=used.count))
+        chosen.setdefault(name, min(options, key=used.count))
     return chosen

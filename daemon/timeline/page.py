@@ -1,7 +1,7 @@
 """One self-contained HTML file that shows what happened in a video and why it was reported.
 
-In: score curves, event records, thumbnails. Out: the page as a string. It loads nothing, reads
-without JavaScript, on paper and at any width, and follows the reader's light or dark scheme.
+In: score curves, revisions of events, thumbnails. Out: the page as a string. It loads nothing,
+reads without JavaScript, on paper and at any width, and follows the reader's light or dark scheme.
 Nothing here reads a clock or a file: equal input gives equal bytes.
 """
 
@@ -56,7 +56,7 @@ def render_timeline(
         open_score: Score from which an interval becomes an event; drawn as a line.
         thumbnails: Pictures in order of time; at most ``MAX_THUMBNAILS`` are used.
         class_open_scores: Those of classes that have their own.
-        truth: Drawn below the events of the same label.
+        truth: Drawn below the events of the same class.
         mistakes: Events and truth that are marked as not belonging together.
         anchor_us: Unix time of stream time 0; else that of the events, where they have one.
         notes: Short facts for the page's head.
@@ -68,7 +68,7 @@ def render_timeline(
     if anchor_us is None:
         anchor_us = next((one.anchor_us for one in events if one.anchor_us is not None), None)
     own_scores = class_open_scores or {}
-    lanes = lanes_of(grouped, curves, truth, lambda label: own_scores.get(label, open_score))
+    lanes = lanes_of(grouped, curves, truth, lambda name: own_scores.get(name, open_score))
     axes = axes_of(duration_us, lanes, grouped, mistakes or Mistakes())
     facts = (clock(duration_us), wall_clock(anchor_us, 0), *(text(note) for note in notes))
     return "\n".join(
@@ -104,7 +104,7 @@ def _verdict(events: list[History], lanes: list[Lane]) -> str:
 
 def _of_which(events: list[History]) -> str:
     """The classes of the events, by name while they are few."""
-    numbers = Counter(event.last.label_name for event in events)
+    numbers = Counter(event.last.class_name for event in events)
     if len(numbers) > _MAX_NAMED:
         return f" of {len(numbers)} classes"
     named = [(f"<bdi>{text(name)}</bdi>", n) for name, n in numbers.most_common()]
@@ -121,7 +121,7 @@ def _strongest(lanes: list[Lane]) -> str:
     assert lane.curve is not None  # noqa: S101 - chosen above for having one
     needed = "" if lane.open_score is None else f" of {score(lane.open_score)}"
     return (
-        f"The highest class is “<bdi>{text(lane.label)}</bdi>”, {score(peak)} at "
+        f"The highest class is “<bdi>{text(lane.class_name)}</bdi>”, {score(peak)} at "
         f"{clock(lane.curve.peak_us)}; an event needs a score{needed}."
     )
 

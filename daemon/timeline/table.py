@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from daemon.timeline.text import between, clock, count, delay, score, text, wall_clock
 from engine.types import ActionEvent, Phase, Reason
 
-# A long event may have a revision for each hop; the whole list is in the event records.
+# A long event may have a revision for each hop; the whole list is in the revisions of events.
 _MAX_REVISIONS = 12
 _FIRST_REVISIONS = 4
 
@@ -58,7 +58,7 @@ class History:
         """One line, not escaped."""
         last = self.last
         return (
-            f"{last.label_name}, {between(last.span.start_us, last.span.end_us)}, "
+            f"{last.class_name}, {between(last.span.start_us, last.span.end_us)}, "
             f"score {score(last.score)}, {self.state} ({_REASONS[last.reason]}), "
             f"first reported at {clock(self.first.decided_us)}, "
             f"decided {delay(self.wait_us)} its end, "
@@ -72,7 +72,9 @@ def histories(events: Iterable[ActionEvent]) -> list[History]:
     for event in events:
         found.setdefault(event.event_id, {})[event.revision] = event
     grouped = [History(tuple(rows[n] for n in sorted(rows))) for rows in found.values()]
-    return sorted(grouped, key=lambda one: (one.last.span, one.last.label, one.last.event_id))
+    return sorted(
+        grouped, key=lambda one: (one.last.span, one.last.class_index, one.last.event_id)
+    )
 
 
 def event_table(events: list[History], anchor_us: int | None) -> str:
@@ -87,7 +89,7 @@ def _row(number: int, event: History, anchor_us: int | None) -> str:
     known_us = anchor_us if last.anchor_us is None else last.anchor_us
     when = wall_clock(known_us, last.span.start_us)
     cells = (
-        f"<bdi>{text(last.label_name)}</bdi>",
+        f"<bdi>{text(last.class_name)}</bdi>",
         clock(last.span.start_us) + (f"<small>{when}</small>" if when else ""),
         clock(last.span.end_us),
         f"{last.span.duration_us / 1_000_000:.1f} s",

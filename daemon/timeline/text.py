@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 US_PER_TENTH = 100_000
 MAX_TEXT_CHARS = 200
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RUN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def text(untrusted: str) -> str:
@@ -59,7 +59,7 @@ def wall_clock(anchor_us: int | None, time_us: int) -> str:
     if anchor_us is None:
         return ""
     try:
-        moment = _EPOCH + timedelta(microseconds=anchor_us + time_us)
+        moment = _RUN + timedelta(microseconds=anchor_us + time_us)
     except OverflowError:
         return ""
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

@@ -48,7 +48,7 @@ EVENT_TYPES = {
 }
 EVENT_SCHEMA_ID = "urn:s2netd:schema:action-event:v1"
 _YEAR_2200 = 7_258_118_400_000_000  # microseconds since 1970
-FOREIGN_EPOCH = "0"
+FOREIGN_RUN = "0"
 
 _STATES = {Phase.CLOSED: "closed", Phase.RETRACTED: "retracted"}
 
@@ -65,7 +65,7 @@ class Record:
 def chunk_record(chunk: VideoChunk, facts: ChunkFacts, *, site: str) -> Record:
     """A chunk as a record; its key is the camera, so a camera stays in order."""
     headers = chunk_headers(chunk, facts, site=site)
-    return Record(chunk.stream_id.encode(), headers, chunk.payload)
+    return Record(chunk.camera.encode(), headers, chunk.payload)
 
 
 def chunk_headers(chunk: VideoChunk, facts: ChunkFacts, *, site: str) -> Headers:
@@ -79,13 +79,13 @@ def chunk_headers(chunk: VideoChunk, facts: ChunkFacts, *, site: str) -> Headers
         {
             "ce_specversion": "1.0",
             "ce_type": CHUNK_TYPE,
-            "ce_id": f"{chunk.stream_id}-{chunk.epoch}-{chunk.sequence}",
-            "ce_source": _source(site, chunk.stream_id),
+            "ce_id": f"{chunk.camera}-{chunk.run}-{chunk.sequence}",
+            "ce_source": _source(site, chunk.camera),
             "ce_time": _capture_time(chunk.anchor_us, chunk.start_us),
-            "ce_partitionkey": chunk.stream_id,
+            "ce_partitionkey": chunk.camera,
             "ce_sequence": f"{chunk.sequence:020d}",
             "content-type": facts.content_type if has_video else None,
-            "vc_epoch": chunk.epoch,
+            "vc_epoch": chunk.run,
             "vc_pts_start": start_ticks,
             "vc_timebase": f"{time_base.numerator}/{time_base.denominator}",
             "vc_duration_ms": None if duration_us is None else round(duration_us / 1000),
@@ -108,7 +108,7 @@ def parse_chunk(
     *,
     timestamp_us: int,
     offset: int,
-    default_stream_id: str | None = None,
+    default_camera: str | None = None,
 ) -> VideoChunk:
     """Read a chunk's record, ours or a foreign producer's.
 
@@ -121,39 +121,39 @@ def parse_chunk(
         value: The record's value.
         timestamp_us: The record's time, Unix microseconds.
         offset: The record's offset.
-        default_stream_id: The camera of records that have no key.
+        default_camera: The camera of records that have no key.
 
     Raises:
         MalformedRecordError: A header is missing, unreadable, or contradicts another.
         CorruptChunkError: The payload is not what the producer sent, or there is none.
     """
     fields = to_fields(headers)
-    stream_id = _stream_id(key, fields, default_stream_id)
+    camera = _camera(key, fields, default_camera)
     if "vc_epoch" in fields:
-        return _parse_ours(stream_id, fields, value or b"")
+        return _parse_ours(camera, fields, value or b"")
     if not value:
-        raise CorruptChunkError(f"camera {stream_id}: the record at offset {offset} is empty")
+        raise CorruptChunkError(f"camera {camera}: the record at offset {offset} is empty")
     start_us = within("the record's timestamp", timestamp_us, MAX_US)
-    return VideoChunk(stream_id, FOREIGN_EPOCH, offset, start_us, value, anchor_us=0)
+    return VideoChunk(camera, FOREIGN_RUN, offset, start_us, value, anchor_us=0)
 
 
-def readable_stream_id(key: bytes | None, default_stream_id: str) -> str:
+def readable_camera(key: bytes | None, default_camera: str) -> str:
     """The camera a bad record probably belongs to, safe to log and to count under."""
-    text = key.decode("utf-8", "backslashreplace") if key else default_stream_id
+    text = key.decode("utf-8", "backslashreplace") if key else default_camera
     return "".join(c if c.isprintable() else "?" for c in text[:MAX_NAME_CHARS])
 
 
-def _parse_ours(stream_id: str, fields: Fields, payload: bytes) -> VideoChunk:
+def _parse_ours(camera: str, fields: Fields, payload: bytes) -> VideoChunk:
     if fields.get("ce_type", CHUNK_TYPE) != CHUNK_TYPE:
         raise MalformedRecordError(f"ce_type is {fields['ce_type']!r}, wanted {CHUNK_TYPE}")
     is_end = read_flag(fields, "vc_end")
-    _check_payload(stream_id, fields, payload, is_end=is_end)
+    _check_payload(camera, fields, payload, is_end=is_end)
     start_ticks = read_number(fields, "vc_pts_start", MAX_US)
     time_base = read_time_base(fields, "vc_timebase")
     start_us = within("vc_pts_start", ticks_to_us(start_ticks, time_base), MAX_US)
     return VideoChunk(
-        stream_id=stream_id,
-        epoch=read_name("vc_epoch", fields["vc_epoch"]),
+        camera=camera,
+        run=read_name("vc_epoch", fields["vc_epoch"]),
         sequence=read_number(fields, "ce_sequence", MAX_US),
         start_us=start_us,
         payload=payload,
@@ -165,8 +165,8 @@ def _parse_ours(stream_id: str, fields: Fields, payload: bytes) -> VideoChunk:
     )
 
 
-def _check_payload(stream_id: str, fields: Fields, payload: bytes, *, is_end: bool) -> None:
-    where = f"camera {stream_id}: chunk {fields.get('ce_sequence')}"
+def _check_payload(camera: str, fields: Fields, payload: bytes, *, is_end: bool) -> None:
+    where = f"camera {camera}: chunk {fields.get('ce_sequence')}"
     if is_end and payload:
         raise MalformedRecordError(f"{where}: vc_end with {len(payload)} bytes, wanted none")
     if not is_end and not payload:
@@ -183,15 +183,15 @@ def event_record(event: ActionEvent, *, site: str) -> Record:
             "ce_specversion": "1.0",
             "ce_type": EVENT_TYPES[event.phase],
             "ce_id": f"{event.event_id}.{event.revision}",
-            "ce_source": _source(site, event.stream_id),
+            "ce_source": _source(site, event.camera),
             "ce_subject": event.event_id,
             "ce_time": _capture_time(event.anchor_us, event.decided_us),
-            "ce_partitionkey": event.stream_id,
+            "ce_partitionkey": event.camera,
             "ce_dataschema": EVENT_SCHEMA_ID,
             "content-type": "application/json",
         }
     )
-    return Record(event.stream_id.encode(), headers, event_line(event, site=site))
+    return Record(event.camera.encode(), headers, event_line(event, site=site))
 
 
 def event_line(event: ActionEvent, *, site: str) -> bytes:
@@ -212,11 +212,11 @@ def event_json(event: ActionEvent, *, site: str) -> dict[str, Any]:
         "state": _STATES.get(event.phase, "open"),
         "final": event.final,
         "reason": event.reason.value,
-        "camera_id": event.stream_id,
+        "camera_id": event.camera,
         "site": site,
-        "epoch": event.epoch,
-        "label": event.label_name,
-        "label_id": event.label,
+        "epoch": event.run,
+        "label": event.class_name,
+        "label_id": event.class_index,
         "start": moment(event.span.start_us),
         "end": moment(event.span.end_us),
         "duration_s": event.span.duration_us / US_PER_S,
@@ -253,13 +253,13 @@ def _event(plain: Mapping[str, Any]) -> ActionEvent:
     time = start["time"]
     return ActionEvent(
         event_id=plain["event_id"],
-        stream_id=plain["camera_id"],
-        epoch=plain["epoch"],
+        camera=plain["camera_id"],
+        run=plain["epoch"],
         revision=plain["revision"],
         phase=phases.get(plain["state"], opening),
         reason=Reason(plain["reason"]),
-        label=plain["label_id"],
-        label_name=plain["label"],
+        class_index=plain["label_id"],
+        class_name=plain["label"],
         span=Span(start["stream_us"], plain["end"]["stream_us"]),
         score=plain["score"],
         decided_us=plain["decided"]["stream_us"],
@@ -282,11 +282,11 @@ def _anchor_us(fields: Fields, start_us: int) -> int | None:
     )
 
 
-def _source(site: str, stream_id: str) -> str:
-    return f"/{quote(site, safe='')}/{quote(stream_id, safe='')}"
+def _source(site: str, camera: str) -> str:
+    return f"/{quote(site, safe='')}/{quote(camera, safe='')}"
 
 
-def _stream_id(key: bytes | None, fields: Fields, default: str | None) -> str:
+def _camera(key: bytes | None, fields: Fields, default: str | None) -> str:
     try:
         by_key = key.decode("utf-8") if key else None
     except UnicodeDecodeError as error:
@@ -294,7 +294,7 @@ def _stream_id(key: bytes | None, fields: Fields, default: str | None) -> str:
     by_header = fields.get("ce_partitionkey")
     if by_key is not None and by_header is not None and by_key != by_header:
         raise MalformedRecordError(f"key is {by_key!r} but ce_partitionkey is {by_header!r}")
-    stream_id = by_key or by_header or default
-    if stream_id is None:
+    camera = by_key or by_header or default
+    if camera is None:
         raise MalformedRecordError("no key: a chunk's key is its camera's name")
-    return read_name("the camera's name", stream_id)
+    return read_name("the camera's name", camera)

@@ -1,4 +1,4 @@
-"""``backgrounds.npz``: the background vectors of a bundle, one a camera and one for all others.
+"""``backgrounds.npz``: the camera mean vectors of a bundle, one a camera and one for all others.
 
 Keys: ``default`` float32 (D,), ``names`` unicode (n,), ``vectors`` float32 (n, D). No pickle.
 """
@@ -13,20 +13,20 @@ import numpy as np
 
 from engine.errors import BundleError
 from engine.files.npz import NPZ_DAMAGE
-from engine.spec import BackgroundSpec
+from engine.spec import CameraMeanSpec
 from engine.types import FloatArray
 
-BACKGROUNDS = "backgrounds.npz"
+CAMERA_MEANS = "backgrounds.npz"
 MAX_BYTES = 1 << 26  # 16 000 cameras of 1024 numbers
 
 
 @dataclass(frozen=True, slots=True)
-class Backgrounds:
-    """What the manifest says of the file, and how a camera's background goes on from there.
+class CameraMeans:
+    """What the manifest says of the file, and how a camera's mean goes on from there.
 
     Attributes:
         sha256: Of the file.
-        prior_snippets_known: See ``BackgroundSpec``.
+        prior_snippets_known: See ``CameraMeanSpec``.
         prior_snippets_new: Likewise.
         memory_snippets: Likewise.
     """
@@ -37,7 +37,7 @@ class Backgrounds:
     memory_snippets: int
 
 
-def write_backgrounds(folder: Path, spec: BackgroundSpec) -> Backgrounds:
+def write_camera_means(folder: Path, spec: CameraMeanSpec) -> CameraMeans:
     """Write the file; give what the manifest says of it.
 
     Raises:
@@ -52,8 +52,8 @@ def write_backgrounds(folder: Path, spec: BackgroundSpec) -> Backgrounds:
         names=np.array(names, np.str_),
         vectors=np.array(vectors, np.float32).reshape(len(names), len(spec.default)),
     )
-    (folder / BACKGROUNDS).write_bytes(blob.getvalue())
-    return Backgrounds(
+    (folder / CAMERA_MEANS).write_bytes(blob.getvalue())
+    return CameraMeans(
         hashlib.sha256(blob.getvalue()).hexdigest(),
         spec.prior_snippets_known,
         spec.prior_snippets_new,
@@ -61,7 +61,7 @@ def write_backgrounds(folder: Path, spec: BackgroundSpec) -> Backgrounds:
     )
 
 
-def read_backgrounds(folder: Path, manifest: Backgrounds, feature_dim: int) -> BackgroundSpec:
+def read_camera_means(folder: Path, manifest: CameraMeans, feature_dim: int) -> CameraMeanSpec:
     """Read the file, trusting nothing in it.
 
     Args:
@@ -72,11 +72,11 @@ def read_backgrounds(folder: Path, manifest: Backgrounds, feature_dim: int) -> B
     Raises:
         BundleError: It is damaged, or not of the model's width.
     """
-    path = folder / BACKGROUNDS
+    path = folder / CAMERA_MEANS
     try:
         default, names, vectors = _arrays(path)
         _check(default, names, vectors, feature_dim)
-        return BackgroundSpec(
+        return CameraMeanSpec(
             manifest.prior_snippets_known,
             manifest.prior_snippets_new,
             manifest.memory_snippets,

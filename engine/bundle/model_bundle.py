@@ -2,7 +2,7 @@
 
 ``backbone.onnx`` turns snippets into features, ``localizer.onnx`` windows of features into class
 activation sequences, ``backgrounds.npz`` (where the localizer takes them) holds the cameras'
-background features; ``bundle.yaml`` says everything else and holds all files' SHA-256. The
+mean features; ``bundle.yaml`` says everything else and holds all files' SHA-256. The
 bundle's own digest is that of the manifest, so it covers them all.
 
 A bundle whose backbone is that of a published model names it (``backbone.from_model``) instead of
@@ -18,10 +18,10 @@ import yaml
 
 from engine.bundle.files import appearing, check_digest, check_replaceable
 from engine.bundle.means import (
-    BACKGROUNDS,
-    Backgrounds,
-    read_backgrounds,
-    write_backgrounds,
+    CAMERA_MEANS,
+    CameraMeans,
+    read_camera_means,
+    write_camera_means,
 )
 from engine.bundle.networks import (
     BACKBONE,
@@ -37,9 +37,9 @@ from engine.bundle.networks import (
 from engine.errors import BundleError
 from engine.files.cache import bundles_dir, shipped_dir
 from engine.files.strict_yaml import parse, plain, read_yaml
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.spec import (
-    BackgroundSpec,
+    CameraMeanSpec,
     FrameGeometry,
     ModelSpec,
     ProposalSpec,
@@ -94,7 +94,7 @@ class ModelCard:
     precision: Literal["f32", "f16", "bf16", "int8"]
     feature_dim: int
     pixels: Pixels
-    timeline: Timeline
+    timeline: Grid
     geometry: FrameGeometry
     window: WindowSpec
     proposals: ProposalSpec
@@ -107,18 +107,18 @@ class ModelCard:
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
             raise ValueError("class_names must be there, and differ from each other")
 
-    def spec(self, digest: str, background: BackgroundSpec | None = None) -> ModelSpec:
+    def spec(self, digest: str, camera_mean: CameraMeanSpec | None = None) -> ModelSpec:
         """What a stream's session needs of it."""
         return ModelSpec(
             model_id=f"{self.name}@{digest[:_ID_DIGITS]}",
             class_names=self.class_names,
             feature_dim=self.feature_dim,
-            timeline=self.timeline,
+            grid=self.timeline,
             geometry=self.geometry,
             window=self.window,
             proposals=self.proposals,
             tracker=self.tracker,
-            background=background,
+            camera_mean=camera_mean,
         )
 
 
@@ -137,7 +137,7 @@ class _Manifest:
     model: ModelCard
     backbone: Backbone
     localizer: Network
-    background: Backgrounds | None
+    background: CameraMeans | None  # the file's word for camera means
     tolerance: Tolerance | None
     original: Original | None
 
@@ -148,7 +148,7 @@ class _Manifest:
             snippet_frames=self.model.timeline.snippet_frames,
             feature_dim=self.model.feature_dim,
             n_classes=len(self.model.class_names),
-            has_background=self.background is not None,
+            has_camera_mean=self.background is not None,
         )
 
 
@@ -191,13 +191,13 @@ class ModelBundle:
         check_digest(_backbone_path(path, backbone), backbone.sha256, backbone.from_model)
         check_digest(path / LOCALIZER, manifest.localizer.sha256)
         check_networks(path, backbone, manifest.localizer, manifest.sizes)
-        background = None
+        camera_mean = None
         if manifest.background is not None:
-            check_digest(path / BACKGROUNDS, manifest.background.sha256)
-            background = read_backgrounds(path, manifest.background, manifest.model.feature_dim)
+            check_digest(path / CAMERA_MEANS, manifest.background.sha256)
+            camera_mean = read_camera_means(path, manifest.background, manifest.model.feature_dim)
         digest = hashlib.sha256(blob).hexdigest()
         try:
-            spec = manifest.model.spec(digest, background)
+            spec = manifest.model.spec(digest, camera_mean)
         except ValueError as error:
             raise BundleError(f"{path / MANIFEST}: {error}") from error
         return cls(
@@ -285,7 +285,7 @@ def write_bundle(
     *,
     backbone: bytes | BackboneReference,
     localizer: bytes,
-    background: BackgroundSpec | None = None,
+    camera_mean: CameraMeanSpec | None = None,
     tolerance: Tolerance | None = None,
     original: Original | None = None,
 ) -> Path:
@@ -296,7 +296,7 @@ def write_bundle(
         card: All the manifest says of the model.
         backbone: Serialised ONNX, or the published model whose backbone it is.
         localizer: Serialised ONNX.
-        background: Backgrounds of cameras, where the localizer has an input for them.
+        camera_mean: Means of cameras, where the localizer has an input for them.
         tolerance: How far a backend may stray and still serve it; None: not written.
         original: The f32 backbone that the backbone was made from; None: not written.
 
@@ -316,7 +316,7 @@ def write_bundle(
             card,
             _write_backbone(unfinished, backbone),
             describe_network(unfinished / LOCALIZER),
-            write_backgrounds(unfinished, background) if background is not None else None,
+            write_camera_means(unfinished, camera_mean) if camera_mean is not None else None,
             tolerance,
             original,
         )
@@ -331,7 +331,7 @@ def check_bundle_folder(folder: Path) -> None:
     Raises:
         BundleError: It is a file, or holds something else.
     """
-    check_replaceable(folder, {MANIFEST, BACKBONE, LOCALIZER, BACKGROUNDS})
+    check_replaceable(folder, {MANIFEST, BACKBONE, LOCALIZER, CAMERA_MEANS})
 
 
 def _write_backbone(folder: Path, backbone: bytes | BackboneReference) -> Backbone:

@@ -73,14 +73,14 @@ class Sizes:
         snippet_frames: L.
         feature_dim: D.
         n_classes: C.
-        has_background: The localizer takes a camera's background.
+        has_camera_mean: The localizer takes a camera's mean.
     """
 
     side_px: int
     snippet_frames: int
     feature_dim: int
     n_classes: int
-    has_background: bool
+    has_camera_mean: bool
 
 
 def describe_network(path: Path) -> Network:
@@ -123,7 +123,7 @@ def _wanted_localizer(sizes: Sizes) -> Signature:
         TensorSpec("features", (None, None, sizes.feature_dim), "float32"),
         TensorSpec("valid", (None, None), "float32"),
     ]
-    if sizes.has_background:
+    if sizes.has_camera_mean:
         inputs.append(TensorSpec("background", (None, sizes.feature_dim), "float32"))
     outputs = (
         TensorSpec("cas", (None, None, sizes.n_classes), "float32"),

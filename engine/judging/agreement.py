@@ -16,7 +16,7 @@ class Located(Protocol):
     """A proposal or an event: a class and an interval of one video."""
 
     @property
-    def label(self) -> int:
+    def class_index(self) -> int:
         """Class index."""
 
     @property
@@ -97,7 +97,7 @@ def matched_tious(first: Sequence[Located], second: Sequence[Located]) -> list[f
             (tiou(one.span, other.span), i, j)
             for i, one in enumerate(ours)
             for j, other in enumerate(theirs)
-            if one.label == other.label
+            if one.class_index == other.class_index
         ),
         key=lambda pair: (-pair[0], pair[1], pair[2]),
     )
@@ -113,4 +113,4 @@ def matched_tious(first: Sequence[Located], second: Sequence[Located]) -> list[f
 
 
 def _place(event: Located) -> tuple[int, Span]:
-    return event.label, event.span
+    return event.class_index, event.span

@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.bundle.model_bundle import ModelCard, Pixels, write_bundle
-from engine.grid import Timeline, exact_div
+from engine.grid import Grid, exact_div
 from engine.published.i3d import (
     FEATURE_DIM,
     PIXEL_MEAN,
@@ -103,7 +103,7 @@ def model_card(
     stride_frames: int = SNIPPET_FRAMES, geometry: FrameGeometry = GEOMETRY, name: str = NAME
 ) -> ModelCard:
     """What the bundle says of itself; windows are as long in seconds at any stride."""
-    timeline = Timeline(fps=FPS, snippet_frames=SNIPPET_FRAMES, stride_frames=stride_frames)
+    grid = Grid(fps=FPS, snippet_frames=SNIPPET_FRAMES, stride_frames=stride_frames)
     density = exact_div(SNIPPET_FRAMES, stride_frames, "frames a snippet, in strides")
     return ModelCard(
         name=name,
@@ -112,7 +112,7 @@ def model_card(
         precision="f32",
         feature_dim=FEATURE_DIM,
         pixels=Pixels("rgb", (PIXEL_MEAN,) * 3, (PIXEL_MEAN,) * 3),
-        timeline=timeline,
+        timeline=grid,
         geometry=geometry,
         window=WindowSpec(
             window_snippets=24 * density,

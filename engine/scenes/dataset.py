@@ -138,7 +138,7 @@ def _script(kind: str, where: int, deck: _Deck, counts: SceneCounts, seed: int) 
 def _cut_before_rising(script: Script, rng: np.random.Generator) -> Script:
     """Half of the clips that end in a fall end there, so that rising is not taken for it."""
     last = script.truth[-1]
-    if last.label != "fall" or rng.uniform() < 0.5:  # noqa: PLR2004 - half
+    if last.class_name != "fall" or rng.uniform() < 0.5:  # noqa: PLR2004 - half
         return script
     end_s = max(last.end_s + 0.1, *(labelled.end_s for labelled in script.truth))
     return Script(script.camera, round(end_s, 2), script.actors, script.truth, script.seed)
@@ -196,7 +196,7 @@ def write_annotations(videos: list[SceneVideo], out: Path) -> None:
             "duration": round(round(video.script.duration_s * FPS) / FPS, 2),
             "camera": video.script.camera.name,
             "annotations": [
-                {"segment": [round(row.start_s, 3), round(row.end_s, 3)], "label": row.label}
+                {"segment": [round(row.start_s, 3), round(row.end_s, 3)], "label": row.class_name}
                 for row in video.script.truth
             ],
         }
@@ -209,5 +209,5 @@ def write_annotations(videos: list[SceneVideo], out: Path) -> None:
         table.writerow(["video", "tags", "camera"])
         for video in videos:
             if video.subset == "training":
-                tags = sorted({row.label for row in video.script.truth})
+                tags = sorted({row.class_name for row in video.script.truth})
                 table.writerow([video.name, ";".join(tags), video.script.camera.name])

@@ -88,7 +88,7 @@ class Actor:
 class Labelled:
     """An action and its exact interval."""
 
-    label: str
+    class_name: str
     start_s: float
     end_s: float
 
@@ -154,7 +154,7 @@ class _Planner:
         next_s = float(rng.uniform(*wanted.lead_s))
         for label in wanted.actions:
             last = self._truth[-1] if self._truth else None
-            if last and last.label != label and rng.uniform() < wanted.together:
+            if last and last.class_name != label and rng.uniform() < wanted.together:
                 next_s = last.start_s + 0.5 * (last.end_s - last.start_s)
             ended_s = self._act_out(label, next_s)
             if ended_s is None:
@@ -180,7 +180,7 @@ class _Planner:
         start_s = max([start_s, *(self._free_at(actor) + 0.3 for actor in crew)])
         if label == "fight":
             start_s = max(start_s, self._meeting_s(crew))
-        same = [last for last in self._truth if last.label == label]
+        same = [last for last in self._truth if last.class_name == label]
         if same:  # two of a kind must not touch: they could not be told apart
             start_s = max(start_s, same[-1].end_s + 0.8)
         if start_s + length_s > self._wanted.duration_s - 0.1:
@@ -310,7 +310,7 @@ def _colours(rng: np.random.Generator) -> dict[str, tuple[int, int, int]]:
 def _performers(script: Script, labelled: Labelled) -> Iterator[Actor]:
     for actor in script.actors:
         for act in actor.acts:
-            if act.motion == labelled.label and act.start_s == labelled.start_s:
+            if act.motion == labelled.class_name and act.start_s == labelled.start_s:
                 yield actor
 
 

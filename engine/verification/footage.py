@@ -106,7 +106,7 @@ def of_videos(
 
 
 def _drawn(spec: ModelSpec, n_snippets: int, seed: int) -> Iterator[Snippet]:
-    grid = spec.timeline
+    grid = spec.grid
     n_frames = (n_snippets - 1) * grid.stride_frames + grid.snippet_frames
     stage = Stage(spec.geometry.crop_px, seed)
 
@@ -122,16 +122,16 @@ def _drawn(spec: ModelSpec, n_snippets: int, seed: int) -> Iterator[Snippet]:
 def _decoded(
     path: Path, spec: ModelSpec, limit: int | None, on_note: Callable[[str], None]
 ) -> Iterator[Snippet]:
-    frames = read_video(path, spec.geometry, spec.timeline, on_note=on_note)
+    frames = read_video(path, spec.geometry, spec.grid, on_note=on_note)
     return islice(_sampled(frames, spec), limit)
 
 
 def _sampled(frames: Iterable[FrameBatch], spec: ModelSpec) -> Iterator[Snippet]:
-    sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us)
+    sampler = SnippetSampler(spec.grid, spec.window.max_gap_us)
     for batch in frames:
         yield from sampler.push(batch)
 
 
 def _whole_snippets(duration_us: int, spec: ModelSpec) -> int:
-    grid = spec.timeline
+    grid = spec.grid
     return max((duration_us - grid.snippet_us) // grid.stride_us + 1, 0)

@@ -23,7 +23,7 @@ from engine.types import (
 )
 
 Side = Literal["reference", "candidate"]
-_EPOCH = "golden"
+_RUN = "golden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class SideRun:
         side: Which.
         networks: Open networks.
         spec: Its model.
-        labels: Classes whose events count; None means all.
+        class_indices: Classes whose events count; None means all.
 
     Attributes:
         description: Model and backend.
@@ -53,7 +53,7 @@ class SideRun:
     """
 
     def __init__(
-        self, side: Side, networks: Networks, spec: ModelSpec, labels: frozenset[int] | None
+        self, side: Side, networks: Networks, spec: ModelSpec, class_indices: frozenset[int] | None
     ) -> None:
         self.side: Side = side
         self.description = f"{spec.model_id} on {networks.backbone.description}"
@@ -62,7 +62,7 @@ class SideRun:
         self._extractor = BackendFeatureExtractor(networks.backbone, spec.feature_dim)
         self._localizer = BackendLocalizer(networks.localizer)
         self._spec = spec
-        self._labels = labels
+        self._class_indices = class_indices
         self._features: list[SnippetFeature] = []
         self._windows: list[CasWindow] = []
         self.begin("")
@@ -76,7 +76,7 @@ class SideRun:
     def begin(self, camera: str) -> None:
         """A new clip."""
         self._camera = camera
-        self._session = StreamSession(camera, _EPOCH, self._spec, self._labels)
+        self._session = StreamSession(camera, _RUN, self._spec, self._class_indices)
         self._last: dict[str, ActionEvent] = {}
 
     def take(self) -> tuple[list[SnippetFeature], list[CasWindow]]:

@@ -35,7 +35,7 @@ from engine.verification.footage import GoldenClip, GoldenSet
 from engine.verification.report import FEATURES, OUTPUTS, SCORES, Tally, Verification
 from engine.verification.side import Networks, Side, SideRun
 
-_ALIKE = ("class_names", "feature_dim", "timeline", "geometry", "window")
+_ALIKE = ("class_names", "feature_dim", "grid", "geometry", "window")
 _CPU_ROWS = 8
 
 
@@ -77,7 +77,7 @@ class Verifier:
         spec: The reference's model: what decides its events.
         tolerance: What is admitted; None: the default.
         candidate_spec: The candidate's, where it is another bundle; None: ``spec``.
-        labels: Classes whose events count; None means all.
+        class_indices: Classes whose events count; None means all.
         batch_sizes: Snippets a backbone call of the candidate, in turn. A backend that has a
             kernel for each batch size is so tried with all of them. The reference is asked
             snippet by snippet.
@@ -96,14 +96,14 @@ class Verifier:
         tolerance: Tolerance | None = None,
         *,
         candidate_spec: ModelSpec | None = None,
-        labels: frozenset[int] | None = None,
+        class_indices: frozenset[int] | None = None,
         batch_sizes: tuple[int, ...] = (1,),
     ) -> None:
         other = spec if candidate_spec is None else candidate_spec
         check_alike(spec, other)
         self._sides = (
-            SideRun("reference", reference, spec, labels),
-            SideRun("candidate", candidate, other, labels),
+            SideRun("reference", reference, spec, class_indices),
+            SideRun("candidate", candidate, other, class_indices),
         )
         self._golden = golden
         self._tolerance = tolerance or Tolerance()
@@ -247,7 +247,7 @@ def verify(
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     *,
     candidate_spec: ModelSpec | None = None,
-    labels: frozenset[int] | None = None,
+    class_indices: frozenset[int] | None = None,
     batch_sizes: tuple[int, ...] = (1,),
 ) -> Verification:
     """All steps of a ``Verifier``, here and now.
@@ -260,7 +260,7 @@ def verify(
         tolerance: Likewise.
         on_progress: Told how many snippets of about how many are done.
         candidate_spec: See ``Verifier``.
-        labels: Likewise.
+        class_indices: As above.
         batch_sizes: Likewise.
 
     Raises:
@@ -274,7 +274,7 @@ def verify(
         spec,
         tolerance,
         candidate_spec=candidate_spec,
-        labels=labels,
+        class_indices=class_indices,
         batch_sizes=batch_sizes,
     )
     n_told = 0

@@ -100,12 +100,12 @@ class CutChunk:
     keyframe: bool = True
 
     def to_chunk(
-        self, stream_id: str, epoch: str, sequence: int, anchor_us: int | None = None
+        self, camera: str, run: str, sequence: int, anchor_us: int | None = None
     ) -> VideoChunk:
         """The chunk as a transport would deliver it."""
         return VideoChunk(
-            stream_id=stream_id,
-            epoch=epoch,
+            camera=camera,
+            run=run,
             sequence=sequence,
             start_us=self.start_us,
             payload=self.payload,

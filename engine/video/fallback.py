@@ -49,7 +49,7 @@ class FallbackDecoder:
             raise  # too large for the CPU too
         except CorruptChunkError as error:
             frames = self._software.decode(chunk)
-            self._failed(chunk.stream_id, str(error))
+            self._failed(chunk.camera, str(error))
         else:
             self._n_failures = 0
         return frames

@@ -26,7 +26,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from engine.errors import CorruptChunkError, RefusedChunkError, StreamError, UnreadableVideoError
-from engine.grid import US_PER_S, Timeline, ticks_to_us
+from engine.grid import US_PER_S, Grid, ticks_to_us
 from engine.spec import FrameGeometry
 from engine.types import FrameBatch, UInt8Array, VideoChunk
 from engine.video.containers import SNIFF_BYTES, DecodeLimits, check_declared_samples, sniff
@@ -98,7 +98,7 @@ class PyAvDecoder:
 
     Args:
         geometry: Frame size and fit.
-        timeline: The grid, to leave out frames that it would not show.
+        grid: The grid, to leave out frames that it would not show.
         limits: What a chunk may cost.
         threads: Decoding threads of this decoder. One is best with many cameras.
         gpu: Decode on this GPU (NVDEC) and nowhere else; None decodes on the CPU. The GPU gives
@@ -111,7 +111,7 @@ class PyAvDecoder:
     def __init__(
         self,
         geometry: FrameGeometry,
-        timeline: Timeline,
+        grid: Grid,
         limits: DecodeLimits | None = None,
         threads: int = 1,
         gpu: int | None = None,
@@ -119,7 +119,7 @@ class PyAvDecoder:
         self.n_late_frames = 0
         self._geometry = geometry
         self._converter = FrameConverter(geometry)
-        self._timeline = timeline
+        self._grid = grid
         self._limits = limits or DecodeLimits()
         self._threads = threads
         self._hardware = _nvdec(gpu) if gpu is not None else None
@@ -145,7 +145,7 @@ class PyAvDecoder:
         self._converter = FrameConverter(self._geometry)
 
     def _decode(self, chunk: VideoChunk) -> FrameBatch:
-        thinner = Thinner(self._timeline)
+        thinner = Thinner(self._grid)
         with _open_chunk(chunk.payload, self._limits, self._hardware) as container:
             stream = video_stream(container)
             _check_codec(stream, self._limits)
@@ -162,7 +162,7 @@ class PyAvDecoder:
 def read_video(
     path: Path | str,
     geometry: FrameGeometry,
-    timeline: Timeline,
+    grid: Grid,
     *,
     batch_frames: int = 64,
     on_note: Callable[[str], None] = lambda _note: None,
@@ -174,14 +174,14 @@ def read_video(
     Args:
         path: A file in one of the known containers, of any codec FFmpeg decodes.
         geometry: Frame size and fit.
-        timeline: The grid, to leave out frames that it would not show.
+        grid: The grid, to leave out frames that it would not show.
         batch_frames: Converted frames a batch; the last one may have fewer.
         on_note: Told about every damaged part.
 
     Raises:
         UnreadableVideoError: It cannot be opened, or holds no frame.
     """
-    converter, thinner = FrameConverter(geometry), Thinner(timeline)
+    converter, thinner = FrameConverter(geometry), Thinner(grid)
     n_reported = 0
     with unreadable_if_libav_fails(path), open_file(path) as container:
         stream = video_stream(container)
@@ -276,7 +276,7 @@ def reason(error: BaseException) -> str:
 
 
 def _name(chunk: VideoChunk) -> str:
-    return f"stream {chunk.stream_id}, epoch {chunk.epoch}, chunk {chunk.sequence}"
+    return f"camera {chunk.camera}, run {chunk.run}, chunk {chunk.sequence}"
 
 
 @contextmanager

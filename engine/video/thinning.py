@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from engine.errors import RefusedChunkError
-from engine.grid import US_PER_S, Timeline
+from engine.grid import US_PER_S, Grid
 
 FrameT = TypeVar("FrameT")
 Timed = tuple[int, FrameT]  # stream time in microseconds, and the frame
@@ -22,10 +22,10 @@ class Thinner:
     than two grid periods, and a sampler finds the same gaps with and without thinning.
     """
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, grid: Grid) -> None:
         self.n_decoded = 0
         self.n_late = 0
-        self._timeline = timeline
+        self._grid = grid
 
     def thin(self, frames: Iterable[Timed[FrameT]]) -> Iterator[Timed[FrameT]]:
         """The frames to convert; one is held back until its successor's time is known."""
@@ -37,9 +37,9 @@ class Thinner:
                 self.n_late += 1
                 continue
             if held is not None:
-                if is_kept or self._timeline.holds_grid_point(held[0], timed[0]):
+                if is_kept or self._grid.holds_grid_point(held[0], timed[0]):
                     yield held
-                is_kept = timed[0] - held[0] > self._timeline.frame_us
+                is_kept = timed[0] - held[0] > self._grid.frame_us
             held = timed
         if held is not None:
             yield held

@@ -141,7 +141,7 @@ async def test_cameras_may_publish_at_the_same_time(
 ) -> None:
     async def run_camera(camera: str) -> None:
         for revision in range(10):
-            await sink.publish([an_event(camera, revision, stream_id=camera)])
+            await sink.publish([an_event(camera, revision, camera=camera)])
 
     cameras = [f"camera-{n}" for n in range(5)]
     async with asyncio.TaskGroup() as tasks:
@@ -150,7 +150,7 @@ async def test_cameras_may_publish_at_the_same_time(
 
     seen = await destination.read()
     for camera in cameras:
-        revisions = [event.revision for event in seen if event.stream_id == camera]
+        revisions = [event.revision for event in seen if event.camera == camera]
         assert list(range(10)) == revisions
 
 

@@ -27,7 +27,7 @@ class Transport(Protocol):
     """One transport from both ends."""
 
     async def put(self, chunk: VideoChunk) -> None: ...
-    async def put_bad(self, stream_id: str) -> None: ...
+    async def put_bad(self, camera: str) -> None: ...
     async def close(self) -> None: ...
     def source(self, start_at: StartAt) -> ChunkSource: ...
 
@@ -37,10 +37,10 @@ class MemoryTransport:
         self._log = MemoryLog()
 
     async def put(self, chunk: VideoChunk) -> None:
-        self._log.append(chunk.stream_id, chunk)
+        self._log.append(chunk.camera, chunk)
 
-    async def put_bad(self, stream_id: str) -> None:
-        self._log.append_bad(stream_id, MalformedRecordError("bad"), b"bad")
+    async def put_bad(self, camera: str) -> None:
+        self._log.append_bad(camera, MalformedRecordError("bad"), b"bad")
 
     async def close(self) -> None:
         pass
@@ -58,9 +58,9 @@ class DirectoryTransport:
         await self._writer.start()
         await self._writer.write(chunk, ChunkFacts())
 
-    async def put_bad(self, stream_id: str) -> None:
-        await self.put(a_chunk(stream_id, payload=b"bad"))
-        newest = max((self._root / stream_id).glob("*.mp4"))
+    async def put_bad(self, camera: str) -> None:
+        await self.put(a_chunk(camera, payload=b"bad"))
+        newest = max((self._root / camera).glob("*.mp4"))
         newest.write_bytes(b"not what was sent")
 
     async def close(self) -> None:
@@ -84,9 +84,9 @@ class KafkaTransport:
             self._is_started = True
         await self._writer.write(chunk, ChunkFacts())
 
-    async def put_bad(self, stream_id: str) -> None:
+    async def put_bad(self, camera: str) -> None:
         headers = [("vc_epoch", b"run-1"), ("ce_sequence", b"minus one")]
-        await put_record(self._connection, self._topic, stream_id.encode(), b"bad", headers)
+        await put_record(self._connection, self._topic, camera.encode(), b"bad", headers)
 
     async def close(self) -> None:
         await self._writer.close()
@@ -142,7 +142,7 @@ async def put_chunks(transport: Transport, n: int) -> None:
 
 
 def of_camera(deliveries: list[Delivery], camera: str) -> list[Delivery]:
-    return [delivery for delivery in deliveries if delivery.stream_id == camera]
+    return [delivery for delivery in deliveries if delivery.camera == camera]
 
 
 def sequences(deliveries: list[Delivery], camera: str) -> list[int]:
@@ -252,7 +252,7 @@ async def test_a_bad_record_is_a_delivery_and_harms_no_other(transport: Transpor
     assert a_chunk("door", 0) == good.chunk
     assert bad.chunk is None
     assert bad.error is not None
-    assert "door" == bad.stream_id
+    assert "door" == bad.camera
     assert bad.payload
     assert a_chunk("door", 1) == last.chunk
 
@@ -262,7 +262,7 @@ async def test_a_paused_partition_delivers_nothing_until_resumed(transport: Tran
 
     async with reading(transport) as reader:
         first = await reader.take(1)
-        paused, other = first[0].stream_id, next(c for c in CAMERAS if c != first[0].stream_id)
+        paused, other = first[0].camera, next(c for c in CAMERAS if c != first[0].camera)
         reader.source.pause(first[0].position.partition)
         meanwhile = await reader.take(8)
         reader.source.resume(first[0].position.partition)
@@ -283,7 +283,7 @@ async def test_chunks_put_while_reading_arrive(transport: Transport) -> None:
     assert a_chunk("door", 1) == later[0].chunk
 
 
-async def test_the_end_of_an_epoch_arrives(transport: Transport) -> None:
+async def test_the_end_of_an_run_arrives(transport: Transport) -> None:
     await transport.put(a_chunk("door", 0))
     await transport.put(an_end("door", 1))
 

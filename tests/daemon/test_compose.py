@@ -25,7 +25,7 @@ def test_a_camera_whose_gpu_cannot_decode_is_told_of_once_and_seen_all_the_same(
     new_decoder = decoders(DecodeConfig(hardware="cuda", gpu=gpu), set_up("json", "info", said))
     spec = a_spec()
     chunk = a_chunk(make_video(n_frames=20))
-    wanted = PyAvDecoder(spec.geometry, spec.timeline).decode(chunk)
+    wanted = PyAvDecoder(spec.geometry, spec.grid).decode(chunk)
     decoder = new_decoder(spec)
     for _ in range(5):
         assert np.array_equal(wanted.rgb, decoder.decode(chunk).rgb)

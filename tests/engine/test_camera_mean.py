@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from engine.camera_mean import BackgroundState, CameraBackground
-from tests.support.scripted import a_background
+from engine.camera_mean import CameraMean, CameraMeanState
+from tests.support.scripted import a_camera_mean
 
 WIDTH = 3
 numbers = st.floats(-1e6, 1e6, width=32)
@@ -15,10 +15,10 @@ counts = st.integers(0, 20)
 memories = st.integers(1, 30)
 
 
-def fed(background: CameraBackground, features) -> CameraBackground:
+def fed(camera_mean: CameraMean, features) -> CameraMean:
     for feature in features:
-        background.update(feature)
-    return background
+        camera_mean.update(feature)
+    return camera_mean
 
 
 @given(priors, rows, counts, memories)
@@ -28,7 +28,7 @@ def test_it_is_the_documented_recursion(prior, features, prior_snippets, memory_
         weight = 1 / min(prior_snippets + n + 1, memory_snippets)
         wanted = (1 - weight) * wanted + weight * feature
 
-    seen = fed(CameraBackground(prior, prior_snippets, memory_snippets), features).vector
+    seen = fed(CameraMean(prior, prior_snippets, memory_snippets), features).vector
 
     assert np.float32 == seen.dtype
     np.testing.assert_allclose(seen, wanted, rtol=1e-5, atol=1e-3)
@@ -36,7 +36,7 @@ def test_it_is_the_documented_recursion(prior, features, prior_snippets, memory_
 
 @given(priors, rows, counts)
 def test_before_the_memory_is_full_it_is_the_plain_mean_with_the_prior(prior, features, n_prior):
-    seen = fed(CameraBackground(prior, n_prior, 1000), features).vector
+    seen = fed(CameraMean(prior, n_prior, 1000), features).vector
 
     total = n_prior * prior.astype(np.float64) + features.astype(np.float64).sum(axis=0)
     n = n_prior + len(features)
@@ -45,7 +45,7 @@ def test_before_the_memory_is_full_it_is_the_plain_mean_with_the_prior(prior, fe
 
 @given(priors, rows, counts, memories)
 def test_it_never_leaves_what_was_seen(prior, features, prior_snippets, memory_snippets):
-    seen = fed(CameraBackground(prior, prior_snippets, memory_snippets), features).vector
+    seen = fed(CameraMean(prior, prior_snippets, memory_snippets), features).vector
 
     everything = np.vstack([prior[None], features])
     assert (everything.min(axis=0) <= seen).all()
@@ -54,10 +54,10 @@ def test_it_never_leaves_what_was_seen(prior, features, prior_snippets, memory_s
 
 @given(priors, rows, counts, memories, st.integers(0, 40))
 def test_stopping_and_going_on_anywhere_changes_no_bit(prior, features, n_prior, memory, stop):
-    whole = fed(CameraBackground(prior, n_prior, memory), features)
-    first = fed(CameraBackground(prior, n_prior, memory), features[:stop])
+    whole = fed(CameraMean(prior, n_prior, memory), features)
+    first = fed(CameraMean(prior, n_prior, memory), features[:stop])
 
-    second = CameraBackground(np.zeros(WIDTH, np.float32), 0, memory)
+    second = CameraMean(np.zeros(WIDTH, np.float32), 0, memory)
     second.restore(first.state())
     fed(second, features[stop:])
 
@@ -68,15 +68,15 @@ def test_stopping_and_going_on_anywhere_changes_no_bit(prior, features, n_prior,
 
 def test_what_was_seen_long_ago_is_forgotten():
     prior = np.zeros(WIDTH, np.float32)
-    background = fed(CameraBackground(prior, 0, 10), np.full((1000, WIDTH), 100, np.float32))
-    fed(background, np.full((200, WIDTH), 3, np.float32))
+    camera_mean = fed(CameraMean(prior, 0, 10), np.full((1000, WIDTH), 100, np.float32))
+    fed(camera_mean, np.full((200, WIDTH), 3, np.float32))
 
-    np.testing.assert_allclose(background.vector, 3, atol=1e-4)
+    np.testing.assert_allclose(camera_mean.vector, 3, atol=1e-4)
 
 
 def test_a_known_camera_starts_from_its_own_background_and_trusts_it_longer():
-    spec, white = a_background(), np.ones(WIDTH, np.float32)
-    known, new = (CameraBackground.of_camera(spec, name) for name in ("red-door", "elsewhere"))
+    spec, white = a_camera_mean(), np.ones(WIDTH, np.float32)
+    known, new = (CameraMean.of_camera(spec, name) for name in ("red-door", "elsewhere"))
 
     assert [0.5, 0, 0] == known.vector.tolist()
     assert [0, 0, 0] == new.vector.tolist()
@@ -86,43 +86,43 @@ def test_a_known_camera_starts_from_its_own_background_and_trusts_it_longer():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_feature_that_is_no_number_spoils_nothing(bad):
-    background = CameraBackground(np.zeros(WIDTH, np.float32), 1, 10)
-    background.update(np.array([1, bad, 1], np.float32))
+    camera_mean = CameraMean(np.zeros(WIDTH, np.float32), 1, 10)
+    camera_mean.update(np.array([1, bad, 1], np.float32))
 
-    assert [0, 0, 0] == background.vector.tolist()
-    assert 1 == background.state().n_snippets
+    assert [0, 0, 0] == camera_mean.vector.tolist()
+    assert 1 == camera_mean.state().n_snippets
 
 
 def test_the_vector_and_the_state_are_the_callers_own():
-    background = CameraBackground(np.zeros(WIDTH, np.float32), 1, 10)
-    background.vector[:] = 7
-    background.state().mean[:] = 7
+    camera_mean = CameraMean(np.zeros(WIDTH, np.float32), 1, 10)
+    camera_mean.vector[:] = 7
+    camera_mean.state().mean[:] = 7
 
-    assert [0, 0, 0] == background.vector.tolist()
+    assert [0, 0, 0] == camera_mean.vector.tolist()
 
 
 def test_another_width_is_refused():
-    background = CameraBackground(np.zeros(WIDTH, np.float32), 1, 10)
+    camera_mean = CameraMean(np.zeros(WIDTH, np.float32), 1, 10)
 
     with pytest.raises(ValueError, match=r"a feature is \(4,\), wanted \(3,\)"):
-        background.update(np.zeros(4, np.float32))
+        camera_mean.update(np.zeros(4, np.float32))
 
 
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (BackgroundState(np.zeros(4), 1), r"float64 \(4,\), wanted float64 \(3,\)"),
-        (BackgroundState(np.zeros(3, np.float32), 1), "float32"),  # type: ignore[arg-type]
-        (BackgroundState(np.full(3, np.nan), 1), "damaged"),
-        (BackgroundState(np.zeros(3), -1), "damaged"),
+        (CameraMeanState(np.zeros(4), 1), r"float64 \(4,\), wanted float64 \(3,\)"),
+        (CameraMeanState(np.zeros(3, np.float32), 1), "float32"),  # type: ignore[arg-type]
+        (CameraMeanState(np.full(3, np.nan), 1), "damaged"),
+        (CameraMeanState(np.zeros(3), -1), "damaged"),
     ],
 )
 def test_a_state_that_cannot_be_is_refused(state, message):
     with pytest.raises(ValueError, match=message):
-        CameraBackground(np.zeros(WIDTH, np.float32), 1, 10).restore(state)
+        CameraMean(np.zeros(WIDTH, np.float32), 1, 10).restore(state)
 
 
 @pytest.mark.parametrize(("prior_snippets", "memory_snippets"), [(-1, 1), (0, 0)])
 def test_counts_that_cannot_be_are_refused(prior_snippets, memory_snippets):
     with pytest.raises(ValueError, match="wanted >= 0 and >= 1"):
-        CameraBackground(np.zeros(WIDTH, np.float32), prior_snippets, memory_snippets)
+        CameraMean(np.zeros(WIDTH, np.float32), prior_snippets, memory_snippets)

@@ -49,7 +49,7 @@ def test_two_events_that_start_in_one_snippet_have_two_ids():
     scores[:, 0] = [1.0] + [0.55] * 23
     records = EventTracker("cam", "e", spec).step(ScoredSnippets(0, 0, scores), None)
 
-    onsets = [record.span.start_us // spec.timeline.stride_us for record in records]
+    onsets = [record.span.start_us // spec.grid.stride_us for record in records]
     assert [Phase.OPENED, Phase.OPENED] == [record.phase for record in records]
     assert [0, 0] == onsets
     assert records[0].span.end_us == records[1].span.start_us
@@ -83,9 +83,11 @@ def test_a_curve_without_a_peak_proposes_nothing(values):
 
 def test_a_tracker_that_only_watches_one_label_sees_no_other():
     scores = np.full((8, 2), 0.9, np.float32)
-    tracker = EventTracker("cam", "e", a_spec(), labels=frozenset({1}))
+    tracker = EventTracker("cam", "e", a_spec(), class_indices=frozenset({1}))
 
-    assert {1} == {record.label for record in tracker.step(ScoredSnippets(0, 0, scores), None)}
+    assert {1} == {
+        record.class_index for record in tracker.step(ScoredSnippets(0, 0, scores), None)
+    }
 
 
 def test_an_open_event_of_a_label_that_is_no_longer_wanted_is_still_ended():
@@ -96,7 +98,7 @@ def test_an_open_event_of_a_label_that_is_no_longer_wanted_is_still_ended():
     after = EventTracker("cam", "e", a_spec(), frozenset({1}), state)
 
     records = after.close(Reason.END)
-    assert {0, 1} == {record.label for record in records}
+    assert {0, 1} == {record.class_index for record in records}
     assert {Phase.CLOSED} == {record.phase for record in records}
 
 

@@ -155,7 +155,7 @@ def test_every_class_opens_at_its_own_score():
 
     def opened(*class_open_scores: float) -> set[str]:
         tracker = a_tracker(class_open_scores=class_open_scores)
-        return {r.label_name for r in tracker.step(ScoredSnippets(0, 0, scores), None)}
+        return {r.class_name for r in tracker.step(ScoredSnippets(0, 0, scores), None)}
 
     assert {"red", "green"} == opened(0.5, 0.5)
     assert {"red"} == opened(0.5, 0.9)

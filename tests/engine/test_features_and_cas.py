@@ -47,8 +47,8 @@ def a_snippet(index: int, segment: int = 0) -> Snippet:
 def a_window(first_index: int, n_missing: int = 0) -> FeatureWindow:
     valid = np.arange(5) >= n_missing
     features = np.full((5, 3), first_index / 100, np.float32) * valid[:, None]
-    background = np.full(3, first_index, np.float32)
-    return FeatureWindow(first_index, 3, features.astype(np.float32), valid, background)
+    camera_mean = np.full(3, first_index, np.float32)
+    return FeatureWindow(first_index, 3, features.astype(np.float32), valid, camera_mean)
 
 
 def test_every_snippet_gets_its_own_feature_in_order() -> None:
@@ -88,7 +88,7 @@ def test_a_localizer_with_the_input_gets_each_windows_background() -> None:
     windows = [a_window(50), a_window(7)]
     found = localizer.localize(windows)
     for window, answer in zip(windows, found, strict=True):
-        assert np.array_equal(answer.cas, (window.features - window.background)[:, :2])
+        assert np.array_equal(answer.cas, (window.features - window.camera_mean)[:, :2])
 
 
 def test_a_localizer_without_the_input_gets_none() -> None:

@@ -4,27 +4,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.grid import Timeline, exact_div, ticks_to_us
+from engine.grid import Grid, exact_div, ticks_to_us
 
 
 def test_a_frame_rate_without_whole_microseconds_is_refused():
     with pytest.raises(ValueError, match="1000000 is not a whole multiple of 30"):
-        Timeline(fps=30, snippet_frames=16, stride_frames=16)
+        Grid(fps=30, snippet_frames=16, stride_frames=16)
 
 
 @pytest.mark.parametrize("stride", [0, 17])
 def test_snippets_must_not_leave_frames_out(stride):
     with pytest.raises(ValueError, match=r"stride_frames is \d+, wanted 1..16"):
-        Timeline(fps=25, snippet_frames=16, stride_frames=stride)
+        Grid(fps=25, snippet_frames=16, stride_frames=stride)
 
 
 def test_the_grid_of_the_field():
-    timeline = Timeline(fps=25, snippet_frames=16, stride_frames=8)
+    grid = Grid(fps=25, snippet_frames=16, stride_frames=8)
 
-    assert 40_000 == timeline.frame_us
-    assert 640_000 == timeline.snippet_us
-    assert 320_000 == timeline.stride_us
-    assert (960_000, 1_600_000) == (timeline.snippet_start_us(3), timeline.snippet_end_us(3))
+    assert 40_000 == grid.frame_us
+    assert 640_000 == grid.snippet_us
+    assert 320_000 == grid.stride_us
+    assert (960_000, 1_600_000) == (grid.snippet_start_us(3), grid.snippet_end_us(3))
 
 
 @pytest.mark.parametrize(
@@ -38,17 +38,17 @@ def test_the_grid_of_the_field():
     ],
 )
 def test_a_frame_holds_the_grid_points_in_its_half_open_interval(from_us, until_us, holds):
-    assert holds == Timeline(25, 16, 16).holds_grid_point(from_us, until_us)
+    assert holds == Grid(25, 16, 16).holds_grid_point(from_us, until_us)
 
 
 @given(st.integers(0, 10**12))
 def test_the_first_grid_point_and_snippet_are_the_first(time_us):
-    timeline = Timeline(25, 16, 8)
-    grid = timeline.grid_at_or_after(time_us)
-    snippet = timeline.snippet_at_or_after(time_us)
+    grid = Grid(25, 16, 8)
+    point = grid.grid_at_or_after(time_us)
+    snippet = grid.snippet_at_or_after(time_us)
 
-    assert grid * timeline.frame_us >= time_us > (grid - 1) * timeline.frame_us
-    assert timeline.snippet_start_us(snippet) >= time_us > timeline.snippet_start_us(snippet - 1)
+    assert point * grid.frame_us >= time_us > (point - 1) * grid.frame_us
+    assert grid.snippet_start_us(snippet) >= time_us > grid.snippet_start_us(snippet - 1)
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(1, 200_000), st.integers(1, 1001))

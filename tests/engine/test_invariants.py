@@ -15,7 +15,7 @@ from engine.types import ActionEvent, FrameBatch, Phase, Reason, Span
 from tests.support.scripted import (
     MeanColourExtractor,
     SmoothingLocalizer,
-    a_background,
+    a_camera_mean,
     a_spec,
 )
 from tests.support.strategies import Cutting, cuttings, spans, videos
@@ -26,14 +26,14 @@ specs = st.builds(
     hop_snippets=st.sampled_from([1, 3]),
     freeze_us=st.sampled_from([0, 320_000]),
     class_open_scores=st.sampled_from([(), (0.25, 0.6)]),
-    background=st.sampled_from([None, a_background()]),
+    camera_mean=st.sampled_from([None, a_camera_mean()]),
 )
 
 
 def run(pieces: list[FrameBatch], spec) -> list[ActionEvent]:
     session = StreamSession("cam", "e", spec)
     result = localize_frames(pieces, session, MeanColourExtractor(), SmoothingLocalizer())
-    return list(result.records)
+    return list(result.revisions)
 
 
 def advance(session: StreamSession, piece: FrameBatch) -> list[ActionEvent]:
@@ -107,7 +107,7 @@ def test_changing_later_frames_changes_nothing_already_emitted(video, spec, seed
 def test_no_record_is_decided_before_its_footage_was_seen(video, spec):
     for record in run([video], spec):
         assert record.span.end_us <= record.decided_us
-        assert record.decided_us <= int(video.pts_us[-1]) + spec.timeline.frame_us
+        assert record.decided_us <= int(video.pts_us[-1]) + spec.grid.frame_us
 
 
 @given(videos(), specs)
@@ -121,7 +121,7 @@ def test_every_event_keeps_the_grammar(video, spec):
         assert list(range(len(life))) == [record.revision for record in life]
         assert all(b in TRANSITIONS[a] for a, b in itertools.pairwise(phases))
         assert life[-1].final
-        assert 1 == len({(r.label, r.stream_id, r.epoch, r.model_id) for r in life})
+        assert 1 == len({(r.class_index, r.camera, r.run, r.model_id) for r in life})
 
 
 @given(videos(), specs)
@@ -130,16 +130,16 @@ def test_final_spans_of_one_label_do_not_overlap(video, spec):
 
     for i, first in enumerate(closed):
         for second in closed[i + 1 :]:
-            if first.label == second.label:
+            if first.class_index == second.class_index:
                 assert 0 == overlap_us(first.span, second.span)
 
 
 @given(videos(), specs)
 def test_narrowing_the_labels_leaves_the_others_untouched(video, spec):
-    session = StreamSession("cam", "e", spec, labels=frozenset({1}))
+    session = StreamSession("cam", "e", spec, class_indices=frozenset({1}))
     only = localize_frames([video], session, MeanColourExtractor(), SmoothingLocalizer())
 
-    assert [r for r in run([video], spec) if r.label == 1] == list(only.records)
+    assert [r for r in run([video], spec) if r.class_index == 1] == list(only.records)
 
 
 @given(spans(), spans())

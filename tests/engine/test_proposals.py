@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.grid import Timeline
-from engine.proposals import Curve, curve_of, localize_offline, oic_scores, propose
+from engine.grid import Grid
+from engine.proposals import Curve, curve_of, localize_whole_video, oic_scores, propose
 from engine.scores import ScoredSnippets
 from engine.tiou import ranked, soft_nms, tiou
 from engine.types import Proposal, Span
@@ -59,7 +59,7 @@ def test_short_intervals_and_low_curves_are_dropped():
 
 def test_a_curve_interpolates_between_snippet_centres_and_holds_its_ends():
     scores = np.array([[0.0], [1.0]], np.float32)
-    curve = curve_of(ScoredSnippets(10, 0, scores), 0, Timeline(25, 4, 4), 40_000)
+    curve = curve_of(ScoredSnippets(10, 0, scores), 0, Grid(25, 4, 4), 40_000)
 
     assert 1_600_000 == curve.start_us
     assert 1_920_000 == curve.end_us
@@ -116,6 +116,6 @@ def test_the_offline_answer_ranks_the_plateau_first():
     scores[8:16, 1] = 0.9
     track = ScoredSnippets(0, 0, scores)
 
-    best = localize_offline(track, 1, Timeline(25, 4, 4), a_spec().proposals)[0]
+    best = localize_whole_video(track, 1, Grid(25, 4, 4), a_spec().proposals)[0]
 
     assert tiou(best.span, Span(8 * 160_000, 16 * 160_000)) > 0.9

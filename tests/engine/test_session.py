@@ -15,7 +15,7 @@ from engine.types import ActionEvent, Reason, SnippetFeature
 from tests.support.scripted import (
     MeanColourExtractor,
     SmoothingLocalizer,
-    a_background,
+    a_camera_mean,
     a_spec,
     frames_of,
 )
@@ -40,8 +40,8 @@ def test_a_snapshot_brings_everything_back():
     assert session.open_events == restored.open_events
     assert len(session.open_events) == 1
     assert ("cam", "e", 7, {"offset": 3}) == (
-        restored.stream_id,
-        restored.epoch,
+        restored.camera,
+        restored.run,
         restored.anchor_us,
         restored.source,
     )
@@ -70,8 +70,8 @@ def test_another_models_session_takes_the_old_ones_place_and_owes_its_last_words
         last.span,
     )
     assert ("cam", "e", 7, {"offset": 3}, ()) == (
-        after.stream_id,
-        after.epoch,
+        after.camera,
+        after.run,
         after.anchor_us,
         after.source,
         after.open_events,
@@ -106,7 +106,7 @@ def test_what_is_owed_survives_restarts_and_further_models():
 
 @pytest.mark.parametrize(("feature_id", "is_kept"), [("f", True), ("g", False), ("", False)])
 def test_a_background_goes_to_models_whose_features_are_the_same(feature_id, is_kept):
-    spec = a_spec(background=a_background())
+    spec = a_spec(camera_mean=a_camera_mean())
     session = StreamSession("cam", "e", spec, feature_id="f" if feature_id else "")
     session.buffer([SnippetFeature(0, 0, np.ones(3, np.float32))])
     other = replace(spec, model_id="scripted@1")
@@ -114,10 +114,10 @@ def test_a_background_goes_to_models_whose_features_are_the_same(feature_id, is_
     after = session.succeeded_by(other, feature_id=feature_id)
     restored = StreamSession.restore_or_succeed(session.snapshot(), other, feature_id=feature_id)
 
-    fresh = StreamSession("cam", "e", other).background.mean.tolist()
-    wanted = session.background.mean.tolist() if is_kept else fresh
-    assert wanted == after.background.mean.tolist() == restored.background.mean.tolist()
-    assert session.background.mean.tolist() != fresh
+    fresh = StreamSession("cam", "e", other).camera_mean.mean.tolist()
+    wanted = session.camera_mean.mean.tolist() if is_kept else fresh
+    assert wanted == after.camera_mean.mean.tolist() == restored.camera_mean.mean.tolist()
+    assert session.camera_mean.mean.tolist() != fresh
 
 
 def test_other_scores_of_the_same_model_leave_the_session_as_it_is():
@@ -167,45 +167,45 @@ def test_a_truncated_or_flipped_snapshot_is_refused_or_equal():
 
 
 def test_a_background_comes_back_bit_for_bit():
-    session = a_running_session(background=a_background())
-    restored = StreamSession.restore(session.snapshot(), a_spec(background=a_background()))
+    session = a_running_session(camera_mean=a_camera_mean())
+    restored = StreamSession.restore(session.snapshot(), a_spec(camera_mean=a_camera_mean()))
 
-    assert session.background.mean.any()
-    assert session.background.mean.tobytes() == restored.background.mean.tobytes()
-    assert session.background.n_snippets == restored.background.n_snippets
+    assert session.camera_mean.mean.any()
+    assert session.camera_mean.mean.tobytes() == restored.camera_mean.mean.tobytes()
+    assert session.camera_mean.n_snippets == restored.camera_mean.n_snippets
 
 
-def test_a_background_outlives_its_epoch():
-    before = a_running_session(background=a_background())
-    spec = a_spec(background=a_background())
-    after = StreamSession("cam", "next", spec, background=before.background)
+def test_a_background_outlives_its_run():
+    before = a_running_session(camera_mean=a_camera_mean())
+    spec = a_spec(camera_mean=a_camera_mean())
+    after = StreamSession("cam", "next", spec, camera_mean=before.camera_mean)
 
-    assert before.background.mean.tobytes() == after.background.mean.tobytes()
+    assert before.camera_mean.mean.tobytes() == after.camera_mean.mean.tobytes()
     after.buffer([SnippetFeature(0, 0, np.ones(3, np.float32))])
-    assert before.background.n_snippets + 1 == after.background.n_snippets
+    assert before.camera_mean.n_snippets + 1 == after.camera_mean.n_snippets
 
 
 def test_a_camera_that_training_knew_starts_from_its_own_background():
-    spec = a_spec(background=a_background())
+    spec = a_spec(camera_mean=a_camera_mean())
 
-    assert 0.5 == StreamSession("red-door", "e", spec).background.mean[0]
-    assert 0.0 == StreamSession("blue-door", "e", spec).background.mean[0]
+    assert 0.5 == StreamSession("red-door", "e", spec).camera_mean.mean[0]
+    assert 0.0 == StreamSession("blue-door", "e", spec).camera_mean.mean[0]
 
 
 def test_a_model_without_backgrounds_keeps_none():
-    assert a_running_session().background is None
-    assert StreamSession.restore(a_running_session().snapshot(), a_spec()).background is None
+    assert a_running_session().camera_mean is None
+    assert StreamSession.restore(a_running_session().snapshot(), a_spec()).camera_mean is None
 
 
 def test_a_snapshot_whose_background_is_of_another_width_is_refused():
-    blob = a_running_session(background=a_background()).snapshot()
+    blob = a_running_session(camera_mean=a_camera_mean()).snapshot()
     with np.load(io.BytesIO(blob)) as stored:
         arrays = {**stored, "background": np.zeros(4)}
     other = io.BytesIO()
     np.savez(other, **arrays)
 
     with pytest.raises(SnapshotError, match=r"damaged: a background is float64 \(4,\)"):
-        StreamSession.restore(other.getvalue(), a_spec(background=a_background()))
+        StreamSession.restore(other.getvalue(), a_spec(camera_mean=a_camera_mean()))
 
 
 def test_a_snapshot_of_an_older_version_is_refused():
@@ -223,19 +223,19 @@ def test_a_snapshot_of_an_older_version_is_refused():
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 59))
 def test_changing_features_after_a_time_changes_no_record_emitted_by_then(seed, split):
-    """The background learns from every feature, so it above all must not look ahead."""
+    """The camera mean learns from every feature, so it above all must not look ahead."""
     rng = np.random.default_rng(seed)
     features = np.repeat(rng.random((12, 3), np.float32), 5, axis=0)
     changed = features.copy()
     changed[split:] = rng.random((60 - split, 3), np.float32)
-    spec = a_spec(background=a_background())
+    spec = a_spec(camera_mean=a_camera_mean())
 
     def records(rows) -> list[ActionEvent]:
         session = StreamSession("red-door", "e", spec)
         windows = session.buffer([SnippetFeature(i, 0, row) for i, row in enumerate(rows)])
         return session.track(SmoothingLocalizer().localize(windows))
 
-    until_us = spec.timeline.snippet_end_us(split - 1)
+    until_us = spec.grid.snippet_end_us(split - 1)
     before, after = (
         [r for r in records(rows) if r.decided_us <= until_us] for rows in (features, changed)
     )

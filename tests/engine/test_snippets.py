@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.snippets import SnippetSampler
 from tests.support.scripted import frames_of
 
-TIMELINE = Timeline(fps=25, snippet_frames=4, stride_frames=4)
+GRID = Grid(fps=25, snippet_frames=4, stride_frames=4)
 
 
 def a_sampler(stride_frames: int = 4) -> SnippetSampler:
-    return SnippetSampler(Timeline(25, 4, stride_frames), max_gap_us=500_000)
+    return SnippetSampler(Grid(25, 4, stride_frames), max_gap_us=500_000)
 
 
 def numbered(pts_us):

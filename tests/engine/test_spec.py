@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.spec import FrameGeometry
-from tests.support.scripted import a_background, a_spec
+from tests.support.scripted import a_camera_mean, a_spec
 
 SPEC = a_spec()
 
@@ -89,7 +89,7 @@ def test_the_operators_opening_score_is_that_of_every_class():
 )
 def test_a_senseless_background_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        a_background(**changes)
+        a_camera_mean(**changes)
 
 
 @pytest.mark.parametrize(
@@ -98,4 +98,4 @@ def test_a_senseless_background_is_refused(changes, message):
 )
 def test_a_background_of_another_width_is_refused(changes):
     with pytest.raises(ValueError, match=r"a background is \(4,\), wanted \(3,\)"):
-        a_spec(background=a_background(**changes))
+        a_spec(camera_mean=a_camera_mean(**changes))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engine.camera_mean import CameraBackground
+from engine.camera_mean import CameraMean
 from engine.scores import ScoreTrack
 from engine.spec import WindowSpec
 from engine.types import CasWindow, SnippetFeature
@@ -71,34 +71,34 @@ def test_a_feature_that_does_not_follow_is_refused():
 def test_a_model_without_backgrounds_has_a_black_one():
     (window,) = SnippetBuffer(a_window_spec(), 2).push(a_feature(0))
 
-    assert [0, 0] == window.background.tolist()
-    assert np.float32 == window.background.dtype
+    assert [0, 0] == window.camera_mean.tolist()
+    assert np.float32 == window.camera_mean.dtype
 
 
 def test_a_window_comes_with_the_background_as_its_newest_snippet_left_it():
-    black = CameraBackground(np.zeros(2, np.float32), 0, 1000)
+    black = CameraMean(np.zeros(2, np.float32), 0, 1000)
     buffer = SnippetBuffer(a_window_spec(), 2, black)
     windows = push_all(buffer, [a_feature(i) for i in range(3)])
 
-    assert [[1, 1], [1.5, 1.5], [2, 2]] == [w.background.tolist() for w in windows]
+    assert [[1, 1], [1.5, 1.5], [2, 2]] == [w.camera_mean.tolist() for w in windows]
 
 
 def test_a_gap_keeps_the_background():
-    buffer = SnippetBuffer(a_window_spec(3), 2, CameraBackground(np.zeros(2, np.float32), 0, 1000))
+    buffer = SnippetBuffer(a_window_spec(3), 2, CameraMean(np.zeros(2, np.float32), 0, 1000))
     windows = push_all(buffer, [a_feature(0), a_feature(8, segment=1)])
 
     # What the gap flushed was seen before the snippet after it.
-    assert [(0, 1), (8, 5)] == [(w.first_index + 3, w.background[0]) for w in windows]
+    assert [(0, 1), (8, 5)] == [(w.first_index + 3, w.camera_mean[0]) for w in windows]
 
 
 def test_a_refused_feature_leaves_the_background_alone():
-    background = CameraBackground(np.zeros(2, np.float32), 0, 1000)
-    buffer = SnippetBuffer(a_window_spec(), 2, background)
+    camera_mean = CameraMean(np.zeros(2, np.float32), 0, 1000)
+    buffer = SnippetBuffer(a_window_spec(), 2, camera_mean)
     buffer.push(a_feature(0))
 
     with pytest.raises(ValueError, match="feature 2 follows 0"):
         buffer.push(a_feature(2))
-    assert 1 == background.state().n_snippets
+    assert 1 == camera_mean.state().n_snippets
 
 
 def a_cas_window(first_index: int, values, *, n_valid: int = 4, segment: int = 0) -> CasWindow:

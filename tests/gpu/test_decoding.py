@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from av.codec.hwaccel import hwdevices_available
 
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.spec import FrameGeometry
 from engine.video.frames import PyAvDecoder
 from tests.support.videos import a_chunk, has_encoder, make_video
@@ -12,7 +12,7 @@ from tests.support.videos import a_chunk, has_encoder, make_video
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.usefixtures("toolkit")]
 
 GEOMETRY = FrameGeometry(resize_px=160, crop_px=160)
-TIMELINE = Timeline(fps=25, snippet_frames=16, stride_frames=8)
+GRID = Grid(fps=25, snippet_frames=16, stride_frames=8)
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
@@ -23,9 +23,9 @@ def test_the_gpu_decodes_to_the_pixels_of_the_cpu(codec: str, size: tuple[int, i
     if not has_encoder(codec):
         pytest.skip(f"there is no {codec} encoder here")
     chunk = a_chunk(make_video(codec=codec, n_frames=50, size=size, gop=50, b_frames=0))
-    wanted = PyAvDecoder(GEOMETRY, TIMELINE).decode(chunk)
+    wanted = PyAvDecoder(GEOMETRY, GRID).decode(chunk)
     # Asked for directly it has nothing to fall back to: it decodes on the GPU, or raises.
-    on_gpu = PyAvDecoder(GEOMETRY, TIMELINE, gpu=0)
+    on_gpu = PyAvDecoder(GEOMETRY, GRID, gpu=0)
     for _ in range(3):  # a decoder of the GPU is opened anew for each chunk
         seen = on_gpu.decode(chunk)
         assert wanted.n_decoded == seen.n_decoded

@@ -87,7 +87,7 @@ class TestDaemon:
             calls=calls,
             clock=SystemClock(),
             log=self.logs.logger(),
-            new_decoder=lambda spec: PyAvDecoder(spec.geometry, spec.timeline),
+            new_decoder=lambda spec: PyAvDecoder(spec.geometry, spec.grid),
         )
         self.app = App(
             source=source,

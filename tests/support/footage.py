@@ -42,11 +42,11 @@ BUSY = [
 
 
 def chunks_of(
-    path: Path, camera: str, *, chunk_s: float = 1.0, epoch: str = "file"
+    path: Path, camera: str, *, chunk_s: float = 1.0, run: str = "file"
 ) -> list[VideoChunk]:
     """The clip as a producer sends it, end marker included."""
     pieces = list(cut_video(path, chunk_s=chunk_s, on_note=lambda _note: None))
-    chunks = [piece.to_chunk(camera, epoch, number) for number, piece in enumerate(pieces)]
+    chunks = [piece.to_chunk(camera, run, number) for number, piece in enumerate(pieces)]
     end_us = pieces[-1].start_us + pieces[-1].duration_us
-    end = VideoChunk(camera, epoch, len(chunks), end_us, b"", is_end=True)
+    end = VideoChunk(camera, run, len(chunks), end_us, b"", is_end=True)
     return [*chunks, end]

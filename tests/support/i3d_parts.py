@@ -39,9 +39,9 @@ def published_arrays() -> Mapping[str, FloatArray]:
 
 def snippets_of(video: Path, bundle: ModelBundle, count: int) -> list[Snippet]:
     spec = bundle.spec
-    sampler = SnippetSampler(spec.timeline, spec.window.max_gap_us)
+    sampler = SnippetSampler(spec.grid, spec.window.max_gap_us)
     found: list[Snippet] = []
-    for batch in read_video(video, spec.geometry, spec.timeline):
+    for batch in read_video(video, spec.geometry, spec.grid):
         found.extend(sampler.push(batch))
         if len(found) >= count:
             break

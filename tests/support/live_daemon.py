@@ -25,7 +25,7 @@ CAMERAS = ("a", "b", "c")
 
 
 class Cameras:
-    """Three cameras that put the clip into a folder again and again, an epoch each time.
+    """Three cameras that put the clip into a folder again and again, a run each time.
 
     Args:
         folder: Made here.
@@ -35,7 +35,7 @@ class Cameras:
 
     def __init__(self, folder: Path, clip: Path, *, pace_s: float = 0.05) -> None:
         self.n_chunks = 0
-        self._epoch = 0
+        self._run = 0
         self._chunks = chunks_of(clip, "any", chunk_s=0.5)
         self._pace_s = pace_s
         self._writer = DirectoryChunkWriter(folder)
@@ -56,11 +56,11 @@ class Cameras:
 
     def _send(self) -> None:
         while not self._is_over.is_set():
-            for chunk in self._chunks:  # an epoch that was begun is ended
+            for chunk in self._chunks:  # a run that was begun is ended
                 for camera in CAMERAS:
-                    self._write(replace(chunk, stream_id=camera, epoch=f"round-{self._epoch}"))
+                    self._write(replace(chunk, camera=camera, run=f"round-{self._run}"))
                 time.sleep(self._pace_s)
-            self._epoch += 1
+            self._run += 1
 
     def _write(self, chunk: VideoChunk) -> None:
         asyncio.run(self._writer.write(chunk, ChunkFacts()))

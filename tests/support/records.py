@@ -11,14 +11,14 @@ TIME_BASE = Fraction(1, 90_000)
 ANCHOR_US = 1_780_000_000_123_456
 
 
-def a_chunk(stream_id: str = "door", sequence: int = 0, **other: Any) -> VideoChunk:
+def a_chunk(camera: str = "door", sequence: int = 0, **other: Any) -> VideoChunk:
     """Chunk number ``sequence`` of one-second chunks."""
     fields: dict[str, Any] = {
-        "stream_id": stream_id,
-        "epoch": "run-1",
+        "camera": camera,
+        "run": "run-1",
         "sequence": sequence,
         "start_us": sequence * 1_000_000,
-        "payload": f"payload {sequence} of {stream_id}".encode(),
+        "payload": f"payload {sequence} of {camera}".encode(),
         "start_ticks": sequence * 90_000,
         "time_base": TIME_BASE,
         "anchor_us": ANCHOR_US,
@@ -26,8 +26,8 @@ def a_chunk(stream_id: str = "door", sequence: int = 0, **other: Any) -> VideoCh
     return VideoChunk(**(fields | other))
 
 
-def an_end(stream_id: str = "door", sequence: int = 0) -> VideoChunk:
-    return a_chunk(stream_id, sequence, payload=b"", is_end=True)
+def an_end(camera: str = "door", sequence: int = 0) -> VideoChunk:
+    return a_chunk(camera, sequence, payload=b"", is_end=True)
 
 
 def an_event(event_id: str = "e1", revision: int = 0, **other: Any) -> ActionEvent:
@@ -35,13 +35,13 @@ def an_event(event_id: str = "e1", revision: int = 0, **other: Any) -> ActionEve
     phases = (Phase.OPENED, Phase.UPDATED, Phase.CLOSED)
     fields: dict[str, Any] = {
         "event_id": event_id,
-        "stream_id": "door",
-        "epoch": "run-1",
+        "camera": "door",
+        "run": "run-1",
         "revision": revision,
         "phase": phases[min(revision, 2)],
         "reason": Reason.SCORE,
-        "label": 4,
-        "label_name": "opening bottle",
+        "class_index": 4,
+        "class_name": "opening bottle",
         "span": Span(1_000_000, 3_000_000 + revision),
         "score": 0.75,
         "decided_us": 4_000_000,
@@ -52,7 +52,7 @@ def an_event(event_id: str = "e1", revision: int = 0, **other: Any) -> ActionEve
 
 
 def names() -> st.SearchStrategy[str]:
-    """What may name a camera or an epoch."""
+    """What may name a camera or a run."""
     alphabet = st.characters(exclude_categories=["C", "Z"], include_characters=" ")
     return st.text(alphabet, min_size=1, max_size=40)
 
@@ -69,8 +69,8 @@ def chunks(draw: st.DrawFn) -> VideoChunk:
     time_base = draw(st.sampled_from([TIME_BASE, Fraction(1, 12_800), Fraction(1001, 30_000)]))
     exact = ticks * time_base * 1_000_000
     return VideoChunk(
-        stream_id=draw(names()),
-        epoch=draw(names()),
+        camera=draw(names()),
+        run=draw(names()),
         sequence=draw(st.integers(0, 2**50)),
         start_us=(2 * exact.numerator + exact.denominator) // (2 * exact.denominator),
         payload=b"" if is_end else draw(st.binary(min_size=1, max_size=64)),
@@ -90,13 +90,13 @@ def events(draw: st.DrawFn) -> ActionEvent:
     later = st.integers(1, 1000)
     return ActionEvent(
         event_id=draw(st.uuids()).hex,
-        stream_id=draw(names()),
-        epoch=draw(names()),
+        camera=draw(names()),
+        run=draw(names()),
         revision=0 if phase is Phase.OPENED else draw(later),
         phase=phase,
         reason=draw(st.sampled_from(Reason)),
-        label=draw(st.integers(0, 400)),
-        label_name=draw(st.text(max_size=30)),
+        class_index=draw(st.integers(0, 400)),
+        class_name=draw(st.text(max_size=30)),
         span=Span(start_us, start_us + draw(st.integers(1, 10**10))),
         score=draw(st.floats(-2, 2)),
         decided_us=draw(st.integers(0, 10**12)),

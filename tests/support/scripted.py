@@ -2,7 +2,7 @@
 
 A frame's red says how much of action 0 is in it, green how much of action 1. The feature is the
 snippet's mean colour; the localizer smooths it over three snippets, so that a score really does
-change when its right context arrives. What the camera shows all the time, its background, is
+change when its right context arrives. What the camera shows all the time, its mean, is
 taken out first.
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.spec import (
-    BackgroundSpec,
+    CameraMeanSpec,
     FrameGeometry,
     ModelSpec,
     ProposalSpec,
@@ -31,14 +31,14 @@ def a_spec(
     freeze_us: int = 320_000,
     max_gap_us: int = 500_000,
     class_open_scores: tuple[float, ...] = (),
-    background: BackgroundSpec | None = None,
+    camera_mean: CameraMeanSpec | None = None,
 ) -> ModelSpec:
     """Snippets of 0.16 s, windows of 8, 24 remembered."""
     return ModelSpec(
         model_id="scripted@0",
         class_names=CLASS_NAMES,
         feature_dim=3,
-        timeline=Timeline(fps=25, snippet_frames=4, stride_frames=stride_frames),
+        grid=Grid(fps=25, snippet_frames=4, stride_frames=stride_frames),
         geometry=FrameGeometry(resize_px=2, crop_px=2),
         window=WindowSpec(
             window_snippets=8,
@@ -68,11 +68,11 @@ def a_spec(
             block_cover=0.5,
             class_open_scores=class_open_scores,
         ),
-        background=background,
+        camera_mean=camera_mean,
     )
 
 
-def a_background(**changes: object) -> BackgroundSpec:
+def a_camera_mean(**changes: object) -> CameraMeanSpec:
     """Black everywhere but at ``red-door``; quick enough to matter within a short test."""
     values = {
         "prior_snippets_known": 40,
@@ -81,7 +81,7 @@ def a_background(**changes: object) -> BackgroundSpec:
         "default": np.zeros(3, np.float32),
         "cameras": {"red-door": np.array([0.5, 0, 0], np.float32)},
     }
-    return BackgroundSpec(**{**values, **changes})  # type: ignore[arg-type]
+    return CameraMeanSpec(**{**values, **changes})  # type: ignore[arg-type]
 
 
 class MeanColourExtractor:
@@ -107,7 +107,7 @@ class SmoothingLocalizer:
         return [self._one(window) for window in windows]
 
     def _one(self, window: FeatureWindow) -> CasWindow:
-        changed = np.clip(window.features - window.background, 0, 1) * window.valid[:, None]
+        changed = np.clip(window.features - window.camera_mean, 0, 1) * window.valid[:, None]
         padded = np.pad(changed[:, :2], ((1, 1), (0, 0)))
         weight = np.pad(window.valid.astype(np.float32), 1)[:, None]
         summed = padded[:-2] + padded[1:-1] + padded[2:]

@@ -10,7 +10,7 @@ import onnx
 import onnx.parser
 
 from engine.bundle.model_bundle import BackboneReference, ModelCard, Pixels, write_bundle
-from engine.spec import BackgroundSpec
+from engine.spec import CameraMeanSpec
 from tests.support.scripted import a_spec
 
 _BACKBONE = """
@@ -61,7 +61,7 @@ _CENTRED = """
 def write_tiny_bundle(
     folder: Path,
     *,
-    background: BackgroundSpec | None = None,
+    camera_mean: CameraMeanSpec | None = None,
     backbone_of: str | None = None,
     version: int = 1,
     is_nan: bool = False,
@@ -71,7 +71,7 @@ def write_tiny_bundle(
 
     Args:
         folder: Where.
-        background: With one, its localizer takes backgrounds.
+        background: With one, its localizer takes camera means.
         backbone_of: The pulled bundle whose backbone it uses; None: it has its own.
         version: Of two that differ in nothing else, each is another bundle.
         is_nan: Its localizer answers NaN, whatever it is shown.
@@ -83,9 +83,9 @@ def write_tiny_bundle(
         replace(tiny_card(), version=version),
         backbone=own if backbone_of is None else BackboneReference(backbone_of),
         localizer=localizer(
-            takes_background=background is not None, is_nan=is_nan, is_inverted=is_inverted
+            takes_background=camera_mean is not None, is_nan=is_nan, is_inverted=is_inverted
         ).SerializeToString(),
-        background=background,
+        camera_mean=camera_mean,
     )
 
 
@@ -98,7 +98,7 @@ def tiny_card() -> ModelCard:
         precision="f32",
         feature_dim=spec.feature_dim,
         pixels=Pixels("rgb", (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
-        timeline=spec.timeline,
+        timeline=spec.grid,
         geometry=spec.geometry,
         window=spec.window,
         proposals=spec.proposals,

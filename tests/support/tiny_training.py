@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from engine.files.strict_yaml import read_yaml
-from engine.grid import Timeline
+from engine.grid import Grid
 from tests.support.checkout import CHECKOUT
 from training.records import FeatureSet, VideoRecord
 
@@ -52,7 +52,7 @@ def planted(n_clips: int = 24, seed: int = 0) -> FeatureSet:
             start = int(rng.integers(len(rows) - 2))
             rows[start : start + 3, label] += 1
         records.append(a_record(f"clip-{i}", rows, tags=tags, camera=f"cam-{i % 2}"))
-    return FeatureSet(("a", "b"), tuple(records), Timeline(25, 4, 4), 3)
+    return FeatureSet(("a", "b"), tuple(records), Grid(25, 4, 4), 3)
 
 
 def small_content(**changes: Any) -> dict[str, Any]:

@@ -116,8 +116,8 @@ def a_chunk(
         is_exact = start_ticks is not None and time_base is not None
         start_us = ticks_to_us(start_ticks or 0, time_base or Fraction(1)) if is_exact else 0
     return VideoChunk(
-        stream_id="cam-1",
-        epoch="e",
+        camera="cam-1",
+        run="e",
         sequence=sequence,
         start_us=start_us,
         payload=payload,

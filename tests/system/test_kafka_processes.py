@@ -92,7 +92,7 @@ def _command(source: Path, camera: str, bootstrap: str, topic: str, chunk_s: flo
 async def run_until_all_ended(
     config: Path, bootstrap: str, events: str, n_cameras: int, log: Path, timeout_s: float = 240
 ) -> list[dict[str, Any]]:
-    """A daemon, until it has ended every camera's epoch; then SIGTERM."""
+    """A daemon, until it has ended every camera's run; then SIGTERM."""
     daemon = start_s2netd("run", "--config", config, log=log)
     deadline = time.monotonic() + timeout_s
     while log.read_text().count("stream.ended") < n_cameras:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from engine.errors import UnreadableVideoError
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.spec import FrameGeometry
 from engine.types import FrameBatch
 from engine.video.cutting import CutChunk, cut_video
@@ -19,7 +19,7 @@ from tests.support.videos import make_video
 pytestmark = [pytest.mark.rtsp, pytest.mark.slow]
 
 GEOMETRY = FrameGeometry(resize_px=48, crop_px=48)
-TIMELINE = Timeline(fps=25, snippet_frames=4, stride_frames=4)
+GRID = Grid(fps=25, snippet_frames=4, stride_frames=4)
 FRAME_US = 40_000
 GOP = 10
 N_FRAMES = 80
@@ -38,7 +38,7 @@ def frames(batches: Sequence[FrameBatch]) -> npt.NDArray[np.uint8]:
 
 
 def decoded(cut: Sequence[CutChunk]) -> list[FrameBatch]:
-    decoder = PyAvDecoder(GEOMETRY, TIMELINE)
+    decoder = PyAvDecoder(GEOMETRY, GRID)
     return [decoder.decode(chunk.to_chunk("cam", "e", n)) for n, chunk in enumerate(cut)]
 
 
@@ -48,7 +48,7 @@ def test_chunks_of_a_live_camera_are_its_own_pictures_up_to_the_last(footage: Pa
         cut = list(cut_video(url, chunk_s=0.4, on_note=notes.append, live=True))
     batches = decoded(cut)
     seen = frames(batches)
-    sent = frames(list(read_video(footage, GEOMETRY, TIMELINE)))
+    sent = frames(list(read_video(footage, GEOMETRY, GRID)))
     # What came before the connection was ready is gone; from the first key frame on, all is there.
     assert (len(sent) - len(seen)) % GOP == 0
     assert np.array_equal(seen, sent[-len(seen) :])

@@ -48,7 +48,7 @@ def test_it_finds_most_of_a_scene_it_has_never_seen(tmp_path: Path):
 
     found = [
         any(
-            event.label_name == row.label
+            event.class_name == row.class_name
             and tiou(event.span, Span(round(row.start_s * 1e6), round(row.end_s * 1e6))) >= 0.3
             for event in events
         )

@@ -62,7 +62,7 @@ class DyingExtractor(MeanColourExtractor):
 def test_features_are_bit_for_bit_those_of_the_daemon(bundle, extractor, clip):
     spec = bundle.spec
     session = StreamSession("cam", "e", spec)
-    decoder = PyAvDecoder(spec.geometry, spec.timeline)
+    decoder = PyAvDecoder(spec.geometry, spec.grid)
     live = [
         feature
         for chunk in chunks_of(clip, "cam", chunk_s=0.5)
@@ -212,7 +212,7 @@ def test_the_manifest_names_the_extractor(tmp_path, bundle, clip):
         (
             lambda bundle: replace(
                 bundle,
-                spec=replace(bundle.spec, timeline=replace(bundle.spec.timeline, stride_frames=2)),
+                spec=replace(bundle.spec, grid=replace(bundle.spec.grid, stride_frames=2)),
             ),
             "stride_frames is 4, this bundle has 2",
         ),

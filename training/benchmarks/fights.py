@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import DataError
-from engine.grid import US_PER_S, Timeline
+from engine.grid import US_PER_S, Grid
 from engine.spec import FrameGeometry
 from engine.types import Int64Array, Span, UInt8Array
 from engine.video.cutting import encode_video
@@ -29,7 +29,7 @@ FIGHT = "fight"
 FPS = 25
 # The centre square: a letterbox would give the original shape away, a stretched picture too.
 GEOMETRY = FrameGeometry(resize_px=240, crop_px=240)
-TIMELINE = Timeline(fps=FPS, snippet_frames=1, stride_frames=1)
+GRID = Grid(fps=FPS, snippet_frames=1, stride_frames=1)
 
 _TEST_SHARE = 0.4
 _FRAME_US = US_PER_S // FPS
@@ -219,7 +219,7 @@ def interleaved(clips: Sequence[FightClip], draws: np.random.Generator) -> list[
 
 def grid_pictures(path: Path) -> list[UInt8Array]:
     """A clip's pictures at 25 a second, the centre square of each, uint8 (240, 240, 3)."""
-    batches = list(read_video(path, GEOMETRY, TIMELINE))
+    batches = list(read_video(path, GEOMETRY, GRID))
     shown_us = np.concatenate([batch.pts_us for batch in batches])
     pictures = [picture for batch in batches for picture in batch.rgb]
     return [pictures[row] for row in _grid_rows(shown_us).tolist()]

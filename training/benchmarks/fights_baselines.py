@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from engine.types import FloatArray, Int64Array, Span
 from engine.video.frames import read_video
-from training.benchmarks.fights import GEOMETRY, TIMELINE
+from training.benchmarks.fights import GEOMETRY, GRID
 from training.evaluation.matching import Float64Array
 
 BoolArray = npt.NDArray[np.bool_]
@@ -23,7 +23,7 @@ _RIDGE = 1e-3
 def frame_differences(path: Path) -> Float64Array:
     """How much each picture differs from the one before, 0..255; float64 (N,), the first is 0."""
     small: list[FloatArray] = []
-    for batch in read_video(path, GEOMETRY, TIMELINE):
+    for batch in read_video(path, GEOMETRY, GRID):
         n, side = len(batch.rgb), GEOMETRY.crop_px // _BLOCK_PX
         grey = batch.rgb.astype(np.float32).mean(axis=3)
         small.append(grey.reshape(n, side, _BLOCK_PX, side, _BLOCK_PX).mean(axis=(2, 4)))
@@ -48,7 +48,7 @@ def cuts_of(differences: Float64Array) -> Int64Array:
 def segments_of(differences: Float64Array) -> list[Span]:
     """A stream from cut to cut."""
     edges = [0, *cuts_of(differences).tolist(), len(differences)]
-    frame_us = TIMELINE.frame_us
+    frame_us = GRID.frame_us
     return [Span(a * frame_us, b * frame_us) for a, b in itertools.pairwise(edges)]
 
 

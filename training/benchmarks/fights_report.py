@@ -15,7 +15,7 @@ import numpy as np
 from engine.proposals import curve_of
 from engine.scores import ScoredSnippets
 from engine.types import Proposal, Span
-from training.benchmarks.fights import FPS, TIMELINE, CompositedStream, FightClip, FightSet
+from training.benchmarks.fights import FPS, GRID, CompositedStream, FightClip, FightSet
 from training.benchmarks.fights_baselines import (
     BoolArray,
     area_under_roc,
@@ -182,11 +182,11 @@ def fight_report(
 
 
 def network_answer(run: TrainedNetwork, record: VideoRecord) -> Answer:
-    """The network's offline answer for a stream."""
+    """The network's answer for a whole stream."""
     scores = attended_scores(run, record)
     track = ScoredSnippets(int(record.indices[0]), 0, scores)
-    curve = curve_of(track, 0, run.timeline, _STEP_US).values
-    return Answer(curve, tuple(proposals_of(record, scores, run.timeline, PROPOSALS, (0,))))
+    curve = curve_of(track, 0, run.grid, _STEP_US).values
+    return Answer(curve, tuple(proposals_of(record, scores, run.grid, PROPOSALS, (0,))))
 
 
 def _measured(data: FightSet, answers: Mapping[str, Answer]) -> list[float]:
@@ -216,7 +216,7 @@ def _maps(
     streams: Sequence[CompositedStream], answers: Mapping[str, Answer]
 ) -> tuple[float, float]:
     rows = [
-        (number, one.label, one.span.start_us, one.span.end_us)
+        (number, one.class_index, one.span.start_us, one.span.end_us)
         for number, stream in enumerate(streams)
         for one in stream.truth
     ]
@@ -301,7 +301,7 @@ def _cut_counts(data: FightSet, segments: Mapping[str, Sequence[Span]]) -> tuple
     for stream in data.streams:
         wanted = np.array([part.span.start_us for part in stream.parts[1:]])
         seen = np.array([span.start_us for span in segments[stream.name][1:]])
-        near = np.abs(wanted[:, None] - seen[None, :]) <= TIMELINE.frame_us
+        near = np.abs(wanted[:, None] - seen[None, :]) <= GRID.frame_us
         n_cuts += len(wanted)
         n_found += int(near.any(axis=1).sum())
         n_wrong += int((~near.any(axis=0)).sum())

@@ -18,9 +18,9 @@ import torch
 
 from engine.backends import open_backend
 from engine.cas import BackendLocalizer
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.session import StreamSession
-from engine.spec import BackgroundSpec, FrameGeometry, ModelSpec
+from engine.spec import CameraMeanSpec, FrameGeometry, ModelSpec
 from engine.types import FloatArray, SnippetFeature
 from training.benchmarks.heads_peers import (
     PEER,
@@ -41,7 +41,7 @@ N_CLASSES = 20
 GOAL_RATIO = 1 / 3  # of the peer's time, at GOAL_LENGTH
 GOAL_LENGTH = 750
 
-_LIVE_TIMELINE = Timeline(fps=25, snippet_frames=16, stride_frames=8)
+_LIVE_GRID = Grid(fps=25, snippet_frames=16, stride_frames=8)
 _WARM_UP = 2
 _MS = 1000.0
 _CLOCKS: Mapping[Clock, Callable[[], float]] = {
@@ -245,7 +245,7 @@ def live_hop_cost(head: Head, folder: Path, hops: int, threads: int) -> HopCost:
     return HopCost(
         window_snippets=spec.window.window_snippets,
         feature_dim=head.feature_dim,
-        hop_ms=spec.window.hop_snippets * spec.timeline.stride_us / _MS,
+        hop_ms=spec.window.hop_snippets * spec.grid.stride_us / _MS,
         buffer_ms=buffer_ms,
         localize_ms=localize_ms,
         track_ms=track_ms,
@@ -336,19 +336,19 @@ def _network(head: Head) -> Network:
 
 
 def _live_spec(feature_dim: int) -> ModelSpec:
-    live = live_defaults(_LIVE_TIMELINE)
+    live = live_defaults(_LIVE_GRID)
     # Random weights give scores without contrast; a low bar keeps the tracker at work.
     tracker = replace(live["tracker"], open_score=0.0, keep_score=0.0)
     return ModelSpec(
         model_id="bench",
         class_names=tuple(f"class {label}" for label in range(N_CLASSES)),
         feature_dim=feature_dim,
-        timeline=_LIVE_TIMELINE,
+        grid=_LIVE_GRID,
         geometry=FrameGeometry(resize_px=160, crop_px=160),
         window=live["window"],
         proposals=live["proposals"],
         tracker=tracker,
-        background=BackgroundSpec(
+        camera_mean=CameraMeanSpec(
             prior_snippets_known=1,
             prior_snippets_new=1,
             memory_snippets=1000,

@@ -28,7 +28,7 @@ from training.loaders.annotations import (
     no_note,
     seconds_to_us,
 )
-from training.loaders.published import PUBLISHED_TIMELINE, STREAM_WIDTH
+from training.loaders.published import PUBLISHED_GRID, STREAM_WIDTH
 from training.records import TruthSpan
 
 PlantedModality = Literal["rgb", "joint"]
@@ -101,7 +101,7 @@ class Planter:
 
     def features(self, video: AnnotatedVideo, camera: int = 0) -> FloatArray:
         """float32 (T, width), ≥ 0; T is the whole snippets of the video's length, at least 1."""
-        n_rows = max(1, _length_us(video) // PUBLISHED_TIMELINE.stride_us)
+        n_rows = max(1, _length_us(video) // PUBLISHED_GRID.stride_us)
         name = zlib.crc32(video.name.encode())
         draws = np.random.default_rng([self._seed, name])
         weak, core = self._loads(draws, video, n_rows)
@@ -125,11 +125,11 @@ class Planter:
             core_us = max(round(span.duration_us * draws.uniform(0.25, 0.6)), 1)
             start_us = span.start_us + round((span.duration_us - core_us) * draws.uniform())
             inner = Span(start_us, start_us + core_us)
-            weak[:, truth.label] += gain * self._strength.weak * coverage(span, n_rows)
-            core[:, truth.label] += gain * self._strength.core * coverage(inner, n_rows)
+            weak[:, truth.class_index] += gain * self._strength.weak * coverage(span, n_rows)
+            core[:, truth.class_index] += gain * self._strength.core * coverage(inner, n_rows)
         minutes = _length_us(video) / US_PER_S / 60
         for _ in range(draws.poisson(self._strength.decoys * minutes)):
-            start_us = int(draws.integers(n_rows)) * PUBLISHED_TIMELINE.stride_us
+            start_us = int(draws.integers(n_rows)) * PUBLISHED_GRID.stride_us
             span = Span(start_us, start_us + int(draws.integers(US_PER_S, 4 * US_PER_S)))
             shape = 0.5 * self._strength.core * coverage(span, n_rows)
             core[:, draws.integers(len(self._core))] += shape
@@ -143,23 +143,25 @@ class Planter:
         chosen = draws.choice(_N_CONTEXTS, _CONTEXTS_A_VIDEO, replace=False)
         slow = np.abs(_drift(draws, n_rows, _CONTEXTS_A_VIDEO, 0.95))
         loads[:, chosen] = self._strength.background * slow
-        for label in sorted({truth.label for truth in video.truth or ()}):
+        for class_index in sorted({truth.class_index for truth in video.truth or ()}):
             near = np.zeros(n_rows, np.float32)
             for truth in video.truth or ():
-                if truth.label == label:
-                    first = truth.span.start_us // PUBLISHED_TIMELINE.stride_us - _NEAR_SNIPPETS
-                    last = truth.span.end_us // PUBLISHED_TIMELINE.stride_us + _NEAR_SNIPPETS
+                if truth.class_index == class_index:
+                    first = truth.span.start_us // PUBLISHED_GRID.stride_us - _NEAR_SNIPPETS
+                    last = truth.span.end_us // PUBLISHED_GRID.stride_us + _NEAR_SNIPPETS
                     near[max(first, 0) : last + 1] = self._strength.context
-            loads[:, label % _N_CONTEXTS] += near * np.abs(_drift(draws, n_rows, 1, 0.9))[:, 0]
+            loads[:, class_index % _N_CONTEXTS] += (
+                near * np.abs(_drift(draws, n_rows, 1, 0.9))[:, 0]
+            )
         return loads
 
 
 def coverage(span: Span, n_rows: int) -> FloatArray:
     """Share of each snippet that lies in ``span``, float32 (n_rows,)."""
-    starts = np.arange(n_rows, dtype=np.int64) * PUBLISHED_TIMELINE.stride_us
-    ends = np.minimum(starts + PUBLISHED_TIMELINE.snippet_us, span.end_us)
+    starts = np.arange(n_rows, dtype=np.int64) * PUBLISHED_GRID.stride_us
+    ends = np.minimum(starts + PUBLISHED_GRID.snippet_us, span.end_us)
     inside = np.maximum(ends - np.maximum(starts, span.start_us), 0)
-    share: FloatArray = (inside / PUBLISHED_TIMELINE.snippet_us).astype(np.float32)
+    share: FloatArray = (inside / PUBLISHED_GRID.snippet_us).astype(np.float32)
     return share
 
 
@@ -237,17 +239,17 @@ def synthetic_timelines(
     for subset, count in (("train", n_train), ("test", n_test)):
         for index in range(count):
             duration_s = float(np.clip(_lognormal(draws, 162, 0.8), 10, 1675))
-            labels = [index % n_classes]
+            class_indices = [index % n_classes]
             if n_classes > 1 and draws.random() < 1 / 8:
-                labels.append((index + 1) % n_classes)
-            spans = _invented_spans(draws, duration_s, labels)
+                class_indices.append((index + 1) % n_classes)
+            spans = _invented_spans(draws, duration_s, class_indices)
             videos.append(
                 AnnotatedVideo(
                     name=f"planted_{subset}_{index + 1:07d}",
                     subset=subset,
                     camera="",
                     duration_us=seconds_to_us(duration_s),
-                    tags=tuple(sorted({truth.label for truth in spans})),
+                    tags=tuple(sorted({truth.class_index for truth in spans})),
                     truth=in_order(spans),
                 )
             )
@@ -256,14 +258,14 @@ def synthetic_timelines(
 
 
 def _invented_spans(
-    draws: np.random.Generator, duration_s: float, labels: Sequence[int]
+    draws: np.random.Generator, duration_s: float, class_indices: Sequence[int]
 ) -> list[TruthSpan]:
     spans: list[TruthSpan] = []
     now_s = min(_lognormal(draws, 2.6, 1.6), duration_s / 2)
     while now_s < duration_s - 1 or not spans:
         end_s = min(now_s + max(_lognormal(draws, 3.2, 0.8), 0.3), duration_s)
-        label = labels[len(spans) % len(labels)]
-        spans.append(TruthSpan(label, Span(seconds_to_us(now_s), seconds_to_us(end_s))))
+        class_index = class_indices[len(spans) % len(class_indices)]
+        spans.append(TruthSpan(class_index, Span(seconds_to_us(now_s), seconds_to_us(end_s))))
         now_s = end_s + _lognormal(draws, 2.6, 1.6)
     return spans
 
@@ -278,10 +280,10 @@ def _spread(
     order = np.random.default_rng([seed, len(known)]).permutation(len(known))
     waiting = [known[index] for index in order]
     chosen: list[AnnotatedVideo] = []
-    for label in cycle(range(len(timelines.class_names))):
+    for class_index in cycle(range(len(timelines.class_names))):
         if len(chosen) == n_videos:
             return chosen
-        video = next((video for video in waiting if label in (video.tags or ())), None)
+        video = next((video for video in waiting if class_index in (video.tags or ())), None)
         if video is not None:
             chosen.append(video)
             waiting.remove(video)
@@ -324,7 +326,7 @@ def _json(class_names: Sequence[str], videos: Sequence[AnnotatedVideo]) -> str:
                         truth.span.start_us / US_PER_S,
                         truth.span.end_us / US_PER_S,
                     ],
-                    "label": class_names[truth.label],
+                    "label": class_names[truth.class_index],
                 }
                 for truth in video.truth or ()
             ],

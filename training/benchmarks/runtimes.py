@@ -19,7 +19,7 @@ def compare_runtimes(bundle: str, seconds: float, threads: int | None) -> str:
     """
     model = ModelBundle.load(resolve_bundle(bundle))
     n_threads = threads or os.cpu_count() or 1
-    side, length = model.spec.geometry.crop_px, model.spec.timeline.snippet_frames
+    side, length = model.spec.geometry.crop_px, model.spec.grid.snippet_frames
     rng = np.random.default_rng(0)
     snippets = rng.integers(0, 256, (1, length, side, side, 3), np.uint8)
     ours = open_backend("openvino", model.backbone_path, precision="f32", threads=n_threads)

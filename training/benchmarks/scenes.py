@@ -24,7 +24,7 @@ from training.benchmarks.scenes_baselines import (
 )
 from training.benchmarks.scenes_results import BenchmarkResults, ResultRow, row_of
 from training.evaluation.average_precision import map_of
-from training.evaluation.whole_video import propose_offline
+from training.evaluation.whole_video import propose_whole_video
 from training.learning.checkpoints import TrainedNetwork, load_run
 from training.live_defaults import PROPOSALS
 from training.loaders.annotations import read_annotations
@@ -37,8 +37,8 @@ SUBSETS = ("validation", "testing", "unseen")
 MOTION_CACHE = "motion.npz"
 RANDOM_DRAWS = 20  # of the chance baseline; its mean is what is reported
 
-# Subset whose cameras were not trained on → name of the row scored with their own background.
-OWN_BACKGROUND = "{subset}, own background"
+# Subset whose cameras were not trained on → name of the row scored with their own mean.
+OWN_CAMERA_MEAN = "{subset}, own background"
 
 Found = Mapping[str, Sequence[Proposal]]
 
@@ -81,7 +81,7 @@ def load_scenes(
     annotations = scenes_dir / ANNOTATIONS
     classes = read_annotations(annotations).class_names
     clips = load_clips(features, scenes_dir / TAGS, classes=classes)
-    # What is scored lies in the same folder: not even its features may reach a background.
+    # What is scored lies in the same folder: not even its features may reach a camera mean.
     rows = tuple(record for record in clips.records if record.tags is not None)
     return Scenes(
         name=name or scenes_dir.name,
@@ -205,20 +205,20 @@ def subset_rows(
 ) -> list[ResultRow]:
     """A row a subset, and a second one for a subset that has a camera training did not know.
 
-    The first row takes such a camera's background from all of training, as a daemon does that
+    The first row takes such a camera's mean from all of training, as a daemon does that
     sees it for the first time. The second takes the mean of the camera's *other* videos, as a
     daemon has it that watched the camera for some minutes before.
     """
     rows = []
     for subset, records in scenes.subsets.items():
-        backgrounds = {record.name: run.background(record.camera) for record in records}
-        found = _localized(run, records, backgrounds, proposals)
+        camera_means = {record.name: run.camera_mean(record.camera) for record in records}
+        found = _localized(run, records, camera_means, proposals)
         rows.append(_row(scenes, variant, seed, subset, records, found))
-        is_new = any(record.camera not in run.backgrounds for record in records)
+        is_new = any(record.camera not in run.camera_means for record in records)
         if is_new and run.config.background == "camera":
             own = {record.name: other_videos_mean(record, records) for record in records}
             found = _localized(run, records, own, proposals)
-            name = OWN_BACKGROUND.format(subset=subset)
+            name = OWN_CAMERA_MEAN.format(subset=subset)
             rows.append(_row(scenes, variant, seed, name, records, found))
     return rows
 
@@ -226,11 +226,11 @@ def subset_rows(
 def _localized(
     run: TrainedNetwork,
     records: Sequence[VideoRecord],
-    backgrounds: Mapping[str, FloatArray],
+    camera_means: Mapping[str, FloatArray],
     proposals: ProposalSpec,
 ) -> Found:
     return {
-        record.name: propose_offline(run, record, backgrounds[record.name], proposals)
+        record.name: propose_whole_video(run, record, camera_means[record.name], proposals)
         for record in records
     }
 
@@ -244,12 +244,12 @@ def other_videos_mean(record: VideoRecord, records: Sequence[VideoRecord]) -> Fl
 
 def untrained_baselines(scenes: Scenes, proposals: ProposalSpec, cache: Path) -> list[ResultRow]:
     """Chance and motion energy; both are told each video's true tags, the networks are not."""
-    timeline = scenes.tagged.timeline
+    grid = scenes.tagged.grid
     records = [record for some in scenes.subsets.values() for record in some]
-    curves = motion_curves(records, scenes.videos, timeline, cache)
+    curves = motion_curves(records, scenes.videos, grid, cache)
     n_classes = len(scenes.tagged.class_names)
     moving = {
-        record.name: motion_proposals(record, curves[record.name], n_classes, timeline, proposals)
+        record.name: motion_proposals(record, curves[record.name], n_classes, grid, proposals)
         for record in records
     }
     rows = []

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.spec import FrameGeometry, ProposalSpec
 from engine.types import FloatArray, Proposal, Span
 from engine.video.frames import read_video
 from training.benchmarks.ablate import Variant
 from training.config import TrainingConfig, training_config, with_overrides
 from training.evaluation.whole_video import proposals_of
-from training.learning.batches import Bag, camera_backgrounds, training_bags
+from training.learning.batches import Bag, camera_means, training_bags
 from training.learning.checkpoints import CHECKPOINT, TrainedNetwork, load_run, save_run
 from training.learning.learner import Learner
 from training.records import FeatureSet, VideoRecord
@@ -39,29 +39,31 @@ def chance(
     )
     return {
         record.name: [
-            _guess(record, label, int(rng.choice(lengths_us)), rng)
-            for label in record.tags or ()
+            _guess(record, class_index, int(rng.choice(lengths_us)), rng)
+            for class_index in record.tags or ()
             for _ in range(GUESSES_A_TAG)
         ]
         for record in records
     }
 
 
-def _guess(record: VideoRecord, label: int, length_us: int, rng: np.random.Generator) -> Proposal:
+def _guess(
+    record: VideoRecord, class_index: int, length_us: int, rng: np.random.Generator
+) -> Proposal:
     length_us = min(length_us, record.duration_us)
     start_us = int(rng.integers(record.duration_us - length_us + 1))
-    return Proposal(label, Span(start_us, start_us + length_us), float(rng.random()))
+    return Proposal(class_index, Span(start_us, start_us + length_us), float(rng.random()))
 
 
 def motion_curves(
-    records: Sequence[VideoRecord], videos: Path, timeline: Timeline, cache: Path
+    records: Sequence[VideoRecord], videos: Path, grid: Grid, cache: Path
 ) -> dict[str, FloatArray]:
     """Motion energy at every row of every record, in [0, 1], read from ``VIDEO.mp4`` once.
 
     Args:
         records: Of these videos.
         videos: Folder of the files.
-        timeline: Of the records' snippets.
+        grid: Of the records' snippets.
         cache: An npz that keeps what was read.
     """
     kept: dict[str, FloatArray] = {}
@@ -71,7 +73,7 @@ def motion_curves(
     wanted = {record.name: record for record in records}
     if missing := [record for name, record in wanted.items() if name not in kept]:
         kept |= {
-            record.name: motion_curve(videos / f"{record.name}.mp4", record, timeline)
+            record.name: motion_curve(videos / f"{record.name}.mp4", record, grid)
             for record in missing
         }
         with cache.open("wb") as file:
@@ -79,23 +81,23 @@ def motion_curves(
     return {name: kept[name] for name in wanted}
 
 
-def motion_curve(video: Path, record: VideoRecord, timeline: Timeline) -> FloatArray:
+def motion_curve(video: Path, record: VideoRecord, grid: Grid) -> FloatArray:
     """Mean absolute change from frame to frame over each snippet, float32 (T,), in [0, 1].
 
     0 is the video's 5th percentile, 1 its maximum: what a fixed camera's noise adds is taken off.
     """
     times_us, changes = [], []
     before = None
-    for batch in read_video(video, MOTION_GEOMETRY, timeline):
+    for batch in read_video(video, MOTION_GEOMETRY, grid):
         grey = batch.rgb.mean(axis=-1, dtype=np.float32)
         for time_us, frame in zip(batch.pts_us.tolist(), grey, strict=True):
             times_us.append(time_us)
             changes.append(0.0 if before is None else float(np.abs(frame - before).mean()))
             before = frame
     sums = np.concatenate([[0.0], np.cumsum(changes)])
-    starts_us = [timeline.snippet_start_us(int(index)) for index in record.indices]
+    starts_us = [grid.snippet_start_us(int(index)) for index in record.indices]
     first = np.searchsorted(times_us, starts_us)
-    end = np.searchsorted(times_us, np.add(starts_us, timeline.snippet_us))
+    end = np.searchsorted(times_us, np.add(starts_us, grid.snippet_us))
     energy = (sums[end] - sums[first]) / np.maximum(end - first, 1)
     low = np.percentile(energy, _DARKEST)
     spread = max(float(energy.max() - low), 1e-9)
@@ -103,22 +105,22 @@ def motion_curve(video: Path, record: VideoRecord, timeline: Timeline) -> FloatA
 
 
 def motion_proposals(
-    record: VideoRecord, curve: FloatArray, n_classes: int, timeline: Timeline, spec: ProposalSpec
+    record: VideoRecord, curve: FloatArray, n_classes: int, grid: Grid, spec: ProposalSpec
 ) -> list[Proposal]:
     """The network's own proposal step on one motion curve, for every true tag of the video."""
     scores = np.repeat(curve[:, None], n_classes, axis=1)
-    return proposals_of(record, scores, timeline, spec, record.tags or ())
+    return proposals_of(record, scores, grid, spec, record.tags or ())
 
 
-def frame_targets(record: VideoRecord, n_classes: int, timeline: Timeline) -> FloatArray:
+def frame_targets(record: VideoRecord, n_classes: int, grid: Grid) -> FloatArray:
     """Share of each snippet's middle hop that each class's actions cover, float32 (T, C)."""
     targets = np.zeros((len(record.indices), n_classes), np.float32)
-    inset_us = (timeline.snippet_us - timeline.stride_us) // 2
-    starts_us = np.array([timeline.snippet_start_us(int(i)) for i in record.indices]) + inset_us
+    inset_us = (grid.snippet_us - grid.stride_us) // 2
+    starts_us = np.array([grid.snippet_start_us(int(i)) for i in record.indices]) + inset_us
     for action in record.truth or ():
-        end_us = np.minimum(starts_us + timeline.stride_us, action.span.end_us)
-        shared = (end_us - np.maximum(starts_us, action.span.start_us)) / timeline.stride_us
-        targets[:, action.label] += np.clip(shared, 0, 1)
+        end_us = np.minimum(starts_us + grid.stride_us, action.span.end_us)
+        shared = (end_us - np.maximum(starts_us, action.span.start_us)) / grid.stride_us
+        targets[:, action.class_index] += np.clip(shared, 0, 1)
     return np.minimum(targets, 1)
 
 
@@ -143,7 +145,7 @@ def train_supervised(
     """
     changes = {**variant.changes, "seed": seed, "rounds": 1}
     config = training_config(with_overrides(content, changes, variant.name), variant.name)
-    known = camera_backgrounds(annotated.records)
+    known = camera_means(annotated.records)
     if config.background == "none":
         known = {"": np.zeros(annotated.feature_dim, np.float32)}
     bags = _labelled(annotated, known)
@@ -158,8 +160,8 @@ def train_supervised(
         config=config,
         class_names=annotated.class_names,
         feature_dim=annotated.feature_dim,
-        timeline=annotated.timeline,
-        backgrounds=known,
+        grid=annotated.grid,
+        camera_means=known,
         manifest={},
         identity=identity,
     )
@@ -170,7 +172,7 @@ def train_supervised(
 def _labelled(annotated: FeatureSet, known: Mapping[str, FloatArray]) -> list[Bag]:
     n_classes = len(annotated.class_names)
     targets = {
-        record.name: frame_targets(record, n_classes, annotated.timeline)
+        record.name: frame_targets(record, n_classes, annotated.grid)
         for record in annotated.records
     }
     return [replace(bag, targets=targets[bag.name]) for bag in training_bags(annotated, known)]

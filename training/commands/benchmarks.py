@@ -78,7 +78,7 @@ def benchmark(
         str, typer.Option(help="Comma-separated; test subsets only to report.")
     ] = "validation",
 ) -> None:
-    """The table of the README: variants, chance, motion energy and full supervision.
+    """The table of docs/measured.md: variants, chance, motion energy and full supervision.
 
     s2net benchmark --scenes scenes --features features --subsets testing,unseen
     """

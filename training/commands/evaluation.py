@@ -73,7 +73,7 @@ def evaluate(
         detections,
         len(videos.class_names),
         protocol="snippet-rounded" if protocol == "snippet-rounded" else "seconds",
-        timeline=videos.timeline,
+        grid=videos.grid,
         ambiguous=read_ambiguous(ambiguous) if ambiguous else (),
     )
     typer.echo(result.table(videos.class_names))
@@ -100,7 +100,7 @@ def _judged_bundle(
     model: str, features: Path, annotations: Path | None, subset: str | None
 ) -> "tuple[Truth, Detections, FeatureSet]":
     from training.evaluation.matching import Detections, Truth  # noqa: PLC0415 - after the options
-    from training.evaluation.stream_runs import offline_detections  # noqa: PLC0415
+    from training.evaluation.stream_runs import whole_video_detections  # noqa: PLC0415
 
     with _opened(model, features) as (bundle, localizer):
         videos = _annotated(bundle, features, annotations, subset)
@@ -108,7 +108,7 @@ def _judged_bundle(
         found = {}
         with counting("localizing", len(known)) as done:
             for number, record in enumerate(known, start=1):
-                found[record.name] = offline_detections(record, bundle.spec, localizer)
+                found[record.name] = whole_video_detections(record, bundle.spec, localizer)
                 done(number)
     truth = Truth.of(known)
     return truth, Detections.of(found, truth.videos), videos

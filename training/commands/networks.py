@@ -212,7 +212,7 @@ def export(
             out,
             name=name or out.name,
             source=f"{network}, {len(trained.class_names)} classes, seed {trained.config.seed}",
-            changes=live_defaults(trained.timeline),
+            changes=live_defaults(trained.grid),
             without_backbone=without_backbone,
             precision=wanted,
             clips=clips,

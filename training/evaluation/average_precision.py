@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.types import ActionEvent, Int64Array, Proposal, Span
 from training.evaluation.matching import Detections, Float64Array, Truth, assign
 from training.records import VideoRecord
@@ -23,7 +23,7 @@ THUMOS_TIOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 ACTIVITYNET_TIOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 # The grid of the published THUMOS features: snippets of 16 frames at 25 a second.
-PUBLISHED_TIMELINE = Timeline(fps=25, snippet_frames=16, stride_frames=16)
+PUBLISHED_GRID = Grid(fps=25, snippet_frames=16, stride_frames=16)
 
 
 def average_precisions(
@@ -41,14 +41,14 @@ def average_precisions(
         float64 (C, K); NaN for a class without actions, 0 for one without detections.
     """
     values = np.full((n_classes, len(taken)), math.nan)
-    n_truth = np.bincount(truth.label, minlength=n_classes)
+    n_truth = np.bincount(truth.class_index, minlength=n_classes)
     order = detections.ranking()
-    for label in np.flatnonzero(n_truth).tolist():
-        hits = taken[:, order[detections.label[order] == label]] >= 0  # (K, n)
+    for class_index in np.flatnonzero(n_truth).tolist():
+        hits = taken[:, order[detections.class_index[order] == class_index]] >= 0  # (K, n)
         precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         # Recall moves by 1 / G at every hit and nowhere else.
-        values[label] = (envelope * hits).sum(axis=1) / n_truth[label]
+        values[class_index] = (envelope * hits).sum(axis=1) / n_truth[class_index]
     return values
 
 
@@ -124,7 +124,7 @@ def mean_average_precision(
     n_classes: int,
     tious: Sequence[float] = THUMOS_TIOUS,
     protocol: Protocol = "seconds",
-    timeline: Timeline = PUBLISHED_TIMELINE,
+    grid: Grid = PUBLISHED_GRID,
     ambiguous: Sequence[tuple[str, Span]] = (),
 ) -> MapResult:
     """The one mAP of this project.
@@ -137,7 +137,7 @@ def mean_average_precision(
         protocol: ``seconds`` compares exact times. ``snippet-rounded`` rounds all times to
             snippets first, as one family of published code does; there, an action may lose all
             its length and cannot be found.
-        timeline: Whose snippets to round to.
+        grid: Whose snippets to round to.
         ambiguous: (video, interval): detections that touch one count neither way. Intervals of
             videos that are not evaluated are passed over.
     """
@@ -146,9 +146,9 @@ def mean_average_precision(
     kept = _without_ambiguous(truth, detections, ambiguous)
     n_ambiguous = len(detections) - len(kept)
     if protocol == "snippet-rounded":
-        start, end = _rounded(truth, timeline)
+        start, end = _rounded(truth, grid)
         truth = replace(truth, start_us=start, end_us=end)
-        start, end = _rounded(kept, timeline)
+        start, end = _rounded(kept, grid)
         kept = replace(kept, start_us=start, end_us=end)
     taken = assign(truth, kept, tious)
     return MapResult(
@@ -176,10 +176,10 @@ def map_of(
     return mean_average_precision(truth, Detections.of(found, truth.videos), n_classes)
 
 
-def _rounded(rows: Truth | Detections, timeline: Timeline) -> tuple[Int64Array, Int64Array]:
+def _rounded(rows: Truth | Detections, grid: Grid) -> tuple[Int64Array, Int64Array]:
     """Nearest snippet indices; halves go to the even one, as Python's ``round`` has it."""
-    start = np.rint(rows.start_us / timeline.stride_us).astype(np.int64)
-    return start, np.rint(rows.end_us / timeline.stride_us).astype(np.int64)
+    start = np.rint(rows.start_us / grid.stride_us).astype(np.int64)
+    return start, np.rint(rows.end_us / grid.stride_us).astype(np.int64)
 
 
 def _without_ambiguous(

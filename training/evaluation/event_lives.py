@@ -1,4 +1,4 @@
-"""Event records, gathered to the events they are of, and what to measure of each."""
+"""Event revisions, gathered to the events they are of, and what to measure of each."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ class EventLife:
 
     Attributes:
         video: Where.
-        opened: Its first record.
+        opened: Its first revision.
         closed: The first that closed it, or None.
         last: The last one.
         top_score: The highest score of them all.
@@ -33,18 +33,18 @@ class EventLife:
 
 
 def lives_of(events: Mapping[str, Sequence[ActionEvent]]) -> list[EventLife]:
-    """Each video's records, in the order of emission → its events, by video, then opening."""
+    """Each video's revisions, in the order of emission → its events, by video, then opening."""
     lives: dict[tuple[str, str], EventLife] = {}
-    for video, records in events.items():
-        for record in records:
-            key = (video, record.event_id)
-            closed = record if record.phase is Phase.CLOSED else None
-            old = lives.get(key) or EventLife(video, record, closed, record, record.score)
+    for video, revisions in events.items():
+        for revision in revisions:
+            key = (video, revision.event_id)
+            closed = revision if revision.phase is Phase.CLOSED else None
+            old = lives.get(key) or EventLife(video, revision, closed, revision, revision.score)
             lives[key] = replace(
                 old,
                 closed=old.closed or closed,
-                last=record,
-                top_score=max(old.top_score, record.score),
+                last=revision,
+                top_score=max(old.top_score, revision.score),
             )
     return list(lives.values())
 

@@ -30,14 +30,14 @@ class Truth:
     Attributes:
         videos: The evaluated videos; the column ``video`` indexes it.
         video: int64 (G,).
-        label: int64 (G,).
+        class_index: int64 (G,).
         start_us: int64 (G,).
         end_us: int64 (G,).
     """
 
     videos: tuple[str, ...]
     video: Int64Array
-    label: Int64Array
+    class_index: Int64Array
     start_us: Int64Array
     end_us: Int64Array
 
@@ -46,7 +46,7 @@ class Truth:
         """The actions of every video whose actions are known; the others are not evaluated."""
         known = [record for record in records if record.truth is not None]
         rows = [
-            (video, action.label, action.span.start_us, action.span.end_us)
+            (video, action.class_index, action.span.start_us, action.span.end_us)
             for video, record in enumerate(known)
             for action in record.truth or ()
         ]
@@ -59,14 +59,14 @@ class Detections:
 
     Attributes:
         video: int64 (N,), index into the truth's ``videos``.
-        label: int64 (N,).
+        class_index: int64 (N,).
         start_us: int64 (N,).
         end_us: int64 (N,).
         score: float64 (N,), finite.
     """
 
     video: Int64Array
-    label: Int64Array
+    class_index: Int64Array
     start_us: Int64Array
     end_us: Int64Array
     score: Float64Array
@@ -98,13 +98,13 @@ class Detections:
                     f"it out of the evaluation of {len(numbers)} videos"
                 )
         rows = [
-            (numbers[name], one.label, one.span.start_us, one.span.end_us)
+            (numbers[name], one.class_index, one.span.start_us, one.span.end_us)
             for name, many in found.items()
             for one in many
         ]
         scores = [one.score for many in found.values() for one in many]
-        video, label, start_us, end_us = _columns(rows, 4)
-        return cls(video, label, start_us, end_us, np.array(scores, np.float64))
+        video, class_index, start_us, end_us = _columns(rows, 4)
+        return cls(video, class_index, start_us, end_us, np.array(scores, np.float64))
 
     def take(self, rows: Int64Array | npt.NDArray[np.bool_]) -> "Detections":
         """These rows."""
@@ -112,7 +112,7 @@ class Detections:
 
     def ranking(self) -> Int64Array:
         """Rows from best to worst; ties by video, start, end, so that every run orders alike."""
-        return np.lexsort((self.label, self.end_us, self.start_us, self.video, -self.score))
+        return np.lexsort((self.class_index, self.end_us, self.start_us, self.video, -self.score))
 
 
 def _columns(rows: Sequence[tuple[int, ...]], n_columns: int) -> tuple[Int64Array, ...]:
@@ -162,9 +162,9 @@ def candidates(
 ) -> Candidates:
     """All pairs of one video and one class whose affinity is at least ``floor``."""
     n_videos = max(len(truth.videos), 1)
-    keys = truth.label * n_videos + truth.video
+    keys = truth.class_index * n_videos + truth.video
     order = np.lexsort((truth.end_us, truth.start_us, keys))
-    wanted = detections.label * n_videos + detections.video
+    wanted = detections.class_index * n_videos + detections.video
     first = np.searchsorted(keys[order], wanted, "left")
     count = np.searchsorted(keys[order], wanted, "right") - first
     parts = [

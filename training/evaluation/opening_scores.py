@@ -24,12 +24,12 @@ class Outcome:
     """One event of a validation run.
 
     Attributes:
-        label: Class index.
+        class_index: Class index.
         score: The highest score it ever had: with a threshold above, it would not have opened.
         is_true: It was an annotated action.
     """
 
-    label: int
+    class_index: int
     score: float
     is_true: bool
 
@@ -56,16 +56,16 @@ def event_outcomes(
     taken = assign(truth, detections_of(kept, truth.videos, last_record), (MATCH_TIOU,))[0]
     actions = iter(taken.tolist())  # of the kept ones only
     outcomes = [
-        Outcome(life.last.label, life.top_score, is_true=life.is_kept and next(actions) >= 0)
+        Outcome(life.last.class_index, life.top_score, is_true=life.is_kept and next(actions) >= 0)
         for life in lives
     ]
     for record in records:
         if record.truth is None and record.tags is not None:
             outcomes.extend(
                 Outcome(
-                    life.last.label,
+                    life.last.class_index,
                     life.top_score,
-                    is_true=life.is_kept and life.last.label in record.tags,
+                    is_true=life.is_kept and life.last.class_index in record.tags,
                 )
                 for life in lives_of({record.name: events.get(record.name, ())})
             )
@@ -107,8 +107,8 @@ def opening_thresholds(
         )
     n_allowed = math.floor(wanted_per_hour * hours)
     thresholds = []
-    for label in range(n_classes):
-        mine = [outcome for outcome in outcomes if outcome.label == label]
+    for class_index in range(n_classes):
+        mine = [outcome for outcome in outcomes if outcome.class_index == class_index]
         fitted = _threshold(mine, n_allowed) if len(mine) >= least_events else fallback
         thresholds.append(min(max(fitted, low), high))
     return tuple(thresholds)
@@ -136,7 +136,10 @@ def false_alarms_per_hour(
 ) -> tuple[float, ...]:
     """What each class's threshold would have given on the run: C rates."""
     return tuple(
-        sum(not one.is_true and one.label == label and one.score >= threshold for one in outcomes)
+        sum(
+            not one.is_true and one.class_index == class_index and one.score >= threshold
+            for one in outcomes
+        )
         / hours
-        for label, threshold in enumerate(thresholds)
+        for class_index, threshold in enumerate(thresholds)
     )

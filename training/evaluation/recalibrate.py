@@ -80,7 +80,7 @@ def with_opening_scores(bundle: ModelBundle, scores: Sequence[float], out: Path)
         replace(bundle.card, tracker=tracker),
         backbone=backbone,
         localizer=bundle.localizer_path.read_bytes(),
-        background=bundle.spec.background,
+        camera_mean=bundle.spec.camera_mean,
         tolerance=bundle.tolerance,
         original=bundle.original,
     )

@@ -1,4 +1,4 @@
-"""Stored features through the daemon's own session, or through the same model offline.
+"""Stored features through the daemon's own session, or through the same model as whole videos.
 
 Nothing here sees annotations but the curve, which hands them on to be measured.
 """
@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from engine.camera_mean import BackgroundState, CameraBackground
+from engine.camera_mean import CameraMean, CameraMeanState
 from engine.cas import Localizer
-from engine.proposals import localize_offline
+from engine.proposals import localize_whole_video
 from engine.scores import ScoredSnippets
 from engine.session import StreamSession
 from engine.spec import ModelSpec
@@ -36,7 +36,7 @@ def stream_video(
     spec: ModelSpec,
     localizer: Localizer,
     camera: str = "",
-    background: BackgroundState | None = None,
+    camera_mean: CameraMeanState | None = None,
 ) -> list[ActionEvent]:
     """The records the daemon would have emitted for this video, in order.
 
@@ -45,54 +45,54 @@ def stream_video(
         spec: The model.
         localizer: The model's.
         camera: Name of the stream; none: the record's camera, or else its own name.
-        background: What the camera had seen before, as ``background_after`` gives it; None: what
+        camera_mean: What the camera had seen before, as ``camera_mean_after`` gives it; None: what
             the model knows of the camera.
     """
-    session = _session_of(record, spec, camera, background)
+    session = _session_of(record, spec, camera, camera_mean)
     records = []
     for windows in _localized(session, record, localizer):
         records.extend(session.track(windows))
     return [*records, *session.close(Reason.END)]
 
 
-def offline_detections(
+def whole_video_detections(
     record: VideoRecord,
     spec: ModelSpec,
     localizer: Localizer,
     camera: str = "",
-    background: BackgroundState | None = None,
+    camera_mean: CameraMeanState | None = None,
 ) -> list[Proposal]:
     """What the same model finds if it may see the whole video at once.
 
     Each run of snippets without a gap is one window; every class gets its proposals after
-    soft-NMS. The background is what a live camera has at the video's end.
+    soft-NMS. The camera mean is what a live camera has at the video's end.
     """
-    after = background_after([record], spec, camera or _camera_of(record), background)
+    after = camera_mean_after([record], spec, camera or _camera_of(record), camera_mean)
     proposals: list[Proposal] = []
     for window in localizer.localize(_whole_windows(record, spec, after)):
         scores = window.cas * window.attention[:, None]  # (T, C), as a live stream's track has it
         track = ScoredSnippets(window.first_index, window.segment, scores)
-        for label in range(scores.shape[1]):
-            proposals.extend(localize_offline(track, label, spec.timeline, spec.proposals))
+        for class_index in range(scores.shape[1]):
+            proposals.extend(localize_whole_video(track, class_index, spec.grid, spec.proposals))
     return proposals
 
 
-def background_after(
+def camera_mean_after(
     records: Sequence[VideoRecord],
     spec: ModelSpec,
     camera: str,
-    before: BackgroundState | None = None,
-) -> BackgroundState | None:
+    before: CameraMeanState | None = None,
+) -> CameraMeanState | None:
     """A camera's background after it saw these videos; None where the model has none."""
-    if spec.background is None:
+    if spec.camera_mean is None:
         return None
-    background = CameraBackground.of_camera(spec.background, camera)
+    camera_mean = CameraMean.of_camera(spec.camera_mean, camera)
     if before is not None:
-        background.restore(before)
+        camera_mean.restore(before)
     for record in records:
         for row in record.features:
-            background.update(row)
-    return background.state()
+            camera_mean.update(row)
+    return camera_mean.state()
 
 
 def with_freeze(spec: ModelSpec, freeze_us: int) -> ModelSpec:
@@ -116,9 +116,9 @@ def _camera_of(record: VideoRecord) -> str:
 
 
 def _session_of(
-    record: VideoRecord, spec: ModelSpec, camera: str, background: BackgroundState | None
+    record: VideoRecord, spec: ModelSpec, camera: str, camera_mean: CameraMeanState | None
 ) -> StreamSession:
-    return StreamSession(camera or _camera_of(record), record.name, spec, background=background)
+    return StreamSession(camera or _camera_of(record), record.name, spec, camera_mean=camera_mean)
 
 
 def _localized(
@@ -132,9 +132,9 @@ def _localized(
 
 
 def _whole_windows(
-    record: VideoRecord, spec: ModelSpec, background: BackgroundState | None
+    record: VideoRecord, spec: ModelSpec, camera_mean: CameraMeanState | None
 ) -> list[FeatureWindow]:
-    vector = None if background is None else background.mean.astype(np.float32)
+    vector = None if camera_mean is None else camera_mean.mean.astype(np.float32)
     runs = itertools.groupby(snippet_features(record), lambda feature: feature.segment)
     segments = [list(run) for _, run in runs]
     return [window_of(run, len(run), spec.feature_dim, vector) for run in segments]
@@ -156,7 +156,7 @@ def delay_accuracy_curve(
     freezes_us: Sequence[int],
     open_scores: Sequence[float | None] = (None,),
     quiet: Sequence[VideoRecord] = (),
-    backgrounds: Mapping[str, BackgroundState] = MappingProxyType({}),
+    camera_means: Mapping[str, CameraMeanState] = MappingProxyType({}),
 ) -> list[CurvePoint]:
     """Measure every pair of look-ahead and opening score; the network runs once a video.
 
@@ -167,12 +167,12 @@ def delay_accuracy_curve(
         freezes_us: Look-aheads to try.
         open_scores: Opening scores of all classes to try; None: those of ``spec``.
         quiet: As for ``streaming_metrics``.
-        backgrounds: Camera → what it had seen before each of these videos.
+        camera_means: Camera → what it had seen before each of these videos.
     """
     videos = {record.name: record for record in (*records, *quiet)}
 
     def session_of(record: VideoRecord, setting: ModelSpec) -> StreamSession:
-        return _session_of(record, setting, "", backgrounds.get(_camera_of(record)))
+        return _session_of(record, setting, "", camera_means.get(_camera_of(record)))
 
     windows = {
         name: list(_localized(session_of(record, spec), record, localizer))

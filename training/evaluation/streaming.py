@@ -1,6 +1,6 @@
-"""What a live camera would have got: event records against annotated actions.
+"""What a live camera would have got: revisions of events against annotated actions.
 
-Every record counts as it was emitted: boundaries are those it had then, and what is timed is the
+Every revision counts as it was emitted: boundaries are those it had then, and what is timed is the
 stream time of its decision. ``training.evaluation.stream_runs`` makes the records of stored
 features.
 """
@@ -79,7 +79,7 @@ class StreamingResult:
         precision: Kept events that were matched to an action.
         recall: Actions matched.
         detection_delay: From an action's start to when its event was opened.
-        final_delay: From an action's end to when its event's last record was decided; without
+        final_delay: From an action's end to when its event's last revision was decided; without
             the events that the footage's end, or a gap, cut short.
         start_map: mAP of "an action starts now" at each of ``START_TOLERANCES_S``.
         f1_by_class: At each of ``F1_TIOUS``, with the most pairs that any matching has.
@@ -159,11 +159,11 @@ def streaming_metrics(
     quiet: Sequence[VideoRecord] = (),
     tious: Sequence[float] = THUMOS_TIOUS,
 ) -> StreamingResult:
-    """Measure event records.
+    """Measure revisions of events.
 
     Args:
         records: Videos whose actions are known (others are passed over).
-        events: Every record of every video, in the order they were emitted.
+        events: Every revision in every video, in the order they were emitted.
         n_classes: C.
         quiet: More videos, in which nothing happens: false alarms are counted in these and in
             those of ``records`` that have no action; all else is measured on ``records``.
@@ -199,8 +199,8 @@ def streaming_metrics(
         start_map=_start_map(truth, lives, n_classes),
         f1_by_class=_f1(truth, last),
         f1_any_class=_f1(
-            replace(truth, label=np.zeros_like(truth.label)),
-            replace(last, label=np.zeros_like(last.label)),
+            replace(truth, class_index=np.zeros_like(truth.class_index)),
+            replace(last, class_index=np.zeros_like(last.class_index)),
         ),
         quiet_hours=quiet_hours,
         false_openings_per_hour=_ratio(n_openings, quiet_hours),

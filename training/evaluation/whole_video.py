@@ -1,11 +1,11 @@
-"""A run's answer to whole videos, offline: scores, proposals, mAP."""
+"""A run's answer to whole videos: scores, proposals, mAP."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from engine.grid import Timeline
-from engine.proposals import localize_offline
+from engine.grid import Grid
+from engine.proposals import localize_whole_video
 from engine.scores import ScoredSnippets
 from engine.spec import ProposalSpec
 from engine.types import FloatArray, Proposal
@@ -17,10 +17,10 @@ from training.live_defaults import PROPOSALS, PUBLISHED_PROPOSALS
 from training.records import FeatureSet, VideoRecord
 
 
-def propose_offline(
+def propose_whole_video(
     run: TrainedNetwork,
     record: VideoRecord,
-    background: FloatArray | None = None,
+    camera_mean: FloatArray | None = None,
     proposals: ProposalSpec | None = None,
 ) -> list[Proposal]:
     """Scored intervals of a whole video, every class's after soft-NMS.
@@ -28,31 +28,31 @@ def propose_offline(
     Args:
         run: What was trained.
         record: The video, T rows.
-        background: float32 (D,); None: what the run knows of the record's camera.
+        camera_mean: float32 (D,); None: what the run knows of the record's camera.
         proposals: Post-processing; None: what suits the data it was trained on.
 
     Raises:
         DataError: The video holds no snippet.
     """
     suited = PROPOSALS if run.config.data.kind == "clips" else PUBLISHED_PROPOSALS
-    scores = attended_scores(run, record, background)
-    return proposals_of(record, scores, run.timeline, proposals or suited)
+    scores = attended_scores(run, record, camera_mean)
+    return proposals_of(record, scores, run.grid, proposals or suited)
 
 
 def attended_scores(
-    run: TrainedNetwork, record: VideoRecord, background: FloatArray | None = None
+    run: TrainedNetwork, record: VideoRecord, camera_mean: FloatArray | None = None
 ) -> FloatArray:
     """Class activation times actionness over the whole video, float32 (T, C).
 
     Args:
         run: What was trained.
         record: The video, T rows.
-        background: float32 (D,); None: what the run knows of the record's camera.
+        camera_mean: float32 (D,); None: what the run knows of the record's camera.
 
     Raises:
         DataError: The video holds no snippet.
     """
-    known = run.background(record.camera) if background is None else background
+    known = run.camera_mean(record.camera) if camera_mean is None else camera_mean
     cas, attention = score_video(run.network, record, known)
     return np.asarray(cas * attention[:, None], np.float32)
 
@@ -60,26 +60,26 @@ def attended_scores(
 def proposals_of(
     record: VideoRecord,
     scores: FloatArray,
-    timeline: Timeline,
+    grid: Grid,
     spec: ProposalSpec,
-    labels: Sequence[int] | None = None,
+    class_indices: Sequence[int] | None = None,
 ) -> list[Proposal]:
     """Intervals of a whole video from its scores; a gap in its snippets is never bridged.
 
     Args:
         record: Whose rows were scored.
         scores: float32 (T, C).
-        timeline: Of its snippets.
+        grid: Of its snippets.
         spec: How scores become intervals.
-        labels: Classes to look for; None for all.
+        class_indices: Classes to look for; None for all.
     """
     found: list[Proposal] = []
-    wanted = range(scores.shape[1]) if labels is None else labels
+    wanted = range(scores.shape[1]) if class_indices is None else class_indices
     cuts = np.flatnonzero(np.diff(record.indices) != 1) + 1
     for rows in np.split(np.arange(len(record.indices)), cuts):
         track = ScoredSnippets(int(record.indices[rows[0]]), 0, scores[rows])
-        for label in wanted:
-            found.extend(localize_offline(track, label, timeline, spec))
+        for class_index in wanted:
+            found.extend(localize_whole_video(track, class_index, grid, spec))
     return found
 
 
@@ -96,7 +96,7 @@ def scored(
     """Truth and detections of a run, for ``mean_average_precision``."""
     known = [record for record in videos.records if record.truth is not None]
     truth = Truth.of(known)
-    found = {record.name: propose_offline(run, record, None, proposals) for record in known}
+    found = {record.name: propose_whole_video(run, record, None, proposals) for record in known}
     return truth, Detections.of(found, truth.videos)
 
 

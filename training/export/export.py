@@ -16,7 +16,7 @@ from engine.bundle.model_bundle import BackboneReference, ModelBundle, ModelCard
 from engine.bundle.room import make_room
 from engine.errors import DataError
 from engine.published.models import MODELS
-from engine.spec import BackgroundSpec
+from engine.spec import CameraMeanSpec
 from training.extract import manifest_of
 from training.learning.checkpoints import TrainedNetwork
 from training.networks.base import Network
@@ -31,8 +31,8 @@ _TRACED = (2, 48)  # B, T of the example; both are free in the file
 
 
 @dataclass(frozen=True, slots=True)
-class BackgroundPace:
-    """How a camera's background goes on in the daemon; see ``BackgroundSpec``.
+class CameraMeanPace:
+    """How a camera's mean goes on in the daemon; see ``CameraMeanSpec``.
 
     The defaults are starting points at a hop of .32 s: a camera that was trained on is trusted as
     after an hour of footage, a new one as after ten seconds; what was seen an hour ago fades.
@@ -47,7 +47,7 @@ class LocalizerModule(nn.Module):
     """A network under the contract of ``localizer.onnx``.
 
     Args:
-        network: In evaluation mode; takes features minus background.
+        network: In evaluation mode; takes features minus the camera mean.
     """
 
     def __init__(self, network: Network) -> None:
@@ -56,10 +56,10 @@ class LocalizerModule(nn.Module):
 
     @override
     def forward(
-        self, features: Tensor, valid: Tensor, background: Tensor
+        self, features: Tensor, valid: Tensor, camera_mean: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """float32 (B, T, D), (B, T), (B, D) → (B, T, C), (B, T), (B, C)."""
-        centred = (features - background.unsqueeze(1)) * valid.unsqueeze(2)
+        centred = (features - camera_mean.unsqueeze(1)) * valid.unsqueeze(2)
         scores = self.network(centred, valid)
         return scores.cas, scores.attention, scores.video_scores
 
@@ -73,13 +73,13 @@ def export(
     version: int = 1,
     source: str,
     changes: Mapping[str, Any] | None = None,
-    pace: BackgroundPace = BackgroundPace(),
+    pace: CameraMeanPace = CameraMeanPace(),
     without_backbone: bool = False,
     precision: Precision = "f32",
     clips: Clips | None = None,
     on_progress: OnProgress = lambda _stage, _done, _total: None,
 ) -> Path:
-    """Write a bundle: the base's backbone, the run's network, classes and backgrounds.
+    """Write a bundle: the base's backbone, the run's network, classes and camera means.
 
     Args:
         run: What was trained.
@@ -89,7 +89,7 @@ def export(
         version: Under this name.
         source: Where the weights come from, in words.
         changes: Other fields of ``ModelCard``: ``window``, ``proposals``, ``tracker``.
-        pace: How backgrounds go on in the daemon.
+        pace: How camera means go on in the daemon.
         without_backbone: Name the base, a published model, instead of copying its 49 MB.
         precision: Of the backbone; f32 leaves the base's as it is.
         clips: What int8 is calibrated on.
@@ -107,12 +107,12 @@ def export(
     """
     check_features(run, base)
     make_room(out)
-    cameras = {camera: vector for camera, vector in run.backgrounds.items() if camera}
-    background = BackgroundSpec(
+    cameras = {camera: vector for camera, vector in run.camera_means.items() if camera}
+    camera_mean = CameraMeanSpec(
         prior_snippets_known=pace.prior_snippets_known,
         prior_snippets_new=pace.prior_snippets_new,
         memory_snippets=pace.memory_snippets,
-        default=run.backgrounds[""],
+        default=run.camera_means[""],
         cameras=cameras,
     )
     is_f32 = precision == "f32"
@@ -130,7 +130,7 @@ def export(
         card,
         backbone=backbone,
         localizer=localizer_onnx(run.network, run.feature_dim),
-        background=background if run.config.background == "camera" else fixed_zero(background),
+        camera_mean=camera_mean if run.config.background == "camera" else fixed_zero(camera_mean),
         original=None if is_f32 else original_of(base),
     )
 
@@ -155,14 +155,14 @@ def _converted(
     return lowered(base.backbone_path.read_bytes(), precision, clips, on_progress)
 
 
-def fixed_zero(background: BackgroundSpec) -> BackgroundSpec:
-    """Backgrounds for a network trained without: zeros that no footage moves.
+def fixed_zero(camera_mean: CameraMeanSpec) -> CameraMeanSpec:
+    """Camera means for a network trained without: zeros that no footage moves.
 
     A prior of as many snippets as are remembered, too heavy for footage to pull.
     """
     heavy = 2**53  # beyond it a float64 count no longer changes
     return replace(
-        background,
+        camera_mean,
         prior_snippets_known=heavy,
         prior_snippets_new=heavy,
         memory_snippets=heavy,
@@ -188,7 +188,7 @@ def card_of(
         "name": name,
         "version": version,
         "source": source,
-        "timeline": run.timeline,
+        "timeline": run.grid,
         "class_names": run.class_names,
     }
     try:
@@ -231,7 +231,7 @@ def localizer_onnx(network: Network, feature_dim: int) -> bytes:
         torch.ones(n_batch, n_snippets),
         torch.zeros(n_batch, feature_dim),
     )
-    # Without B and T: the background's and the video scores' second axes are fixed widths.
+    # Without B and T: the camera mean's and the video scores' second axes are fixed widths.
     free = {
         tensor: {0: "B"} if tensor in {"background", "video_scores"} else {0: "B", 1: "T"}
         for tensor in (*INPUTS, *OUTPUTS)

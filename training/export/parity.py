@@ -11,7 +11,7 @@ from engine.backends import open_backend
 from engine.backends.base import EngineBackend
 from engine.bundle.model_bundle import ModelBundle
 from engine.judging.agreement import Agreement, agreement
-from engine.proposals import localize_offline
+from engine.proposals import localize_whole_video
 from engine.scores import ScoredSnippets
 from engine.spec import ModelSpec
 from engine.types import FloatArray, Proposal
@@ -31,7 +31,7 @@ class Window:
     name: str
     features: FloatArray
     valid: FloatArray
-    background: FloatArray
+    camera_mean: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +149,14 @@ def windows_of(
     run: TrainedNetwork, records: Sequence[VideoRecord], length: int, rng: np.random.Generator
 ) -> list[Window]:
     """Random and real windows; each whole, without its beginning, and with holes."""
-    background = run.backgrounds[""]
+    camera_mean = run.camera_means[""]
     noise = np.abs(rng.standard_normal((length, run.feature_dim))).astype(np.float32)
-    sources = [("random", noise, background)]
+    sources = [("random", noise, camera_mean)]
     rows = [record for record in records if len(record.features)]
     if rows:
         record = rows[int(rng.integers(len(rows)))]
         repeated = np.resize(record.features, (length, run.feature_dim))
-        sources.append((f"real {record.name}", repeated, run.background(record.camera)))
+        sources.append((f"real {record.name}", repeated, run.camera_mean(record.camera)))
     young = np.arange(length) >= length // 3
     holes = rng.random(length) < 0.7  # noqa: PLR2004 - most of it is there
     masks = (("", np.ones(length, bool)), (", young", young), (", holes", holes))
@@ -178,7 +178,7 @@ def event_agreement(
 
     Args:
         localizer: The exported network.
-        run: Whose backgrounds are used.
+        run: Whose camera means are used.
         records: The videos.
         spec: Proposals, and the score at which an event opens.
         precision: The lower one.
@@ -194,7 +194,7 @@ def _deviations(
     given = {
         "features": window.features[None],
         "valid": window.valid[None],
-        "background": window.background[None],
+        "background": window.camera_mean[None],
     }
     with torch.no_grad():
         wanted = module(*(torch.from_numpy(array) for array in given.values()))
@@ -236,15 +236,15 @@ def _video_events(
     features = np.zeros((1, int(places[-1]) + 1, run.feature_dim), np.float32)
     valid = np.zeros(features.shape[:2], np.float32)
     features[0, places], valid[0, places] = record.features, 1
-    background = run.background(record.camera)[None]
-    answer = backend.run({"features": features, "valid": valid, "background": background})
+    camera_mean = run.camera_mean(record.camera)[None]
+    answer = backend.run({"features": features, "valid": valid, "background": camera_mean})
     scores = (
         answer["cas"][0].astype(np.float32) * answer["attention"][0].astype(np.float32)[:, None]
     )
     track = ScoredSnippets(0, 0, scores)
     return [
         proposal
-        for label in range(len(run.class_names))
-        for proposal in localize_offline(track, label, spec.timeline, spec.proposals)
+        for class_index in range(len(run.class_names))
+        for proposal in localize_whole_video(track, class_index, spec.grid, spec.proposals)
         if proposal.score >= spec.tracker.open_score
     ]

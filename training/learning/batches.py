@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from engine.camera_mean import CameraBackground
+from engine.camera_mean import CameraMean
 from engine.errors import DataError
 from engine.types import FloatArray, Int64Array
 from training.config import ClipBatches, VideoBatches
@@ -24,7 +24,7 @@ class Bag:
     Attributes:
         name: Of the video.
         features: float32 (R, D), as the backbone gave them; not copied.
-        background: float32 (D,), subtracted when the batch is made.
+        camera_mean: float32 (D,), subtracted when the batch is made.
         places: int64 (R,), rising from 0: where each row lies on the time grid.
         tags: float32 (C,).
         targets: float32 (R, C) pseudo labels, or None.
@@ -32,7 +32,7 @@ class Bag:
 
     name: str
     features: FloatArray
-    background: FloatArray
+    camera_mean: FloatArray
     places: Int64Array
     tags: FloatArray
     targets: FloatArray | None = None
@@ -81,13 +81,13 @@ def _check_record(record: VideoRecord, feature_set: FeatureSet) -> None:
         raise DataError(f"{record.name}: tag {odd[0]} is no class; there are {n_classes}")
 
 
-def camera_backgrounds(records: Sequence[VideoRecord]) -> dict[str, FloatArray]:
-    """Background of every camera that is named, and of everything together under ``""``.
+def camera_means(records: Sequence[VideoRecord]) -> dict[str, FloatArray]:
+    """Mean of every camera that is named, and of everything together under ``""``.
 
     The daemon's own average, over as many snippets as there are: their plain mean.
 
     Returns:
-        Camera → float32 (D,). Footage without tags counts too: it shows the same background.
+        Camera → float32 (D,). Footage without tags counts too: it shows the same surroundings.
     """
     found = {"": _average(records)}
     for camera in sorted({record.camera for record in records} - {""}):
@@ -98,11 +98,11 @@ def camera_backgrounds(records: Sequence[VideoRecord]) -> dict[str, FloatArray]:
 def _average(records: Sequence[VideoRecord]) -> FloatArray:
     n_rows = sum(len(record.features) for record in records)
     zero = np.zeros(records[0].features.shape[1], np.float32)
-    background = CameraBackground(zero, 0, max(1, n_rows))
+    camera_mean = CameraMean(zero, 0, max(1, n_rows))
     for record in records:
         for row in record.features:
-            background.update(row)
-    return background.vector
+            camera_mean.update(row)
+    return camera_mean.vector
 
 
 def places_of(indices: Int64Array) -> Int64Array:
@@ -111,20 +111,20 @@ def places_of(indices: Int64Array) -> Int64Array:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(steps, dtype=np.int64)])
 
 
-def bag_of(record: VideoRecord, background: FloatArray, n_classes: int) -> Bag:
+def bag_of(record: VideoRecord, camera_mean: FloatArray, n_classes: int) -> Bag:
     """A video as a bag; no tag known counts as no tag."""
     tags = np.zeros(n_classes, np.float32)
     tags[list(record.tags or ())] = 1
-    return Bag(record.name, record.features, background, places_of(record.indices), tags)
+    return Bag(record.name, record.features, camera_mean, places_of(record.indices), tags)
 
 
 def training_bags(
-    feature_set: FeatureSet, backgrounds: Mapping[str, FloatArray]
+    feature_set: FeatureSet, camera_means: Mapping[str, FloatArray]
 ) -> tuple[Bag, ...]:
     """Every video whose tags are known, in the order of the data set."""
     return tuple(
         bag_of(
-            record, backgrounds.get(record.camera, backgrounds[""]), len(feature_set.class_names)
+            record, camera_means.get(record.camera, camera_means[""]), len(feature_set.class_names)
         )
         for record in feature_set.records
         if record.tags is not None
@@ -201,7 +201,7 @@ def clip_batch(bags: Sequence[Bag], clips_a_sequence: int) -> BagBatch:
         start = 0
         for i in group:
             at = start + bags[i].places
-            features[row, at] = bags[i].features - bags[i].background
+            features[row, at] = bags[i].features - bags[i].camera_mean
             owners[row, at] = i
             labels = bags[i].targets
             if labels is not None:
@@ -214,7 +214,7 @@ def video_batch(bags: Sequence[Bag], length: int, rng: np.random.Generator) -> B
     """One bag a sequence, its rows sampled to ``length``."""
     rows = [perturbed(len(bag.features), length, rng) for bag in bags]
     features = np.stack(
-        [bag.features[at] - bag.background for bag, at in zip(bags, rows, strict=True)]
+        [bag.features[at] - bag.camera_mean for bag, at in zip(bags, rows, strict=True)]
     )
     owners = np.repeat(np.arange(len(bags), dtype=np.int64)[:, None], length, axis=1)
     targets = np.stack(

@@ -1,4 +1,4 @@
-"""What a run leaves behind: named tensors, the configuration, classes and backgrounds.
+"""What a run leaves behind: named tensors, the configuration, classes and camera means.
 
 Tensors are safetensors files, a JSON header and raw bytes: loading one never runs code.
 """
@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from engine.errors import DataError
 from engine.files.npz import NPZ_DAMAGE
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.types import FloatArray
 from training.config import NetworkChoice, TrainingConfig, read_training_config
 from training.networks import NETWORKS
@@ -28,7 +28,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 CHECKPOINT = "checkpoint.safetensors"
 CONFIG = "training.yaml"
-BACKGROUNDS = "backgrounds.npz"
+CAMERA_MEANS = "backgrounds.npz"
 CLASSES = "classes.json"
 FEATURES = "features.json"
 
@@ -106,8 +106,8 @@ class TrainedNetwork:
         config: It was trained so.
         class_names: C names.
         feature_dim: D.
-        timeline: The grid of its features.
-        backgrounds: Camera → float32 (D,); ``""`` for every camera that is not named.
+        grid: The grid of its features.
+        camera_means: Camera → float32 (D,); ``""`` for every camera that is not named.
         manifest: The features' own manifest; empty if they had none.
         identity: Digest of the configuration and data that made it.
     """
@@ -116,32 +116,32 @@ class TrainedNetwork:
     config: TrainingConfig
     class_names: tuple[str, ...]
     feature_dim: int
-    timeline: Timeline
-    backgrounds: dict[str, FloatArray]
+    grid: Grid
+    camera_means: dict[str, FloatArray]
     manifest: dict[str, Any]
     identity: str
 
-    def background(self, camera: str) -> FloatArray:
+    def camera_mean(self, camera: str) -> FloatArray:
         """What to subtract from a camera's features, float32 (D,)."""
-        return self.backgrounds.get(camera, self.backgrounds[""])
+        return self.camera_means.get(camera, self.camera_means[""])
 
 
 def save_run(run: TrainedNetwork, out: Path) -> None:
     """Write a run; ``checkpoint.safetensors`` comes last, so a folder that has it is whole."""
-    names = sorted(set(run.backgrounds) - {""})
-    vectors = np.array([run.backgrounds[name] for name in names], np.float32)
+    names = sorted(set(run.camera_means) - {""})
+    vectors = np.array([run.camera_means[name] for name in names], np.float32)
     save_config(run.config, out)
-    with (out / BACKGROUNDS).open("wb") as file:
+    with (out / CAMERA_MEANS).open("wb") as file:
         np.savez(
             file,
-            default=run.backgrounds[""],
+            default=run.camera_means[""],
             names=np.array(names, np.str_),
             vectors=vectors.reshape(len(names), run.feature_dim),
         )
     classes = {
         "class_names": list(run.class_names),
         "feature_dim": run.feature_dim,
-        "timeline": asdict(run.timeline),
+        "timeline": asdict(run.grid),
     }
     _write_json(out / CLASSES, classes)
     _write_json(out / FEATURES, run.manifest)
@@ -165,10 +165,10 @@ def load_run(folder: Path) -> TrainedNetwork:
     classes = read_json(folder / CLASSES)
     try:
         names = tuple(str(name) for name in classes["class_names"])
-        feature_dim, timeline = int(classes["feature_dim"]), Timeline(**classes["timeline"])
+        feature_dim, grid = int(classes["feature_dim"]), Grid(**classes["timeline"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / CLASSES} is damaged ({error}): train again") from error
-    backgrounds = _backgrounds(folder / BACKGROUNDS, feature_dim)
+    camera_means = _camera_means(folder / CAMERA_MEANS, feature_dim)
     manifest = read_json(folder / FEATURES)
     tensors, metadata = read_tensors(folder / CHECKPOINT)
     with torch.random.fork_rng(devices=[]):
@@ -177,11 +177,11 @@ def load_run(folder: Path) -> TrainedNetwork:
     network.eval()
     identity = metadata.get("identity", "")
     return TrainedNetwork(
-        network, config, names, feature_dim, timeline, backgrounds, manifest, identity
+        network, config, names, feature_dim, grid, camera_means, manifest, identity
     )
 
 
-def _backgrounds(path: Path, feature_dim: int) -> dict[str, FloatArray]:
+def _camera_means(path: Path, feature_dim: int) -> dict[str, FloatArray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             default, names, vectors = arrays["default"], arrays["names"], arrays["vectors"]

@@ -150,10 +150,10 @@ def _in_f32(scores: Scores) -> Scores:
 
 
 def _input_rows(bags: Sequence[Bag]) -> FloatArray:
-    """Training snippets minus their backgrounds, evenly thinned to ``_MAX_INPUT_ROWS``."""
+    """Training snippets minus their camera means, evenly thinned to ``_MAX_INPUT_ROWS``."""
     n_rows = sum(len(bag.features) for bag in bags)
     every = max(1, -(-n_rows // _MAX_INPUT_ROWS))
-    return np.concatenate([bag.features[::every] - bag.background for bag in bags])
+    return np.concatenate([bag.features[::every] - bag.camera_mean for bag in bags])
 
 
 def _mixed(*numbers: int) -> int:

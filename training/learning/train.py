@@ -1,4 +1,4 @@
-"""Tagged features → a run folder: checkpoint, configuration, backgrounds, classes, log.
+"""Tagged features → a run folder: checkpoint, configuration, camera means, classes, log.
 
 Every step draws its batch and its dropout from the seed and its own number, so a run that was
 interrupted goes on exactly as if it had not been. What is kept is the moving average of the
@@ -24,7 +24,7 @@ from training.config import NetworkChoice, TrainingConfig
 from training.learning.batches import (
     Bag,
     bag_of,
-    camera_backgrounds,
+    camera_means,
     check_feature_set,
     clip_batch,
     moved,
@@ -85,7 +85,7 @@ def train(
     if _claimed(out, identity, resume=resume):
         return load_run(out)
     save_config(config, out)
-    known = camera_backgrounds(feature_set.records)
+    known = camera_means(feature_set.records)
     if config.background == "none":
         known = {"": np.zeros(feature_set.feature_dim, np.float32)}
     target = _device(device)
@@ -99,8 +99,8 @@ def train(
         config=config,
         class_names=feature_set.class_names,
         feature_dim=feature_set.feature_dim,
-        timeline=feature_set.timeline,
-        backgrounds=known,
+        grid=feature_set.grid,
+        camera_means=known,
         manifest=dict(manifest or {}),
         identity=identity,
     )
@@ -111,21 +111,21 @@ def train(
 
 
 def score_video(
-    network: Network, record: VideoRecord, background: FloatArray
+    network: Network, record: VideoRecord, camera_mean: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """A whole video's scores, offline.
+    """A whole video's scores.
 
     Args:
         network: In evaluation mode.
         record: The video, T rows.
-        background: float32 (D,), of its camera.
+        camera_mean: float32 (D,), of its camera.
 
     Returns:
         cas float32 (T, C) and attention float32 (T,), one row a row of the record.
     """
     if not len(record.indices):
         raise DataError(f"{record.name}: holds no whole snippet: leave it out")
-    bag = bag_of(replace(record, tags=None), background, 0)
+    bag = bag_of(replace(record, tags=None), camera_mean, 0)
     scores = _scored(network, [bag])
     return scores.cas[0, bag.places].cpu().numpy(), scores.attention[0, bag.places].cpu().numpy()
 

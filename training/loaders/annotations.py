@@ -246,7 +246,7 @@ def seconds_to_us(seconds: float) -> int:
 
 def in_order(spans: Sequence[TruthSpan]) -> tuple[TruthSpan, ...]:
     """By start, end and label, whatever order somebody noted them in."""
-    return tuple(sorted(spans, key=lambda truth: (truth.span, truth.label)))
+    return tuple(sorted(spans, key=lambda truth: (truth.span, truth.class_index)))
 
 
 def unique_classes(classes: Sequence[str]) -> tuple[str, ...]:
@@ -303,7 +303,7 @@ def cut_to_length(
 def _inside(truth: TruthSpan, duration_us: int | None) -> TruthSpan | None:
     end_us = truth.span.end_us if duration_us is None else min(truth.span.end_us, duration_us)
     start_us = max(truth.span.start_us, 0)
-    return TruthSpan(truth.label, Span(start_us, end_us)) if end_us > start_us else None
+    return TruthSpan(truth.class_index, Span(start_us, end_us)) if end_us > start_us else None
 
 
 def _outside(where: Path, video: AnnotatedVideo, truth: TruthSpan) -> DataError:

@@ -47,7 +47,7 @@ def load_clips(
     folder.require(list(rows), tags_path)
     stems = list(rows) if subset is not None else list(folder)
     records = tuple(_record(folder, stem, rows.get(stem), names) for stem in stems)
-    return FeatureSet(names, records, folder.timeline, folder.feature_dim)
+    return FeatureSet(names, records, folder.grid, folder.feature_dim)
 
 
 def load_unlabelled(features_dir: Path) -> FeatureSet:
@@ -58,7 +58,7 @@ def load_unlabelled(features_dir: Path) -> FeatureSet:
     """
     folder = load_features(features_dir)
     records = tuple(_record(folder, stem, None, ()) for stem in folder)
-    return FeatureSet((), records, folder.timeline, folder.feature_dim)
+    return FeatureSet((), records, folder.grid, folder.feature_dim)
 
 
 def load_annotated(
@@ -89,7 +89,7 @@ def load_annotated(
     folder.require([video.name for video in videos], annotations_path)
     cut = cut_to_length(videos, past_end, annotations_path, on_note)
     records = tuple(_annotated_record(folder, video) for video in cut)
-    return FeatureSet(annotations.class_names, records, folder.timeline, folder.feature_dim)
+    return FeatureSet(annotations.class_names, records, folder.grid, folder.feature_dim)
 
 
 def _classes_of(
@@ -131,7 +131,7 @@ def _record(
         camera="" if row is None else row.camera,
         features=found.features,
         indices=found.indices,
-        duration_us=folder.timeline.snippet_end_us(int(found.indices[-1])),
+        duration_us=folder.grid.snippet_end_us(int(found.indices[-1])),
         tags=None if row is None else tuple(sorted(names.index(tag) for tag in row.tags)),
         truth=None,
     )
@@ -139,7 +139,7 @@ def _record(
 
 def _annotated_record(folder: FeatureFolder, video: AnnotatedVideo) -> VideoRecord:
     found = folder[video.name]
-    end_us = folder.timeline.snippet_end_us(int(found.indices[-1]))
+    end_us = folder.grid.snippet_end_us(int(found.indices[-1]))
     return VideoRecord(
         name=video.name,
         camera=video.camera,

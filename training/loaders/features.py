@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from engine.errors import DataError
 from engine.files.npz import NPZ_DAMAGE
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.types import FloatArray, Int64Array
 from training.extract import MANIFEST, VideoFeatures
 from training.loaders.files import few, read_json
@@ -28,14 +28,14 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
     Attributes:
         folder: Where they lie.
         manifest: What made them.
-        timeline: Their time grid.
+        grid: Their time grid.
         feature_dim: D of every one.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
-        self.timeline, self.feature_dim = _grid(folder / MANIFEST, self.manifest)
+        self.grid, self.feature_dim = _grid(folder / MANIFEST, self.manifest)
         self._stems = dict.fromkeys(sorted(path.stem for path in folder.glob("*.npz")))
         if not self._stems:
             raise DataError(f"{folder} holds no feature file (*.npz): run s2net extract first")
@@ -181,7 +181,7 @@ def _checked_indices(path: Path, indices: Int64Array, n_rows: int) -> Int64Array
     return indices
 
 
-def _grid(path: Path, manifest: Mapping[str, object]) -> tuple[Timeline, int]:
+def _grid(path: Path, manifest: Mapping[str, object]) -> tuple[Grid, int]:
     numbers = []
     for key in ("fps", "snippet_frames", "stride_frames", "feature_dim"):
         value = manifest.get(key)
@@ -192,7 +192,7 @@ def _grid(path: Path, manifest: Mapping[str, object]) -> tuple[Timeline, int]:
             )
         numbers.append(value)
     try:
-        return Timeline(*numbers[:3]), numbers[3]
+        return Grid(*numbers[:3]), numbers[3]
     except ValueError as error:
         raise DataError(f"{path}: {error}; extract again into a new folder") from error
 

@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import override
 
 from engine.errors import DataError
-from engine.grid import US_PER_S, Timeline
+from engine.grid import US_PER_S, Grid
 from engine.types import FloatArray
 from training.loaders.annotations import AnnotatedVideo, OnNote
 from training.loaders.features import checked_matrix, read_matrix
@@ -25,7 +25,7 @@ Modality = Literal["rgb", "flow", "joint"]
 STREAM_WIDTH = 1024  # I3D's pooled features of either stream
 WIDTHS: Mapping[Modality, int] = {"rgb": 1024, "flow": 1024, "joint": 2048}
 # 25 frames a second, 16 frames a snippet, none shared: methods of the public extractors agree.
-PUBLISHED_TIMELINE = Timeline(fps=25, snippet_frames=16, stride_frames=16)
+PUBLISHED_GRID = Grid(fps=25, snippet_frames=16, stride_frames=16)
 _LENGTH_TOLERANCE = 0.1  # published T differs from duration / 0.64 s by one row or two
 
 Rows = Callable[[], FloatArray]
@@ -105,7 +105,7 @@ def assemble(
         _record(video, readers[video.name]()) for video in videos if video.name in readers
     )
     _check_lengths(records, {video.name: video.duration_us for video in videos}, where)
-    return FeatureSet(class_names, records, PUBLISHED_TIMELINE, WIDTHS[modality])
+    return FeatureSet(class_names, records, PUBLISHED_GRID, WIDTHS[modality])
 
 
 def coverage_of(videos: Sequence[AnnotatedVideo], readers: Mapping[str, Rows]) -> Coverage:
@@ -147,7 +147,7 @@ def _side_by_side(paths: Sequence[Path]) -> FloatArray:
 
 def _record(video: AnnotatedVideo, features: FloatArray) -> VideoRecord:
     # Without a known length, up to a snippet of footage may follow the last whole one.
-    end_us = PUBLISHED_TIMELINE.snippet_end_us(len(features))
+    end_us = PUBLISHED_GRID.snippet_end_us(len(features))
     return VideoRecord(
         name=video.name,
         camera=video.camera,
@@ -167,13 +167,13 @@ def _check_lengths(
     A few videos of the published annotations have a wrong duration, hence the median.
     """
     ratios = [
-        len(record.features) * PUBLISHED_TIMELINE.stride_us / duration_us
+        len(record.features) * PUBLISHED_GRID.stride_us / duration_us
         for record in records
         if (duration_us := durations_us[record.name]) is not None
-        and duration_us > 10 * PUBLISHED_TIMELINE.stride_us
+        and duration_us > 10 * PUBLISHED_GRID.stride_us
     ]
     if ratios and abs(median(ratios) - 1) > _LENGTH_TOLERANCE:
-        hop_s = PUBLISHED_TIMELINE.stride_us / US_PER_S
+        hop_s = PUBLISHED_GRID.stride_us / US_PER_S
         raise DataError(
             f"{where}: features of the median video have {median(ratios):.2f} times the rows that "
             f"a hop of {hop_s} s gives: extract them at 25 frames a second with a stride of 16"

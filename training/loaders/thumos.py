@@ -151,14 +151,14 @@ def without_cliff_diving_as_diving(read: Annotations) -> Annotations:
     cliff, diving = (read.class_names.index(name) for name in ("CliffDiving", "Diving"))
     videos = []
     for video in read.videos:
-        repeated = {truth.span for truth in video.truth or () if truth.label == cliff}
+        repeated = {truth.span for truth in video.truth or () if truth.class_index == cliff}
         kept = tuple(
             truth
             for truth in video.truth or ()
-            if truth.label != diving or truth.span not in repeated
+            if truth.class_index != diving or truth.span not in repeated
         )
         tags = video.tags
-        if repeated and tags is not None and diving not in {truth.label for truth in kept}:
+        if repeated and tags is not None and diving not in {truth.class_index for truth in kept}:
             tags = tuple(tag for tag in tags if tag != diving)
         videos.append(replace(video, truth=kept, tags=tags))
     return Annotations(read.class_names, tuple(videos))

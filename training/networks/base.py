@@ -14,7 +14,7 @@ class BagBatch:
     A bag is one tagged video or clip. A sequence holds one bag, or several clips end to end.
 
     Attributes:
-        features: float32 (B, T, D), minus the camera's background; zero where not valid.
+        features: float32 (B, T, D), minus the camera's mean; zero where not valid.
         valid: bool (B, T), False on padding.
         bags: int64 (B, T), the bag each position belongs to, 0..N-1; -1 on padding.
         tags: float32 (N, C), 1 where the bag's tags name the class.
@@ -57,13 +57,13 @@ class Network(nn.Module, ABC):
         """Fit what is fitted once, before training: whitening, for those that have one.
 
         Args:
-            rows: float32 (N, D), the training snippets minus their cameras' backgrounds.
+            rows: float32 (N, D), the training snippets minus their cameras' means.
         """
 
     @override
     @abstractmethod
     def forward(self, features: Tensor, valid: Tensor) -> Scores:
-        """Features float32 (B, T, D) minus background, valid float32 or bool (B, T)."""
+        """Features float32 (B, T, D) minus the camera mean, valid float32 or bool (B, T)."""
 
     @abstractmethod
     def losses(self, scores: Scores, batch: BagBatch, step: int) -> dict[str, Tensor]:

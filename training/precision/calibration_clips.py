@@ -93,7 +93,7 @@ def read_clips(
         raise DataError(failed[0])
     read = [snippets for snippets in read if snippets]
     if not read:
-        seconds = spec.timeline.snippet_frames / spec.timeline.fps
+        seconds = spec.grid.snippet_frames / spec.grid.fps
         raise DataError(f"no video is as long as a snippet, {seconds:.2f} s: take longer ones")
     calibration, check = _divided(read)
     return Clips(tuple(calibration), tuple(check), len(read), tuple(failed))
@@ -116,16 +116,16 @@ def _spread(count: int, wanted: int) -> list[int]:
 
 def _snippets_of(path: Path, spec: ModelSpec, wanted: int) -> list[UInt8Array]:
     duration_us = min(probe_video(path).duration_us or 0, _LONGEST_US)
-    timeline = spec.timeline
-    n_whole = (duration_us - timeline.snippet_end_us(0)) // timeline.stride_us + 1
+    grid = spec.grid
+    n_whole = (duration_us - grid.snippet_end_us(0)) // grid.stride_us + 1
     # Of a video that does not say how long it is, the first snippets a second apart.
-    step = -(-US_PER_S // timeline.stride_us)
+    step = -(-US_PER_S // grid.stride_us)
     chosen = _spread(n_whole, wanted) if n_whole > 0 else [step * i for i in range(wanted)]
     found: list[UInt8Array] = []
-    sampler = SnippetSampler(timeline, spec.window.max_gap_us)
-    for batch in read_video(path, spec.geometry, timeline):
+    sampler = SnippetSampler(grid, spec.window.max_gap_us)
+    for batch in read_video(path, spec.geometry, grid):
         snippets = sampler.push(batch)
         found += [snippet.rgb for snippet in snippets if snippet.index in chosen]
-        if batch.pts_us[-1] > timeline.snippet_end_us(chosen[-1]):
+        if batch.pts_us[-1] > grid.snippet_end_us(chosen[-1]):
             break
     return found

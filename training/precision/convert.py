@@ -142,7 +142,7 @@ def convert(
         card,
         backbone=network,
         localizer=bundle.localizer_path.read_bytes(),
-        background=bundle.spec.background,
+        camera_mean=bundle.spec.camera_mean,
         tolerance=bundle.tolerance,
         original=original_of(bundle),
     )

@@ -115,10 +115,10 @@ def _medians(side: str, runs: Sequence[_Run]) -> dict[str, float]:
 def _load(model: OpenModel) -> _Load:
     spec, rng = model.spec, np.random.default_rng(0)
     side, n = spec.geometry.crop_px, spec.window.window_snippets
-    rgb = rng.integers(0, 256, (spec.timeline.snippet_frames, side, side, 3), np.uint8)
+    rgb = rng.integers(0, 256, (spec.grid.snippet_frames, side, side, 3), np.uint8)
     return _Load(
         model,
-        Snippet(0, 0, Span(0, spec.timeline.snippet_us), rgb),
+        Snippet(0, 0, Span(0, spec.grid.snippet_us), rgb),
         FeatureWindow(
             0,
             0,

@@ -73,11 +73,11 @@ def stage_decoder(
         spec: Of the model.
         first: A chunk to try.
     """
-    software = PyAvDecoder(spec.geometry, spec.timeline)
+    software = PyAvDecoder(spec.geometry, spec.grid)
     if config.hardware == "none":
         return software, "CPU"
     try:
-        PyAvDecoder(spec.geometry, spec.timeline, gpu=config.gpu).decode(first)
+        PyAvDecoder(spec.geometry, spec.grid, gpu=config.gpu).decode(first)
     except CorruptChunkError as error:
         return software, f"CPU: {error}"
-    return PyAvDecoder(spec.geometry, spec.timeline, gpu=config.gpu), f"GPU {config.gpu}"
+    return PyAvDecoder(spec.geometry, spec.grid, gpu=config.gpu), f"GPU {config.gpu}"

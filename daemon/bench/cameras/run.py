@@ -168,7 +168,7 @@ def _cameras(
     decoding: Decoding,
     status: Console,
 ) -> dict[str, float | str]:
-    stride_us = bench.model.spec.timeline.stride_us
+    stride_us = bench.model.spec.grid.stride_us
     with status.status("timing the backbone alone"):
         seconds = min(options.seconds, 10)
         rate = bench.run(partial(backbone_rate, bench.model, bench.batch, seconds))

@@ -124,7 +124,7 @@ def time_stages(
     chunks: Sequence[VideoChunk], model: OpenModel, decoder: PyAvDecoder
 ) -> StageTimes:
     """One camera, stage after stage, each timed; the decoder is new."""
-    session = StreamSession("bench", "e", model.spec, model.labels)
+    session = StreamSession("bench", "e", model.spec, model.class_indices)
     decode_s = sample_s = backbone_s = rest_s = 0.0
     n_snippets, last_us = 0, 0
     for chunk in chunks:
@@ -149,9 +149,9 @@ def time_stages(
 
 def backbone_rate(model: OpenModel, size: int, seconds: float) -> float:
     """Snippets a second of the backbone alone, in calls of ``size``."""
-    timeline, side = model.spec.timeline, model.spec.geometry.crop_px
+    grid, side = model.spec.grid, model.spec.geometry.crop_px
     rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 256, (timeline.snippet_frames, side, side, 3), np.uint8)
+    rgb = rng.integers(0, 256, (grid.snippet_frames, side, side, 3), np.uint8)
     batch = [Snippet(i, 0, Span(i, i + 1), rgb) for i in range(size)]
     model.extractor.extract(batch)
     n, started_s = 0, time.perf_counter()

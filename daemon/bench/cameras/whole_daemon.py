@@ -109,7 +109,7 @@ class LoopingCameras:
                 while name in self._paused and not self._paced:
                     self._changed.clear()
                     await self._changed.wait()
-                yield Delivery(Position(name, number), name, replace(chunk, stream_id=name))
+                yield Delivery(Position(name, number), name, replace(chunk, camera=name))
 
     async def commit(self, _position: Position) -> None:
         """Nothing to remember."""
@@ -194,7 +194,7 @@ def most_cameras(
                 footage, bench, _N_FED, max(seconds / 2, 4), paced=False, decoding=decoding
             )
         )
-    carried = int(served.cameras(bench.model.spec.timeline.stride_us))
+    carried = int(served.cameras(bench.model.spec.grid.stride_us))
     while carried:
         with console.status(f"{carried} live cameras for {seconds:.0f} s"):
             if _keeps_up(footage, bench, carried, seconds, decoding):

@@ -75,7 +75,7 @@ async def test_every_camera_gets_all_of_its_footage_while_others_are_paused(tmp_
     async def take() -> None:
         async for delivery in source.deliveries():
             assert delivery.chunk is not None
-            seen.setdefault(delivery.stream_id, []).append(delivery.chunk.start_us)
+            seen.setdefault(delivery.camera, []).append(delivery.chunk.start_us)
 
     taking = asyncio.create_task(take())
     await asyncio.sleep(0.05)
@@ -95,7 +95,7 @@ async def test_chunks_of_two_seconds_follow_one_another_from_loop_to_loop(tmp_pa
     assert [0, 2_000_000, 4_000_000, 5_000_000, 7_000_000] == [c.start_us for c in chunks]
     assert 9.0 == source.footage_s
     spec = a_spec()
-    decoder = PyAvDecoder(spec.geometry, spec.timeline)
+    decoder = PyAvDecoder(spec.geometry, spec.grid)
     pts_us = [int(time_us) for chunk in chunks for time_us in decoder.decode(chunk).pts_us]
     assert [40_000] == sorted({after - before for before, after in itertools.pairwise(pts_us)})
 
@@ -123,8 +123,8 @@ async def test_capacity_counts_the_snippets_that_were_whole(tmp_path, scripted):
 class NoHardware(PyAvDecoder):
     """Its GPU decodes nothing."""
 
-    def __init__(self, geometry, timeline, limits=None, threads=1, gpu=None):
-        super().__init__(geometry, timeline, limits, threads)
+    def __init__(self, geometry, grid, limits=None, threads=1, gpu=None):
+        super().__init__(geometry, grid, limits, threads)
         self._gpu = gpu
 
     def decode(self, chunk):

@@ -31,13 +31,13 @@ def life(
     span = Span(round(start_s * S), round(end_s * S))
     opened = ActionEvent(
         event_id=event_id,
-        stream_id="cam1",
-        epoch="0",
+        camera="cam1",
+        run="0",
         revision=0,
         phase=Phase.OPENED,
         reason=Reason.SCORE,
-        label=0,
-        label_name=name,
+        class_index=0,
+        class_name=name,
         span=span,
         score=0.8,
         decided_us=span.start_us + S,
@@ -71,8 +71,10 @@ def test_every_action_and_event_is_paired_at_most_once_and_only_within_its_class
     ]
     outcome = compare(truth, records)
 
-    assert [("fall", "right")] == [(p.truth.label, p.event.last.event_id) for p in outcome.found]
-    assert ["run", "jump"] == [one.label for one in outcome.missed]
+    assert [("fall", "right")] == [
+        (p.truth.class_name, p.event.last.event_id) for p in outcome.found
+    ]
+    assert ["run", "jump"] == [one.class_name for one in outcome.missed]
     assert ["again", "other", "brief"] == [one.last.event_id for one in outcome.false]
     assert (1, 1 / 3, 1 / 4) == (outcome.n_taken_back, outcome.recall, outcome.precision)
     assert pytest.approx(3.5 / 4.5) == outcome.found[0].tiou

@@ -160,12 +160,12 @@ async def test_a_foreign_producers_records_are_chunks(topic: Topic) -> None:
 
     assert first.chunk is not None
     assert ("gate", b"raw video", 0) == (
-        first.chunk.stream_id,
+        first.chunk.camera,
         first.chunk.payload,
         first.chunk.anchor_us,
     )
     assert first.chunk.start_us > 1_600_000_000_000_000
-    assert f"{topic.name}/0" == second.stream_id
+    assert f"{topic.name}/0" == second.camera
 
 
 async def test_latest_begins_at_the_moment_of_start_and_a_crash_moves_it_not(

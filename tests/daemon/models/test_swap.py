@@ -26,7 +26,7 @@ from engine.backends.base import EngineBackend, Tensor
 from engine.backends.options import OnLog, OnProgress
 from engine.errors import BundleError, DeviceError
 from tests.support.daemons import LogCapture
-from tests.support.scripted import a_background
+from tests.support.scripted import a_camera_mean
 from tests.support.tiny_bundle import write_tiny_bundle
 
 pytestmark = pytest.mark.openvino
@@ -160,7 +160,7 @@ async def test_a_model_without_verification_is_taken_as_it_is(bundles):
 
 
 async def test_every_kind_of_backend_and_bundle_can_take_over(bundles, tmp_path):
-    camera = write_tiny_bundle(tmp_path / "camera", background=a_background())
+    camera = write_tiny_bundle(tmp_path / "camera", camera_mean=a_camera_mean())
     async with a_rig(a_config(bundles["a"])) as rig:
         for number, config in enumerate(
             (a_config(camera), a_config(camera, backend="scripted"), a_config(bundles["a"])), 1

@@ -76,36 +76,36 @@ async def published(chunks: Path) -> list[VideoChunk]:
     return [chunk for chunk in found if chunk is not None]
 
 
-def epochs_of(chunks: list[VideoChunk]) -> list[list[VideoChunk]]:
-    """Chunks of one epoch together, in the order in which they came."""
-    epochs: dict[str, list[VideoChunk]] = {}
+def runs_of(chunks: list[VideoChunk]) -> list[list[VideoChunk]]:
+    """Chunks of one run together, in the order in which they came."""
+    runs: dict[str, list[VideoChunk]] = {}
     for chunk in chunks:
-        epochs.setdefault(chunk.epoch, []).append(chunk)
-    return list(epochs.values())
+        runs.setdefault(chunk.run, []).append(chunk)
+    return list(runs.values())
 
 
 def options_for(source: object, chunks: Path, **changes: object) -> ProduceOptions:
     return ProduceOptions(source=str(source), camera="gate", to=f"dir:{chunks}", **changes)
 
 
-async def test_every_run_is_an_epoch_that_ends_with_an_end_marker(tmp_path, console):
+async def test_every_run_is_an_run_that_ends_with_an_end_marker(tmp_path, console):
     clip = colour_clip(tmp_path / "clip.mp4", [(2.4, 220, 0)], gop=25)
     producer = Producer(options_for(clip, tmp_path / "chunks"), console)
     await producer.run()
     await Producer(options_for(clip, tmp_path / "chunks"), console).run()
 
-    first, second = epochs_of(await published(tmp_path / "chunks"))
-    for epoch in (first, second):
-        assert [0, 1, 2, 3] == [chunk.sequence for chunk in epoch]
-        assert [0, 1_000_000, 2_000_000, 2_400_000] == [chunk.start_us for chunk in epoch]
-        assert [False, False, False, True] == [chunk.is_end for chunk in epoch]
-        assert {None} == {chunk.anchor_us for chunk in epoch}  # nobody knows when it was filmed
+    first, second = runs_of(await published(tmp_path / "chunks"))
+    for run in (first, second):
+        assert [0, 1, 2, 3] == [chunk.sequence for chunk in run]
+        assert [0, 1_000_000, 2_000_000, 2_400_000] == [chunk.start_us for chunk in run]
+        assert [False, False, False, True] == [chunk.is_end for chunk in run]
+        assert {None} == {chunk.anchor_us for chunk in run}  # nobody knows when it was filmed
     payloads = [chunk.payload for chunk in first]
     assert b"" == payloads[-1]
     assert (3, sum(map(len, payloads))) == (producer.n_chunks, producer.n_bytes)
 
 
-async def test_every_file_of_a_folder_is_an_epoch_in_the_order_of_names(tmp_path, console):
+async def test_every_file_of_a_folder_is_an_run_in_the_order_of_names(tmp_path, console):
     folder = tmp_path / "recordings"
     folder.mkdir()
     for name, red in (("b.MP4", 140), ("a.mp4", 60), ("c.mp4", 220)):
@@ -113,11 +113,11 @@ async def test_every_file_of_a_folder_is_an_epoch_in_the_order_of_names(tmp_path
     (folder / "notes.txt").write_text("no video")
     await Producer(options_for(folder, tmp_path / "chunks"), console).run()
 
-    epochs = epochs_of(await published(tmp_path / "chunks"))
-    decoder = PyAvDecoder(a_spec().geometry, a_spec().timeline)
-    reds = [int(decoder.decode(epoch[0]).rgb[0, 0, 0, 0]) for epoch in epochs]
-    assert [2, 2, 2] == [len(epoch) for epoch in epochs]
-    assert all(epoch[-1].is_end for epoch in epochs)
+    runs = runs_of(await published(tmp_path / "chunks"))
+    decoder = PyAvDecoder(a_spec().geometry, a_spec().grid)
+    reds = [int(decoder.decode(run[0]).rgb[0, 0, 0, 0]) for run in runs]
+    assert [2, 2, 2] == [len(run) for run in runs]
+    assert all(run[-1].is_end for run in runs)
     assert all(abs(red - want) < 10 for red, want in zip(reds, (60, 140, 220), strict=True))
 
 
@@ -134,14 +134,12 @@ async def test_at_real_time_no_chunk_is_published_before_its_last_frame_was_capt
 
     assert [0, 0, 1, 2] == clock.published  # it asks for the time before it publishes
     assert loop.time() - started_s >= 2 * 0.05  # and waits for what is left
-    (epoch,) = epochs_of(await published(chunks))
-    assert 4 == len(epoch)
-    assert {NOW_US} == {chunk.anchor_us for chunk in epoch[:-1]}
+    (run,) = runs_of(await published(chunks))
+    assert 4 == len(run)
+    assert {NOW_US} == {chunk.anchor_us for chunk in run[:-1]}
 
 
-async def test_stop_cuts_a_wait_short_and_ends_the_epoch_after_the_chunk_in_hand(
-    tmp_path, console
-):
+async def test_stop_cuts_a_wait_short_and_ends_the_run_after_the_chunk_in_hand(tmp_path, console):
     clip = colour_clip(tmp_path / "clip.mp4", [(20, 220, 0)], gop=250)
     chunks = tmp_path / "chunks"
     producer: Producer
@@ -156,9 +154,9 @@ async def test_stop_cuts_a_wait_short_and_ends_the_epoch_after_the_chunk_in_hand
     async with asyncio.timeout(8):  # the wait would be 10 s
         await producer.run()
 
-    (epoch,) = epochs_of(await published(chunks))
-    assert [False, True] == [chunk.is_end for chunk in epoch]
-    assert 10_000_000 == epoch[-1].start_us
+    (run,) = runs_of(await published(chunks))
+    assert [False, True] == [chunk.is_end for chunk in run]
+    assert 10_000_000 == run[-1].start_us
 
 
 async def test_a_loop_goes_on_until_it_is_stopped(tmp_path, console):
@@ -177,9 +175,9 @@ async def test_a_loop_goes_on_until_it_is_stopped(tmp_path, console):
     producer = Producer(options_for(folder, chunks, loop=True), console, clock)
     await producer.run()
 
-    epochs = epochs_of(await published(chunks))
-    assert 5 == len(epochs) == producer.n_chunks
-    assert [True] * 5 == [epoch[-1].is_end for epoch in epochs]
+    runs = runs_of(await published(chunks))
+    assert 5 == len(runs) == producer.n_chunks
+    assert [True] * 5 == [run[-1].is_end for run in runs]
 
 
 async def test_numbers_go_on_where_an_earlier_run_stopped(tmp_path, console):
@@ -212,8 +210,8 @@ async def test_what_came_before_an_unreadable_file_is_published_and_ended(tmp_pa
     with pytest.raises(UnreadableVideoError, match=r"b\.mp4"):
         await Producer(options_for(folder, tmp_path / "chunks"), console).run()
 
-    (epoch,) = epochs_of(await published(tmp_path / "chunks"))
-    assert [False, True] == [chunk.is_end for chunk in epoch]
+    (run,) = runs_of(await published(tmp_path / "chunks"))
+    assert [False, True] == [chunk.is_end for chunk in run]
 
 
 @pytest.mark.parametrize("to", ["", "dir", "dir:", "kafka:", "s3:bucket", "chunks"])
@@ -299,11 +297,11 @@ async def test_a_live_camera_that_drops_out_is_connected_to_again(tmp_path, cons
         producer.stop()
         await running
 
-    whole, broken_off = epochs_of(await published(chunks))
-    for epoch in (whole, broken_off):
-        assert epoch[-1].is_end
-        assert 0 == epoch[0].start_us == epoch[0].sequence
-        assert {NOW_US} == {chunk.anchor_us for chunk in epoch[:-1]}
+    whole, broken_off = runs_of(await published(chunks))
+    for run in (whole, broken_off):
+        assert run[-1].is_end
+        assert 0 == run[0].start_us == run[0].sequence
+        assert {NOW_US} == {chunk.anchor_us for chunk in run[:-1]}
     # The last frame of a connection that breaks may be half a frame, so it is left out.
     assert 1_960_000 <= whole[-1].start_us <= 2_000_000
     assert 960_000 <= broken_off[-1].start_us < 2_000_000

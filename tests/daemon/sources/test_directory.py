@@ -50,7 +50,7 @@ async def test_foreign_files_come_by_number_at_their_own_time(tmp_path: Path) ->
     first = deliveries[0].chunk
     assert first is not None
     assert ("door", "0", 9, b"9") == (
-        first.stream_id, first.epoch, first.sequence, first.payload
+        first.camera, first.run, first.sequence, first.payload
     )  # fmt: skip
     mtime_us = (tmp_path / "door" / "clip-9.ts").stat().st_mtime_ns // 1000
     assert (mtime_us, 0) == (first.start_us, first.anchor_us)
@@ -73,7 +73,7 @@ async def test_of_two_files_with_one_number_the_first_by_name_counts(tmp_path: P
     assert [b"a"] == [d.chunk.payload for d in await read_all(tmp_path) if d.chunk]
 
 
-async def test_a_foreign_end_marker_ends_the_epoch(tmp_path: Path) -> None:
+async def test_a_foreign_end_marker_ends_the_run(tmp_path: Path) -> None:
     put(tmp_path / "door" / "1.mp4")
     put(tmp_path / "door" / "2.end", b"")
 
@@ -174,17 +174,17 @@ async def test_a_camera_that_appears_later_is_read(
 
     delivery = await anext(following)
 
-    assert "yard" == delivery.stream_id
+    assert "yard" == delivery.camera
 
 
 async def test_a_producer_that_starts_again_numbers_on(tmp_path: Path) -> None:
     await write(tmp_path, a_chunk("door", 0), an_end("door", 1))
-    await write(tmp_path, a_chunk("door", 0, epoch="run-2"))
+    await write(tmp_path, a_chunk("door", 0, run="run-2"))
 
     deliveries = await read_all(tmp_path)
 
     assert [0, 1, 2] == [d.position.offset for d in deliveries]
-    assert ["run-1", "run-1", "run-2"] == [d.chunk.epoch for d in deliveries if d.chunk]
+    assert ["run-1", "run-1", "run-2"] == [d.chunk.run for d in deliveries if d.chunk]
 
 
 async def test_what_a_producer_writes_is_plain_to_see(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ async def test_a_folder_whose_name_is_no_text_is_left_out(
     put(tmp_path / os.fsdecode(b"d\xff") / "1.mp4")
     put(tmp_path / "yard" / "1.mp4")
 
-    assert ["yard"] == [d.stream_id for d in await read_all(tmp_path)]
+    assert ["yard"] == [d.camera for d in await read_all(tmp_path)]
     assert "not UTF-8" in caplog.text
 
 
@@ -270,7 +270,7 @@ async def test_a_folder_that_becomes_a_file_stops_no_other(tmp_path: Path) -> No
     put(tmp_path / "yard" / "1.mp4")
     source._scan(0.0)
 
-    assert ["yard"] == [delivery.stream_id async for delivery in stream]
+    assert ["yard"] == [delivery.camera async for delivery in stream]
 
 
 async def test_a_root_that_is_removed_is_named(
@@ -370,15 +370,15 @@ async def test_two_producers_of_one_camera_lose_nothing(tmp_path: Path) -> None:
     one, other = DirectoryChunkWriter(tmp_path), DirectoryChunkWriter(tmp_path)
     async with asyncio.TaskGroup() as tasks:
         for sequence in range(20):
-            for writer, epoch in ((one, "one"), (other, "other")):
-                chunk = a_chunk("door", sequence, epoch=epoch)
+            for writer, run in ((one, "one"), (other, "other")):
+                chunk = a_chunk("door", sequence, run=run)
                 tasks.create_task(writer.write(chunk, ChunkFacts()))
 
     deliveries = await read_all(tmp_path)
 
     assert list(range(40)) == [d.position.offset for d in deliveries]
     written = {(e, n) for e in ("one", "other") for n in range(20)}
-    assert written == {(d.chunk.epoch, d.chunk.sequence) for d in deliveries if d.chunk}
+    assert written == {(d.chunk.run, d.chunk.sequence) for d in deliveries if d.chunk}
 
 
 async def test_a_producer_never_replaces_a_foreign_file(tmp_path: Path) -> None:

@@ -53,13 +53,13 @@ def records(
     return [
         ActionEvent(
             event_id=event_id,
-            stream_id="cam",
-            epoch="0",
+            camera="cam",
+            run="0",
             revision=revision,
             phase=phase,
             reason=REASONS[phase],
-            label=0,
-            label_name=name,
+            class_index=0,
+            class_name=name,
             span=span,
             score=0.8,
             decided_us=span.end_us + S + revision,
@@ -506,7 +506,7 @@ def test_the_axis_grows_to_hold_an_event_that_ends_after_the_video() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"labels": ("a", "b")}, "scores are"),
+        ({"class_names": ("a", "b")}, "scores are"),
         ({"scores": np.full((3, 1), np.nan, np.float32)}, "not finite"),
         ({"times_us": np.array([0, 2, 2], np.int64)}, "must rise"),
         ({"breaks": (3,)}, "breaks"),

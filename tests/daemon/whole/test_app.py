@@ -23,7 +23,7 @@ from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.scripted import (
     MeanColourExtractor,
     SmoothingLocalizer,
-    a_background,
+    a_camera_mean,
     a_spec,
 )
 
@@ -33,18 +33,18 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return colour_clip(tmp_path_factory.mktemp("clips") / "busy.mp4", BUSY)
 
 
-def offline(clip: Path, camera: str) -> list[ActionEvent]:
+def straight_line(clip: Path, camera: str) -> list[ActionEvent]:
     spec = a_spec()
-    batches = read_video(clip, spec.geometry, spec.timeline)
+    batches = read_video(clip, spec.geometry, spec.grid)
     session = StreamSession(camera, "file", spec)
     result = localize_frames(batches, session, MeanColourExtractor(), SmoothingLocalizer())
-    return list(result.records)
+    return list(result.revisions)
 
 
 def a_log(*chunks: VideoChunk) -> MemoryLog:
     log = MemoryLog()
     for chunk in chunks:
-        log.append(chunk.stream_id, chunk)
+        log.append(chunk.camera, chunk)
     log.finish()
     return log
 
@@ -60,7 +60,7 @@ async def run(log: MemoryLog) -> tuple[TestDaemon, list[ActionEvent]]:
 async def test_the_daemon_gives_what_the_straight_line_gives(clip, chunk_s):
     _, records = await run(a_log(*chunks_of(clip, "cam", chunk_s=chunk_s)))
 
-    assert offline(clip, "cam") == records
+    assert straight_line(clip, "cam") == records
     assert 4 <= len({record.event_id for record in records})
 
 
@@ -75,7 +75,7 @@ async def test_work_is_due_when_the_camera_s_next_snippet_exists(clip, monkeypat
     began_s = time.monotonic()
     await run(a_log(*chunks_of(clip, "cam")))
 
-    stride_s = a_spec().timeline.stride_us / 1e6
+    stride_s = a_spec().grid.stride_us / 1e6
     most_s = time.monotonic() - began_s
     assert set(Lane) == {lane for lane, _ in asked}
     assert all(stride_s - most_s <= left_s <= stride_s for _, left_s in asked)
@@ -89,7 +89,7 @@ async def test_cameras_do_not_touch_each_other(clip):
     daemon, records = await run(log)
 
     for name in names:
-        assert offline(clip, name) == [r for r in records if r.stream_id == name]
+        assert straight_line(clip, name) == [r for r in records if r.camera == name]
         assert len(per_camera[0]) - 1 == daemon.count("chunks_total", camera=name)
 
 
@@ -102,8 +102,8 @@ async def test_a_corrupt_chunk_is_named_and_only_costs_its_own_footage(clip):
 
     daemon, records = await run(a_log(*good, *bad))
 
-    assert offline(clip, "good") == [r for r in records if r.stream_id == "good"]
-    mine = [r for r in records if r.stream_id == "bad"]
+    assert straight_line(clip, "good") == [r for r in records if r.camera == "good"]
+    mine = [r for r in records if r.camera == "bad"]
     assert Reason.GAP in {r.reason for r in mine}
     assert all(r.final for r in final_of(mine).values())
     (dropped,) = daemon.logs.named("chunk.dropped")
@@ -120,7 +120,7 @@ async def test_a_chunk_sent_twice_counts_once(clip):
 
     daemon, records = await run(a_log(*(c for chunk in chunks for c in (chunk, chunk))))
 
-    assert offline(clip, "cam") == records
+    assert straight_line(clip, "cam") == records
     assert len(chunks) == daemon.count("duplicate_chunks_total", camera="cam")
 
 
@@ -134,40 +134,40 @@ async def test_a_lost_chunk_is_a_gap(clip):
     assert all(r.final for r in final_of(records).values())
 
 
-async def test_a_new_epoch_starts_anew_and_ends_what_was_open(clip):
-    first, second = chunks_of(clip, "cam", epoch="a"), chunks_of(clip, "cam", epoch="b")
+async def test_a_new_run_starts_anew_and_ends_what_was_open(clip):
+    first, second = chunks_of(clip, "cam", run="a"), chunks_of(clip, "cam", run="b")
     cut_off = [c for c in first if c.start_us < 2_500_000]
 
     _, records = await run(a_log(*cut_off, *second))
 
-    before, after = ([r for r in records if r.epoch == e] for e in "ab")
+    before, after = ([r for r in records if r.run == e] for e in "ab")
     assert [Reason.GAP] == [r.reason for r in before if r.final]
-    assert len(offline(clip, "cam")) == len(after)
+    assert len(straight_line(clip, "cam")) == len(after)
 
 
 async def test_a_background_outlives_the_producers_run_and_the_daemon(clip):
-    """Epochs one after the other, and a daemon for each, are one camera all the same."""
-    spec = a_spec(background=a_background(memory_snippets=1000))
+    """Runs one after the other, and a daemon for each, are one camera all the same."""
+    spec = a_spec(camera_mean=a_camera_mean(memory_snippets=1000))
     log, store, sink = MemoryLog(), MemoryStateStore(), MemoryEventSink()
-    for epoch in "abc":
-        for chunk in chunks_of(clip, "cam", epoch=epoch):
+    for run in "abc":
+        for chunk in chunks_of(clip, "cam", run=run):
             log.append("cam", chunk)
-        if epoch != "a":  # the first daemon sees the first two
+        if run != "a":  # the first daemon sees the first two
             log.finish()
             source = MemoryChunkSource(log, store.low_offsets().get)
             await TestDaemon(source, sink, store, spec=spec).serve()
 
-    wanted, background = [], None
-    for epoch in "abc":
-        session = StreamSession("cam", epoch, spec, background=background)
-        batches = read_video(clip, spec.geometry, spec.timeline)
+    wanted, camera_mean = [], None
+    for run in "abc":
+        session = StreamSession("cam", run, spec, camera_mean=camera_mean)
+        batches = read_video(clip, spec.geometry, spec.grid)
         result = localize_frames(batches, session, MeanColourExtractor(), SmoothingLocalizer())
-        wanted.append(list(result.records))
-        background = session.background
-    assert wanted == [[r for r in sink.events if r.epoch == epoch] for epoch in "abc"]
+        wanted.append(list(result.revisions))
+        camera_mean = session.camera_mean
+    assert wanted == [[r for r in sink.events if r.run == run] for run in "abc"]
     assert len({tuple((r.span, r.score) for r in records) for records in wanted}) == 3
     last = StreamSession.restore(store.load("cam"), spec)
-    assert background.mean.tobytes() == last.background.mean.tobytes()
+    assert camera_mean.mean.tobytes() == last.camera_mean.mean.tobytes()
 
 
 @pytest.mark.parametrize("stop_after", range(1, 10))
@@ -190,7 +190,7 @@ async def test_stopping_anywhere_and_starting_again_changes_nothing(clip, stop_a
     source = MemoryChunkSource(log, store.low_offsets().get)
     await TestDaemon(source, sink, store).serve()
 
-    assert offline(clip, "cam") == sink.events
+    assert straight_line(clip, "cam") == sink.events
 
 
 async def test_work_repeated_after_a_crash_repeats_the_same_records(clip):
@@ -215,7 +215,7 @@ async def test_work_repeated_after_a_crash_repeats_the_same_records(clip):
     seen: dict[tuple[str, int], ActionEvent] = {}
     for record in sink.events:
         assert record == seen.setdefault((record.event_id, record.revision), record)
-    assert set(offline(clip, "cam")) == set(sink.events)
+    assert set(straight_line(clip, "cam")) == set(sink.events)
     assert len(sink.events) > len(seen)
 
 
@@ -227,7 +227,7 @@ async def test_state_of_another_model_is_refused_and_the_camera_starts_anew(clip
     await daemon.serve()
 
     assert 1 == daemon.count("snapshots_refused_total", camera="cam")
-    assert offline(clip, "cam") == sink.events
+    assert straight_line(clip, "cam") == sink.events
 
 
 async def test_a_full_queue_pauses_the_partition_and_loses_nothing(clip):
@@ -236,7 +236,7 @@ async def test_a_full_queue_pauses_the_partition_and_loses_nothing(clip):
     daemon, records = await run(a_log(*chunks))
 
     assert daemon.logs.named("partition.paused")
-    assert offline(clip, "cam") == records
+    assert straight_line(clip, "cam") == records
 
 
 async def test_every_event_ends_in_a_final_record(clip):
@@ -253,7 +253,7 @@ async def test_more_cameras_than_allowed_are_refused_and_named(clip):
     daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore(), max_cameras=2)
     await daemon.serve()
 
-    assert {"known", "x0"} == {r.stream_id for r in sink.events}
+    assert {"known", "x0"} == {r.camera for r in sink.events}
     reasons = " ".join(str(entry["reason"]) for entry in daemon.logs.named("chunk.dropped"))
     assert "camera 'x1' is one more than max_cameras (2)" in reasons
     assert "camera 'x2'" in reasons
@@ -267,7 +267,7 @@ async def test_a_clock_that_goes_back_is_named_and_not_silent(clip):
 
     (dropped,) = daemon.logs.named("chunk.dropped")
     assert "StaleChunkError" == dropped["error"]
-    assert "must start a new epoch" in str(dropped["reason"])
+    assert "must start a new run" in str(dropped["reason"])
     assert all(r.final for r in final_of(records).values())
 
 
@@ -280,13 +280,13 @@ async def test_every_chunk_of_a_clock_that_went_back_is_refused_until_it_catches
     assert 3 == len(daemon.logs.named("chunk.dropped"))
 
 
-async def test_an_epoch_that_ended_changes_nothing_when_it_comes_again(clip):
-    a, b = chunks_of(clip, "cam", epoch="a"), chunks_of(clip, "cam", epoch="b")
+async def test_an_run_that_ended_changes_nothing_when_it_comes_again(clip):
+    a, b = chunks_of(clip, "cam", run="a"), chunks_of(clip, "cam", run="b")
 
     daemon, records = await run(a_log(*a, *b[:2], *a[:8], *b[2:]))
 
-    assert [len(offline(clip, "cam"))] * 2 == [
-        sum(r.epoch == epoch for r in records) for epoch in "ab"
+    assert [len(straight_line(clip, "cam"))] * 2 == [
+        sum(r.run == run for r in records) for run in "ab"
     ]
     final = set()
     for record in records:
@@ -297,13 +297,13 @@ async def test_an_epoch_that_ended_changes_nothing_when_it_comes_again(clip):
     assert 1 == len(daemon.logs.named("chunk.duplicate"))
 
 
-async def test_a_late_end_marker_does_not_end_the_next_epoch(clip):
-    a, b = chunks_of(clip, "cam", epoch="a"), chunks_of(clip, "cam", epoch="b")
+async def test_a_late_end_marker_does_not_end_the_next_run(clip):
+    a, b = chunks_of(clip, "cam", run="a"), chunks_of(clip, "cam", run="b")
     _, alone = await run(a_log(*b))
 
     _, records = await run(a_log(*a[:3], *b[:3], a[-1], *b[3:]))
 
-    assert alone == [r for r in records if r.epoch == "b"]
+    assert alone == [r for r in records if r.run == "b"]
 
 
 @pytest.mark.parametrize("stop_after", range(1, 8))

@@ -12,7 +12,7 @@ from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource
 from daemon.state.memory import MemoryStateStore
 from engine.types import ActionEvent
-from tests.daemon.whole.test_app import a_log, offline
+from tests.daemon.whole.test_app import a_log, straight_line
 from tests.support.daemons import TestDaemon
 from tests.support.footage import chunks_of, colour_clip
 
@@ -29,11 +29,11 @@ def test_the_daemon_and_the_straight_line_agree(blocks, gop, chunk_s, n_cameras)
         clip = colour_clip(Path(folder) / "clip.mp4", blocks, gop=gop)
         # A transcoded chunk would not show the file's own pixels.
         chunks = [chunks_of(clip, name, chunk_s=max(chunk_s, gop / 25)) for name in names]
-        wanted = {name: offline(clip, name) for name in names}
+        wanted = {name: straight_line(clip, name) for name in names}
 
     records = asyncio.run(_serve([chunk for turn in zip(*chunks, strict=True) for chunk in turn]))
 
-    assert wanted == {name: [r for r in records if r.stream_id == name] for name in names}
+    assert wanted == {name: [r for r in records if r.camera == name] for name in names}
 
 
 async def _serve(chunks) -> list[ActionEvent]:

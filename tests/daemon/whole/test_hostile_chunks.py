@@ -7,7 +7,7 @@ import pytest
 from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
-from tests.daemon.whole.test_app import offline
+from tests.daemon.whole.test_app import straight_line
 from tests.support.daemons import TestDaemon
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.mutations import mutated_chunks
@@ -45,4 +45,4 @@ async def test_500_bad_chunks_are_named_and_harm_nobody_else(tmp_path):
     assert counted == len(dropped)
     assert counted > N_BAD / 2
     assert all(entry["camera"] == "hostile" and entry["reason"] for entry in dropped)
-    assert offline(clip, "good") == [r for r in sink.events if r.stream_id == "good"]
+    assert straight_line(clip, "good") == [r for r in sink.events if r.camera == "good"]

@@ -26,7 +26,7 @@ from daemon.sources.base import Delivery, Position
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
 from daemon.stream.worker import StreamWorker, WorkerParts
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.types import (
     ActionEvent,
     Phase,
@@ -65,7 +65,7 @@ def a_model(name: str, *, open_score: float = 0.4, hop_snippets: int = 1) -> Ope
     if name == "coarse":
         spec = replace(
             spec,
-            timeline=Timeline(fps=25, snippet_frames=8, stride_frames=8),
+            grid=Grid(fps=25, snippet_frames=8, stride_frames=8),
             geometry=replace(spec.geometry, resize_px=4, crop_px=4),
         )
     return OpenModel(
@@ -135,8 +135,8 @@ class World:
         world = self
 
         class Mortal(MemoryStateStore):
-            def load(self, stream_id: str) -> bytes | None:
-                return world.store.load(stream_id)
+            def load(self, camera: str) -> bytes | None:
+                return world.store.load(camera)
 
             def save(self, *args: object) -> None:
                 world.fate.step()
@@ -174,7 +174,7 @@ async def run_worker(
                 calls=calls,
                 clock=SystemClock(),
                 log=logs.logger(),
-                new_decoder=lambda spec: PyAvDecoder(spec.geometry, spec.timeline),
+                new_decoder=lambda spec: PyAvDecoder(spec.geometry, spec.grid),
             ),
         )
         try:
@@ -285,14 +285,14 @@ def test_the_boundary_shows_in_the_events():
 
     boundary_us = busy_chunks()[at].start_us
     (cut,) = [record for record in world.records if record.reason is Reason.MODEL]
-    assert ("a@0", Phase.CLOSED, "red") == (cut.model_id, cut.phase, cut.label_name)
+    assert ("a@0", Phase.CLOSED, "red") == (cut.model_id, cut.phase, cut.class_name)
     assert cut.span.end_us <= boundary_us
     assert {"a@0"} == {r.model_id for r in world.records if r.decided_us <= boundary_us}
     later = [r for r in world.records if r.decided_us > boundary_us]
     assert {"b@0"} == {r.model_id for r in later}
     # What was going on at the boundary goes on under the new model, as an event of its own.
     assert boundary_us <= later[0].span.start_us < boundary_us + 200_000
-    assert "red" == later[0].label_name
+    assert "red" == later[0].class_name
 
 
 @pytest.mark.parametrize("at", range(N_CHUNKS))
@@ -449,7 +449,7 @@ async def test_swaps_under_back_pressure_neither_stop_a_partition_nor_lose_a_chu
     cameras = [f"cam-{n}" for n in range(4)]
     for chunk in busy_chunks():
         for camera in cameras:
-            log.append("all", replace(chunk, stream_id=camera))
+            log.append("all", replace(chunk, camera=camera))
     log.finish()
     daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore())
     models = [a_model(name) for name in NAMES]

@@ -23,7 +23,7 @@ from daemon.wire.records import (
     event_record,
     parse_chunk,
     parse_event,
-    readable_stream_id,
+    readable_camera,
 )
 from engine.errors import CorruptChunkError, StreamError
 from engine.types import ActionEvent, Phase, Reason, VideoChunk
@@ -102,9 +102,9 @@ def test_a_foreign_record_is_a_chunk_at_its_own_time() -> None:
 
 
 def test_a_record_without_key_belongs_to_the_default_camera() -> None:
-    chunk = parse_chunk(None, [], b"abc", timestamp_us=1, offset=0, default_stream_id="chunks/0")
+    chunk = parse_chunk(None, [], b"abc", timestamp_us=1, offset=0, default_camera="chunks/0")
 
-    assert "chunks/0" == chunk.stream_id
+    assert "chunks/0" == chunk.camera
 
 
 @pytest.mark.parametrize(
@@ -208,12 +208,12 @@ def test_no_record_raises_anything_but_a_stream_error(
 ) -> None:
     with contextlib.suppress(StreamError):
         chunk = parse_chunk(key, headers, value, timestamp_us=timestamp_us, offset=0)
-        assert chunk.stream_id.isprintable()
+        assert chunk.camera.isprintable()
 
 
 @given(st.none() | st.binary(max_size=300))
 def test_the_camera_of_a_bad_record_is_safe_to_print(key: bytes | None) -> None:
-    name = readable_stream_id(key, "chunks/0")
+    name = readable_camera(key, "chunks/0")
 
     assert name.isprintable()
     assert 0 < len(name) <= 200

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.backends import open_backend
-from engine.bundle.means import BACKGROUNDS, Backgrounds, read_backgrounds
+from engine.bundle.means import CAMERA_MEANS, CameraMeans, read_camera_means
 from engine.bundle.model_bundle import MANIFEST, ModelBundle, resolve_bundle, write_bundle
 from engine.cas import BackendLocalizer
 from engine.errors import BundleError
 from engine.files.cache import bundles_dir, cache_dir
 from engine.types import FeatureWindow
-from tests.support.scripted import CLASS_NAMES, a_background, a_spec
+from tests.support.scripted import CLASS_NAMES, a_camera_mean, a_spec
 from tests.support.tiny_bundle import backbone, localizer, tiny_card, write_tiny_bundle
 
 
@@ -43,8 +43,8 @@ def borrower(cache: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Path:
-    """A bundle whose localizer takes backgrounds."""
-    return write_tiny_bundle(tmp_path / "watched", background=a_background())
+    """A bundle whose localizer takes camera means."""
+    return write_tiny_bundle(tmp_path / "watched", camera_mean=a_camera_mean())
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_written_bundle_reads_back_as_the_same_model(tiny: Path) -> None:
     bundle = ModelBundle.load(tiny)
     spec = a_spec()
     assert bundle.spec.class_names == CLASS_NAMES
-    assert (bundle.spec.timeline, bundle.spec.geometry) == (spec.timeline, spec.geometry)
+    assert (bundle.spec.grid, bundle.spec.geometry) == (spec.grid, spec.geometry)
     assert (bundle.spec.window, bundle.spec.proposals) == (spec.window, spec.proposals)
     assert bundle.spec.tracker == spec.tracker
     assert bundle.model_id == f"tiny@{bundle.digest[:12]}"
@@ -276,7 +276,7 @@ def test_a_backbone_by_reference_is_held_to_the_digest_too(borrower: Path, cache
 
 
 def test_backgrounds_read_back_as_they_were_written(watched: Path) -> None:
-    wanted, seen = a_background(), ModelBundle.load(watched).spec.background
+    wanted, seen = a_camera_mean(), ModelBundle.load(watched).spec.camera_mean
     assert seen == wanted  # the counts
     assert seen is not None
     assert np.array_equal(seen.default, wanted.default)
@@ -290,8 +290,8 @@ def test_any_number_of_cameras_may_have_a_background(
     tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     cameras = {name: np.full(3, i, np.float32) for i, name in enumerate(names)}
-    folder = write_tiny_bundle(tmp_path / "x", background=a_background(cameras=cameras))
-    seen = ModelBundle.load(folder).spec.background
+    folder = write_tiny_bundle(tmp_path / "x", camera_mean=a_camera_mean(cameras=cameras))
+    seen = ModelBundle.load(folder).spec.camera_mean
     assert seen is not None
     assert {name: row.tolist() for name, row in seen.cameras.items()} == {
         name: [i] * 3 for i, name in enumerate(names)
@@ -299,23 +299,23 @@ def test_any_number_of_cameras_may_have_a_background(
 
 
 def test_the_same_backgrounds_have_the_same_digest(tmp_path: Path) -> None:
-    folders = [write_tiny_bundle(tmp_path / name, background=a_background()) for name in "ab"]
+    folders = [write_tiny_bundle(tmp_path / name, camera_mean=a_camera_mean()) for name in "ab"]
     assert len({ModelBundle.load(folder).digest for folder in folders}) == 1
 
 
 def test_changed_backgrounds_are_refused(watched: Path) -> None:
-    with (watched / BACKGROUNDS).open("ab") as file:
+    with (watched / CAMERA_MEANS).open("ab") as file:
         file.write(b"\0")
     with pytest.raises(BundleError, match=r"backgrounds.npz: SHA-256 is"):
         ModelBundle.load(watched)
-    (watched / BACKGROUNDS).unlink()
+    (watched / CAMERA_MEANS).unlink()
     with pytest.raises(BundleError, match=r"backgrounds.npz cannot be read"):
         ModelBundle.load(watched)
 
 
 def with_backgrounds(folder: Path, blob: bytes) -> None:
     """As if the bundle had been exported with this file."""
-    (folder / BACKGROUNDS).write_bytes(blob)
+    (folder / CAMERA_MEANS).write_bytes(blob)
     changed(folder, "background.sha256", hashlib.sha256(blob).hexdigest())
 
 
@@ -362,10 +362,10 @@ def test_damaged_backgrounds_are_one_clear_error_or_none(data: st.DataObject) ->
         at = data.draw(st.integers(0, len(blob) - 1))
         blob[at] = data.draw(st.integers(0, 255))
     with TemporaryDirectory() as folder:
-        (Path(folder) / BACKGROUNDS).write_bytes(blob)
+        (Path(folder) / CAMERA_MEANS).write_bytes(blob)
         with contextlib.suppress(BundleError), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # zipfile's, of names that come twice
-            read_backgrounds(Path(folder), Backgrounds("", 1, 1, 1), 3)
+            read_camera_means(Path(folder), CameraMeans("", 1, 1, 1), 3)
 
 
 def stored_npz() -> bytes:
@@ -400,7 +400,7 @@ def test_a_localizer_that_takes_no_background_has_no_use_for_one(tmp_path: Path)
             tiny_card(),
             backbone=backbone().SerializeToString(),
             localizer=localizer().SerializeToString(),
-            background=a_background(),
+            camera_mean=a_camera_mean(),
         )
 
 

@@ -14,12 +14,12 @@ from tests.support.strategies import spans
 class Happening:
     """What has a class and a span can be compared, whatever else it is."""
 
-    label: int
+    class_index: int
     span: Span
 
 
-def at(start: int, end: int, label: int = 0) -> Happening:
-    return Happening(label, Span(start, end))
+def at(start: int, end: int, class_index: int = 0) -> Happening:
+    return Happening(class_index, Span(start, end))
 
 
 events = st.lists(
@@ -67,7 +67,10 @@ def test_no_pair_is_left_that_could_still_be_matched(
     first: list[Happening], second: list[Happening]
 ) -> None:
     n_possible = sum(
-        any(one.label == other.label and tiou(one.span, other.span) >= 0.5 for other in second)
+        any(
+            one.class_index == other.class_index and tiou(one.span, other.span) >= 0.5
+            for other in second
+        )
         for one in first
     )
     n_matched = len(matched_tious(first, second))
@@ -81,7 +84,7 @@ def test_no_pair_is_left_that_could_still_be_matched(
     [
         ([at(0, 10)], [at(0, 5)], [0.5]),  # at the limit is within it
         ([at(0, 10)], [at(0, 4)], []),
-        ([at(0, 10)], [at(0, 10, label=1)], []),
+        ([at(0, 10)], [at(0, 10, class_index=1)], []),
         ([at(0, 10)], [at(0, 10), at(0, 10)], [1.0]),  # one to one
         ([at(0, 10), at(2, 12)], [at(2, 12)], [1.0]),  # the best overlap first
         ([at(0, 10), at(20, 30)], [at(20, 30), at(0, 8)], [1.0, 0.8]),

@@ -172,14 +172,14 @@ def events_in(video: Path) -> list[tuple[str, float, float]]:
         for path in (bundle.backbone_path, bundle.localizer_path)
     )
     found = localize_frames(
-        read_video(video, spec.geometry, spec.timeline),
+        read_video(video, spec.geometry, spec.grid),
         StreamSession("camera", "0", spec),
         BackendFeatureExtractor(backbone, spec.feature_dim),
         BackendLocalizer(localizer),
     )
     backbone.close()
     localizer.close()
-    return [(e.label_name, e.span.start_us / 1e6, e.span.end_us / 1e6) for e in found.final]
+    return [(e.class_name, e.span.start_us / 1e6, e.span.end_us / 1e6) for e in found.final]
 
 
 @pytest.mark.weights

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.scenes.body import HEAD_RADIUS, JOINTS, Pose, joints_of
 from engine.scenes.camera import FPS, HEIGHT_PX, N_CAMERAS, WIDTH_PX, camera
 from engine.scenes.dataset import SceneCounts, demo_script, render_scenes, scene_videos
@@ -51,7 +51,7 @@ def test_every_actor_does_one_thing_at_a_time_and_stays_in_the_square(seed, numb
 def test_a_demo_scene_is_its_seeds_own_in_no_draw_and_holds_all_actions_alike():
     scripts = [demo_script(seed, None, 50.0) for seed in range(5)]
     again = demo_script(3, None, 50.0)
-    numbers = Counter(row.label for script in scripts for row in script.truth)
+    numbers = Counter(row.class_name for script in scripts for row in script.truth)
 
     assert again == scripts[3]
     assert ["cam1", "cam2", "cam3", "cam4", "cam5"] == [one.camera.name for one in scripts]
@@ -67,7 +67,7 @@ def test_a_demo_scene_is_its_seeds_own_in_no_draw_and_holds_all_actions_alike():
 def test_actions_of_one_class_never_touch_and_lie_inside_the_video(seed):
     script = plan(camera(2), Wanted(("run", "run", "jump", "run", "jump"), 30.0), seed)
     for label in ACTIONS:
-        mine = [row for row in script.truth if row.label == label]
+        mine = [row for row in script.truth if row.class_name == label]
         assert all(0 <= row.start_s < row.end_s <= script.duration_s for row in mine)
         gaps = [after.start_s - before.end_s for before, after in itertools.pairwise(mine)]
         assert all(gap >= 0.79 for gap in gaps)
@@ -76,9 +76,9 @@ def test_actions_of_one_class_never_touch_and_lie_inside_the_video(seed):
 def test_a_truth_row_is_an_act_of_somebody_with_the_same_times():
     script = a_script()
     acts = [(act.motion, act.start_s, act.end_s) for who in script.actors for act in who.acts]
-    wanted = Counter({(row.label, row.start_s, row.end_s): 1 for row in script.truth})
+    wanted = Counter({(row.class_name, row.start_s, row.end_s): 1 for row in script.truth})
     for row in script.truth:
-        wanted[(row.label, row.start_s, row.end_s)] = 2 if row.label == "fight" else 1
+        wanted[(row.class_name, row.start_s, row.end_s)] = 2 if row.class_name == "fight" else 1
     assert wanted == Counter(act for act in acts if act[0] in ACTIONS)
 
 
@@ -164,7 +164,7 @@ def test_finished_videos_are_kept_and_the_engine_reads_them(rendered):
     before = [video.stat().st_mtime_ns for video in videos]
     render_scenes(rendered, FEW, 7, 1)
     assert before == [video.stat().st_mtime_ns for video in videos]
-    batches = list(read_video(videos[0], FrameGeometry(160, 160), Timeline(FPS, 16, 8)))
+    batches = list(read_video(videos[0], FrameGeometry(160, 160), Grid(FPS, 16, 8)))
     assert 5 * FPS <= sum(batch.n_decoded for batch in batches) <= 6 * FPS
 
 
@@ -172,7 +172,7 @@ def test_finished_videos_are_kept_and_the_engine_reads_them(rendered):
 def test_the_benchmark_has_25_test_actions_a_class_and_draws_differ():
     def truths(draw: int) -> list[tuple[str, float]]:
         return [
-            (row.label, row.start_s)
+            (row.class_name, row.start_s)
             for video in scene_videos(SceneCounts(), draw)
             if video.subset == "testing"
             for row in video.script.truth

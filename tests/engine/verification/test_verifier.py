@@ -24,7 +24,7 @@ from engine.verification.footage import GoldenClip, GoldenSet, procedural
 from engine.verification.report import OUTPUTS, OutputError, Tally, cosine
 from engine.verification.verifier import Networks, Verification, Verifier, verify
 from tests.support.footage import BUSY
-from tests.support.scripted import a_background, a_spec, frames_of
+from tests.support.scripted import a_camera_mean, a_spec, frames_of
 
 BACKBONE = Signature(
     (TensorSpec("snippets", (None, 4, 2, 2, 3), "uint8"),),
@@ -117,7 +117,7 @@ def one_by_one(batch: FrameBatch) -> list[FrameBatch]:
 
 def clip(batch: FrameBatch, spec: ModelSpec, camera: str = "gate") -> GoldenClip:
     def snippets() -> Iterator[Snippet]:
-        return iter(SnippetSampler(spec.timeline, spec.window.max_gap_us).push(batch))
+        return iter(SnippetSampler(spec.grid, spec.window.max_gap_us).push(batch))
 
     return GoldenClip(camera, len(list(snippets())), snippets)
 
@@ -363,7 +363,7 @@ def test_a_gap_in_the_footage_is_one_for_both() -> None:
 
 
 def test_a_camera_that_the_model_knows_has_its_own_background() -> None:
-    spec = a_spec(background=a_background())
+    spec = a_spec(camera_mean=a_camera_mean())
     red = [(1.0, 127, 0), (2.0, 230, 0), (2.0, 127, 0)]
     seen = [
         verify(exact(), exact(), GoldenSet("x", (clip(frames(red), spec, camera),)), spec)
@@ -401,8 +401,8 @@ def test_only_the_classes_that_are_reported_count() -> None:
     deaf = changed("cas", lambda a, _: a * [1, 0])
     loose = Tolerance(score_max_error=1)
 
-    assert verify(exact(), deaf, golden(), a_spec(), loose, labels=frozenset({0})).holds
-    assert not verify(exact(), deaf, golden(), a_spec(), loose, labels=frozenset({1})).holds
+    assert verify(exact(), deaf, golden(), a_spec(), loose, class_indices=frozenset({0})).holds
+    assert not verify(exact(), deaf, golden(), a_spec(), loose, class_indices=frozenset({1})).holds
 
 
 def test_another_bundle_s_events_are_its_own_tracker_s() -> None:
@@ -418,7 +418,7 @@ def test_another_bundle_s_events_are_its_own_tracker_s() -> None:
     ("change", "what"),
     [
         ({"class_names": ("red", "blue")}, "class_names"),
-        ({"timeline": a_spec(stride_frames=2).timeline}, "timeline"),
+        ({"grid": a_spec(stride_frames=2).grid}, "grid"),
         ({"window": a_spec(hop_snippets=2).window}, "window"),
     ],
 )

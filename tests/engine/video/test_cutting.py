@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from engine.errors import UnreadableVideoError
-from engine.grid import Timeline, ticks_to_us
+from engine.grid import Grid, ticks_to_us
 from engine.spec import FrameGeometry
 from engine.types import FrameBatch
 from engine.video.cutting import CutChunk, cut_video, encode_video
@@ -21,7 +21,7 @@ from engine.video.frames import PyAvDecoder, read_video
 from tests.support.videos import has_encoder, make_video, picture
 
 SQUARE = FrameGeometry(resize_px=48, crop_px=48)
-EVERY_FRAME = Timeline(fps=1000, snippet_frames=16, stride_frames=16)
+EVERY_FRAME = Grid(fps=1000, snippet_frames=16, stride_frames=16)
 NTSC = Fraction(1, 30_000)
 # B-frames, short GOPs, and every codec a chunk may have.
 SOURCES: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import CorruptChunkError, RefusedChunkError, StreamError
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.spec import FrameGeometry
 from engine.types import FrameBatch, VideoChunk
 from engine.video.fallback import N_FAILURES, FallbackDecoder
@@ -20,7 +20,7 @@ from engine.video.pixels import FrameConverter
 from tests.support.videos import a_chunk, make_video, picture
 
 GEOMETRY = FrameGeometry(resize_px=48, crop_px=48)
-GRID = Timeline(fps=1000, snippet_frames=16, stride_frames=16)
+GRID = Grid(fps=1000, snippet_frames=16, stride_frames=16)
 NO_FRAMES = FrameBatch(np.zeros(1, np.int64), np.zeros((1, 48, 48, 3), np.uint8), 1)
 
 

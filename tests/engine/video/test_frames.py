@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.errors import CorruptChunkError, UnreadableVideoError
-from engine.grid import Timeline, ticks_to_us
+from engine.grid import Grid, ticks_to_us
 from engine.spec import FrameGeometry
 from engine.types import FrameBatch, UInt8Array
 from engine.video.frames import PyAvDecoder, probe_video, read_video
@@ -16,8 +16,8 @@ from engine.video.pixels import encode_jpeg
 from tests.support.videos import a_chunk, has_encoder, make_video, picture
 
 SQUARE = FrameGeometry(resize_px=48, crop_px=48)
-EVERY_FRAME = Timeline(fps=1000, snippet_frames=16, stride_frames=16)
-MODEL_GRID = Timeline(fps=25, snippet_frames=16, stride_frames=16)
+EVERY_FRAME = Grid(fps=1000, snippet_frames=16, stride_frames=16)
+MODEL_GRID = Grid(fps=25, snippet_frames=16, stride_frames=16)
 FORMATS = [
     ("h264", "mp4"),
     ("h264", "mpegts"),
@@ -37,8 +37,8 @@ FORMATS = [
 COLOURS = [(255, 255, 255), (0, 0, 0), (128, 128, 128), (255, 0, 0), (0, 255, 0), (30, 200, 120)]
 
 
-def a_decoder(geometry: FrameGeometry = SQUARE, timeline: Timeline = EVERY_FRAME) -> PyAvDecoder:
-    return PyAvDecoder(geometry, timeline)
+def a_decoder(geometry: FrameGeometry = SQUARE, grid: Grid = EVERY_FRAME) -> PyAvDecoder:
+    return PyAvDecoder(geometry, grid)
 
 
 def joined(batches: list[FrameBatch]) -> tuple[list[int], UInt8Array]:
@@ -182,7 +182,7 @@ def test_a_variable_frame_rate_keeps_its_times() -> None:
 def test_frames_nobody_would_see_are_counted_but_not_converted() -> None:
     video = make_video(n_frames=100, fps=100)
 
-    batch = a_decoder(timeline=MODEL_GRID).decode(a_chunk(video))
+    batch = a_decoder(grid=MODEL_GRID).decode(a_chunk(video))
 
     assert [*range(0, 1_000_000, 40_000), 990_000] == batch.pts_us.tolist()
     assert 100 == batch.n_decoded
@@ -220,7 +220,7 @@ def test_a_decoder_gives_the_same_after_an_error() -> None:
     decoder = a_decoder()
     before = decoder.decode(a_chunk(video))
 
-    with pytest.raises(CorruptChunkError, match="stream cam-1, epoch e, chunk 7: "):
+    with pytest.raises(CorruptChunkError, match="camera cam-1, run e, chunk 7: "):
         decoder.decode(a_chunk(video[:188] + bytes(len(video)), sequence=7))
 
     after = decoder.decode(a_chunk(video))
@@ -235,7 +235,7 @@ def test_a_file_gives_what_its_one_chunk_gives(tmp_path: Path) -> None:
     batches = list(read_video(path, SQUARE, MODEL_GRID, batch_frames=16))
 
     times, rgb = joined(batches)
-    whole = a_decoder(timeline=MODEL_GRID).decode(a_chunk(video))
+    whole = a_decoder(grid=MODEL_GRID).decode(a_chunk(video))
     assert whole.pts_us.tolist() == times
     assert np.array_equal(whole.rgb, rgb)
     assert [16] * (len(batches) - 1) == [len(batch.pts_us) for batch in batches[:-1]]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from engine.errors import CorruptChunkError, RefusedChunkError
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.spec import FrameGeometry
 from engine.video.containers import DecodeLimits
 from engine.video.frames import PyAvDecoder
@@ -29,7 +29,7 @@ from tests.support.mutations import (
 from tests.support.videos import a_chunk, make_video
 
 SQUARE = FrameGeometry(resize_px=48, crop_px=48)
-GRID = Timeline(fps=25, snippet_frames=16, stride_frames=16)
+GRID = Grid(fps=25, snippet_frames=16, stride_frames=16)
 # Made to be refused; the rest of the hand-made ones are damaged.
 REFUSED = {
     "empty",
@@ -67,7 +67,7 @@ def test_hand_made_chunks_are_refused_or_found_corrupt(name: str, payload: bytes
         a_decoder().decode(a_chunk(payload))
 
     assert (name in REFUSED) == isinstance(caught.value, RefusedChunkError)
-    assert str(caught.value).startswith("stream cam-1, epoch e, chunk 0: ")
+    assert str(caught.value).startswith("camera cam-1, run e, chunk 0: ")
 
 
 def test_damage_raises_nothing_else_and_leaves_the_decoder_as_it_was() -> None:

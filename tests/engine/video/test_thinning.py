@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import RefusedChunkError
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.snippets import SnippetSampler
 from engine.types import FrameBatch
 from engine.video.thinning import Thinner, within_span
 
-GRID = Timeline(fps=25, snippet_frames=4, stride_frames=2)
+GRID = Grid(fps=25, snippet_frames=4, stride_frames=2)
 MAX_GAP_US = 100_000
 
 
-def thinned(times_us: list[int], timeline: Timeline = GRID) -> list[int]:
-    return [frame for _, frame in Thinner(timeline).thin((us, us) for us in times_us)]
+def thinned(times_us: list[int], grid: Grid = GRID) -> list[int]:
+    return [frame for _, frame in Thinner(grid).thin((us, us) for us in times_us)]
 
 
 def test_every_frame_of_a_slow_video_is_kept() -> None:

@@ -152,7 +152,7 @@ def test_an_operator_it_does_not_know_is_named(tmp_path, open_torch):
 @pytest.mark.slow
 def test_the_real_backbone_gives_the_same_in_both(open_torch, kinetics400):
     bundle = ModelBundle.load(kinetics400)
-    side, length = bundle.spec.geometry.crop_px, bundle.spec.timeline.snippet_frames
+    side, length = bundle.spec.geometry.crop_px, bundle.spec.grid.snippet_frames
     noise = np.random.default_rng(3).integers(0, 256, (1, length, side, side, 3), np.uint8)
     _assert_real_backbones_agree(bundle, open_torch, noise)
 

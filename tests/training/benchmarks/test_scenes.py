@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.types import FrameBatch, Span
 from tests.support.real_parts import missing
 from tests.support.tiny_training import MANIFEST, a_record, planted, small_content
@@ -36,7 +36,7 @@ else:
 
 pytestmark = pytest.mark.torch
 HOP_US = 160_000
-TIMELINE = Timeline(25, 4, 4)
+GRID = Grid(25, 4, 4)
 
 
 @pytest.fixture(autouse=True)
@@ -57,8 +57,8 @@ def annotated(n_clips, seed, camera="cam-1"):
         truth = [action(0, 10 + i, 20 + i), *([action(1, 40, 50)] if i % 2 else [])]
         rows = rng.normal(0, 0.1, (60, 3))
         for label, start in zip((0, 1), (10 + i, 40), strict=True):
-            rows[start : start + 10, label] += any(one.label == label for one in truth)
-        tags = tuple(one.label for one in truth)
+            rows[start : start + 10, label] += any(one.class_index == label for one in truth)
+        tags = tuple(one.class_index for one in truth)
         name = f"{camera}-{seed}-{i}"
         records.append(a_record(name, rows, tags=tags, truth=tuple(truth), camera=camera))
     return tuple(records)
@@ -66,7 +66,7 @@ def annotated(n_clips, seed, camera="cam-1"):
 
 @pytest.fixture
 def scenes(tmp_path):
-    training = FeatureSet(("a", "b"), annotated(6, 0), TIMELINE, 3)
+    training = FeatureSet(("a", "b"), annotated(6, 0), GRID, 3)
     subsets = {"validation": annotated(3, 1), "unseen": annotated(2, 2, "cam-9")}
     motion = {record.name: np.ones(60, np.float32) for some in subsets.values() for record in some}
     (tmp_path / "out").mkdir()
@@ -131,9 +131,7 @@ def test_a_gap_in_the_snippets_is_not_bridged():
     indices = np.arange(40) + 5 * (np.arange(40) >= 20)
     gapped = replace(whole, indices=indices)
 
-    best = [
-        proposals_of(record, scores, TIMELINE, PROPOSALS)[0].span for record in (whole, gapped)
-    ]
+    best = [proposals_of(record, scores, GRID, PROPOSALS)[0].span for record in (whole, gapped)]
 
     assert best[0].start_us < 20 * HOP_US < best[0].end_us
     assert not best[1].start_us < 22 * HOP_US < best[1].end_us
@@ -142,7 +140,7 @@ def test_a_gap_in_the_snippets_is_not_bridged():
 def test_targets_are_the_covered_share_of_the_middle_hop():
     record = a_record("v", np.zeros((4, 3)), truth=(TruthSpan(1, Span(240_000, 480_000)),))
 
-    targets = frame_targets(record, 2, TIMELINE)
+    targets = frame_targets(record, 2, GRID)
 
     assert [[0, 0], [0, 0.5], [0, 1], [0, 0]] == targets.tolist()
 
@@ -150,18 +148,18 @@ def test_targets_are_the_covered_share_of_the_middle_hop():
 def test_middle_hop_of_overlapping_snippets():
     record = a_record("v", np.zeros((3, 3)), truth=(TruthSpan(0, Span(80_000, 240_000)),))
 
-    targets = frame_targets(record, 1, Timeline(25, 8, 4))
+    targets = frame_targets(record, 1, Grid(25, 8, 4))
 
     assert [1, 0, 0] == targets[:, 0].tolist()
 
 
 def test_chance_guesses_only_tagged_classes_inside_the_video():
-    training = FeatureSet(("a", "b"), annotated(6, 0), TIMELINE, 3)
+    training = FeatureSet(("a", "b"), annotated(6, 0), GRID, 3)
     record = a_record("v", np.zeros((12, 3)), tags=(1,))
 
     guesses = chance([record], training, np.random.default_rng(0))["v"]
 
-    assert {(1, 10 * HOP_US)} == {(one.label, one.span.duration_us) for one in guesses}
+    assert {(1, 10 * HOP_US)} == {(one.class_index, one.span.duration_us) for one in guesses}
     assert max(one.span.end_us for one in guesses) <= record.duration_us
 
 
@@ -172,7 +170,7 @@ def test_motion_is_high_where_pixels_change(monkeypatch, tmp_path):
     batch = FrameBatch(np.arange(40, dtype=np.int64) * 40_000, rgb, 40)
     monkeypatch.setattr(baselines, "read_video", lambda *_: iter([batch]))
 
-    curve = motion_curve(tmp_path / "v.mp4", a_record("v", np.zeros((10, 3))), TIMELINE)
+    curve = motion_curve(tmp_path / "v.mp4", a_record("v", np.zeros((10, 3))), GRID)
 
     assert [0, 0, 0, 0] == curve[:4].tolist()
     assert 1 == curve.max() == curve[4:6].max()

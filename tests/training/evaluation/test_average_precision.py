@@ -127,7 +127,7 @@ def test_a_video_whose_actions_are_unknown_is_not_evaluated():
 
 
 def test_event_records_are_detections_too():
-    event = an_event(label=0, span=Span(0, 10 * S), score=0.5)
+    event = an_event(class_index=0, span=Span(0, 10 * S), score=0.5)
 
     assert 1 == evaluate([a_record("a", (0, 0, 10))], {"a": [event]}).average
 
@@ -235,7 +235,7 @@ def cases(draw: st.DrawFn) -> Case:
 def plain_average_precision(case: Case, label: int, threshold: float) -> float:
     """The protocol, word by word."""
     free = {
-        record.name: sorted(a.span for a in record.truth or () if a.label == label)
+        record.name: sorted(a.span for a in record.truth or () if a.class_index == label)
         for record in case.records
     }
     n_truth = sum(len(spans) for spans in free.values())
@@ -245,7 +245,7 @@ def plain_average_precision(case: Case, label: int, threshold: float) -> float:
         (-one.score, number, one.span, record.name)
         for number, record in enumerate(case.records)
         for one in case.detections[record.name]
-        if one.label == label
+        if one.class_index == label
     )
     recalls, precisions, n_hits = [0.0], [0.0], 0
     for rank, (_, _, span, name) in enumerate(ranking, 1):
@@ -285,7 +285,7 @@ def test_the_order_in_which_detections_come_does_not_matter(case, random):
 @given(cases())
 def test_perfect_detections_are_worth_everything_and_none_nothing(case):
     perfect = {
-        record.name: [Proposal(a.label, a.span, 0.5) for a in record.truth or ()]
+        record.name: [Proposal(a.class_index, a.span, 0.5) for a in record.truth or ()]
         for record in case.records
     }
     ap = evaluate(case.records, perfect, 3, ACTIVITYNET_TIOUS).class_ap
@@ -298,14 +298,15 @@ def test_perfect_detections_are_worth_everything_and_none_nothing(case):
 @given(cases())
 def test_a_worse_copy_of_every_detection_never_helps(case):
     doubled = {
-        name: [*many, *(Proposal(one.label, one.span, one.score - 1) for one in many)]
+        name: [*many, *(Proposal(one.class_index, one.span, one.score - 1) for one in many)]
         for name, many in case.detections.items()
     }
     before = evaluate(case.records, case.detections, 3, (0.99,)).class_ap
     after = evaluate(case.records, doubled, 3, (0.99,)).class_ap
     # Copies come after all else: they may find twins of an action found already, nothing more.
     twins = any(
-        len({(a.label, a.span) for a in r.truth or ()}) < len(r.truth or ()) for r in case.records
+        len({(a.class_index, a.span) for a in r.truth or ()}) < len(r.truth or ())
+        for r in case.records
     )
 
     if not twins:
@@ -323,7 +324,7 @@ def test_no_action_and_no_detection_is_matched_twice(case, seconds):
             rows = np.flatnonzero(taken >= 0)
             actions = taken[rows]
             assert len(set(actions.tolist())) == len(actions)
-            assert (truth.label[actions] == columns.label[rows]).all()
+            assert (truth.class_index[actions] == columns.class_index[rows]).all()
             assert (truth.video[actions] == columns.video[rows]).all()
             if affinity is not None:
                 apart_us = abs(truth.start_us[actions] - columns.start_us[rows])

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from training.evaluation.opening_scores import Outcome, false_alarms_per_hour, opening_thresholds
 
 
-def false(*scores: float, label: int = 0) -> list[Outcome]:
-    return [Outcome(label, score, is_true=False) for score in scores]
+def false(*scores: float, class_index: int = 0) -> list[Outcome]:
+    return [Outcome(class_index, score, is_true=False) for score in scores]
 
 
-def true(*scores: float, label: int = 0) -> list[Outcome]:
-    return [Outcome(label, score, is_true=True) for score in scores]
+def true(*scores: float, class_index: int = 0) -> list[Outcome]:
+    return [Outcome(class_index, score, is_true=True) for score in scores]
 
 
 def fit(outcomes, hours=2.0, n_classes=1, wanted=0.5, **other) -> tuple[float, ...]:
@@ -51,7 +51,7 @@ def test_thresholds_stay_in_their_bounds():
 
 
 def test_each_class_is_fitted_on_its_own_events():
-    outcomes = [*false(0.6, 0.5), *false(0.8, 0.7, label=1)]
+    outcomes = [*false(0.6, 0.5), *false(0.8, 0.7, class_index=1)]
 
     assert (pytest.approx(0.55), pytest.approx(0.75), 0.4) == fit(outcomes, n_classes=3)
 
@@ -76,7 +76,7 @@ def test_a_score_must_be_a_number():
 
 
 def test_the_rate_of_a_threshold():
-    outcomes = [*false(0.6, 0.5, 0.3), *true(0.9), *false(0.7, label=1)]
+    outcomes = [*false(0.6, 0.5, 0.3), *true(0.9), *false(0.7, class_index=1)]
 
     assert (1.0, 0.0) == false_alarms_per_hour(outcomes, 2.0, (0.5, 0.71))
 
@@ -99,6 +99,6 @@ def test_the_wanted_rate_is_kept_wherever_the_bounds_allow_it(outcomes, hours, w
     bounds = (-1.0, 2.0)
     thresholds = fit(outcomes, hours, 3, wanted, bounds=bounds)
     rates = false_alarms_per_hour(outcomes, hours, thresholds)
-    seen = {one.label for one in outcomes}
+    seen = {one.class_index for one in outcomes}
 
     assert all(rate <= wanted for label, rate in enumerate(rates) if label in seen)

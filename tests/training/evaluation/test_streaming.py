@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.errors import DataError
 from engine.session import StreamSession
-from engine.spec import BackgroundSpec
+from engine.spec import CameraMeanSpec
 from engine.straight_line import localize_frames
 from engine.types import ActionEvent, Phase, Reason, Span
 from tests.support.records import an_event
@@ -21,11 +21,11 @@ from training.evaluation.event_lives import lives_of
 from training.evaluation.matching import Candidates, matching_size
 from training.evaluation.opening_scores import Outcome, event_outcomes
 from training.evaluation.stream_runs import (
-    background_after,
+    camera_mean_after,
     delay_accuracy_curve,
-    offline_detections,
     snippet_features,
     stream_video,
+    whole_video_detections,
     with_freeze,
 )
 from training.evaluation.streaming import Spread, streaming_metrics
@@ -59,7 +59,7 @@ def a_life(event_id: str, label: int, *steps, last=Phase.CLOSED, reason=Reason.F
             revision,
             phase=phase,
             reason=reason if revision == len(steps) - 1 else Reason.SCORE,
-            label=label,
+            class_index=label,
             span=Span(start * S, end * S),
             score=score,
             decided_us=at * S,
@@ -118,7 +118,7 @@ def test_no_record_knows_what_comes_after_its_decision(row, seed):
     spec = with_background(SPEC)
 
     def until_then(rows) -> list[ActionEvent]:
-        seen_us = spec.timeline.snippet_end_us(row - 1)
+        seen_us = spec.grid.snippet_end_us(row - 1)
         records = stream_video(a_record(features=rows), spec, SmoothingLocalizer())
         return [r for r in records if r.decided_us <= seen_us and r.reason is not Reason.END]
 
@@ -135,14 +135,14 @@ def test_a_missing_index_begins_a_new_segment():
 
 def test_a_video_without_snippets_gives_nothing():
     assert [] == stream_video(a_record(), SPEC, SmoothingLocalizer())
-    assert [] == offline_detections(a_record(), SPEC, SmoothingLocalizer())
+    assert [] == whole_video_detections(a_record(), SPEC, SmoothingLocalizer())
 
 
 def test_the_stream_has_the_name_of_the_camera_or_else_of_the_video():
     record = a_record(features=colours((5, 0, 0), (9, 1, 0), (9, 0, 0)))
     for camera, wanted in (("", "a"), ("yard", "yard")):
         seen = stream_video(replace(record, camera=camera), SPEC, SmoothingLocalizer())
-        assert {(wanted, "a")} == {(event.stream_id, event.epoch) for event in seen}
+        assert {(wanted, "a")} == {(event.camera, event.run) for event in seen}
 
 
 def test_a_whole_video_is_one_window_of_every_segment():
@@ -150,38 +150,38 @@ def test_a_whole_video_is_one_window_of_every_segment():
     features = colours((5, 0, 0), (9, 1, 0), (9, 0, 0))
     record = a_record(features=[*features, *features], indices=[*range(23), *range(30, 53)])
 
-    best = [one for one in offline_detections(record, SPEC, localizer) if one.score > 0.9]
+    best = [one for one in whole_video_detections(record, SPEC, localizer) if one.score > 0.9]
 
     assert [(0, 23), (30, 23)] == [(w.first_index, len(w.valid)) for w in localizer.windows]
     # Red from 0.8 s to 2.24 s; smoothing adds half a snippet on either side.
     assert [(0, Span(720_000, 2_320_000)), (0, Span(5_520_000, 7_120_000))] == [
-        (one.label, one.span) for one in best
+        (one.class_index, one.span) for one in best
     ]
 
 
 def with_background(spec):
     zero = np.zeros(3, np.float32)
-    return replace(spec, background=BackgroundSpec(10, 1, 1000, zero, {"yard": zero + 1}))
+    return replace(spec, camera_mean=CameraMeanSpec(10, 1, 1000, zero, {"yard": zero + 1}))
 
 
 def test_the_background_of_a_camera_goes_from_video_to_video():
     spec = with_background(SPEC)
     one = a_record(features=np.full((3, 3), 0.4), camera="gate")
     two = a_record("b", features=np.full((2, 3), 1.0), camera="gate")
-    before = background_after([one], spec, "gate")
+    before = camera_mean_after([one], spec, "gate")
     live, whole = Watching(), Watching()
 
-    stream_video(two, spec, live, background=before)
-    offline_detections(two, spec, whole, background=before)
+    stream_video(two, spec, live, camera_mean=before)
+    whole_video_detections(two, spec, whole, camera_mean=before)
 
     # The prior, zero, counts as one: (0 + 3 * 0.4) / 4, then / 5, then / 6.
     assert 4 == before.n_snippets
     np.testing.assert_allclose(before.mean, 0.3)
     np.testing.assert_allclose(
-        [window.background[0] for window in live.windows], [2.2 / 5, 3.2 / 6], rtol=1e-6
+        [window.camera_mean[0] for window in live.windows], [2.2 / 5, 3.2 / 6], rtol=1e-6
     )
-    np.testing.assert_allclose(whole.windows[0].background, 3.2 / 6, rtol=1e-6)
-    assert background_after([one], SPEC, "gate") is None
+    np.testing.assert_allclose(whole.windows[0].camera_mean, 3.2 / 6, rtol=1e-6)
+    assert camera_mean_after([one], SPEC, "gate") is None
 
 
 def test_an_event_is_one_life_however_often_it_was_revised():

@@ -60,8 +60,8 @@ def test_the_bundle_says_what_the_run_decided_and_else_what_its_base_said(bundle
     )
     assert (base.spec.window, base.spec.proposals) == (bundle.spec.window, bundle.spec.proposals)
     assert base.backbone_sha256 == bundle.backbone_sha256
-    assert {"cam-0", "cam-1"} == set(bundle.spec.background.cameras)
-    assert np.array_equal(run.backgrounds[""], bundle.spec.background.default)
+    assert {"cam-0", "cam-1"} == set(bundle.spec.camera_mean.cameras)
+    assert np.array_equal(run.camera_means[""], bundle.spec.camera_mean.default)
 
 
 def test_torch_and_openvino_agree(bundle, run):
@@ -140,11 +140,11 @@ def test_a_change_that_the_card_cannot_take_is_refused(tmp_path, run, base, chan
 
 def test_a_network_trained_without_backgrounds_gets_zeros_that_stay(tmp_path, base):
     out = tmp_path / "run"
-    config = small_config(background="none", schedule__length=1)
+    config = small_config(camera_mean="none", schedule__length=1)
     run = train(config, planted(), out, manifest=manifest_of(base), device="cpu", note=print)
     path = export(run, base, tmp_path / "b", name="b", source="x")
-    background = ModelBundle.load(path).spec.background
+    camera_mean = ModelBundle.load(path).spec.camera_mean
 
-    assert not background.default.any()
-    assert not background.cameras
-    assert background.prior_snippets_new == background.memory_snippets
+    assert not camera_mean.default.any()
+    assert not camera_mean.cameras
+    assert camera_mean.prior_snippets_new == camera_mean.memory_snippets

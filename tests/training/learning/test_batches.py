@@ -14,7 +14,7 @@ try:
     from training.config import ClipBatches, VideoBatches
     from training.learning.batches import (
         Sampler,
-        camera_backgrounds,
+        camera_means,
         check_feature_set,
         clip_batch,
         perturbed,
@@ -38,7 +38,7 @@ def _torch():
 @pytest.fixture
 def bags():
     feature_set = planted(10)
-    return training_bags(feature_set, camera_backgrounds(feature_set.records))
+    return training_bags(feature_set, camera_means(feature_set.records))
 
 
 def with_record(record):
@@ -75,7 +75,7 @@ def test_clips_lie_end_to_end_with_their_own_tags(bags):
     assert batch.valid.equal(batch.bags >= 0)
     for i, bag in enumerate(bags[:5]):
         rows = batch.features[batch.bags == i].numpy()
-        assert np.array_equal(bag.features - bag.background, rows)
+        assert np.array_equal(bag.features - bag.camera_mean, rows)
         assert np.array_equal(bag.tags, batch.tags[i].numpy())
     assert not batch.features[~batch.valid].any()
     assert batch.targets is None
@@ -107,7 +107,7 @@ def test_a_background_is_the_cameras_own_mean_and_unknown_cameras_get_everybodys
         a_record("b", [[0, 6, 0]], camera="cam-2"),
         a_record("c", [[0, 0, 4]], camera=""),
     )
-    seen = camera_backgrounds(records)
+    seen = camera_means(records)
 
     assert {
         "": [1, 1.5, 1],
@@ -118,7 +118,7 @@ def test_a_background_is_the_cameras_own_mean_and_unknown_cameras_get_everybodys
 
 def test_videos_nobody_tagged_are_not_trained_on():
     feature_set = with_record(a_record("unknown", np.ones((3, 3)), tags=None))
-    bags = training_bags(feature_set, camera_backgrounds(feature_set.records))
+    bags = training_bags(feature_set, camera_means(feature_set.records))
 
     assert [f"clip-{i}" for i in range(4)] == [bag.name for bag in bags]
 

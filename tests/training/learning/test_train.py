@@ -159,7 +159,7 @@ def test_it_learns_where_from_tags_alone(tmp_path):
     run = trained(tmp_path, feature_set, rounds=2, schedule__length=80)
     inside, outside = [], []
     for record in planted(12, seed=9).records:
-        cas, attention = score_video(run.network, record, run.background(record.camera))
+        cas, attention = score_video(run.network, record, run.camera_mean(record.camera))
         assert ((len(record.features), 2), (len(record.features),)) == (cas.shape, attention.shape)
         happens = record.features[:, :2] > 0.5
         inside += cas[happens].tolist()
@@ -189,10 +189,10 @@ def test_a_finished_folder_holds_everything_and_loads(tmp_path):
 
     assert same(run, loaded)
     assert (("a", "b"), 3, MANIFEST) == (loaded.class_names, loaded.feature_dim, loaded.manifest)
-    assert planted().timeline == loaded.timeline
-    assert {"", "cam-0", "cam-1"} == set(loaded.backgrounds)
-    assert np.array_equal(run.background("cam-1"), loaded.background("cam-1"))
-    assert np.array_equal(run.backgrounds[""], loaded.background("elsewhere"))
+    assert planted().grid == loaded.grid
+    assert {"", "cam-0", "cam-1"} == set(loaded.camera_means)
+    assert np.array_equal(run.camera_mean("cam-1"), loaded.camera_mean("cam-1"))
+    assert np.array_equal(run.camera_means[""], loaded.camera_mean("elsewhere"))
     assert not list(tmp_path.glob("*.part"))
     assert not (tmp_path / "state").exists()
     with (tmp_path / "log.csv").open() as file:
@@ -309,8 +309,8 @@ def test_whole_videos_train_too(tmp_path):
     }
     run = trained(tmp_path, **videos)
 
-    assert {""} == set(run.backgrounds)
-    assert not run.background("cam-1").any()
+    assert {""} == set(run.camera_means)
+    assert not run.camera_mean("cam-1").any()
 
 
 # By hand ------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_clips_are_tagged_untagged_and_tagged_as_quiet(tmp_path: Path) -> None:
     records = {record.name: record for record in found.records}
     assert ("jump", "wave") == found.class_names
     assert DIM == found.feature_dim
-    assert 320_000 == found.timeline.stride_us
+    assert 320_000 == found.grid.stride_us
     assert {"one": (0, 1), "two": (), "three": None} == {
         name: record.tags for name, record in records.items()
     }

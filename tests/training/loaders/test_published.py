@@ -81,7 +81,7 @@ def test_streams_in_folders(tmp_path: Path) -> None:
     assert (1024, (20, 1024)) == (rgb.feature_dim, rgb.records[0].features.shape)
     assert (2048, (19, 2048)) == (joint.feature_dim, joint.records[0].features.shape)
     assert [1, 2] == [joint.records[0].features[0, column] for column in (1023, 1024)]
-    assert 640_000 == rgb.timeline.stride_us
+    assert 640_000 == rgb.grid.stride_us
     assert (CLASSES, (1, 2)) == (rgb.class_names, rgb.records[0].tags)
     assert "1 of 1 listed videos have features" in notes[-1]
 
@@ -174,7 +174,7 @@ def test_the_defects_are_switches(tmp_path: Path) -> None:
     def truth(options: ThumosOptions) -> list[tuple[str, float]]:
         (record,) = load_thumos(arrays, tmp_path, "test", options=options).records
         spans = record.truth or ()
-        return [(CLASSES[found.label], found.span.end_us / 1e6) for found in spans]
+        return [(CLASSES[found.class_index], found.span.end_us / 1e6) for found in spans]
 
     both = [("CliffDiving", 4.0), ("Diving", 4.0)]
     assert [*both, ("CliffDiving", 12.8)] == truth(ThumosOptions())
