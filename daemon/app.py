@@ -298,6 +298,7 @@ class App:
     async def _finish(self, delivery: Delivery, depth: int) -> None:
         position = delivery.position
         self.progress.n_done += 1
+        # 3. of the guarantee (see daemon.stream.worker): what is durable may be committed.
         safe = self._ledger.finish(position)
         if safe is not None:
             await self._source.commit(safe)

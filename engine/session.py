@@ -26,6 +26,7 @@ from engine.types import (
     CasWindow,
     FeatureWindow,
     FrameBatch,
+    Place,
     Reason,
     Snippet,
     SnippetFeature,
@@ -48,7 +49,7 @@ class StreamSession:
 
     Attributes:
         anchor_us: Unix time of stream time 0, as the newest chunk told it.
-        source: Where in its transport the stream stands; kept in the snapshot, never read here.
+        place: Where the camera stands in its transport; kept in the snapshot, never read here.
         owed: Revisions that are kept in the snapshot until whoever publishes them has made them
             durable elsewhere, and empties this.
         succeeds: The model whose session this one has taken the place of; None where there was
@@ -68,7 +69,7 @@ class StreamSession:
         self.run = run
         self.spec = spec
         self.anchor_us: int | None = None
-        self.source: dict[str, int | str] = {}
+        self.place = Place()
         self.owed: tuple[ActionEvent, ...] = ()
         self.succeeds: str | None = None
         self._feature_id = feature_id
@@ -197,7 +198,7 @@ class StreamSession:
             "epoch": self.run,
             "anchor_us": self.anchor_us,
             "seen_us": self.seen_us,
-            "source": self.source,
+            "source": self.place.to_json(),
             "sampler": [
                 sampler.next_index,
                 sampler.segment,
@@ -281,7 +282,7 @@ class StreamSession:
         kept = camera_mean if is_comparable else None
         session = cls(meta["stream_id"], meta["epoch"], spec, class_indices, kept, feature_id)
         session.anchor_us = meta["anchor_us"]
-        session.source = dict(meta["source"])
+        session.place = Place.from_json(meta["source"])
         session.owed = owed
         session.succeeds = str(meta["model_id"])
         _next_index, _segment, sampler_us, _resume_us = meta["sampler"]
@@ -303,7 +304,7 @@ class StreamSession:
             meta["stream_id"], meta["epoch"], spec, class_indices, camera_mean, feature_id
         )
         session.anchor_us = meta["anchor_us"]
-        session.source = dict(meta["source"])
+        session.place = Place.from_json(meta["source"])
         session.owed = _owed_of(meta)
         state = SamplerState(*meta["sampler"])
         session._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us, state)

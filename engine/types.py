@@ -68,6 +68,69 @@ class VideoChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a camera stands in its transport; a session keeps it and never looks at it.
+
+    Attributes:
+        partition: Where the last delivery that is done lies; None before there was one.
+        offset: Of that delivery; None with ``partition``.
+        low_offset: The first delivery that a restart must read again; None: it needs none.
+        sequence: Number of the last chunk in its run; None before there was one.
+        ended_runs: The camera's runs that are over, oldest first.
+    """
+
+    partition: str | None = None
+    offset: int | None = None
+    low_offset: int | None = None
+    sequence: int | None = None
+    ended_runs: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, int | str]:
+        """Plain values for a snapshot; what is None is left out."""
+        plain = {
+            "partition": self.partition,
+            "offset": self.offset,
+            "low": self.low_offset,
+            "sequence": self.sequence,
+            "ended": "\n".join(self.ended_runs) or None,  # names of runs hold no line ends
+        }
+        return {key: value for key, value in plain.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, plain: object) -> "Place":
+        """The inverse of ``to_json``.
+
+        Raises:
+            TypeError, ValueError: It is no place.
+        """
+        if not isinstance(plain, dict):
+            raise TypeError(f"a place is {plain!r}, wanted keys and values")
+        low_offset = _number(plain, "low")
+        return cls(
+            partition=_text(plain, "partition"),
+            offset=_number(plain, "offset"),
+            # -1 is how snapshots once said that nothing is needed again.
+            low_offset=None if low_offset == -1 else low_offset,
+            sequence=_number(plain, "sequence"),
+            ended_runs=tuple(run for run in (_text(plain, "ended") or "").split("\n") if run),
+        )
+
+
+def _number(plain: dict[str, object], key: str) -> int | None:
+    value = plain.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError(f"a place's {key} is {value!r}, wanted a whole number")
+    return value
+
+
+def _text(plain: dict[str, object], key: str) -> str | None:
+    value = plain.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"a place's {key} is {value!r}, wanted text")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
 class FrameBatch:
     """Decoded frames at the size the model wants.
 

@@ -1,18 +1,16 @@
 """Where a camera stands in its transport: what is done, over, seen before, and needed again. Pure.
 
-All of it but the recent chunks lies in ``StreamSession.source``, and so in the camera's snapshot:
-``partition`` and ``offset`` of the last delivery that is done, ``sequence`` of the last chunk,
-``low``, the first offset a restart must read again, and ``ended``, the runs that are over.
+All of it but the recent chunks is a ``Place``, which lies in the camera's session and snapshot.
 """
 
 from collections import deque
+from dataclasses import replace
 
 from daemon.sources.base import Position
 from engine.errors import SnapshotError
 from engine.session import StreamSession
-from engine.types import VideoChunk
+from engine.types import Place, VideoChunk
 
-NO_OFFSET = -1
 # A producer that comes back after a network cut may still deliver what it had queued.
 N_ENDED_RUNS = 16
 
@@ -63,39 +61,26 @@ def done_of(session: StreamSession) -> Position:
     Raises:
         SnapshotError: It does not say.
     """
-    source = session.source
-    try:
-        for key in ("low", "sequence"):  # what the other questions rest on
-            int(source.get(key, NO_OFFSET))
-        return Position(str(source["partition"]), int(source["offset"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise SnapshotError(f"snapshot names no last delivery: {error!r}") from error
+    place = session.place
+    if place.partition is None or place.offset is None:
+        raise SnapshotError(f"snapshot names no last delivery: {place}")
+    return Position(place.partition, place.offset)
 
 
-def is_needed_again(session: StreamSession, offset: int) -> bool:
+def is_needed_again(place: Place, offset: int) -> bool:
     """Does the camera need the frames of a chunk that is done? Others of its partition may."""
-    return needs_replay(session) and int(session.source["low"]) <= offset
-
-
-def needs_replay(session: StreamSession) -> bool:
-    """Is there footage that a stored session needs again?"""
-    return int(session.source.get("low", NO_OFFSET)) > NO_OFFSET
+    return place.low_offset is not None and place.low_offset <= offset
 
 
 def is_duplicate(session: StreamSession, chunk: VideoChunk) -> bool:
     """Was this chunk seen before, at whatever offset, or is its run over?"""
-    if chunk.run in ended_runs(session):
+    place = session.place
+    if chunk.run in place.ended_runs:
         return True
     is_current = session.run == chunk.run
-    return is_current and chunk.sequence <= int(session.source.get("sequence", NO_OFFSET))
+    return is_current and place.sequence is not None and chunk.sequence <= place.sequence
 
 
-def ended_runs(session: StreamSession) -> list[str]:
-    """Runs of the camera that are over, oldest first; run names hold no line ends."""
-    return [run for run in str(session.source.get("ended", "")).split("\n") if run]
-
-
-def remember_ended(session: StreamSession, run: str) -> None:
+def with_ended(place: Place, run: str) -> Place:
     """Events of an ended run are final: chunks of it that come late must change nothing."""
-    ended = [*ended_runs(session), run][-N_ENDED_RUNS:]
-    session.source["ended"] = "\n".join(ended)
+    return replace(place, ended_runs=(*place.ended_runs, run)[-N_ENDED_RUNS:])

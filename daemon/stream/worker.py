@@ -3,7 +3,7 @@
 Order is the guarantee:
   1. the camera's state is durable in the store, with the chunk's position and its revisions in it,
   2. then the revisions are durable in the sink, and the state owes them no longer,
-  3. then the position is reported as finished, and may be committed.
+  3. then the position is reported as finished, and may be committed (by ``daemon.app``).
 A crash between any two repeats work, and repeats it with the same event ids and revisions. What
 was published is always in the store too, so that holds even where another model comes after the
 crash, which could not find the same events again.
@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -30,19 +30,17 @@ from daemon.sinks.base import EventSink
 from daemon.sources.base import Delivery
 from daemon.state.base import StateStore
 from daemon.stream.place import (
-    NO_OFFSET,
     RecentChunks,
     done_of,
     is_done,
     is_duplicate,
     is_needed_again,
-    needs_replay,
-    remember_ended,
+    with_ended,
 )
 from engine.errors import SnapshotError, StaleChunkError, StreamError
 from engine.session import StreamSession
 from engine.spec import ModelSpec
-from engine.types import ActionEvent, FeatureWindow, FrameBatch, Reason, VideoChunk
+from engine.types import ActionEvent, FeatureWindow, FrameBatch, Place, Reason, VideoChunk
 from engine.video.frames import Decoder
 
 
@@ -95,7 +93,58 @@ class StreamWorker:
         self._session = self._restore()
         self._done = None if self._session is None else done_of(self._session)
         # Its frames are not there yet, so the snapshot in the store must stay as it is.
-        self._awaits_replay = self._session is not None and needs_replay(self._session)
+        self._awaits_replay = (
+            self._session is not None and self._session.place.low_offset is not None
+        )
+
+    async def process_chunk(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
+        """The data flow of one chunk; every line is one stage."""
+        session = self._current_session()
+        frames = await self._decode(chunk)
+        self._refuse_the_past(frames, session)
+        self._recent.add(offset, int(frames.pts_us[0]))
+        snippets = session.sample(frames)
+        self._parts.metrics.snippets.labels(self.camera).inc(len(snippets))
+        with self._stage("backbone"):
+            features = await self._parts.device.extract(
+                self._model.extractor,
+                snippets,
+                camera=self.camera,
+                deadline_s=self._deadline_s,
+            )
+        return await self._localize(session, session.buffer(features))
+
+    async def _decode(self, chunk: VideoChunk) -> FrameBatch:
+        loop = asyncio.get_running_loop()
+        with self._stage("decode"), self._parts.calls.running():
+            frames = await loop.run_in_executor(
+                self._parts.decode_pool, self._decoder.decode, chunk
+            )
+        self._parts.metrics.chunks.labels(self.camera).inc()
+        self._parts.metrics.frames.labels(self.camera).inc(frames.n_decoded)
+        return frames
+
+    def _refuse_the_past(self, frames: FrameBatch, session: StreamSession) -> None:
+        newest_us, seen_us = int(frames.pts_us[-1]), session.seen_us
+        if seen_us is not None and newest_us <= seen_us:
+            raise StaleChunkError(
+                f"the chunk ends at {newest_us} us, footage up to {seen_us} us was seen: "
+                "a producer whose clock goes back must start a new run"
+            )
+
+    async def _localize(
+        self, session: StreamSession, windows: list[FeatureWindow]
+    ) -> list[ActionEvent]:
+        self._parts.metrics.windows.labels(self.camera).inc(len(windows))
+        with self._stage("localize"):
+            cas_windows = await self._parts.device.localize(
+                self._model.localizer,
+                windows,
+                camera=self.camera,
+                deadline_s=self._deadline_s,
+            )
+        with self._stage("track"):
+            return session.track(cas_windows)
 
     async def process(self, delivery: Delivery) -> None:
         """Take one delivery as far as the store; a bad chunk is counted, never raised.
@@ -160,7 +209,7 @@ class StreamWorker:
         session = self._session
         if session is None or not session.owed:
             return
-        await self._deliver(session.owed)
+        await self._deliver(session.owed)  # 2. what the state owed is durable, and owed no longer
         session.owed = ()
         if not self._awaits_replay:
             self._save(session)
@@ -181,9 +230,9 @@ class StreamWorker:
         revisions = await self._enter_run(chunk)
         session = self._current_session()
         if chunk.is_end:
-            session.source["sequence"] = chunk.sequence
+            session.place = replace(session.place, sequence=chunk.sequence)
             revisions += await self._end(Reason.END)
-            remember_ended(session, chunk.run)
+            session.place = with_ended(session.place, chunk.run)
             return revisions
         try:
             revisions += await self._break_if_chunks_are_missing(chunk, session)
@@ -193,55 +242,6 @@ class StreamWorker:
             return revisions + await self.process_chunk(chunk, delivery.position.offset)
         except StreamError as error:
             return revisions + await self._drop(delivery, error)
-
-    async def process_chunk(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
-        """The data flow of one chunk; every line is one stage."""
-        session = self._current_session()
-        frames = await self._decode(chunk)
-        self._refuse_the_past(frames, session)
-        self._recent.add(offset, int(frames.pts_us[0]))
-        snippets = session.sample(frames)
-        self._parts.metrics.snippets.labels(self.camera).inc(len(snippets))
-        with self._stage("backbone"):
-            features = await self._parts.device.extract(
-                self._model.extractor,
-                snippets,
-                camera=self.camera,
-                deadline_s=self._deadline_s,
-            )
-        return await self._localize(session, session.buffer(features))
-
-    async def _localize(
-        self, session: StreamSession, windows: list[FeatureWindow]
-    ) -> list[ActionEvent]:
-        self._parts.metrics.windows.labels(self.camera).inc(len(windows))
-        with self._stage("localize"):
-            cas_windows = await self._parts.device.localize(
-                self._model.localizer,
-                windows,
-                camera=self.camera,
-                deadline_s=self._deadline_s,
-            )
-        with self._stage("track"):
-            return session.track(cas_windows)
-
-    async def _decode(self, chunk: VideoChunk) -> FrameBatch:
-        loop = asyncio.get_running_loop()
-        with self._stage("decode"), self._parts.calls.running():
-            frames = await loop.run_in_executor(
-                self._parts.decode_pool, self._decoder.decode, chunk
-            )
-        self._parts.metrics.chunks.labels(self.camera).inc()
-        self._parts.metrics.frames.labels(self.camera).inc(frames.n_decoded)
-        return frames
-
-    def _refuse_the_past(self, frames: FrameBatch, session: StreamSession) -> None:
-        newest_us, seen_us = int(frames.pts_us[-1]), session.seen_us
-        if seen_us is not None and newest_us <= seen_us:
-            raise StaleChunkError(
-                f"the chunk ends at {newest_us} us, footage up to {seen_us} us was seen: "
-                "a producer whose clock goes back must start a new run"
-            )
 
     async def _deliver(self, revisions: Sequence[ActionEvent]) -> None:
         with self._stage("publish"):
@@ -260,25 +260,26 @@ class StreamWorker:
             return
         self._done = position
         session.owed = (*session.owed, *revisions)
-        session.source["partition"] = position.partition
-        session.source["offset"] = position.offset
-        self._save(session)
+        session.place = replace(
+            session.place, partition=position.partition, offset=position.offset
+        )
+        self._save(session)  # 1. the state is durable, and owes what follows from the chunk
 
     def _save(self, session: StreamSession) -> None:
         self._parts.metrics.open_events.labels(self.camera).set(len(session.open_events))
         low_offset = self._recent.low_offset(session.resume_us)
-        session.source["low"] = NO_OFFSET if low_offset is None else low_offset
-        partition = str(session.source["partition"])
+        session.place = replace(session.place, low_offset=low_offset)
+        done = done_of(session)
         if low_offset is None and session.owed:
             # A camera may send nothing more, and what it owes must not wait for that.
-            low_offset = int(session.source["offset"])
+            low_offset = done.offset
         with self._stage("save"):
-            self._parts.store.save(self.camera, partition, low_offset, session.snapshot())
+            self._parts.store.save(self.camera, done.partition, low_offset, session.snapshot())
 
     async def _replay(self, delivery: Delivery) -> None:
         """Read again what was processed before a restart: only its frames are wanted."""
         chunk, session, offset = delivery.chunk, self._session, delivery.position.offset
-        if session is None or not is_needed_again(session, offset):
+        if session is None or not is_needed_again(session.place, offset):
             return
         if chunk is None:
             session.break_segment()
@@ -309,7 +310,8 @@ class StreamWorker:
             return None
         self._log.info("stream.restored", run=session.run, offset=done.offset)
         if session.succeeds is not None:
-            session.source["low"] = NO_OFFSET  # the old model's frames are not ours
+            # The old model's frames are not ours.
+            session.place = replace(session.place, low_offset=None)
             self._log.info(
                 "stream.model_changed", before=session.succeeds, model=model.description
             )
@@ -332,7 +334,7 @@ class StreamWorker:
         before = self._session
         if before is not None and before.run != chunk.run:
             revisions = await self._end(Reason.GAP)
-            remember_ended(before, before.run)
+            before.place = with_ended(before.place, before.run)
         if before is None or before.run != chunk.run:
             self._session = StreamSession(
                 self.camera,
@@ -343,7 +345,7 @@ class StreamWorker:
                 feature_id=self._model.feature_id,
             )
             if before is not None:
-                self._session.source["ended"] = before.source.get("ended", "")
+                self._session.place = Place(ended_runs=before.place.ended_runs)
             self._recent.clear()
             self._log.info("stream.opened", run=chunk.run)
         return revisions
@@ -351,12 +353,12 @@ class StreamWorker:
     async def _break_if_chunks_are_missing(
         self, chunk: VideoChunk, session: StreamSession
     ) -> list[ActionEvent]:
-        last = session.source.get("sequence")
-        session.source["sequence"] = chunk.sequence
+        last = session.place.sequence
+        session.place = replace(session.place, sequence=chunk.sequence)
         # Without the producer's own ticks the sequence is the broker's offset, which other
         # cameras of the partition use up too; frame times then tell what is missing.
         is_numbered = chunk.start_ticks is not None
-        is_missing = is_numbered and last is not None and chunk.sequence != int(last) + 1
+        is_missing = is_numbered and last is not None and chunk.sequence != last + 1
         if not (is_missing or chunk.discontinuity):
             return []
         return await self._break(session, reason="chunks missing")

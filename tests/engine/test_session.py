@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.stream.place import done_of, is_duplicate, needs_replay
+from daemon.stream.place import done_of, is_duplicate, is_needed_again
 from engine.errors import SnapshotError
 from engine.session import StreamSession
-from engine.types import ActionEvent, Reason, SnippetFeature
+from engine.types import ActionEvent, Place, Reason, SnippetFeature
 from tests.support.scripted import (
     MeanColourExtractor,
     SmoothingLocalizer,
@@ -25,7 +25,7 @@ from tests.support.videos import a_chunk
 def a_running_session(**spec: object) -> StreamSession:
     session = StreamSession("cam", "e", a_spec(**spec))
     session.anchor_us = 7
-    session.source["offset"] = 3
+    session.place = Place("cam", 3)
     n = 60
     frames = frames_of([i * 40_000 for i in range(n)], [0] * 30 + [250] * 30, [0] * n)
     features = MeanColourExtractor().extract(session.sample(frames))
@@ -39,11 +39,11 @@ def test_a_snapshot_brings_everything_back():
 
     assert session.open_events == restored.open_events
     assert len(session.open_events) == 1
-    assert ("cam", "e", 7, {"offset": 3}) == (
+    assert ("cam", "e", 7, Place("cam", 3)) == (
         restored.camera,
         restored.run,
         restored.anchor_us,
-        restored.source,
+        restored.place,
     )
     assert session.close(Reason.END) == restored.close(Reason.END)
 
@@ -69,11 +69,11 @@ def test_another_models_session_takes_the_old_ones_place_and_owes_its_last_words
         last.revision,
         last.span,
     )
-    assert ("cam", "e", 7, {"offset": 3}, ()) == (
+    assert ("cam", "e", 7, Place("cam", 3), ()) == (
         after.camera,
         after.run,
         after.anchor_us,
-        after.source,
+        after.place,
         after.open_events,
     )
     assert (session.seen_us, None) == (after.seen_us, after.resume_us)
@@ -140,6 +140,9 @@ def test_other_scores_of_the_same_model_leave_the_session_as_it_is():
         {"owed": 5},
         {"sampler": []},
         {"source": 3},
+        {"source": {"offset": "3"}},
+        {"source": {"low": True}},
+        {"source": {"ended": ["a"]}},
     ],
 )
 def test_a_damaged_snapshot_of_another_model_is_refused(change):
@@ -246,7 +249,7 @@ def test_changing_features_after_a_time_changes_no_record_emitted_by_then(seed, 
 @settings(max_examples=300)
 def test_a_damaged_snapshot_is_refused_and_nothing_else(changes):
     session = a_running_session()
-    session.source.update(partition="cam", offset=3, low=1)
+    session.place = Place("cam", 3, low_offset=1)
     blob = bytearray(session.snapshot())
     for place, value in changes:
         blob[place % len(blob)] = value
@@ -254,5 +257,27 @@ def test_a_damaged_snapshot_is_refused_and_nothing_else(changes):
         with contextlib.suppress(SnapshotError):
             restored = StreamSession.restore_or_succeed(bytes(blob), spec)
             done_of(restored)
-            needs_replay(restored)
+            is_needed_again(restored.place, 2)
             is_duplicate(restored, a_chunk(b"", sequence=7))
+
+
+places = st.builds(
+    Place,
+    partition=st.none() | st.text(),
+    offset=st.none() | st.integers(0),
+    low_offset=st.none() | st.integers(0),
+    sequence=st.none() | st.integers(),
+    ended_runs=st.lists(st.text(st.characters(exclude_characters="\n"), min_size=1)).map(tuple),
+)
+
+
+@given(places)
+def test_a_place_comes_back_from_a_snapshot(place):
+    assert place == Place.from_json(json.loads(json.dumps(place.to_json())))
+
+
+def test_places_of_older_snapshots_are_read():
+    """They said with -1 that nothing is needed again."""
+    stored = {"sequence": 7, "partition": "p", "offset": 3, "low": -1, "ended": "a\nb"}
+
+    assert Place("p", 3, None, 7, ("a", "b")) == Place.from_json(stored)
