@@ -249,3 +249,17 @@ def test_every_file_of_the_checkout_that_is_named_exists(page: Path):
     paths = re.findall(r"(?<![\w./-])(?:configs|scripts|systemd)/[\w./@-]*[\w@]", text)
 
     assert [] == sorted({path for path in paths if not (CHECKOUT / path).exists()})
+
+
+@pytest.mark.parametrize("package", ["engine", "daemon", "training"])
+def test_the_architecture_names_every_file_and_folder_of_a_package(package: str):
+    text = (CHECKOUT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    section = text.partition(f"\n## {package}/\n")[2].partition("\n## ")[0]
+    told = set(re.findall(r"`([a-z][a-z0-9_]*(?:/|\.py)|__main__\.py)`", section))
+    there = {
+        child.name + ("/" if child.is_dir() else "")
+        for child in (CHECKOUT / package).iterdir()
+        if child.name not in ("__init__.py", "__pycache__", "py.typed")
+    }
+
+    assert set() == there - told

@@ -25,7 +25,7 @@ class SceneResult:
         camera: It was seen by.
         duration_us: Its length.
         comparison: Events against truth.
-        n_offline: Events that the same clip gives in one straight line.
+        n_straight_line: Events that the same clip gives in one straight line.
         video: The file.
         timeline: The page.
     """

@@ -139,7 +139,7 @@ def test_narrowing_the_labels_leaves_the_others_untouched(video, spec):
     session = StreamSession("cam", "e", spec, class_indices=frozenset({1}))
     only = localize_frames([video], session, MeanColourExtractor(), SmoothingLocalizer())
 
-    assert [r for r in run([video], spec) if r.class_index == 1] == list(only.records)
+    assert [r for r in run([video], spec) if r.class_index == 1] == list(only.revisions)
 
 
 @given(spans(), spans())

@@ -33,7 +33,7 @@ class StreamingReport:
 
     Attributes:
         result: At the bundle's own thresholds.
-        offline_map: The same network if it sees whole videos at once, in [0, 1].
+        whole_video_map: The same network if it sees whole videos at once, in [0, 1].
         curve: Every look-ahead and opening score tried.
     """
 

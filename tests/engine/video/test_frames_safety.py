@@ -159,10 +159,10 @@ from pathlib import Path
 from engine.errors import CorruptChunkError
 from engine.video.frames import PyAvDecoder
 from engine.spec import FrameGeometry
-from engine.grid import Timeline
+from engine.grid import Grid
 from engine.types import VideoChunk
 
-decoder = PyAvDecoder(FrameGeometry(48, 48), Timeline(25, 16, 16))
+decoder = PyAvDecoder(FrameGeometry(48, 48), Grid(25, 16, 16))
 good, *hostile = sorted(Path(sys.argv[1]).iterdir())
 decoder.decode(VideoChunk("cam-1", "e", 0, 0, good.read_bytes()))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -97,7 +97,7 @@ def test_stored_features_give_the_records_that_the_footage_gives(video, hop_snip
         indices=[feature.index for feature in features],
     )
 
-    assert list(live.records) == stream_video(record, spec, SmoothingLocalizer(), "door")
+    assert list(live.revisions) == stream_video(record, spec, SmoothingLocalizer(), "door")
 
 
 def test_what_no_window_has_shown_yet_is_shown_at_the_end():
