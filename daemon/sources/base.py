@@ -1,8 +1,9 @@
 """Where video chunks come from, and the promises every source keeps.
 
 A source is a set of *partitions*, each a log of deliveries in rising offset order. One camera's
-chunks all lie in one partition. What was committed is never shown again, except on a restart that
-asks for it: ``start_at`` names the first offset some camera needs to read again.
+chunks all lie in one partition. What was committed is never shown again, except to whoever asks
+for it when the partition is assigned, at a restart or after a rebalance: ``start_at`` names the
+first offset some camera needs to read again.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,10 @@ from engine.errors import StreamError
 from engine.types import VideoChunk
 
 StartAt = Callable[[str], int | None]
-"""Partition → first offset to read again, from local state; None where nothing is known."""
+"""Partition → first offset to read again, from local state; None where nothing is known.
+
+Asked in the event loop, each time a partition is assigned: with every chunk the state moves on.
+"""
 
 OnRevoked = Callable[[str], Awaitable[None]]
 """Awaited before a partition is given up: finish what was begun on it, and commit."""

@@ -133,7 +133,7 @@ class DirectoryChunkSource:
         scan_at_s = loop.time()
         while not self._is_closed:
             if loop.time() >= scan_at_s:
-                await asyncio.to_thread(self._scan, loop.time())
+                await self._look(loop.time())
                 scan_at_s = loop.time() + self._settings.poll_interval_s
             delivered = False
             for name in list(self._cameras):
@@ -199,7 +199,18 @@ class DirectoryChunkSource:
                 _write_position(self._positions / position.partition, position.offset)
                 camera.committed = position.offset
 
-    def _scan(self, now_s: float) -> None:
+    async def _look(self, now_s: float) -> None:
+        """Take in what is new on the disk, in a thread; state is asked in the event loop."""
+        new = await asyncio.to_thread(self._scan, now_s)
+        for name, committed in new.items():
+            committed_next = None if committed is None else committed + 1
+            start = first_offset(committed_next, self._start_at(name))
+            self._cameras[name] = _Camera(self._settings.path / name, committed, start or 0)
+        if new:
+            await asyncio.to_thread(self._scan, now_s)
+
+    def _scan(self, now_s: float) -> dict[str, int | None]:
+        """Take in the files of known cameras; give what is committed of those that are new."""
         try:
             with os.scandir(self._settings.path) as entries:
                 folders = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
@@ -207,34 +218,33 @@ class DirectoryChunkSource:
             raise TransportError(
                 f"{self._settings.path}: cannot look for cameras: {error.strerror}"
             ) from error
+        new: dict[str, int | None] = {}
         for folder in folders:
             try:
-                self._scan_folder(folder, now_s)
+                if not self._is_camera(folder):
+                    continue
+                if folder.name in self._cameras:
+                    self._scan_camera(self._cameras[folder.name], now_s)
+                else:
+                    new[folder.name] = read_position(self._positions / folder.name)
             except _GONE:  # removed while we look
                 continue
             except OSError as error:
                 self._warn_once(folder.name, f"is left out: {error.strerror}")
+        return new
 
-    def _scan_folder(self, folder: os.DirEntry[str], now_s: float) -> None:
+    def _is_camera(self, folder: os.DirEntry[str]) -> bool:
         if not folder.is_dir():
-            return
+            return False
         if not _is_utf8(folder.name):
             self._warn_once(folder.name, "is left out: its name is not UTF-8; rename it")
-            return
-        if folder.name not in self._cameras:
-            self._cameras[folder.name] = self._new_camera(self._settings.path / folder.name)
-        self._scan_camera(self._cameras[folder.name], now_s)
+            return False
+        return True
 
     def _warn_once(self, name: str, problem: str) -> None:
         if (name, problem) not in self._warned:
             self._warned.add((name, problem))
             _log.warning("%s/%a %s", self._settings.path, name, problem)
-
-    def _new_camera(self, folder: Path) -> _Camera:
-        committed = read_position(self._positions / folder.name)
-        committed_next = None if committed is None else committed + 1
-        start = first_offset(committed_next, self._start_at(folder.name))
-        return _Camera(folder, committed, start or 0)
 
     def _scan_camera(self, camera: _Camera, now_s: float) -> None:
         status = camera.folder.stat()

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from daemon.sources.base import (
     Delivery,
+    OnRevoked,
     Position,
     StartAt,
     first_offset,
+    nothing_to_finish,
     nothing_to_read_again,
 )
 from engine.errors import StreamError
@@ -57,13 +59,21 @@ class MemoryChunkSource:
     Args:
         log: What to read.
         start_at: As in ``daemon.sources.base``.
+        on_revoked: As in ``daemon.sources.base``.
     """
 
-    def __init__(self, log: MemoryLog, start_at: StartAt = nothing_to_read_again) -> None:
+    def __init__(
+        self,
+        log: MemoryLog,
+        start_at: StartAt = nothing_to_read_again,
+        on_revoked: OnRevoked = nothing_to_finish,
+    ) -> None:
         self._log = log
         self._start_at = start_at
+        self._on_revoked = on_revoked
         self._next: dict[str, int] = {}
         self._paused: set[str] = set()
+        self._revoked: set[str] = set()
         self._is_closed = False
 
     async def start(self) -> None:
@@ -98,15 +108,27 @@ class MemoryChunkSource:
         self._paused.discard(partition)
         self._log.changed.set()
 
+    async def rebalance(self) -> None:
+        """Give all partitions up and get them back, as when another member joins the group."""
+        for partition in list(self._next):
+            self._revoked.add(partition)
+            await self._on_revoked(partition)
+            del self._next[partition]
+            self._paused.discard(partition)
+        self._revoked.clear()
+        self._log.changed.set()
+
     async def close(self) -> None:
         """See ``ChunkSource``."""
         self._is_closed = True
         self._log.changed.set()
 
     def _take(self, partition: str) -> Delivery | None:
+        if self._is_closed or partition in self._paused | self._revoked:
+            return None
         offset = self._next_offset(partition)
         log = self._log.partitions[partition]
-        if self._is_closed or partition in self._paused or offset >= len(log):
+        if offset >= len(log):
             return None
         self._next[partition] = offset + 1
         return log[offset]
@@ -121,4 +143,5 @@ class MemoryChunkSource:
 
     def _is_at_end(self) -> bool:
         ends = self._log.partitions.items()
-        return self._log.is_finished and all(self._next_offset(p) >= len(log) for p, log in ends)
+        is_finished = self._log.is_finished and not self._revoked
+        return is_finished and all(self._next_offset(p) >= len(log) for p, log in ends)

@@ -268,7 +268,7 @@ async def test_a_folder_that_becomes_a_file_stops_no_other(tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "door")
     put(tmp_path / "door")
     put(tmp_path / "yard" / "1.mp4")
-    source._scan(0.0)
+    await source._look(0.0)
 
     assert ["yard"] == [delivery.camera async for delivery in stream]
 
@@ -327,20 +327,20 @@ async def test_a_folder_whose_clock_stands_still_is_listed_now_and_then(tmp_path
     source = DirectoryChunkSource(DirectorySourceSettings(tmp_path))
     await source.start()
     for now_s in (0.0, 1.0):
-        source._scan(now_s)
+        await source._look(now_s)
     mtime_ns = (tmp_path / "door").stat().st_mtime_ns
     await write(tmp_path, a_chunk("door", 1))
     os.utime(tmp_path / "door", ns=(mtime_ns, mtime_ns))
 
-    source._scan(2.0)
+    await source._look(2.0)
     assert 1 == len(source._cameras["door"].pending)
-    source._scan(60.0)
+    await source._look(60.0)
     assert 2 == len(source._cameras["door"].pending)
 
 
 async def listings(source: DirectoryChunkSource, now_s: float) -> bool:
     """Does a scan at ``now_s`` list the camera's folder?"""
-    source._scan(now_s)
+    await source._look(now_s)
     listed = source._cameras["door"].listed
     return listed is not None and listed.at_s == now_s
 
