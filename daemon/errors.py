@@ -14,5 +14,9 @@ class TransportError(S2netdError):
     """A broker, folder or database cannot be reached, after retries and up to a deadline."""
 
 
+class ForeignCancellationError(TransportError):
+    """What a task waited for was cancelled, but the task itself was not."""
+
+
 class MalformedRecordError(StreamError):
     """A record whose headers contradict themselves, its key or its payload."""

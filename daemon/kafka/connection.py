@@ -22,6 +22,7 @@ from aiokafka.errors import (
 )
 from aiokafka.helpers import create_ssl_context
 
+from daemon.cancellation import own_cancellation
 from daemon.errors import ConfigError, TransportError
 
 _FIRST_WAIT_S = 0.2
@@ -160,11 +161,12 @@ async def explained(connection: KafkaConnection, what: str) -> AsyncIterator[Non
 
     Raises:
         ConfigError: The broker knows us and refuses.
-        TransportError: Anything else that Kafka reports.
+        TransportError: Anything else that Kafka reports, or gives up without a word.
     """
     where = f"Kafka at {connection.bootstrap_servers}"
     try:
-        yield
+        with own_cancellation(f"{where}: {what}"):
+            yield
     except _REFUSALS as error:
         raise ConfigError(
             f"{where}: {what}: {error!r}; check security protocol, user, password, and the "

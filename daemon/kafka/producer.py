@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from daemon.cancellation import own_cancellation
+from daemon.errors import ForeignCancellationError
 from daemon.kafka.connection import KafkaConnection, describe_topic, persist
 from daemon.wire.records import Record
 
@@ -36,7 +38,7 @@ class DurableProducer:
         self._connection = connection
         self._topic = topic
         self._producer: AIOKafkaProducer | None = None
-        self._starting = asyncio.Lock()
+        self._changing = asyncio.Lock()  # held while there is neither the old one nor the new
         self._request_bytes = _MIN_REQUEST_BYTES
         self.max_message_bytes: int | None = None
 
@@ -66,9 +68,8 @@ class DurableProducer:
 
     async def close(self) -> None:
         """Let go; what ``send`` returned for is written already. Safe to repeat."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await _abandon(producer)
+        if self._producer is not None:
+            await self._give_up(self._producer)
 
     async def _send_once(self, records: Sequence[Record]) -> None:
         producer = await self._ready()
@@ -84,13 +85,18 @@ class DurableProducer:
                 if isinstance(result, BaseException):
                     raise result
         except (KafkaError, TimeoutError, asyncio.CancelledError):
-            if self._producer is producer:
-                self._producer = None
-            await _abandon(producer)
+            await self._give_up(producer)
             raise
 
+    async def _give_up(self, producer: AIOKafkaProducer) -> None:
+        """Whoever comes first abandons it; the others wait, and so does its successor."""
+        async with self._changing:
+            if self._producer is producer:
+                self._producer = None
+                await _abandon(producer)
+
     async def _ready(self) -> AIOKafkaProducer:
-        async with self._starting:
+        async with self._changing:
             if self._producer is None:
                 self._producer = await self._connect()
             return self._producer
@@ -130,6 +136,7 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
 
 @contextlib.asynccontextmanager
 async def _briefly() -> AsyncIterator[None]:
-    with contextlib.suppress(KafkaError, TimeoutError):
+    whatever_it_says = contextlib.suppress(KafkaError, TimeoutError, ForeignCancellationError)
+    with whatever_it_says, own_cancellation("a producer that is given up"):
         async with asyncio.timeout(_STOP_TIMEOUT_S):
             yield

@@ -26,7 +26,8 @@ from aiokafka.errors import (
     KafkaError,
 )
 
-from daemon.errors import TransportError
+from daemon.cancellation import own_cancellation
+from daemon.errors import ForeignCancellationError, TransportError
 from daemon.kafka.connection import KafkaConnection, describe_topic, explained, persist
 from daemon.sources.base import (
     Delivery,
@@ -163,7 +164,8 @@ class KafkaChunkSource:
                 await self._commit_now(consumer)
         finally:
             self._owned.clear()
-            with contextlib.suppress(TimeoutError):  # nobody there to take leave of
+            nobody_there = contextlib.suppress(TimeoutError, ForeignCancellationError)
+            with nobody_there, own_cancellation("leaving the group"):
                 async with asyncio.timeout(_LEAVE_S):
                     await consumer.stop()
 
@@ -309,9 +311,10 @@ class KafkaChunkSource:
 
     async def _finish(self, partition: TopicPartition) -> None:
         """What is not finished in half a session time-out, the next owner reads again."""
-        with contextlib.suppress(TimeoutError):
+        name = _name(partition)
+        with contextlib.suppress(TimeoutError), own_cancellation(f"finishing {name}"):
             async with asyncio.timeout(self._settings.session_timeout_ms / 2000):
-                await self._on_revoked(_name(partition))
+                await self._on_revoked(name)
 
     def _listener(self, consumer: AIOKafkaConsumer) -> "_Listener":
         """Aiokafka only logs what a listener raises; ``deliveries`` shall raise it."""
@@ -330,7 +333,8 @@ class KafkaChunkSource:
     @contextlib.contextmanager
     def _failing_loudly(self) -> Iterator[None]:
         try:
-            yield
+            with own_cancellation(f"group {self._settings.group_id}: a rebalance"):
+                yield
         except (KafkaError, S2netdError, TimeoutError) as error:
             self._failure = error
         except BaseExceptionGroup as errors:  # of what was to be finished

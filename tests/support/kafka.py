@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,42 @@ class MakeTopic(Protocol):
     async def __call__(self, partitions: int, **config: str) -> str: ...
 
 
+class OwnBroker:
+    """A broker that a test may stop, hang and kill; it keeps its address and its topics."""
+
+    def __init__(self, home: Path) -> None:
+        self._env = {**os.environ, "S2NETD_KAFKA_HOME": str(home), "S2NETD_KAFKA_PORT": "0"}
+        self._pid_file = home / "pid"
+
+    def start(self) -> str:
+        """Gives the address."""
+        return self.run("start")
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(int(self._pid_file.read_text()), number)
+
+    def run(self, *command: str) -> str:
+        done = subprocess.run(
+            [SCRIPT, *command], env=self._env, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[OwnBroker]:
+    """See ``OwnBroker``; not started."""
+    _need_java("a broker of our own needs")
+    broker = OwnBroker(tmp_path / "kafka")
+    yield broker
+    broker.run("stop")
+
+
+def _need_java(why: str) -> None:
+    absent = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    if absent:
+        missing(f"{why} {' and '.join(absent)} (Debian: default-jre-headless, maven)")
+
+
 @pytest.fixture(scope="session")
 def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap address of a broker that answers."""
@@ -31,12 +68,7 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
-    absent = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
-    if absent:
-        missing(
-            f"no broker: set S2NETD_TEST_KAFKA, or install {' and '.join(absent)} "
-            "(Debian: default-jre-headless, maven)"
-        )
+    _need_java("no broker: set S2NETD_TEST_KAFKA, or install")
     home = tmp_path_factory.mktemp("kafka")
     env = {**os.environ, "S2NETD_KAFKA_HOME": str(home), "S2NETD_KAFKA_PORT": "0"}
     started = subprocess.run(

@@ -2,11 +2,8 @@
 
 import asyncio
 import os
-import shutil
 import signal
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -23,8 +20,7 @@ from daemon.sources.base import ChunkFacts, Delivery, Position
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
 from daemon.wire.records import chunk_record, parse_event
 from engine.errors import RefusedChunkError
-from tests.support.kafka import SCRIPT, MakeTopic, put_record
-from tests.support.real_parts import missing
+from tests.support.kafka import MakeTopic, OwnBroker, put_record
 from tests.support.records import a_chunk, an_event
 
 pytestmark = pytest.mark.kafka
@@ -361,38 +357,11 @@ async def until(is_true: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
-class OwnBroker:
-    """A broker that a test may stop."""
-
-    def __init__(self, home: Path) -> None:
-        self._env = {**os.environ, "S2NETD_KAFKA_HOME": str(home), "S2NETD_KAFKA_PORT": "0"}
-
-        self._pid_file = home / "pid"
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(int(self._pid_file.read_text()), number)
-
-    def run(self, *command: str) -> str:
-        done = subprocess.run(
-            [SCRIPT, *command], env=self._env, check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-
-@pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[OwnBroker]:
-    if shutil.which("java") is None or shutil.which("mvn") is None:
-        missing("a broker of our own needs Java and Maven (default-jre-headless, maven)")
-    broker = OwnBroker(tmp_path / "kafka")
-    yield broker
-    broker.run("stop")
-
-
 @pytest.mark.slow
 async def test_a_broker_that_hangs_is_asked_again_by_a_new_producer(
     own_broker: OwnBroker,
 ) -> None:
-    connection = KafkaConnection(own_broker.run("start"), connect_timeout_s=20)
+    connection = KafkaConnection(own_broker.start(), connect_timeout_s=20)
     own_broker.run("topic", "events", "1")
     sink = KafkaEventSink(KafkaSinkSettings(connection, "events"))
     await sink.start()
@@ -413,8 +382,34 @@ async def test_a_broker_that_hangs_is_asked_again_by_a_new_producer(
 
 
 @pytest.mark.slow
+async def test_many_senders_whose_broker_hangs_are_all_answered(own_broker: OwnBroker) -> None:
+    connection = KafkaConnection(own_broker.start(), connect_timeout_s=60)
+    own_broker.run("topic", "events", "1")
+    sink = KafkaEventSink(KafkaSinkSettings(connection, "events"))
+    await sink.start()
+    before = sink._producer._producer
+
+    own_broker.signal(signal.SIGSTOP)
+    async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
+        publishing = []
+        for n in range(6):
+            events = [an_event(f"e{n}", revision) for revision in range(2)]
+            publishing.append(tasks.create_task(sink.publish(events)))
+            await asyncio.sleep(0.1)  # each waits for the same sender, none for the same time
+        await until(lambda: sink._producer._producer is not before)
+        await asyncio.sleep(3)  # longer than a producer that is given up may take
+        own_broker.signal(signal.SIGCONT)
+        done, _ = await asyncio.wait(publishing)
+    await sink.close()
+
+    assert [] == [task for task in done if task.cancelled()]
+    wanted = {an_event(f"e{n}", revision) for n in range(6) for revision in range(2)}
+    assert wanted == set(await read_events(connection.bootstrap_servers))
+
+
+@pytest.mark.slow
 async def test_a_broker_that_is_gone_is_given_up_at_the_deadline(own_broker: OwnBroker) -> None:
-    connection = KafkaConnection(own_broker.run("start"), connect_timeout_s=2)
+    connection = KafkaConnection(own_broker.start(), connect_timeout_s=2)
     own_broker.run("topic", "events", "1")
     sink = KafkaEventSink(KafkaSinkSettings(connection, "events"))
     await sink.start()
@@ -427,7 +422,7 @@ async def test_a_broker_that_is_gone_is_given_up_at_the_deadline(own_broker: Own
 
 @pytest.mark.slow
 async def test_sink_and_source_outlive_a_restart_of_the_broker(own_broker: OwnBroker) -> None:
-    address = own_broker.run("start")
+    address = own_broker.start()
     for name in ("events", "chunks"):
         own_broker.run("topic", name, "1")
     chunks = Topic(address, "chunks")
@@ -443,7 +438,7 @@ async def test_sink_and_source_outlive_a_restart_of_the_broker(own_broker: OwnBr
     await asyncio.to_thread(own_broker.run, "stop")
     async with asyncio.TaskGroup() as tasks:
         publishing = tasks.create_task(sink.publish([an_event("e2")]))
-        assert address == await asyncio.to_thread(own_broker.run, "start")
+        assert address == await asyncio.to_thread(own_broker.start)
     await chunks.put(a_chunk("door", 1))
     after = await take(stream, 1)
     await chunks.close()
