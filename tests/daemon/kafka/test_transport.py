@@ -328,6 +328,25 @@ async def test_a_failure_while_partitions_are_given_up_ends_deliveries(topic: To
         await joining
 
 
+async def test_what_is_cancelled_while_partitions_are_given_up_ends_deliveries(
+    topic: Topic,
+) -> None:
+    async def cancelled_under_us(_partition: str) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    await topic.put(a_chunk("door", 0))
+    source = await topic.source(on_revoked=cancelled_under_us)
+    stream = source.deliveries()
+    await take(stream, 1)
+    async with asyncio.TaskGroup() as tasks:
+        joining = tasks.create_task(topic.source())
+        with pytest.raises(TransportError, match=f"finishing {topic.name}/0: was cancelled"):
+            await take(stream, 1)
+        await joining
+
+
 @pytest.mark.parametrize(
     ("key", "hashed"),  # of Kafka's own test, UtilsTest.testMurmur2
     [
@@ -383,7 +402,7 @@ async def test_a_broker_that_hangs_is_asked_again_by_a_new_producer(
 
 @pytest.mark.slow
 async def test_many_senders_whose_broker_hangs_are_all_answered(own_broker: OwnBroker) -> None:
-    connection = KafkaConnection(own_broker.start(), connect_timeout_s=60)
+    connection = KafkaConnection(own_broker.start(), connect_timeout_s=30)
     own_broker.run("topic", "events", "1")
     sink = KafkaEventSink(KafkaSinkSettings(connection, "events"))
     await sink.start()
@@ -397,7 +416,7 @@ async def test_many_senders_whose_broker_hangs_are_all_answered(own_broker: OwnB
             publishing.append(tasks.create_task(sink.publish(events)))
             await asyncio.sleep(0.1)  # each waits for the same sender, none for the same time
         await until(lambda: sink._producer._producer is not before)
-        await asyncio.sleep(3)  # longer than a producer that is given up may take
+        await asyncio.sleep(3)  # it hangs for longer than giving a producer up may take
         own_broker.signal(signal.SIGCONT)
         done, _ = await asyncio.wait(publishing)
     await sink.close()
