@@ -6,19 +6,25 @@ emptied, and what does not get done by the deadline is read again at the next st
 
 A model that takes over is told to every camera, so that those without a chunk in hand go over to
 it at once and the others after the chunk they have.
+
+No part of the daemon ends in silence: what is cancelled under one, where a TaskGroup would look
+away, ends the daemon with an error. What was begun is in the state or is read again.
 """
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
+from daemon.cancellation import own_cancellation
 from daemon.device.thread import Device
+from daemon.errors import ForeignCancellationError
 from daemon.metrics import Metrics
 from daemon.sources.base import ChunkSource, Delivery
 from daemon.stream.flow import FlowControl
@@ -26,6 +32,8 @@ from daemon.stream.ledger import Ledger
 from daemon.stream.worker import StreamWorker, WorkerParts
 from daemon.systemd import Notifier
 from engine.errors import RefusedChunkError
+
+R = TypeVar("R")
 
 # A quarter of the usual WatchdogSec leaves room for a busy loop.
 WATCHDOG_SHARE = 0.25
@@ -128,16 +136,16 @@ class App:
 
         Raises:
             DeviceError: The accelerator failed.
-            TransportError: A transport failed for good.
+            TransportError: A transport failed for good, or what a task waited for was cancelled.
         """
         with self._signals():
             try:
                 async with asyncio.TaskGroup() as group:
                     helpers = [
-                        group.create_task(self._device.serve(), name="device"),
-                        group.create_task(self._watch(), name="watchdog"),
+                        self._begin("device", self._device.serve, group),
+                        self._begin("watchdog", self._watch, group),
                     ]
-                    companion = group.create_task(self._companion(), name="companion")
+                    companion = self._begin("companion", self._companion, group)
                     self._parts.models.on_put = self._tell_cameras
                     self.progress.ready = True
                     self._notifier.ready("consuming")
@@ -218,14 +226,28 @@ class App:
             },
         }
 
+    def _begin(
+        self, name: str, work: Callable[[], Awaitable[None]], group: asyncio.TaskGroup
+    ) -> asyncio.Task[None]:
+        return group.create_task(self._not_in_silence(name, work), name=name)
+
+    async def _not_in_silence(self, name: str, work: Callable[[], Awaitable[R]]) -> R:
+        """Do a part of the daemon that only the daemon itself may cancel."""
+        try:
+            with own_cancellation(name):
+                return await work()
+        except ForeignCancellationError as error:
+            self._log.error("task.lost", task=name, reason=str(error))
+            raise
+
     async def _pump(self, group: asyncio.TaskGroup) -> None:
         """Hand deliveries out until the source ends or the daemon is told to stop."""
         deliveries = aiter(self._source.deliveries())
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
-        coming: asyncio.Future[Delivery | None] = asyncio.ensure_future(anext(deliveries, None))
+        coming = asyncio.create_task(self._next(deliveries))
         try:
             while True:
-                either: set[asyncio.Future[Any]] = {coming, stopped}
+                either: set[asyncio.Task[Any]] = {coming, stopped}
                 await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done() or self._stop.is_set():
                     break
@@ -234,12 +256,15 @@ class App:
                     self._log.info("source.finished")
                     break
                 self._hand_out(delivery, group)
-                coming = asyncio.ensure_future(anext(deliveries, None))
+                coming = asyncio.create_task(self._next(deliveries))
         finally:
-            left: set[asyncio.Future[Any]] = {coming, stopped}
+            left: set[asyncio.Task[Any]] = {coming, stopped}
             for waiting in left:
                 waiting.cancel()
             await asyncio.wait(left)
+
+    async def _next(self, deliveries: AsyncIterator[Delivery]) -> Delivery | None:
+        return await self._not_in_silence("source", lambda: anext(deliveries, None))
 
     def _hand_out(self, delivery: Delivery, group: asyncio.TaskGroup) -> None:
         delivery = self._admitted(delivery)
@@ -249,7 +274,7 @@ class App:
         if camera is None:
             camera = _Camera(position.partition, StreamWorker(name, self._parts))
             self._cameras[name] = camera
-            task = group.create_task(self._work(camera), name=f"camera {name}")
+            task = self._begin(f"camera {name}", partial(self._work, camera), group)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         camera.queue.put_nowait(delivery)

@@ -17,6 +17,7 @@ EVENTS = {
     "daemon.stopped": "everything closed",
     "daemon.drain_timeout": "the drain deadline passed; the rest is read again at the next start",
     "daemon.failed": "exit with an error",
+    "task.lost": "what a camera or another part waited for was cancelled; the daemon fails",
     "config.reloaded": "the configuration file was read again",
     "config.restart_needed": "keys of it that changed need a restart; the rest was applied",
     "config.refused": "it cannot be used; nothing changed",

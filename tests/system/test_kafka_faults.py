@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from daemon.kafka_client import KafkaConnection
+from daemon.kafka.connection import KafkaConnection
+from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
 from daemon.sources.base import ChunkFacts
-from daemon.sources.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
 from engine.types import VideoChunk
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.kafka import OwnBroker
@@ -34,7 +34,7 @@ from tests.system.test_kafka_processes import a_config, topic_events
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.openvino]
 
 CAMERAS = ("a", "b", "c", "d", "e", "f")
-LAPS = 3  # the clip's, each an epoch, in a round
+LAPS = 3  # the clip's, each a run, in a round
 HANG_S = 15.0  # longer than one attempt to send, shorter than the patience with a broker
 GONE_S = 5.0
 PATIENCE_S = 240
@@ -143,13 +143,13 @@ class World:
         return without_ids(read_events(out / "events.jsonl"))
 
     async def told(self, camera: str) -> dict[str, list[tuple[Any, ...]]]:
-        """By epoch, what was told of a camera."""
+        """By run, what was told of a camera."""
         records = await topic_events(self.bootstrap, "events")
         assert_repeats_agree(records)
         mine = [record for record in records if record["camera_id"] == camera]
         return {
-            epoch: without_ids([record for record in mine if record["epoch"] == epoch])
-            for epoch in {record["epoch"] for record in mine}
+            run: without_ids([record for record in mine if record["epoch"] == run])
+            for run in {record["epoch"] for record in mine}
         }
 
 
@@ -212,15 +212,15 @@ async def test_no_camera_stands_still_after_a_fault_of_the_broker(
 ) -> None:
     daemon = world.daemon("daemon")
     for number in range(n_rounds):
-        epochs = [f"{number}-{lap}" for lap in range(LAPS)]
+        runs = [f"{number}-{lap}" for lap in range(LAPS)]
         async with asyncio.TaskGroup() as group:
             for camera in CAMERAS:
-                laps = [chunks_of(odd_clip, camera, chunk_s=0.5, epoch=epoch) for epoch in epochs]
+                laps = [chunks_of(odd_clip, camera, chunk_s=0.5, run=run) for run in runs]
                 group.create_task(send(world, [chunk for lap in laps for chunk in lap]))
-            second_lap = {(camera, epochs[1]) for camera in CAMERAS}
+            second_lap = {(camera, runs[1]) for camera in CAMERAS}
             await daemon.until(lambda lap=second_lap: lap <= seen(daemon, "stream.opened"))
             await fault(world.broker)
-        ended = {(camera, epoch) for camera in CAMERAS for epoch in epochs}
+        ended = {(camera, run) for camera in CAMERAS for run in runs}
         await daemon.until(lambda ended=ended: ended <= seen(daemon, "stream.ended"))
         await daemon.until(world.is_all_committed)
         _log.info(
@@ -237,5 +237,5 @@ async def test_no_camera_stands_still_after_a_fault_of_the_broker(
 
 
 def seen(daemon: Supervised, event: str) -> set[tuple[str, str]]:
-    """Cameras and epochs of which something was logged."""
-    return {(entry["camera"], entry["epoch"]) for entry in daemon.logged(event)}
+    """Cameras and runs of which something was logged."""
+    return {(entry["camera"], entry["run"]) for entry in daemon.logged(event)}

@@ -10,6 +10,7 @@ import pytest
 
 from daemon.device.batching import Lane
 from daemon.device.thread import Device
+from daemon.errors import ForeignCancellationError
 from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
@@ -379,3 +380,36 @@ async def test_a_device_that_hangs_is_noticed_while_other_cameras_go_on(clip):
     daemon.app.stop()
     await serving
     assert daemon.app.is_live()[0]
+
+
+@pytest.mark.parametrize("place", ["camera", "device", "source", "companion"])
+async def test_what_is_cancelled_under_a_part_of_the_daemon_ends_it_and_is_named(clip, place):
+    """A cancelled future passes every ``except Exception`` and leaves a TaskGroup cold."""
+
+    async def cancelled_under_us(*_: object) -> None:
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    sink, source = MemoryEventSink(), MemoryChunkSource(a_log(*chunks_of(clip, "cam")))
+    source._log.is_finished = False
+    daemon = TestDaemon(source, sink, MemoryStateStore())
+    if place == "camera":
+        sink.publish = cancelled_under_us
+    elif place == "device":
+        daemon.app._device.serve = cancelled_under_us
+    elif place == "source":
+
+        async def deliveries():
+            yield await cancelled_under_us()
+
+        source.deliveries = deliveries
+    else:
+        daemon.app._companion = cancelled_under_us
+
+    async with asyncio.timeout(20):
+        with pytest.raises(ForeignCancellationError, match=place):
+            await daemon.serve()
+
+    named = [str(entry["task"]) for entry in daemon.logs.named("task.lost")]
+    assert ["camera cam" if place == "camera" else place] == named

@@ -9,7 +9,7 @@ from daemon.compose import read_again_from
 from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
-from tests.daemon.test_app import offline
+from tests.daemon.whole.test_app import straight_line
 from tests.support.daemons import TestDaemon
 from tests.support.footage import BUSY, chunks_of, colour_clip
 
@@ -58,6 +58,6 @@ async def test_a_rebalance_cuts_no_event_and_reads_only_what_is_needed_again(cli
         await serving
 
     for name in CAMERAS:
-        assert offline(clip, name) == [r for r in sink.events if r.stream_id == name]
+        assert straight_line(clip, name) == [r for r in sink.events if r.camera == name]
         # Each chunk once, and after each rebalance a few of them again.
         assert daemon.count("chunks_total", camera=name) <= 4 * len(turns)
