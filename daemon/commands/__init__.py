@@ -1,1 +1,1 @@
-"""The commands of `s2netd`, a file a topic; `daemon.cli` puts them together."""
+"""The commands of `s2netd`, a file a topic; each imports what it needs when it runs."""

@@ -14,6 +14,11 @@ _ONLY_WITH_DEVICE = ("also", "report", "leak_batches")
 _ONLY_WITHOUT_DEVICE = ("video", "cameras", "compare_batch", "backend", "decode", "resolution")
 
 
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(bench)
+
+
 def bench(
     context: typer.Context,
     bundle: BundleOption = "kinetics400",

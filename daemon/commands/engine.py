@@ -10,12 +10,20 @@ from rich.console import Console
 
 from daemon.errors import ConfigError
 
-engine = typer.Typer(
-    help="Build, compare and clear away plans for NVIDIA GPUs (TensorRT).", no_args_is_help=True
-)
+
+def register(app: typer.Typer) -> None:
+    """Add the group of commands."""
+    engine = typer.Typer(
+        help="Build, compare and clear away plans for NVIDIA GPUs (TensorRT).",
+        no_args_is_help=True,
+    )
+    engine.command()(build)
+    engine.command()(verify)
+    engine.command("list")(list_plans)
+    engine.command("gc")(collect)
+    app.add_typer(engine, name="engine")
 
 
-@engine.command("build")
 def build(
     context: typer.Context,
     bundle: Annotated[str, typer.Option(help="A bundle folder, or the name of a pulled one.")] = (
@@ -71,7 +79,6 @@ def _refuse_besides_config(context: typer.Context) -> None:
         raise ConfigError(f"--config says that already; leave out {', '.join(given)}")
 
 
-@engine.command("verify")
 def verify(
     bundle: Annotated[
         str, typer.Option(help="The reference: a bundle folder or name.")
@@ -135,7 +142,6 @@ def verify(
         raise NotAlikeError(f"{found.candidate} is not {found.reference}: {reasons}")
 
 
-@engine.command("list")
 def list_plans(
     *, as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False
 ) -> None:
@@ -150,7 +156,6 @@ def list_plans(
     run_list(PlanCache(), this_machine(), time.time(), Console(), as_json=as_json)
 
 
-@engine.command("gc")
 def collect(
     *,
     everything: Annotated[bool, typer.Option("--all", help="Delete every plan.")] = False,

@@ -1,0 +1,40 @@
+"""The daemon itself: run, and check its configuration."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The YAML file.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(run)
+    app.command()(check)
+
+
+def run(config: ConfigOption) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C.
+
+    [dim]s2netd run --config configs/daemon/local.yaml[/dim]
+    """
+    from daemon.compose import run_daemon  # noqa: PLC0415
+    from daemon.config import load  # noqa: PLC0415
+
+    sys.exit(run_daemon(load(config), config))
+
+
+def check(config: ConfigOption) -> None:
+    """Check a configuration and its bundle, without starting anything.
+
+    [dim]s2netd check --config /etc/s2netd/edge.yaml[/dim]
+    """
+    from daemon.config import load  # noqa: PLC0415
+    from daemon.models.reading import check_model  # noqa: PLC0415
+    from daemon.packaging import check_packages  # noqa: PLC0415
+
+    check_packages()
+    parsed = load(config)
+    typer.echo(f"{config}: ok ({check_model(parsed.model)})")
