@@ -41,7 +41,8 @@ def evaluate(
     ambiguous: Annotated[
         Path | None, typer.Option(help="THUMOS14's Ambiguous_test.txt: leave those out.")
     ] = None,
-    streaming: Annotated[  # noqa: FBT002 - a flag of the command line
+    *,
+    streaming: Annotated[
         bool, typer.Option("--streaming", help="A bundle through the daemon's own session.")
     ] = False,
     quiet: Annotated[

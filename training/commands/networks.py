@@ -85,9 +85,8 @@ def train(
     changes: Changes = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     threads: Threads = 1,
-    fresh: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--fresh", help="Start over what is in --out.")
-    ] = False,
+    *,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over what is in --out.")] = False,
 ) -> None:
     """Train a network from tags; an interrupted run goes on where it was.
 
@@ -177,7 +176,8 @@ def export(
         str, typer.Option(help="Bundle whose backbone made the features.")
     ] = "kinetics400-160",
     name: Annotated[str | None, typer.Option(help="Of the bundle; otherwise --out's.")] = None,
-    without_backbone: Annotated[  # noqa: FBT002 - a flag of the command line
+    *,
+    without_backbone: Annotated[
         bool,
         typer.Option("--without-backbone", help="Name the base instead of copying its 49 MB."),
     ] = False,
