@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.errors import ConfigError, TransportError
-from daemon.sources.base import ChunkFacts
 from daemon.sources.directory import (
     END_SUFFIX,
     SIDECAR_SUFFIX,
     last_number,
     read_position,
 )
+from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record
 from engine.types import VideoChunk
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from daemon.errors import ConfigError
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.producer import DurableProducer
-from daemon.sources.base import ChunkFacts
+from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import Record, chunk_record
 from engine.types import VideoChunk
 

@@ -21,9 +21,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from daemon.clock import Clock, SystemClock
 from daemon.errors import ConfigError, MalformedRecordError
 from daemon.kafka.connection import KafkaConnection
+from daemon.produce.base import ChunkWriter
 from daemon.produce.directory_writer import DirectoryChunkWriter
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
-from daemon.sources.base import ChunkFacts, ChunkWriter
+from daemon.wire.facts import ChunkFacts
 from daemon.wire.headers import read_name
 from engine.errors import UnreadableVideoError
 from engine.types import VideoChunk

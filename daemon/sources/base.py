@@ -97,44 +97,6 @@ class ChunkSource(Protocol):
         """Make commits durable and end ``deliveries``. Safe to repeat."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkFacts:
-    """What a producer knows about a chunk besides the chunk itself; None is left out.
-
-    Attributes:
-        content_type: MIME type of the payload.
-        duration_us: Time its frames cover.
-        n_frames: Frames in it.
-        width: Of the coded picture, pixels.
-        height: Of the coded picture, pixels.
-        clock: How far to trust the capture time: ``ntp``, ``rtcp`` or ``arrival``.
-    """
-
-    content_type: str = "video/mp4"
-    duration_us: int | None = None
-    n_frames: int | None = None
-    width: int | None = None
-    height: int | None = None
-    clock: str = "arrival"
-
-
-class ChunkWriter(Protocol):
-    """The other end of a source: where a producer puts chunks."""
-
-    async def start(self) -> None:
-        """Connect; raises as ``ChunkSource.start`` does."""
-
-    async def write(self, chunk: VideoChunk, facts: ChunkFacts) -> None:
-        """Return once the transport has the chunk.
-
-        Raises:
-            TransportError: The transport cannot be reached, or takes no chunk of this size.
-        """
-
-    async def close(self) -> None:
-        """Let go. Safe to repeat."""
-
-
 def first_offset(committed_next: int | None, low_offset: int | None) -> int | None:
     """Where to begin a partition: the lower of what is committed and what is needed again.
 

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from daemon.errors import MalformedRecordError
-from daemon.sources.base import ChunkFacts
+from daemon.wire.facts import ChunkFacts
 from daemon.wire.headers import (
     MAX_NAME_CHARS,
     MAX_US,

@@ -12,10 +12,11 @@ from daemon.errors import MalformedRecordError
 from daemon.kafka.connection import KafkaConnection
 from daemon.produce.directory_writer import DirectoryChunkWriter
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
-from daemon.sources.base import ChunkFacts, ChunkSource, Delivery, StartAt, nothing_to_read_again
+from daemon.sources.base import ChunkSource, Delivery, StartAt, nothing_to_read_again
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
+from daemon.wire.facts import ChunkFacts
 from engine.types import VideoChunk
 from tests.support.kafka import MakeTopic, put_record
 from tests.support.records import a_chunk, an_end

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.produce.directory_writer import DirectoryChunkWriter
-from daemon.sources.base import ChunkFacts
+from daemon.wire.facts import ChunkFacts
 from engine.types import VideoChunk
 from tests.support.footage import chunks_of
 from tests.support.processes import start_s2netd, write_config

@@ -16,8 +16,9 @@ from daemon.errors import ConfigError, TransportError
 from daemon.kafka.connection import KafkaConnection
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings, record_bytes
 from daemon.sinks.kafka import KafkaEventSink, KafkaSinkSettings
-from daemon.sources.base import ChunkFacts, Delivery, Position
+from daemon.sources.base import Delivery, Position
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
+from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record, parse_event
 from engine.errors import RefusedChunkError
 from tests.support.kafka import MakeTopic, OwnBroker, put_record

@@ -11,8 +11,9 @@ import pytest
 
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
 from daemon.produce.directory_writer import DirectoryChunkWriter
-from daemon.sources.base import ChunkFacts, Delivery, Position
+from daemon.sources.base import Delivery, Position
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
+from daemon.wire.facts import ChunkFacts
 from engine.errors import CorruptChunkError, RefusedChunkError
 from tests.support.records import a_chunk, an_end
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import MalformedRecordError
-from daemon.sources.base import ChunkFacts
+from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import (
     EVENT_SCHEMA_ID,
     EVENT_TYPES,
