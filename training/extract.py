@@ -1,16 +1,9 @@
-"""Videos → feature files, through the engine's own decode, snippet and feature stages.
+"""Videos → feature files, through the engine's own decode, snippet and feature stages."""
 
-A feature file is an npz with ``features`` float32 (T, D) and ``indices`` int64 (T,), the snippets'
-places on the grid: rows are missing where footage was. Beside them, ``manifest.json`` names the
-extractor, so that features of another one are never mixed in.
-"""
-
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,18 +16,8 @@ from engine.errors import BundleError, DeviceError, UnreadableVideoError
 from engine.features import BackendFeatureExtractor, FeatureExtractor
 from engine.snippets import SnippetSampler
 from engine.spec import ModelSpec
-from engine.types import FloatArray, Int64Array
 from engine.video.frames import read_video
-
-MANIFEST = "manifest.json"
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFeatures:
-    """One video's features: ``features`` float32 (T, D), ``indices`` int64 (T,)."""
-
-    features: FloatArray
-    indices: Int64Array
+from training.feature_files import VideoFeatures, claim_folder, manifest_of, write_features
 
 
 def extract_video(
@@ -58,22 +41,6 @@ def extract_video(
     return VideoFeatures(features.reshape(len(rows), spec.feature_dim), indices)
 
 
-def manifest_of(bundle: ModelBundle) -> dict[str, object]:
-    """What makes two feature files comparable."""
-    spec = bundle.spec
-    return {
-        "extractor_sha256": bundle.backbone_sha256,
-        "fps": spec.grid.fps,
-        "snippet_frames": spec.grid.snippet_frames,
-        "stride_frames": spec.grid.stride_frames,
-        "resize_px": spec.geometry.resize_px,
-        "crop_px": spec.geometry.crop_px,
-        "fit": spec.geometry.fit,
-        "modalities": ["rgb"],
-        "feature_dim": spec.feature_dim,
-    }
-
-
 def extract_videos(
     paths: Sequence[Path],
     bundle: ModelBundle,
@@ -92,7 +59,7 @@ def extract_videos(
     for path in paths:
         if not _target(path, out).exists():
             found = extract_video(path, bundle.spec, extractor, partial(on_progress, path))
-            _write(found, _target(path, out))
+            write_features(found, _target(path, out))
     return [_target(path, out) for path in paths]
 
 
@@ -164,18 +131,11 @@ def _open_worker(bundle_path: Path, precision: str, threads: int) -> None:
 
 def _work(path: Path, target: Path) -> None:
     spec, extractor = _worker["open"]
-    _write(extract_video(path, spec, extractor), target)
+    write_features(extract_video(path, spec, extractor), target)
 
 
 def _target(path: Path, out: Path) -> Path:
     return out / f"{path.stem}.npz"
-
-
-def _write(found: VideoFeatures, target: Path) -> None:
-    unfinished = target.with_suffix(".part")
-    with unfinished.open("wb") as file:
-        np.savez(file, features=found.features, indices=found.indices)
-    unfinished.replace(target)
 
 
 def _prepare(paths: Sequence[Path], bundle: ModelBundle, out: Path) -> None:
@@ -190,20 +150,4 @@ def _prepare(paths: Sequence[Path], bundle: ModelBundle, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BundleError(f"--out {out}: cannot be made: {error.strerror}") from error
-    _claim(out / MANIFEST, manifest_of(bundle))
-
-
-def _claim(path: Path, manifest: dict[str, object]) -> None:
-    if not path.exists():
-        path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        return
-    try:
-        seen = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise BundleError(f"{path}: is damaged ({error}): choose another --out") from error
-    for key, wanted in manifest.items():
-        if seen.get(key) != wanted:
-            raise BundleError(
-                f"{path}: {key} is {seen.get(key)!r}, this bundle has {wanted!r}: "
-                "features of two extractors do not mix; choose another --out"
-            )
+    claim_folder(out, manifest_of(bundle))

@@ -14,7 +14,7 @@ from engine.video.cutting import encode_video
 from tests.support.real_parts import missing
 from tests.support.tiny_bundle import write_tiny_bundle
 from training.cli import main
-from training.extract import manifest_of
+from training.feature_files import manifest_of
 
 try:
     from tests.support.tiny_training import small_content

@@ -22,7 +22,8 @@ from tests.support.scripted import MeanColourExtractor
 from tests.support.tiny_bundle import write_tiny_bundle
 from tests.support.videos import make_video
 from training.cli import main
-from training.extract import MANIFEST, extract_video, extract_videos
+from training.extract import extract_video, extract_videos
+from training.feature_files import MANIFEST
 
 STRIDE_US = 160_000
 

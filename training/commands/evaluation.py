@@ -175,7 +175,7 @@ def _opened(model: str, features: Path) -> "Iterator[tuple[ModelBundle, BackendL
     from engine.backends import open_backend  # noqa: PLC0415 - opened by these commands only
     from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
     from engine.cas import BackendLocalizer  # noqa: PLC0415
-    from training.extract import manifest_of  # noqa: PLC0415
+    from training.feature_files import manifest_of  # noqa: PLC0415
     from training.loaders.features import check_manifest  # noqa: PLC0415
 
     bundle = ModelBundle.load(resolve_bundle(model))

@@ -17,7 +17,7 @@ from engine.bundle.room import make_room
 from engine.errors import DataError
 from engine.published.models import MODELS
 from engine.spec import CameraMeanSpec
-from training.extract import manifest_of
+from training.feature_files import manifest_of
 from training.learning.checkpoints import TrainedNetwork
 from training.networks.base import Network
 from training.precision.calibration_clips import Clips

@@ -1,4 +1,4 @@
-"""Feature files as ``s2net extract`` writes them, read without trusting them.
+"""Folders of feature files as ``s2net extract`` writes them, and published arrays of features.
 
 Nothing here unpickles. A folder has one manifest and one ``STEM.npz`` a video; a video is read
 and checked when it is asked for.
@@ -7,7 +7,6 @@ and checked when it is asked for.
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from typing_extensions import override
@@ -15,11 +14,15 @@ from typing_extensions import override
 from engine.errors import DataError
 from engine.files.npz import NPZ_DAMAGE
 from engine.grid import Grid
-from engine.types import FloatArray, Int64Array
-from training.extract import MANIFEST, VideoFeatures
+from engine.types import FloatArray
+from training.feature_files import (
+    MANIFEST,
+    VideoFeatures,
+    checked_matrix,
+    read_features,
+    refuse_damaged,
+)
 from training.loaders.files import few, read_json
-
-_N_DIMENSIONS = 2  # rows, feature width
 
 
 class FeatureFolder(Mapping[str, VideoFeatures]):
@@ -44,7 +47,7 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
     def __getitem__(self, stem: str) -> VideoFeatures:
         if stem not in self._stems:
             raise KeyError(stem)
-        return _read_features(self.folder / f"{stem}.npz", self.feature_dim)
+        return read_features(self.folder / f"{stem}.npz", self.feature_dim)
 
     @override
     def __iter__(self) -> Iterator[str]:
@@ -119,66 +122,11 @@ def read_matrix(blob: bytes, what: str) -> FloatArray:
     try:
         array = np.load(io.BytesIO(blob), allow_pickle=False)
     except NPZ_DAMAGE as error:
-        _refuse_damaged(what, error)
+        refuse_damaged(what, error)
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         seen = array.dtype if isinstance(array, np.ndarray) else "an archive"
         raise DataError(f"{what} holds {seen}, wanted one array of floats: download it again")
     return checked_matrix(array.astype(np.float32, copy=False), what, None)
-
-
-def checked_matrix(features: FloatArray, what: str, width: int | None) -> FloatArray:
-    """``features`` if it is a finite (T, D) with T > 0 and D = ``width``.
-
-    Raises:
-        DataError: Otherwise.
-    """
-    if features.ndim != _N_DIMENSIONS or (width is not None and features.shape[1] != width):
-        raise DataError(
-            f"{what}: features have shape {features.shape}, wanted (T, {width or 'D'}): "
-            "they were made by another extractor; extract them again"
-        )
-    if not len(features):
-        raise DataError(
-            f"{what} has no snippets: the video is shorter than one snippet; remove it"
-        )
-    broken = ~np.isfinite(features).all(axis=1)
-    if broken.any():
-        raise DataError(
-            f"{what}: row {int(np.argmax(broken))} of {int(broken.sum())} holds NaN or "
-            "infinity: delete the file and extract that video again"
-        )
-    return features
-
-
-def _read_features(path: Path, width: int) -> VideoFeatures:
-    try:
-        # NumPy leaves a file open that it opened and could not read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            features, indices = archive["features"], archive["indices"]
-    except NPZ_DAMAGE as error:
-        _refuse_damaged(str(path), error)
-    if features.dtype != np.float32:
-        raise DataError(
-            f"{path}: features are {features.dtype}, wanted float32: extract that video again"
-        )
-    checked_matrix(features, str(path), width)
-    return VideoFeatures(features, _checked_indices(path, indices, len(features)))
-
-
-def _checked_indices(path: Path, indices: Int64Array, n_rows: int) -> Int64Array:
-    if indices.dtype != np.int64 or indices.shape != (n_rows,):
-        raise DataError(
-            f"{path}: indices are {indices.dtype} {indices.shape}, wanted int64 ({n_rows},): "
-            "extract that video again"
-        )
-    falls = np.flatnonzero(np.diff(indices) <= 0)
-    if len(falls) or indices[0] < 0:
-        row = int(falls[0]) + 1 if len(falls) else 0
-        raise DataError(
-            f"{path}: index {int(indices[row])} in row {row} does not rise from the one before: "
-            "delete the file and extract that video again"
-        )
-    return indices
 
 
 def _grid(path: Path, manifest: Mapping[str, object]) -> tuple[Grid, int]:
@@ -195,16 +143,3 @@ def _grid(path: Path, manifest: Mapping[str, object]) -> tuple[Grid, int]:
         return Grid(*numbers[:3]), numbers[3]
     except ValueError as error:
         raise DataError(f"{path}: {error}; extract again into a new folder") from error
-
-
-def _refuse_damaged(what: str, error: BaseException) -> NoReturn:
-    reason = " ".join(str(error).split())
-    if "pickle" in reason.lower():
-        raise DataError(
-            f"{what} is no plain array file, or holds pickled objects, which could run code: "
-            "refused; store plain arrays"
-        ) from error
-    raise DataError(
-        f"{what} is damaged or no feature file ({type(error).__name__}: {reason:.80}): delete it "
-        "and extract that video again"
-    ) from error

@@ -16,8 +16,9 @@ from typing_extensions import override
 from engine.errors import DataError
 from engine.grid import US_PER_S, Grid
 from engine.types import FloatArray
+from training.feature_files import checked_matrix
 from training.loaders.annotations import AnnotatedVideo, OnNote
-from training.loaders.features import checked_matrix, read_matrix
+from training.loaders.features import read_matrix
 from training.loaders.files import few
 from training.records import FeatureSet, VideoRecord
 

@@ -23,7 +23,7 @@ from tests.support.tiny_convolutions import (
 from tests.support.tiny_training import planted, small_config
 from training.cli import main
 from training.evaluation.recalibrate import with_opening_scores
-from training.extract import manifest_of
+from training.feature_files import manifest_of
 from training.precision.calibration_clips import Clips, read_clips
 from training.precision.convert import convert, likeness, precision_of
 from training.precision.int8 import to_int8
