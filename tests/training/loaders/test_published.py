@@ -13,6 +13,7 @@ import pytest
 from engine.errors import DataError
 from engine.types import FloatArray, Span
 from tests.support.checkout import CHECKOUT
+from tests.support.hostile_pickles import HOSTILE, Runs
 from training.loaders.activitynet import activitynet_coverage, load_activitynet, read_activitynet
 from training.loaders.annotations import cut_to_length
 from training.loaders.objects import read_objects
@@ -131,17 +132,21 @@ def test_a_package_of_another_version(tmp_path: Path) -> None:
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return os.mkdir, (str(tmp_path / "boom"),)
-
     path = tmp_path / "labels.npy"
-    write_object_array(path, [Bomb()], 4)
+    write_object_array(path, [Runs(os.mkdir, str(tmp_path / "boom"))], 4)
 
     line = the_line(lambda: read_objects(path))
 
     assert "posix.mkdir" in line
     assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=repr)
+def test_an_entry_that_no_published_file_has_is_refused(tmp_path: Path, hostile: object) -> None:
+    path = tmp_path / "labels.npy"
+    write_object_array(path, [hostile], 4)
+
+    assert "which no published file does: refused" in the_line(lambda: read_objects(path))
 
 
 def test_damaged_object_arrays(tmp_path: Path) -> None:
