@@ -19,16 +19,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.bundle.model_bundle import ModelCard, Pixels, write_bundle
+from engine.files.onnx_bytes import checked_model, serialized
 from engine.grid import Grid, exact_div
-from engine.published.i3d import (
-    FEATURE_DIM,
-    PIXEL_MEAN,
-    SIDE_PX,
-    array_of,
-    build_backbone,
-    checked_model,
-    serialized,
-)
+from engine.published.i3d import FEATURE_DIM, PIXEL_MEAN, SIDE_PX, array_of, build_backbone
 from engine.spec import FrameGeometry, ProposalSpec, TrackerSpec, WindowSpec
 from engine.types import FloatArray
 

@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from engine.bundle.model_bundle import write_bundle
-from engine.published.i3d import checked_model, serialized
+from engine.files.onnx_bytes import checked_model, serialized
 from tests.support.tiny_bundle import localizer, tiny_card
 
 LENGTH, SIDE_PX = 4, 12

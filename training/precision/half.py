@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper, shape_inference, version_converter
 
 from engine.errors import BundleError
-from engine.published.i3d import IR_VERSION, serialized
+from engine.files.onnx_bytes import IR_VERSION, serialized
 
 HalfPrecision = Literal["f16", "bf16"]
 

@@ -23,7 +23,7 @@ from onnx import helper
 from engine.backends import open_backend
 from engine.backends.base import Tensor
 from engine.errors import BundleError, DataError
-from engine.published.i3d import serialized
+from engine.files.onnx_bytes import serialized
 from engine.types import FloatArray, UInt8Array
 from training.precision.int8_graph import HIGHEST, Convolution, ConvolutionGraph, with_quantization
 

@@ -7,13 +7,8 @@ import onnx
 import pytest
 
 from engine.backends import open_backend
-from engine.published.i3d import (
-    _Builder,
-    build_backbone,
-    folded_convolution,
-    same_padding,
-    serialized,
-)
+from engine.files.onnx_bytes import serialized
+from engine.published.i3d import _Builder, build_backbone, folded_convolution, same_padding
 from engine.published.kinetics400 import class_names
 from engine.types import FloatArray
 from tests.support.i3d_parts import published_arrays, pulled_kinetics400, snippets_of

@@ -12,7 +12,7 @@ from engine.backends import open_backend
 from engine.backends.base import EngineBackend
 from engine.cas import BackendLocalizer
 from engine.features import BackendFeatureExtractor
-from engine.published.i3d import serialized
+from engine.files.onnx_bytes import serialized
 from engine.published.kinetics400 import (
     FEATURE_DIM,
     GEOMETRY_160,
