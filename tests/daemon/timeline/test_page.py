@@ -27,6 +27,7 @@ from daemon.timeline.marks import (
     ticks,
 )
 from daemon.timeline.page import CurveSet, Mistakes, Thumbnail, TruthSpan, render_timeline
+from daemon.timeline.style import STYLE
 from daemon.timeline.text import clock, wall_clock
 from engine.types import ActionEvent, Phase, Reason, Span
 
@@ -236,6 +237,12 @@ def test_policy_admits_only_the_script_of_the_page() -> None:
 
     assert f"script-src 'sha256-{digest}';" in policy
     assert policy.startswith("default-src 'none';")
+
+
+def test_paper_has_the_colours_of_a_light_screen() -> None:
+    screen, dark, paper = re.findall(r"\n  --paper: [^}]*", STYLE)
+
+    assert screen == paper != dark
 
 
 def test_every_event_is_a_bar_and_a_row_with_its_times() -> None:
