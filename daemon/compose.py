@@ -8,7 +8,9 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -19,8 +21,9 @@ from daemon.config import (
     DecodeConfig,
     DirectorySourceConfig,
     JsonlSinkConfig,
-    KafkaSecurityConfig,
     ModelConfig,
+    SinkConfig,
+    SourceConfig,
 )
 from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
@@ -208,55 +211,35 @@ def read_again_from(store: StateStore) -> StartAt:
 def _source(config: Config, start_at: StartAt, on_revoked: OnRevoked) -> ChunkSource:
     source = config.source
     if isinstance(source, DirectorySourceConfig):
-        return DirectoryChunkSource(
-            DirectorySourceSettings(
-                path=source.path,
-                follow=source.follow,
-                poll_interval_s=source.poll_interval_s,
-                max_chunk_bytes=config.decode.max_chunk_bytes,
-            ),
-            start_at,
-        )
-    return KafkaChunkSource(
-        KafkaSourceSettings(
-            connection=kafka_connection(source.bootstrap_servers, source.security),
-            topic=source.topic,
-            group_id=source.group_id,
-            group_instance_id=source.group_instance_id or member_name(config.state.path),
-            start=source.start,
-            max_chunk_bytes=source.max_chunk_bytes,
-        ),
-        start_at,
-        on_revoked,
-    )
+        most = config.decode.max_chunk_bytes
+        files = DirectorySourceSettings(**options_of(source), max_chunk_bytes=most)
+        return DirectoryChunkSource(files, start_at)
+    topic = KafkaSourceSettings(**options_of(source))
+    if not topic.group_instance_id:
+        topic = replace(topic, group_instance_id=member_name(config.state.path))
+    return KafkaChunkSource(topic, start_at, on_revoked)
 
 
 def _sink(config: Config) -> EventSink:
     sink = config.sink
     if isinstance(sink, JsonlSinkConfig):
-        return JsonlEventSink(JsonlSinkSettings(sink.path, config.site, sink.fsync))
-    return KafkaEventSink(
-        KafkaSinkSettings(
-            connection=kafka_connection(sink.bootstrap_servers, sink.security),
-            topic=sink.topic,
-            site=config.site,
-        )
-    )
+        return JsonlEventSink(JsonlSinkSettings(**options_of(sink), site=config.site))
+    return KafkaEventSink(KafkaSinkSettings(**options_of(sink), site=config.site))
+
+
+def options_of(section: SourceConfig | SinkConfig) -> dict[str, Any]:
+    """What an adapter's settings are made of: they have the names of the operator's keys.
+
+    Of Kafka, the keys about the broker are one setting, ``connection``.
+    """
+    options = section.model_dump(exclude={"kind"})
+    if section.kind == "kafka":
+        security = options.pop("security")
+        options["connection"] = KafkaConnection(options.pop("bootstrap_servers"), **security)
+    return options
 
 
 def member_name(state_path: Path) -> str:
     """A name no other member has, the same after a restart: only one daemon can hold a state."""
     place = f"{socket.gethostname()}:{state_path.resolve()}"
     return f"s2netd-{hashlib.sha256(place.encode()).hexdigest()[:16]}"
-
-
-def kafka_connection(bootstrap_servers: str, security: KafkaSecurityConfig) -> KafkaConnection:
-    """The adapters' connection out of the operator's keys."""
-    return KafkaConnection(
-        bootstrap_servers=bootstrap_servers,
-        security_protocol=security.protocol,
-        sasl_mechanism=security.sasl_mechanism,
-        sasl_username=security.sasl_username,
-        sasl_password_file=security.sasl_password_file,
-        ca_file=security.ca_file,
-    )

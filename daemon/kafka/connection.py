@@ -47,7 +47,7 @@ class KafkaConnection:
 
     Attributes:
         bootstrap_servers: ``host:port``, several separated by commas.
-        security_protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
+        protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
         sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
         sasl_username: For SASL.
         sasl_password_file: Holds the password for SASL.
@@ -58,7 +58,7 @@ class KafkaConnection:
     """
 
     bootstrap_servers: str
-    security_protocol: str = "PLAINTEXT"
+    protocol: str = "PLAINTEXT"
     sasl_mechanism: str = "PLAIN"
     sasl_username: str | None = None
     sasl_password_file: Path | None = None
@@ -75,11 +75,11 @@ class KafkaConnection:
         """
         options: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers,
-            "security_protocol": self.security_protocol,
+            "security_protocol": self.protocol,
         }
-        if self.security_protocol.endswith("SSL"):
+        if self.protocol.endswith("SSL"):
             options["ssl_context"] = self._ssl_context()
-        if self.security_protocol.startswith("SASL_"):
+        if self.protocol.startswith("SASL_"):
             options |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.sasl_username,
@@ -99,7 +99,7 @@ class KafkaConnection:
     def _password(self) -> str:
         if not self.sasl_username or self.sasl_password_file is None:
             raise ConfigError(
-                f"Kafka {self.security_protocol}: sasl_username and sasl_password_file are needed"
+                f"Kafka {self.protocol}: sasl_username and sasl_password_file are needed"
             )
         try:
             return self.sasl_password_file.read_text(encoding="utf-8").rstrip("\r\n")

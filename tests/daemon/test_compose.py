@@ -1,14 +1,31 @@
 """Which decoder a configuration gives a camera, and which batches the device."""
 
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from daemon.compose import batching, decoders
-from daemon.config import DecodeConfig, ModelConfig
+from daemon.compose import batching, decoders, options_of
+from daemon.config import (
+    DecodeConfig,
+    DirectorySourceConfig,
+    JsonlSinkConfig,
+    KafkaSecurityConfig,
+    KafkaSinkConfig,
+    KafkaSourceConfig,
+    ModelConfig,
+    SinkConfig,
+    SourceConfig,
+)
 from daemon.device.batching import BatchPolicy
+from daemon.kafka.connection import KafkaConnection
 from daemon.logs import set_up
+from daemon.sinks.jsonl import JsonlSinkSettings
+from daemon.sinks.kafka import KafkaSinkSettings
+from daemon.sources.directory import DirectorySourceSettings
+from daemon.sources.kafka import KafkaSourceSettings
 from engine.video.frames import PyAvDecoder
 from tests.support.scripted import a_spec
 from tests.support.videos import a_chunk, make_video
@@ -39,3 +56,45 @@ def test_a_camera_whose_gpu_cannot_decode_is_told_of_once_and_seen_all_the_same(
 def test_the_device_waits_in_seconds_for_what_is_configured_in_milliseconds() -> None:
     policy = batching(ModelConfig(bundle="scenes", max_batch=3, max_wait_ms=4))
     assert BatchPolicy(max_size=3, max_wait_s=0.004) == policy
+
+
+IN, OUT, BROKER = Path("chunks"), Path("events.jsonl"), "a:1,b:2"
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "expected"),
+    [
+        (DirectorySourceConfig(path=IN), DirectorySourceSettings, DirectorySourceSettings(IN)),
+        (JsonlSinkConfig(path=OUT), JsonlSinkSettings, JsonlSinkSettings(OUT)),
+        (
+            KafkaSourceConfig(bootstrap_servers=BROKER, topic="chunks"),
+            KafkaSourceSettings,
+            KafkaSourceSettings(KafkaConnection(BROKER), "chunks"),
+        ),
+        (
+            KafkaSinkConfig(bootstrap_servers=BROKER, topic="events"),
+            KafkaSinkSettings,
+            KafkaSinkSettings(KafkaConnection(BROKER), "events"),
+        ),
+    ],
+)
+def test_what_a_section_leaves_out_is_what_its_adapter_does_by_itself(
+    section: SourceConfig | SinkConfig, settings: Any, expected: object
+) -> None:
+    assert expected == settings(**options_of(section))
+
+
+def test_every_key_of_the_broker_s_security_reaches_its_connection(tmp_path: Path) -> None:
+    security = {
+        "protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_username": "me",
+        "sasl_password_file": tmp_path / "password",
+        "ca_file": tmp_path / "ca.pem",
+    }
+    section = KafkaSinkConfig(
+        bootstrap_servers=BROKER, topic="events", security=KafkaSecurityConfig(**security)
+    )
+
+    assert KafkaConnection(BROKER, **security) == options_of(section)["connection"]
+    assert set(KafkaSecurityConfig.model_fields) == set(security)

@@ -26,7 +26,7 @@ def test_sasl_takes_its_password_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("s3cret with space \n")
     connection = KafkaConnection(
         "a:1",
-        security_protocol="SASL_PLAINTEXT",
+        protocol="SASL_PLAINTEXT",
         sasl_mechanism="SCRAM-SHA-512",
         sasl_username="s2netd",
         sasl_password_file=tmp_path / "password",
@@ -44,11 +44,11 @@ def test_sasl_takes_its_password_from_a_file(tmp_path: Path) -> None:
 
 def test_sasl_without_a_password_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="sasl_password_file are needed"):
-        KafkaConnection("a:1", security_protocol="SASL_SSL").options()
+        KafkaConnection("a:1", protocol="SASL_SSL").options()
     with pytest.raises(ConfigError, match="absent: cannot read the Kafka password"):
         KafkaConnection(
             "a:1",
-            security_protocol="SASL_PLAINTEXT",
+            protocol="SASL_PLAINTEXT",
             sasl_username="s2netd",
             sasl_password_file=tmp_path / "absent",
         ).options()
@@ -63,7 +63,7 @@ def test_tls_takes_its_certificates_from_files(tmp_path: Path) -> None:
     )
     connection = KafkaConnection(
         "a:1",
-        security_protocol="SSL",
+        protocol="SSL",
         ca_file=certificate,
         certificate_file=certificate,
         key_file=key,
@@ -78,7 +78,7 @@ def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
 
     with pytest.raises(ConfigError, match=r"Kafka TLS: cannot use .*ca\.pem"):
-        KafkaConnection("a:1", security_protocol="SSL", ca_file=tmp_path / "ca.pem").options()
+        KafkaConnection("a:1", protocol="SSL", ca_file=tmp_path / "ca.pem").options()
 
 
 async def test_a_broker_that_is_not_there_is_named_at_the_deadline() -> None:
