@@ -1,1 +1,5 @@
-"""Where chunks come from."""
+"""Where chunks come from: the protocol `ChunkSource`, and one file a transport.
+
+How a chunk's headers are read is in `daemon.wire`; the other end, which writes chunks, is in
+`daemon.produce`.
+"""

@@ -1,4 +1,7 @@
-"""Inference backends. ``open_backend`` is the explicit table; grep finds every alternative."""
+"""What runs a network: ``open_backend`` is the table of all there are.
+
+Which network of a bundle is run, and what its tensors mean, is in `engine.bundle`.
+"""
 
 from pathlib import Path
 from typing import Literal, get_args

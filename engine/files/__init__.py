@@ -1,1 +1,4 @@
-"""Files that others may have written: found, and read without trusting them."""
+"""Files that others may have written, read without trusting them; and the bytes of ONNX files.
+
+Which content is wanted of a file is said where it is read.
+"""

@@ -1,1 +1,4 @@
-"""Rendered surveillance scenes with exact intervals: benchmark, demo and self-test footage."""
+"""Rendered surveillance scenes with exact intervals: benchmark, demo and self-test footage.
+
+It needs OpenCV; no stage of the pipeline imports it.
+"""

@@ -1,1 +1,4 @@
-"""The commands of ``s2net``, by what they work on; each imports what it needs when it runs."""
+"""The commands of `s2net`: options, and which function of training they call, a file a topic.
+
+Each imports what it needs when it runs; what it then does is not here.
+"""

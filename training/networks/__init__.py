@@ -1,4 +1,7 @@
-"""Localization networks: one file and one row of ``NETWORKS`` each."""
+"""Localization networks and their losses: one file and one row of ``NETWORKS`` each network.
+
+How they are trained is in `training.learning`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

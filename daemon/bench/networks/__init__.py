@@ -1,1 +1,4 @@
-"""What the CPU or a GPU does with a bundle's two networks, without a daemon around them."""
+"""What the CPU or a GPU does with a bundle's two networks: rates, calls and memory.
+
+No video is decoded and no daemon runs here; with both, it is `daemon.bench.cameras`.
+"""
