@@ -48,7 +48,7 @@ class StreamingReport:
         lines = [
             self.result.table(),
             "",
-            f"whole-video mAP {100 * self.whole_video_map:.1f}, of it live: {100 * share:.1f} %",
+            f"whole-video mAP {100 * self.whole_video_map:.1f}; live keeps {100 * share:.1f} %",
             "",
             _CURVE_HEAD,
         ]

@@ -139,7 +139,7 @@ def test_a_bundle_is_evaluated_live_and_calibrated(tmp_path, run):
     told = ("--features", features, "--subset", "validation")
     assert "100.00" in run("evaluate", base, *told)
     report = run("evaluate", base, *told, "--streaming", "--out", tmp_path / "report")
-    assert "online keeps" in report
+    assert "live keeps" in report
     assert {"curve.json", "curve.png", "streaming.txt"} == {
         path.name for path in (tmp_path / "report").iterdir()
     }

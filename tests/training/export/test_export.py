@@ -140,7 +140,7 @@ def test_a_change_that_the_card_cannot_take_is_refused(tmp_path, run, base, chan
 
 def test_a_network_trained_without_backgrounds_gets_zeros_that_stay(tmp_path, base):
     out = tmp_path / "run"
-    config = small_config(camera_mean="none", schedule__length=1)
+    config = small_config(background="none", schedule__length=1)
     run = train(config, planted(), out, manifest=manifest_of(base), device="cpu", note=print)
     path = export(run, base, tmp_path / "b", name="b", source="x")
     camera_mean = ModelBundle.load(path).spec.camera_mean
