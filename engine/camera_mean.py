@@ -1,11 +1,11 @@
 """What a camera sees when nothing happens, in feature space: a slow causal average. Pure.
 
 A network that gets features minus this mean knows a new camera without having been trained
-on it: the picture's own layout is taken out, what changes in it stays.
+on it: the layout of the place is taken out, and what changes in it stays.
 
-Source: the design study of the ``scenes`` task, which subtracted a stored median a camera (no
-effect on cameras seen in training, +13 points of mAP on one never seen); a running mean is the
-form of it that a live stream can have.
+Source: the design study of the ``scenes`` task, which subtracted a stored median for each camera
+(no effect on cameras seen in training, +13 points of mAP on one never seen); a running mean is
+the form of it that a live camera can have.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class CameraMeanState:
 
     Attributes:
         mean: float64 (D,).
-        n_snippets: Observations ``mean`` stands for, the prior's among them.
+        n_snippets: How many observations ``mean`` stands for, the prior's among them.
     """
 
     mean: npt.NDArray[np.float64]
@@ -35,12 +35,12 @@ class CameraMean:
 
     With P the prior's observations, M the memory and n the features seen before, a new feature
     x moves the camera mean b by (x - b) / min(P + n + 1, M): the plain mean of prior and features
-    while these are fewer than M, then exponential forgetting. The sum is kept in float64, in one
-    order, so how a stream was cut changes no bit of it.
+    while these are fewer than M, then exponential forgetting. The mean is kept in float64 and
+    taken in one order, so how a video was cut changes no bit of it.
 
     Args:
         prior: float32 (D,), the camera mean before anything was seen.
-        prior_snippets: P, >= 0: as how many observations the prior counts.
+        prior_snippets: P, >= 0: how many observations the prior counts as.
         memory_snippets: M, >= 1.
     """
 
@@ -51,7 +51,7 @@ class CameraMean:
                 "snippets; wanted >= 0 and >= 1"
             )
         self._memory_snippets = memory_snippets
-        self._mean = prior.astype(np.float64)
+        self._mean = prior.astype(np.float64)  # (D,)
         self._n_snippets = min(prior_snippets, memory_snippets)
 
     @classmethod
@@ -70,7 +70,7 @@ class CameraMean:
         return self._mean.astype(np.float32)
 
     def update(self, feature: FloatArray) -> None:
-        """Take in one feature, float32 (D,).
+        """Take in one feature, float32 (D,); one that is not finite is left out.
 
         Raises:
             ValueError: It has another width.
@@ -91,7 +91,7 @@ class CameraMean:
         """Go on from ``state``.
 
         Raises:
-            ValueError: It is of another width, or no state a camera mean can be in.
+            ValueError: It is of another width or dtype, not finite, or counts fewer than 0.
         """
         if state.mean.shape != self._mean.shape or state.mean.dtype != np.float64:
             raise ValueError(

@@ -13,10 +13,10 @@ _GIVEN = ("cas", "attention", "video_scores")
 
 
 class Localizer(Protocol):
-    """Keeps the order; a window's answer does not depend on the others in the call."""
+    """Scores the snippets of windows; an answer does not depend on other windows of the call."""
 
     def localize(self, windows: Sequence[FeatureWindow]) -> list[CasWindow]:
-        """One answer a window; none for none.
+        """One answer for each window, in order; no answers for no windows.
 
         Raises:
             DeviceError: The runtime failed.
@@ -24,10 +24,10 @@ class Localizer(Protocol):
 
 
 class BackendLocalizer:
-    """A network under the one contract every ``localizer.onnx`` keeps.
+    """Runs a network that keeps the contract of every ``localizer.onnx``.
 
     It takes ``features`` float32 (B, T, D) and ``valid`` float32 (B, T), 1 where a snippet was
-    seen; one that has the input also takes ``background`` float32 (B, D), the camera's. It gives
+    seen. It may also take ``background`` float32 (B, D), the camera means. It gives, in float32,
     ``cas`` (B, T, C) and ``attention`` (B, T) in [0, 1], zero where nothing was seen, and
     ``video_scores`` (B, C).
 
@@ -48,7 +48,7 @@ class BackendLocalizer:
             )
 
     def localize(self, windows: Sequence[FeatureWindow]) -> list[CasWindow]:
-        """One answer a window, in order."""
+        """One answer for each window, in order."""
         if not windows:
             return []
         given: dict[str, FloatArray] = {

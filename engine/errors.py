@@ -1,17 +1,17 @@
-"""Every error the engine raises, classed by blast radius: the class decides who handles it.
+"""Every error the engine raises, classed by what it spoils: the class decides who handles it.
 
-``StreamError``: this chunk or stream; count it, reset the stream, go on with the others.
-``DeviceError``: the accelerator or its runtime; the process exits 1 and is restarted.
+``StreamError``: a chunk, camera or video is bad; count it, reset the camera, go on with the rest.
+``DeviceError``: the accelerator or its runtime failed; the process exits 1 and is restarted.
 ``BundleError``: the model on disk is wrong; the process exits 78 and is *not* restarted.
 """
 
 
 class S2netdError(Exception):
-    """The root. A message names the thing, the value seen, the value wanted, and what to do."""
+    """The root of all. Messages name the thing, what was seen, what was wanted, and what to do."""
 
 
 class StreamError(S2netdError):
-    """One chunk or stream is bad; every other stream is untouched."""
+    """One chunk, camera or video is bad; every other camera is untouched."""
 
 
 class CorruptChunkError(StreamError):
@@ -19,7 +19,7 @@ class CorruptChunkError(StreamError):
 
 
 class RefusedChunkError(CorruptChunkError):
-    """A chunk never opened: unknown container or codec, or larger than the limits allow."""
+    """A chunk of an unknown container or codec, or one larger than the limits allow."""
 
 
 class StaleChunkError(StreamError):

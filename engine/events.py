@@ -32,7 +32,7 @@ EVENT_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:s2netd:action-event")
 SCORE_STEP = 0.02
 
 
-# Snapshots keep the words they began with: older ones must stay readable.
+# Snapshots keep the older words, so that those already written stay readable.
 _STORED_AS = {
     "camera": "stream_id",
     "run": "epoch",
@@ -43,7 +43,7 @@ _STORED_AS = {
 
 @dataclass(frozen=True, slots=True)
 class LiveEvent:
-    """An event that is not final: its last revision, and for how many hops it had no match."""
+    """An event that is not final: its last revision, and how many hops ago it had a match."""
 
     last: ActionEvent
     misses: int = 0
@@ -87,7 +87,7 @@ class TrackerState:
 
 
 def event_to_json(event: ActionEvent) -> dict[str, Any]:
-    """Plain values for a snapshot; what readers of events get is the daemon's business."""
+    """Plain values for a snapshot; the daemon decides what readers of events get."""
     return {_STORED_AS.get(name, name): value for name, value in asdict(event).items()}
 
 
@@ -105,11 +105,11 @@ def event_from_json(plain: dict[str, Any]) -> ActionEvent:
 
 
 class EventTracker:
-    """One stream's events.
+    """The events of one camera's run.
 
     Args:
-        camera: Written into every event.
-        run: Likewise.
+        camera: The camera, written into every event.
+        run: The producer's run, written into every event.
         spec: The model.
         class_indices: Classes to look at; None means all.
         state: Where an earlier tracker stopped.
@@ -133,7 +133,7 @@ class EventTracker:
         """Take the scores as they stand after one hop; give the revisions that follow."""
         start_us = self._spec.grid.snippet_start_us(track.first_index)
         now_us = self._spec.grid.snippet_end_us(track.end_index - 1)
-        # What ended before has kept its scores: nothing new was seen that could open an event.
+        # A proposal that ended earlier has kept its scores: nothing new in it could open an event.
         n_kept = track.end_index - self._spec.window.rescore_snippets
         scored_anew_us = self._spec.grid.snippet_start_us(n_kept)
         revisions: list[ActionEvent] = []
@@ -169,8 +169,8 @@ class EventTracker:
         return revisions
 
     def _classes_to_search(self, track: ScoredSnippets) -> list[int]:
-        # Most classes of a large vocabulary are nowhere near an event: look at peaks first.
-        peaks = track.scores.max(axis=0)
+        # Where there are many classes, most are nowhere near an event: look at their peaks first.
+        peaks = track.scores.max(axis=0)  # (C,)
         wanted = {int(c) for c in (peaks >= self._spec.proposals.min_peak).nonzero()[0]}
         if self._class_indices is not None:
             wanted &= self._class_indices
@@ -246,7 +246,7 @@ class EventTracker:
         return [LiveEvent(revisions[-1])]
 
     def _with_forgotten_start(self, old: Span, new: Span, track: ScoredSnippets) -> Span:
-        """An event longer than the track keeps the start that the track no longer shows."""
+        """The new span; where it begins with the track, the old start if that lies before."""
         track_start_us = self._spec.grid.snippet_start_us(track.first_index)
         if new.start_us == track_start_us and old.start_us < track_start_us:
             return Span(old.start_us, new.end_us)
@@ -354,7 +354,7 @@ def _match(events: list[LiveEvent], proposals: list[Proposal]) -> dict[str, Prop
 def _trim(span: Span, others: list[Span]) -> Span | None:
     """What is left of ``span`` beside ``others``; None if one lies inside it or nothing is left.
 
-    A span that would fall in two pieces is not an interval any more: its better part is already
+    A span that would fall in two pieces is no interval any more, and its better part is already
     taken.
     """
     start_us, end_us = span.start_us, span.end_us

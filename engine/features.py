@@ -11,14 +11,14 @@ from engine.types import Snippet, SnippetFeature
 
 
 class FeatureExtractor(Protocol):
-    """Knows no stream: snippets of many cameras may share a call."""
+    """Turns snippets into features; snippets of many cameras may share a call."""
 
     @property
     def feature_dim(self) -> int:
-        """D."""
+        """D, the width of a feature."""
 
     def extract(self, snippets: Sequence[Snippet]) -> list[SnippetFeature]:
-        """One feature a snippet, in order; none for none.
+        """One feature for each snippet, in order; no features for no snippets.
 
         Raises:
             DeviceError: The runtime failed.
@@ -26,7 +26,7 @@ class FeatureExtractor(Protocol):
 
 
 class BackendFeatureExtractor:
-    """A network that takes ``snippets`` uint8 (B, L, H, W, 3) and gives ``features`` (B, D).
+    """Runs a network from ``snippets`` uint8 (B, L, H, W, 3) to ``features`` float32 (B, D).
 
     Args:
         backend: The compiled network; called from one thread.
@@ -48,11 +48,11 @@ class BackendFeatureExtractor:
 
     @property
     def feature_dim(self) -> int:
-        """D."""
+        """D, the width of a feature."""
         return self._feature_dim
 
     def extract(self, snippets: Sequence[Snippet]) -> list[SnippetFeature]:
-        """One feature a snippet, in order."""
+        """One feature for each snippet, in order."""
         if not snippets:
             return []
         rgb = np.stack([snippet.rgb for snippet in snippets])  # (B, L, H, W, 3)

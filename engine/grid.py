@@ -1,8 +1,8 @@
 """Exact grid arithmetic: pts ↔ microseconds ↔ grid frames ↔ snippet indices.
 
 The model sees video on a fixed grid of ``fps`` frames a second that starts at stream time 0.
-Everything is an integer number of microseconds; a frame rate whose period is not one is refused,
-so no time ever has to be compared with a tolerance for rounding.
+Every time is a whole number of microseconds, and a frame rate whose period is not is refused, so
+no time ever has to be compared with a tolerance for rounding.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ def exact_div(dividend: int, divisor: int, what: str) -> int:
 def ticks_to_us(ticks: int, time_base: Fraction) -> int:
     """Stream time of ``ticks``, rounded half up to the microsecond.
 
-    One rounding from the source's own exact ticks, so a frame has the same time however its
-    video was cut.
+    It is rounded once, from the source's own exact ticks, so a frame has the same time however
+    its video was cut.
     """
     exact = ticks * time_base * US_PER_S
     return (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
@@ -38,7 +38,7 @@ class Grid:
 
     Attributes:
         fps: Grid frames a second; 1 000 000 must be a multiple of it.
-        snippet_frames: L, grid frames a snippet.
+        snippet_frames: L, grid frames in a snippet.
         stride_frames: Grid frames from one snippet's start to the next.
     """
 

@@ -18,7 +18,7 @@ from engine.types import Proposal, Span
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
-# The video score of a class is the mean of this share of its highest cells (methods: top-k mean).
+# The video score of a class is the mean of the highest 1 / TOP_SHARE of its cells (top-k mean).
 TOP_SHARE = 16
 
 
@@ -94,15 +94,16 @@ def oic_scores(values: Float64Array, runs: Int64Array, spec: ProposalSpec) -> Fl
     """How much each interval stands out from its surroundings.
 
     Mean inside, minus ``outer_weight`` times the mean of a margin on either side (0 where there is
-    no margin), plus ``video_weight`` times mean inside times the curve's top-1/16 mean.
+    no margin), plus ``video_weight`` times the mean inside times the mean of the curve's highest
+    1/16 of cells.
 
     Args:
         values: float64 (n_cells,).
-        runs: int64 (n, 2), half-open cell intervals inside [0, n_cells).
+        runs: int64 (N, 2), half-open intervals of cells inside [0, n_cells).
         spec: Weights and the margin's width.
 
     Returns:
-        float64 (n,).
+        float64 (N,), a score for each interval.
 
     Source: Shou et al., AutoLoc (ECCV 2018), outer-inner-contrastive loss, used as a score.
     """
@@ -119,7 +120,7 @@ def oic_scores(values: Float64Array, runs: Int64Array, spec: ProposalSpec) -> Fl
     return np.asarray(scores + spec.video_weight * inside * _top_mean(values), np.float64)
 
 
-def _top_mean(values: Float64Array) -> float:
+def _top_mean(values: Float64Array) -> float:  # of (n_cells,)
     k = max(1, len(values) // TOP_SHARE)
     return float(np.partition(values, len(values) - k)[-k:].mean())
 
@@ -130,7 +131,10 @@ def _levels(spec: ProposalSpec, peak: float) -> list[float]:
 
 
 def _level_sets(values: Float64Array, levels: list[float]) -> Int64Array:
-    """int64 (n, 2): the distinct maximal runs of cells at or above each level."""
+    """The distinct longest intervals of cells at or above each level, int64 (N, 2).
+
+    ``values`` are float64 (n_cells,).
+    """
     if not levels:
         return np.zeros((0, 2), np.int64)
     above = values[None, :] >= np.array(levels)[:, None]  # (levels, cells)

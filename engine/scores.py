@@ -1,4 +1,4 @@
-"""CAS windows that overlap → one running track of class scores a stream. Pure.
+"""Overlapping CAS windows → one track of class scores for each camera. Pure.
 
 Each window re-reads footage that earlier windows read with less right context. Its newest
 ``rescore_snippets`` positions replace what was known; older positions had all the context the
@@ -20,7 +20,7 @@ class ScoredSnippets:
     Attributes:
         first_index: Snippet index of row 0.
         segment: Their segment.
-        scores: float32 (n, C): class activation times attention, in [0, 1].
+        scores: float32 (N, C), class activation times attention, in [0, 1].
     """
 
     first_index: int
@@ -34,7 +34,12 @@ class ScoredSnippets:
 
 
 class ScoreTrack:
-    """The newest scores of one stream's current segment."""
+    """The newest scores of one camera's current segment.
+
+    Args:
+        spec: Window sizes.
+        kept: Where an earlier track stopped; None: nothing is known yet.
+    """
 
     def __init__(self, spec: WindowSpec, kept: ScoredSnippets | None = None) -> None:
         self._spec = spec
@@ -42,7 +47,7 @@ class ScoreTrack:
 
     @property
     def known(self) -> ScoredSnippets:
-        """What ``update`` has left: the newest positions of the current segment."""
+        """The scores that ``update`` keeps: the newest positions of the current segment."""
         if self.current is None:
             raise AssertionError("asked for scores before any window")
         return self.current
@@ -63,7 +68,7 @@ class ScoreTrack:
         return ScoredSnippets(end_index - n_fresh, window.segment, scores)
 
     def _kept_before(self, scored: ScoredSnippets) -> FloatArray:
-        """Earlier scores of the same segment, up to the first position scored anew."""
+        """Earlier scores of the segment, (N, C), up to the first position scored anew."""
         current = self.current
         if current is None or current.segment != scored.segment:
             return scored.scores[:0]

@@ -1,11 +1,12 @@
-"""One stream's pure state: sampler, window, scores, events; snapshot, restore and succession.
+"""The pure state of a camera's run: sampler, window, scores, events; it can be kept and succeeded.
 
 The session sees no chunk, codec or device: the worker hands it decoded frames, features and CAS
 windows, and it says what follows. Its snapshot holds no frames. Instead ``resume_us`` tells from
 which stream time on footage must be read again; the sampler gives nothing out twice.
 
 When another model takes over, at a chunk boundary or at a restart, its session succeeds the old
-one: same run, same place in the transport, nothing else but what the old model still owes.
+one. It goes on with the same run at the same place in the transport, and takes over the revisions
+that the old model still owes, and the camera mean if both models make the same features.
 """
 
 from collections.abc import Sequence
@@ -35,17 +36,17 @@ from engine.windows import SnippetBuffer
 
 
 class StreamSession:
-    """Everything between frames and events of one stream's run.
+    """Everything between frames and events of one camera's run.
 
     Args:
         camera: The camera.
-        run: The producer run; a new run is a new session.
+        run: The producer's run; a new run needs a new session.
         spec: The model.
         class_indices: Classes to report; None means all.
-        camera_mean: Where the camera's last session left its mean, which outlives an
-            run; None: what the model knows of the camera.
-        feature_id: Names what makes the features (backbone, grid, picture): a camera mean is
-            worth something to a later model of the same one. Empty: to none.
+        camera_mean: Where the camera's last session left its mean, which outlives a run; None:
+            it starts from what the model knows of the camera.
+        feature_id: Names what makes the features (backbone, grid, picture). A later model goes on
+            with the camera mean if it has the same one; empty: none does.
 
     Attributes:
         anchor_us: Unix time of stream time 0, as the newest chunk told it.
@@ -89,7 +90,7 @@ class StreamSession:
     def seen_us(self) -> int | None:
         """Footage up to this stream time was taken in; None if there was none."""
         state = self._sampler.state
-        # After a gap the sampler holds no frame, but its snippets are still given out.
+        # After a gap the sampler holds no frame, but knows what it has given out.
         given_out_us = self.spec.grid.snippet_start_us(state.next_index) - 1
         if state.next_index == 0:
             return state.seen_us
@@ -107,7 +108,7 @@ class StreamSession:
 
     @property
     def camera_mean(self) -> CameraMeanState | None:
-        """The camera's background, for its next session; None where the model has none."""
+        """The camera's mean, for its next session; None where the model has none."""
         return None if self._camera_mean is None else self._camera_mean.state()
 
     def sample(self, frames: FrameBatch) -> list[Snippet]:
@@ -130,7 +131,11 @@ class StreamSession:
         return revisions
 
     def break_segment(self) -> list[FeatureWindow]:
-        """Footage is missing: drop what is unfinished; localize what this gives, then `close`."""
+        """Footage is missing: drop the unfinished snippet and end the segment.
+
+        Returns:
+            The segment's last window, if any: localize and ``track`` it, then ``close``.
+        """
         self._sampler.break_segment()
         return self._buffer.flush()
 
@@ -143,7 +148,7 @@ class StreamSession:
         """Go on with other opening scores or classes of the same model; open events stay open.
 
         Raises:
-            ValueError: It is another model: that one's session succeeds this one.
+            ValueError: It is another model: ask ``succeeded_by`` for its session.
         """
         if spec.model_id != self.spec.model_id:
             raise ValueError(f"{spec.model_id} cannot go on with events of {self.spec.model_id}")
@@ -164,7 +169,7 @@ class StreamSession:
         Args:
             spec: The model that takes over.
             class_indices: Its classes to report.
-            feature_id: Its own.
+            feature_id: What makes its features; see the class.
             revisions: What followed from the last windows, which ``break_segment`` has given.
 
         Returns:
@@ -179,7 +184,7 @@ class StreamSession:
         """One versioned blob: all state but frames."""
         scored, camera_mean = self._scores.current, self.camera_mean
         *_, features = self._buffer.state()
-        arrays: dict[str, npt.NDArray[Any]] = {
+        arrays: dict[str, npt.NDArray[Any]] = {  # (N, D), (D,) and (N, C)
             "features": features,
             "background": camera_mean.mean if camera_mean else np.zeros(0, np.float64),
             "scores": scored.scores if scored else np.zeros((0, 0), np.float32),
@@ -187,7 +192,7 @@ class StreamSession:
         return write_blob(self._meta(), arrays)
 
     def _meta(self) -> dict[str, Any]:
-        """All that a snapshot says in words: plain values only."""
+        """All that a snapshot holds besides arrays: plain values."""
         sampler = self._sampler.state
         first_index, segment, n_unseen, _features = self._buffer.state()
         scored, camera_mean = self._scores.current, self.camera_mean
@@ -247,8 +252,8 @@ class StreamSession:
     ) -> "StreamSession":
         """As ``restore``; where another model left the snapshot, the session that succeeds it.
 
-        What follows is what ``succeeded_by`` would have given at that chunk boundary, but for
-        windows the other model never saw.
+        The successor is what ``succeeded_by`` would have given at that chunk boundary, but
+        without revisions of the segment's last window, which the other model cannot answer here.
 
         Raises:
             SnapshotError: The blob is damaged or of another version.
@@ -274,9 +279,9 @@ class StreamSession:
         class_indices: frozenset[int] | None,
         feature_id: str,
     ) -> "StreamSession":
-        """A new session with the old one's place in stream and transport.
+        """A new session with the old one's place in its run and transport.
 
-        Snapshots of before there was succession name no features, and no time but the sampler's.
+        Older snapshots have no ``feature_id``, and no ``seen_us`` besides the sampler's.
         """
         is_comparable = feature_id != "" and meta.get("feature_id") == feature_id
         kept = camera_mean if is_comparable else None
@@ -299,6 +304,7 @@ class StreamSession:
         class_indices: frozenset[int] | None,
         feature_id: str,
     ) -> "StreamSession":
+        """The session of a snapshot with features (N, D), scores (N, C) and background (D,)."""
         camera_mean = _camera_mean_state(meta, arrays)
         session = cls(
             meta["stream_id"], meta["epoch"], spec, class_indices, camera_mean, feature_id
@@ -327,6 +333,7 @@ def _owed_of(meta: dict[str, Any]) -> tuple[ActionEvent, ...]:
 def _camera_mean_state(
     meta: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
 ) -> CameraMeanState | None:
+    """The camera mean (D,) of a snapshot; None where its model had none."""
     if meta["background"] is None:
         return None
     return CameraMeanState(arrays["background"], meta["background"])

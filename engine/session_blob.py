@@ -1,7 +1,7 @@
 """A session's snapshot as bytes: plain values as JSON and arrays, in one versioned npz file.
 
-Whoever can write the state's file can put anything here, so nothing in it is executed, and what
-cannot be read is an error that says so.
+Whoever can write the state's file can put anything into a snapshot, so nothing in it is executed,
+and what cannot be read raises an error that says why.
 """
 
 import io
@@ -20,7 +20,7 @@ _META = "meta"
 
 
 def write_blob(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """Plain values and arrays → bytes."""
+    """Plain values, and arrays of any shape by name → bytes."""
     text = json.dumps({"version": SNAPSHOT_VERSION, **meta}).encode()
     blob = io.BytesIO()
     stored: dict[str, Any] = {_META: np.frombuffer(text, np.uint8), **arrays}
@@ -29,7 +29,7 @@ def write_blob(meta: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) 
 
 
 def read_blob(blob: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """The inverse of ``write_blob``.
+    """The inverse of ``write_blob``: plain values, and arrays of any shape by name.
 
     Raises:
         SnapshotError: The blob is damaged or of another version.

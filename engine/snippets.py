@@ -38,11 +38,11 @@ class _Shown:
     """A frame on the grid, with the time it was captured."""
 
     pts_us: int
-    rgb: UInt8Array
+    rgb: UInt8Array  # (H, W, 3)
 
 
 class SnippetSampler:
-    """Cuts one stream's frames into snippets.
+    """Cuts one camera's frames into snippets.
 
     Args:
         grid: The model's grid.
@@ -108,13 +108,13 @@ class SnippetSampler:
         else:
             snippets = self._show_until(frame.pts_us - 1, self._held)
         self._held = frame
-        # A later frame cannot be shown at this frame's own instant, so need not be waited for.
+        # No later frame can be shown at this frame's own instant, so none need be waited for.
         return snippets + self._show_until(frame.pts_us, frame)
 
     def _start_segment(self, first_index: int) -> None:
         self._next_grid = first_index * self._grid.stride_frames
         if self._may_lack_footage and first_index > self._next_index:
-            # After a restore, what should have been pushed again was not, or not whole.
+            # After a restore, not all the footage that was needed again has been pushed.
             self._segment += 1
             self.n_gaps += 1
             self._may_lack_footage = False

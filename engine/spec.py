@@ -1,6 +1,6 @@
 """What a model bundle says about each stage: plain frozen values, validated once, here.
 
-No stage has a model constant of its own: whoever builds one hands it its part of ``ModelSpec``.
+No stage has a model constant of its own: whoever builds a stage hands it a part of ``ModelSpec``.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Literal
 from engine.grid import Grid, exact_div
 from engine.types import FloatArray
 
-# A larger input square than any published video backbone takes is a damaged bundle.
+# No published video backbone takes a larger square: a bundle that asks for one is damaged.
 MAX_CROP_PX = 1024
 
 
@@ -62,9 +62,9 @@ class WindowSpec:
         window_snippets: T, snippets the localizer sees at once.
         hop_snippets: A window ends at every ``hop_snippets``-th snippet.
         rescore_snippets: Newest positions of a window whose scores replace earlier ones. The
-            difference to ``window_snippets`` is the left context every kept score has had.
+            difference to ``window_snippets`` is the least left context that any of them has.
         track_snippets: Newest positions whose scores are remembered and searched for events.
-        max_gap_us: Frames further apart than this are a gap; a frame is shown no longer.
+        max_gap_us: Frames further apart than this are a gap; no frame is shown for longer.
     """
 
     window_snippets: int
@@ -152,11 +152,11 @@ class TrackerSpec:
         keep_score: An open event lives on while a matching proposal scores this or above.
         freeze_us: An event whose end lies this far behind the newest footage is final.
         retract_hops: An open event without a matching proposal for this many hops is retracted.
-        nms_tiou: Proposals of one class that overlap a better one by more are dropped.
+        nms_tiou: Proposals of one class that overlap a better one by more than this are dropped.
         block_tiou: Proposals that overlap a final event by more than this are dropped.
-        block_cover: So are those of which more than this share lies inside a final event.
-        class_open_scores: C values that stand for ``open_score``, one a class; none: it stands
-            for all of them.
+        block_cover: Proposals are dropped if more than this share lies inside a final event.
+        class_open_scores: C values, one for each class, in place of ``open_score``; empty:
+            ``open_score`` holds for all classes.
     """
 
     open_score: float
@@ -188,11 +188,11 @@ class TrackerSpec:
             )
 
     def open_score_of(self, label: int) -> float:
-        """A proposal of class ``label`` opens an event at this OIC score or above."""
+        """A proposal of class index ``label`` opens an event at this OIC score or above."""
         return self.class_open_scores[label] if self.class_open_scores else self.open_score
 
     def keep_score_of(self, label: int) -> float:
-        """An open event of class ``label`` lives on at this OIC score or above."""
+        """An open event of class index ``label`` lives on at this OIC score or above."""
         return min(self.keep_score, self.open_score_of(label))
 
 
@@ -201,13 +201,13 @@ class CameraMeanSpec:
     """What a camera's mean starts from, and how fast it follows the camera.
 
     Attributes:
-        prior_snippets_known: As how many snippets the stored mean of a camera counts that
+        prior_snippets_known: How many snippets the stored mean counts as, for a camera that
             training has seen.
-        prior_snippets_new: As how many ``default`` counts for any other camera.
-        memory_snippets: Snippets after which what was seen is forgotten, by a factor of e.
-        default: float32 (D,), the camera mean of a camera nobody knows.
-        cameras: float32 (D,) a camera that training has seen. Like ``default`` left out of
-            comparisons: a model's id covers them.
+        prior_snippets_new: How many snippets ``default`` counts as, for any other camera.
+        memory_snippets: Snippets after which what was seen weighs less by a factor of e.
+        default: float32 (D,), the mean that any other camera starts with.
+        cameras: float32 (D,) for each camera that training has seen, by name. Comparisons leave
+            it out, and ``default`` too, because a model's id covers them.
     """
 
     prior_snippets_known: int
@@ -230,11 +230,11 @@ class CameraMeanSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """All a stream's session has to know of a model.
+    """All that a camera's session has to know of a model.
 
     Attributes:
         model_id: Bundle name and digest, as written in every event.
-        class_names: C names; an event's label is an index into them.
+        class_names: C names; an event's class index counts into them.
         feature_dim: D.
         grid: The time grid.
         geometry: Frame size and fit.

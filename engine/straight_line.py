@@ -31,9 +31,9 @@ class Localization:
 
     Attributes:
         revisions: Every revision, in the order in which a daemon would have emitted them.
-        indices: int64 (n,), snippet indices that were scored, rising.
-        scores: float32 (n, C), their scores after all context had been seen.
-        attention: float32 (n,), likewise.
+        indices: int64 (N,), snippet indices that were scored, rising.
+        scores: float32 (N, C), their scores after all context had been seen.
+        attention: float32 (N,), their attention, from the same windows as the scores.
         n_frames: Frames decoded.
     """
 
@@ -56,7 +56,7 @@ class _Curves:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._track = ScoreTrack(spec.window)
-        self._rows: dict[int, tuple[FloatArray, float]] = {}
+        self._rows: dict[int, tuple[FloatArray, float]] = {}  # index → scores (C,), attention
 
     def add(self, window: CasWindow) -> None:
         fresh = self._track.update(window)
@@ -65,6 +65,7 @@ class _Curves:
             self._rows[fresh.first_index + offset] = (row, float(attention[offset]))
 
     def arrays(self, n_classes: int) -> tuple[Int64Array, FloatArray, FloatArray]:
+        """Indices (N,), scores (N, C) and attention (N,), as of ``Localization``."""
         indices = np.array(sorted(self._rows), np.int64)
         rows = [self._rows[index] for index in indices.tolist()]
         scores = np.array([row for row, _ in rows], np.float32).reshape(len(rows), n_classes)

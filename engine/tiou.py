@@ -30,7 +30,7 @@ def cover(inner: Span, outer: Span) -> float:
 
 
 def _rank(proposal: Proposal) -> tuple[float, int, int]:
-    """Best first; ties by start, then end, so that every run orders them alike."""
+    """Best first; ties by start, then end, so that the order is always the same."""
     return (-proposal.score, proposal.span.start_us, proposal.span.end_us)
 
 
@@ -75,6 +75,7 @@ def soft_nms(proposals: Sequence[Proposal], sigma: float, min_score: float) -> l
 def _tiou_to_all(
     starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], one: int
 ) -> npt.NDArray[np.float64]:
+    """The tIoU of interval ``one`` with each, float64 (N,); ``starts``, ``ends``: int64 (N,)."""
     shared = np.minimum(ends, ends[one]) - np.maximum(starts, starts[one])
     shared = np.maximum(shared, 0)
     union = (ends - starts) + (ends[one] - starts[one]) - shared

@@ -1,8 +1,9 @@
 """The vocabulary: every value that passes between stages.
 
-T snippets a window, L frames a snippet, C classes, D feature width. All times are integer
-microseconds of *stream time*: media time since the start of the stream's run (one run of one
-producer). Wall-clock time is stream time plus ``anchor_us``.
+Shapes: B rows in a call, T snippets in a window, L frames in a snippet, H x W pixels, C classes,
+D numbers in a feature, N of anything else. All times are whole microseconds of *stream time*:
+media time since the start of the producer's run. Wall-clock time is stream time plus
+``anchor_us``.
 
 Arrays inside these values are read-only by convention: a stage that wants to change one copies it.
 """
@@ -39,19 +40,19 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class VideoChunk:
-    """What a transport carried, parsed but not decoded: one closed-GOP piece of one stream.
+    """What a transport carried, parsed but not decoded: one closed GOP of one camera.
 
     Attributes:
         camera: The camera.
-        run: One run of one producer; media time starts anew with each.
+        run: The producer's run; media time starts anew with each.
         sequence: Number of the chunk in its run, rising by one.
         start_us: Stream time of the first frame.
         payload: Container bytes; empty only when ``is_end``.
         start_ticks: The first frame's pts in ``time_base`` units, where the producer gave it:
-            lets frame times be computed from the source's own exact ticks.
-        time_base: Seconds a tick.
+            frame times then follow from the source's own exact ticks.
+        time_base: Seconds in a tick.
         anchor_us: Unix time of stream time 0 in microseconds, or None when nobody knows.
-        is_end: The stream's run ends here and nothing follows.
+        is_end: The run ends here and nothing follows.
         discontinuity: Frames before this chunk were lost, or its clock jumped.
     """
 
@@ -72,9 +73,10 @@ class Place:
     """Where a camera stands in its transport; a session keeps it and never looks at it.
 
     Attributes:
-        partition: Where the last delivery that is done lies; None before there was one.
-        offset: Of that delivery; None with ``partition``.
-        low_offset: The first delivery that a restart must read again; None: it needs none.
+        partition: The partition of the last finished delivery; None before there was one.
+        offset: That delivery's offset; None if ``partition`` is.
+        low_offset: Offset of the first delivery that a restart must read again; None: it needs
+            none.
         sequence: Number of the last chunk in its run; None before there was one.
         ended_runs: The camera's runs that are over, oldest first.
     """
@@ -109,7 +111,7 @@ class Place:
         return cls(
             partition=_text(plain, "partition"),
             offset=_number(plain, "offset"),
-            # -1 is how snapshots once said that nothing is needed again.
+            # Older snapshots say -1 where no delivery is needed again.
             low_offset=None if low_offset == -1 else low_offset,
             sequence=_number(plain, "sequence"),
             ended_runs=tuple(run for run in (_text(plain, "ended") or "").split("\n") if run),
@@ -150,7 +152,7 @@ class Snippet:
     """L frames on the fixed-rate grid.
 
     Attributes:
-        index: Counts from the stream's origin; never resets within a run, jumps over gaps.
+        index: Counts from stream time 0; it only rises within a run, and jumps over gaps.
         segment: Rises by one at every gap; snippets of two segments are never neighbours.
         span: Stream time covered.
         rgb: uint8 (L, H, W, 3).
@@ -197,11 +199,11 @@ class CasWindow:
 
     Attributes:
         first_index: Snippet index of row 0.
-        segment: As in the window.
+        segment: As in the feature window.
         cas: float32 (T, C), class activation sequence, probabilities in [0, 1].
         attention: float32 (T,), foreground actionness in [0, 1].
         video_scores: float32 (C,), scores of the window as a whole.
-        valid: bool (T,), as in the window.
+        valid: bool (T,), as in the feature window.
     """
 
     first_index: int
@@ -231,14 +233,14 @@ class Phase(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a record was written."""
+    """Why a revision was written."""
 
     SCORE = "score"  # what the scores say now
     FROZEN = "frozen"  # the end lies far enough back to be final
-    GAP = "gap"  # frames are missing: the window was closed
-    END = "end"  # the stream ended
+    GAP = "gap"  # frames are missing: the segment ended
+    END = "end"  # the run ended
     VANISHED = "vanished"  # later scores no longer support the event
-    MODEL = "model"  # another model took over: its events are its own
+    MODEL = "model"  # another model took over, which opens events of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +248,9 @@ class ActionEvent:
     """One revision of one event; every revision carries the whole state.
 
     Attributes:
-        event_id: Minted once, at OPENED, from stream, run, bundle, class and onset.
+        event_id: Made once, at OPENED, from camera, run, model, class, onset and decision time.
         camera: The camera.
-        run: The producer run the times belong to.
+        run: The producer's run that the times belong to.
         revision: 0 at OPENED, then rising by one.
         phase: What this revision is.
         reason: Why it was written.

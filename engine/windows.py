@@ -1,6 +1,6 @@
 """Snippet features → a feature window at every hop. Pure.
 
-Windows end at fixed snippet indices, so which windows a stream gives does not depend on how its
+Windows end at fixed snippet indices, so which windows a camera gives does not depend on how its
 features arrived. A gap ends the segment: what came after the last regular window is still given
 out, in one last window, and the next segment starts from nothing.
 """
@@ -16,13 +16,13 @@ from engine.types import FeatureWindow, FloatArray, SnippetFeature
 
 
 class SnippetBuffer:
-    """Ring of the newest T features of one stream's current segment.
+    """Ring of the newest T features of one camera's current segment.
 
     Args:
         spec: Window sizes.
         feature_dim: D.
-        camera_mean: Learns from every feature before a window shows it; a gap changes nothing
-            about it. None where the model has none.
+        camera_mean: Learns from every feature before a window shows it, and a gap leaves it as it
+            is. None where the model has none.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class SnippetBuffer:
         return windows
 
     def state(self) -> tuple[int, int, int, FloatArray]:
-        """(first index, segment, features no window has shown, features (n, D)), to be kept."""
+        """What to keep: first index, segment, features in no window yet, features (N, D)."""
         if not self._ring:
             return 0, 0, 0, np.zeros((0, self._feature_dim), np.float32)
         features = np.stack([feature.vector for feature in self._ring])
         return self._ring[0].index, self._ring[0].segment, self._n_unseen, features
 
     def restore(self, first_index: int, segment: int, n_unseen: int, features: FloatArray) -> None:
-        """Go on from ``state``."""
+        """Go on from ``state``; ``features`` are float32 (N, D)."""
         self._ring.clear()
         for offset, vector in enumerate(features):
             self._ring.append(SnippetFeature(first_index + offset, segment, vector))

@@ -277,7 +277,7 @@ def test_a_place_comes_back_from_a_snapshot(place):
 
 
 def test_places_of_older_snapshots_are_read():
-    """They said with -1 that nothing is needed again."""
+    """They say -1 where nothing is needed again."""
     stored = {"sequence": 7, "partition": "p", "offset": 3, "low": -1, "ended": "a\nb"}
 
     assert Place("p", 3, None, 7, ("a", "b")) == Place.from_json(stored)
