@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-Points = npt.NDArray[np.float64]  # (n, 3) in the body's axes, or (n, 2) pixels
+Points = npt.NDArray[np.float64]  # (N, 3) in the body's axes, or (N, 2) pixels
 
 SHANK, THIGH, TRUNK, UPPER_ARM, FOREARM, NECK = 0.245, 0.245, 0.30, 0.17, 0.19, 0.10
 HIP_HALF, SHOULDER_HALF, HEAD_RADIUS, FOOT = 0.055, 0.105, 0.068, 0.06
@@ -25,7 +25,7 @@ class Pose:
         topple: The whole body about its feet, forward.
         turn: About the vertical.
         arm_l, arm_r: Upper arm away from hanging.
-        out_l, out_r: In which plane: 0 forward, pi/2 sideways.
+        out_l, out_r: The plane in which that is: 0 forward, pi/2 sideways.
         elbow_l, elbow_r: Forearm further in the same plane.
         hip_l, hip_r: Thigh forward.
         knee_l, knee_r: Shank back.
@@ -107,7 +107,7 @@ HEAD = _AT["head"]
 
 
 def joints_of(pose: Pose) -> Points:
-    """Where the joints are: float64 (17, 3), the lowest at height ``pose.lift``."""
+    """Where the joints are, float64 (17, 3); the lowest is 0.03 above ``pose.lift``."""
     up = np.array([np.sin(pose.tilt), np.cos(pose.lean) * np.cos(pose.tilt), np.sin(pose.lean)])
     forward = np.array([0.0, -np.sin(pose.lean), np.cos(pose.lean)])
     nodding = np.array([0.0, np.cos(pose.lean + pose.nod), np.sin(pose.lean + pose.nod)])
@@ -132,6 +132,7 @@ def joints_of(pose: Pose) -> Points:
 def _place_arm(
     place: Points, pose: Pose, side: str, lateral: Points, up: Points, forward: Points
 ) -> None:
+    """Write one arm's joints into ``place`` (17, 3); the directions are vectors (3,)."""
     shoulder = TRUNK * 0.95 * up + SHOULDER_HALF * lateral
     away = np.cos(getattr(pose, f"out_{side}")) * forward
     away = away + np.sin(getattr(pose, f"out_{side}")) * lateral
@@ -144,6 +145,7 @@ def _place_arm(
 
 
 def _place_leg(place: Points, pose: Pose, side: str, sign: float) -> None:
+    """Write one leg's joints into ``place`` (17, 3)."""
     hip = np.array([sign * HIP_HALF, 0.0, 0.0])
     sideways = sign * np.sin(pose.spread)
     thigh = getattr(pose, f"hip_{side}")
@@ -159,7 +161,7 @@ def _place_leg(place: Points, pose: Pose, side: str, sign: float) -> None:
 def project(
     place: Points, x_px: float, floor_y_px: float, height_px: float, tilt: float
 ) -> Points:
-    """Joints → pixels (17, 2), seen from a camera that looks down by ``tilt`` radians."""
+    """Joints (17, 3) → pixels (17, 2), seen by a camera that looks down by ``tilt`` radians."""
     x = x_px + height_px * place[:, 0]
     y = floor_y_px - height_px * (np.cos(tilt) * place[:, 1] - np.sin(tilt) * place[:, 2])
     return np.stack([x, y], axis=1)

@@ -8,7 +8,7 @@ import numpy as np
 from engine.types import UInt8Array
 
 WIDTH_PX, HEIGHT_PX, FPS = 320, 240, 25
-SCALE = 2  # drawn twice as large, then averaged: smooth edges
+SCALE = 2  # pictures are drawn twice as large and then averaged, for smooth edges
 
 _FAMILY = 20260  # cameras are the same in every draw; only what happens differs
 N_CAMERAS = 6
@@ -43,11 +43,11 @@ class Camera:
     is_outdoors: bool
 
     def floor_y_px(self, depth: float) -> float:
-        """Row of the feet."""
+        """Row of the feet, in pixels, at a depth of 0 (far) to 1 (near)."""
         return self.far_y_px + depth * (self.near_y_px - self.far_y_px)
 
     def person_px(self, depth: float) -> float:
-        """Height of a person."""
+        """Height of a person, in pixels, at a depth of 0 (far) to 1 (near)."""
         return self.far_person_px + depth * (self.near_person_px - self.far_person_px)
 
 
@@ -55,7 +55,7 @@ def camera(number: int) -> Camera:
     """Camera 1..``N_CAMERAS``; the last is kept out of training.
 
     Raises:
-        ValueError: No such camera.
+        ValueError: There is no such camera.
     """
     if not 1 <= number <= N_CAMERAS:
         raise ValueError(f"camera is {number}, wanted 1..{N_CAMERAS}")
@@ -78,7 +78,7 @@ def camera(number: int) -> Camera:
 
 
 def backdrop(place: Camera) -> UInt8Array:
-    """What the camera sees when nobody is there: uint8 (2H, 2W, 3)."""
+    """What the camera sees when nobody is there, at twice the size: uint8 (480, 640, 3)."""
     rng = np.random.default_rng([place.seed, 1])
     width, height = SCALE * WIDTH_PX, SCALE * HEIGHT_PX
     horizon = int(SCALE * (place.far_y_px - 0.18 * HEIGHT_PX - 8))
@@ -104,6 +104,7 @@ def _colour(rng: np.random.Generator, low: int, high: int) -> tuple[int, int, in
 def _gradient(
     rng: np.random.Generator, rows: int, low: int, high: int
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """One colour fading into another from row to row, float32 (rows, 1, 3)."""
     grey = rng.uniform(low, high)
     first = grey + rng.uniform(-22, 22, 3)
     last = grey + rng.uniform(-22, 22, 3)
@@ -112,6 +113,7 @@ def _gradient(
 
 
 def _floor_lines(canvas: UInt8Array, horizon: int, rng: np.random.Generator) -> None:
+    """Draw the floor's lines into ``canvas``, uint8 (480, 640, 3)."""
     height, width = canvas.shape[:2]
     colour = tuple(int(v) for v in canvas[-1, 0] * float(rng.uniform(0.75, 0.95)))
     middle = width / 2 + float(rng.uniform(-80, 80))
@@ -124,7 +126,10 @@ def _floor_lines(canvas: UInt8Array, horizon: int, rng: np.random.Generator) -> 
 
 
 def _thing(canvas: UInt8Array, horizon: int, rng: np.random.Generator, place: Camera) -> None:
-    """A door, window, poster, cupboard, tree or parked car on the wall or at its foot."""
+    """Draw a door, window, poster, cupboard, tree or parked car on the wall or at its foot.
+
+    ``canvas`` is uint8 (480, 640, 3).
+    """
     width = canvas.shape[1]
     x = int(rng.uniform(0, width - 60))
     wide, high = int(rng.uniform(40, 130)), int(rng.uniform(50, 170))

@@ -66,8 +66,8 @@ def scene_videos(counts: SceneCounts, draw: int) -> Iterator[SceneVideo]:
     """All videos of one draw; the same arguments give the same videos.
 
     Args:
-        counts: How many.
-        draw: Number of the draw: everything but the cameras differs between draws.
+        counts: How many of each kind.
+        draw: Number of the draw; everything but the cameras differs between draws.
     """
     kinds = (
         ("training", counts.tagged),
@@ -88,7 +88,9 @@ def scene_videos(counts: SceneCounts, draw: int) -> Iterator[SceneVideo]:
 
 
 def demo_script(seed: int, camera_number: int | None, duration_s: float) -> Script:
-    """A scene like those of validation and test that is in no draw; all actions about as often.
+    """A scene that is in no draw, like those of validation and test.
+
+    All actions happen about equally often.
 
     Args:
         seed: The same seed gives the same scene, and none that any draw has.
@@ -136,7 +138,7 @@ def _script(kind: str, where: int, deck: _Deck, counts: SceneCounts, seed: int) 
 
 
 def _cut_before_rising(script: Script, rng: np.random.Generator) -> Script:
-    """Half of the clips that end in a fall end there, so that rising is not taken for it."""
+    """Of clips that end with a fall, cut half before the getting up, which is no part of it."""
     last = script.truth[-1]
     if last.class_name != "fall" or rng.uniform() < 0.5:  # noqa: PLR2004 - half
         return script
@@ -145,7 +147,7 @@ def _cut_before_rising(script: Script, rng: np.random.Generator) -> Script:
 
 
 def render_video(video: SceneVideo, path: Path) -> None:
-    """Draw and encode one video: H.264, a key frame a second; it appears whole or not at all."""
+    """Draw a video and encode it, H.264 with a key frame each second, whole or not at all."""
     cv2.setNumThreads(1)
     unfinished = path.with_suffix(".part")
     encode_video(pictures(video.script), unfinished, fps=FPS, key_frame_every=_KEY_FRAME_EVERY)
@@ -165,8 +167,8 @@ def render_scenes(
         out: Folder; made if need be.
         counts: How many videos.
         draw: Number of the draw.
-        processes: At work at once.
-        on_progress: Told how many of how many are done.
+        processes: How many draw at once.
+        on_progress: Told how many videos are done, of how many.
 
     Returns:
         Number of videos.

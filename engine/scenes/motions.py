@@ -1,4 +1,4 @@
-"""What people do: seconds since the start → pose. Actions are labels, the rest is background."""
+"""What people do: seconds since the start → pose. Only ``ACTIONS`` are classes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Style:
     """How this person does it this time.
 
     Attributes:
-        rate: Around 1: tempo.
-        size: Around 1: amplitude.
-        phase: 0..1.
-        left: With the left hand first.
+        rate: Tempo, around 1.
+        size: Amplitude, around 1.
+        phase: Where in its cycle the motion starts, 0..1.
+        left: The left hand comes first.
         turn: Where the body faces; 0 to the camera, pi/2 to the right of the picture.
     """
 
@@ -283,7 +283,7 @@ MOTIONS: dict[str, Motion] = {
     "fight": _fight,
     "run": _run,
 }
-# Shortest and longest, in seconds.
+# Shortest and longest length of each action, in seconds.
 LENGTHS_S: dict[str, tuple[float, float]] = {
     "wave": (2.0, 4.8),
     "jump": (1.7, 4.2),

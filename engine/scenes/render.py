@@ -14,7 +14,7 @@ from engine.types import UInt8Array
 _SUBPIXEL_BITS = 4
 _N_NOISES = 6
 _HALF = 127
-_CAR_S = 4  # to pass by
+_CAR_S = 4  # seconds that a car takes to pass by
 
 
 def pictures(script: Script) -> Iterator[UInt8Array]:
@@ -27,7 +27,7 @@ def pictures(script: Script) -> Iterator[UInt8Array]:
 class _Scene:
     def __init__(self, script: Script) -> None:
         self._script = script
-        self._empty = backdrop(script.camera)
+        self._empty = backdrop(script.camera)  # (480, 640, 3)
         self._rng = np.random.default_rng([script.seed, 2])
         self._light = float(self._rng.uniform(0.88, 1.12))  # the time of day
         self._drift_hz = float(self._rng.uniform(0.03, 0.15))
@@ -37,6 +37,7 @@ class _Scene:
         self._bystanders = _Bystanders(script.camera, self._rng)
 
     def draw(self, index: int) -> UInt8Array:
+        """Frame number ``index``, uint8 (240, 320, 3)."""
         time_s = index / FPS
         canvas = self._empty.copy()
         self._bystanders.draw(canvas, time_s)
@@ -51,6 +52,7 @@ class _Scene:
         return self._sensed(np.asarray(small, np.uint8), time_s)
 
     def _sensed(self, picture: UInt8Array, time_s: float) -> UInt8Array:
+        """The picture as the sensor gives it, in drifting light, with noise: (240, 320, 3)."""
         gain = self._light * (1 + 0.03 * np.sin(2 * np.pi * self._drift_hz * time_s))
         lit = cv2.convertScaleAbs(picture, alpha=float(gain)).astype(np.int16)
         row, column = self._rng.integers(0, 32, 2).tolist()
@@ -60,7 +62,7 @@ class _Scene:
 
 
 class _Bystanders:
-    """What moves though nobody acts: leaves in the wind, now and then a car far away."""
+    """What moves though nobody acts: leaves in the wind, and now and then a car far away."""
 
     def __init__(self, camera: Camera, rng: np.random.Generator) -> None:
         place = np.random.default_rng([camera.seed, 3])
@@ -77,6 +79,7 @@ class _Bystanders:
         self._car_y = self._base_y - 18
 
     def draw(self, canvas: UInt8Array, time_s: float) -> None:
+        """Draw them into ``canvas``, uint8 (480, 640, 3)."""
         for x, phases in self._plants:
             for blade, phase in enumerate(phases.tolist()):
                 sway = 5 * np.sin(2 * np.pi * self._wind_hz * time_s + phase)
@@ -98,6 +101,7 @@ class _Bystanders:
 def _shadow(
     canvas: UInt8Array, x_px: float, floor_y_px: float, pixels: Points, height: float
 ) -> None:
+    """Darken ``canvas`` (480, 640, 3) under a person whose joints are at ``pixels`` (17, 2)."""
     left, right = float(pixels[:, 0].min()), float(pixels[:, 0].max())
     wide = int(SCALE * max(0.16 * height, 0.45 * (right - left)))
     flat = int(SCALE * 0.05 * height)
@@ -117,6 +121,7 @@ def _shadow(
 def _person(
     canvas: UInt8Array, actor: Actor, joints: Points, pixels: Points, height: float, camera: Camera
 ) -> None:
+    """Draw a person into ``canvas`` from joints (17, 3) and pixels (17, 2), far limbs first."""
     unit = SCALE * height
     fixed = np.rint(pixels * SCALE * (1 << _SUBPIXEL_BITS)).astype(np.int64)
     nearness: npt.NDArray[np.float64] = joints[:, 2] + 0.15 * joints[:, 1] * np.sin(camera.tilt)
@@ -145,6 +150,7 @@ def _head(
     unit: float,
     light: npt.NDArray[np.float64],
 ) -> None:
+    """Draw hair and face into ``canvas``; ``light`` (3,) holds factors on red, green and blue."""
     radius = int(HEAD_RADIUS * unit * (1 << _SUBPIXEL_BITS))
     hair = tuple(np.clip(np.array(actor.colours["hair"]) * light, 0, 255).tolist())
     skin = tuple(np.clip(np.array(actor.colours["skin"]) * light, 0, 255).tolist())

@@ -33,7 +33,7 @@ class Act:
     path: tuple[Place, ...]  # passed at constant speed
 
     def place_at(self, time_s: float) -> Place:
-        """Where."""
+        """Where the person is."""
         if len(self.path) == 1:
             return self.path[0]
         share = (time_s - self.start_s) / max(self.end_s - self.start_s, 1e-6)
@@ -44,7 +44,7 @@ class Act:
         return x0 + part * (x1 - x0), d0 + part * (d1 - d0)
 
     def pose_at(self, time_s: float) -> Pose:
-        """How; someone who moves faces where they go."""
+        """The person's pose; someone who moves faces where they go."""
         total_s = self.end_s - self.start_s
         pose = MOTIONS[self.motion](time_s - self.start_s, total_s, self.style)
         if len(self.path) == 1:
@@ -55,21 +55,21 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """One person: looks and acts, one after the other without a hole."""
+    """One person: how they look, and their acts, which follow one another without a gap."""
 
     size: float
     colours: dict[str, tuple[int, int, int]]
     acts: tuple[Act, ...]
 
     def act_at(self, time_s: float) -> int:
-        """Which act is on."""
+        """Number of the act that is on."""
         for i, act in enumerate(self.acts):
             if time_s < act.end_s:
                 return i
         return len(self.acts) - 1
 
     def joints_at(self, time_s: float, camera: Camera) -> tuple[Points, Points, Place]:
-        """Joints in the body's axes, in pixels, and the place on the floor."""
+        """Joints in the body's axes (17, 3), in pixels (17, 2), and the place on the floor."""
         i = self.act_at(time_s)
         act = self.acts[i]
         pose = act.pose_at(time_s)
@@ -109,11 +109,11 @@ class Wanted:
     """What a video should hold.
 
     Attributes:
-        actions: Labels in order of time; those that no longer fit are left out.
+        actions: Class names in order of time; those that no longer fit are left out.
         duration_s: Length.
         gap_s: Shortest and longest pause between actions.
         lead_s: Shortest and longest pause before the first.
-        together: How often an action starts while the one before is on, by someone else.
+        together: How often someone else starts an action while the one before goes on, 0..1.
     """
 
     actions: tuple[str, ...]
@@ -124,7 +124,7 @@ class Wanted:
 
 
 def plan(camera: Camera, wanted: Wanted, seed: int) -> Script:
-    """A plan in which every action can be seen; drawn anew until it is so.
+    """A plan in which every action can be seen; plans are drawn until one is found.
 
     Raises:
         ValueError: A hundred plans in a row hid some action.
@@ -173,7 +173,7 @@ class _Planner:
         return self._acts[actor][-1].end_s if self._acts[actor] else 0.0
 
     def _act_out(self, label: str, start_s: float) -> float | None:
-        """One action as early as ``start_s``; when it ends, or None if there is no time left."""
+        """Plan one action, from ``start_s`` or later; give its end, or None if no time is left."""
         length_s = float(self._rng.uniform(*LENGTHS_S[label]))
         by_time = sorted(range(len(self._acts)), key=self._free_at)
         crew = by_time[:2] if label == "fight" else [self._choose(by_time, start_s)]
@@ -210,7 +210,7 @@ class _Planner:
             self._add(actor, Act("get up", end_s, up_s, act.style, (here,)))
 
     def _shuttle(self, here: Place, length_s: float) -> tuple[Place, ...]:
-        """To and fro at running speed, in steps of a tenth of a second."""
+        """A path to and fro at running speed, in steps of a tenth of a second."""
         low, high = X_RANGE_PX
         x, depth = here
         speed = _RUN_PX_S * float(self._rng.uniform(0.85, 1.2)) / 10
