@@ -39,12 +39,12 @@ class DecodeLimits:
 
     Attributes:
         min_side_px: Shorter sides are refused: there is nothing to see.
-        max_side_px: Longer ones too.
-        max_pixels: Of one frame; 4096 x 2160. The codec allocates nothing larger.
-        max_frames: Of the chunk.
-        max_chunk_pixels: Of all its frames together: 15 s of 4096 x 2160 at 30 fps.
-        max_payload_bytes: Of the chunk as sent.
-        max_span_us: From first frame to last.
+        max_side_px: Longer sides are refused.
+        max_pixels: Pixels of one frame, 4096 x 2160; the codec allocates nothing larger.
+        max_frames: Frames of the chunk.
+        max_chunk_pixels: Pixels of all its frames together: 15 s of 4096 x 2160 at 30 fps.
+        max_payload_bytes: Bytes of the chunk as sent.
+        max_span_us: Time from first frame to last.
     """
 
     min_side_px: int = 16
@@ -115,7 +115,7 @@ def check_declared_samples(payload: bytes, max_samples: int) -> None:
         max_samples: Of all tracks and tables; a sample is claimed by up to three tables.
 
     Raises:
-        RefusedChunkError: Too many samples, or a compressed header.
+        RefusedChunkError: It claims too many samples, or its header is compressed.
     """
     claimed = 0
     for region in _outside_media_data(payload):
@@ -136,7 +136,7 @@ def _claimed_samples(box: bytes, body: bytes) -> int:
     entries = int.from_bytes(body[offset : offset + 4], "big")
     if box not in (b"stts", b"ctts"):
         return entries
-    # Runs of (samples, delta); FFmpeg reads no run past the end of the payload.
+    # Pairs (number of samples, delta); FFmpeg reads none past the end of the payload.
     runs = body[8 : 8 + 8 * entries]
     return sum(int.from_bytes(runs[at : at + 4], "big") for at in range(0, len(runs), 8))
 

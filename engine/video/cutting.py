@@ -46,7 +46,7 @@ Note = Callable[[str], None]
 # One fragment, whose header is written last, when the codec's parameters are certainly known; no
 # edit list, because a reader that honours one may drop frames.
 _MP4_OPTIONS = {"movflags": "delay_moov+default_base_moof+frag_custom", "use_editlist": "0"}
-# One GOP a chunk; visually lossless; no frame waits for another.
+# Each chunk is one GOP and visually lossless, and no frame waits for another.
 _X264_OPTIONS = {
     "preset": "veryfast",
     "tune": "zerolatency",
@@ -60,9 +60,9 @@ _URL_OPTIONS = {
     "https": {"protocol_whitelist": "http,https,tcp,tls"},
 }
 _LIVE_ANALYSIS_US = "1000000"
-# No playlist: what is read is what the operator named.
+# No playlist is among these: only what the operator named is read.
 _URL_FORMATS = "rtsp,mov,mp4,m4a,3gp,3g2,mj2,mpegts,matroska,webm,avi,flv,mjpeg,mpjpeg,h264,hevc"
-# Of these, packets carry no presentation times.
+# Packets of these carry no presentation times.
 _UNTIMED_FORMATS = ("h264", "hevc", "avi")
 _LONG_GOP_CHUNKS = 2
 _H264_SLICES, _H264_IDR = range(1, 6), 5
@@ -77,14 +77,14 @@ class CutChunk:
         payload: A fragmented MP4.
         content_type: Its media type.
         start_ticks: First frame's pts since the first frame of the run, in ``time_base``.
-        time_base: Seconds a tick, the source's own.
+        time_base: Seconds in a tick, the source's own.
         start_us: ``start_ticks`` in microseconds.
         duration_us: Up to the next chunk's first frame.
         n_frames: Frames inside.
-        width: Coded size, before rotation.
-        height: Likewise.
+        width: Coded width in pixels, before rotation.
+        height: Coded height in pixels, before rotation.
         codec: FFmpeg's name.
-        keyframe: Starts with one. Always true here; the wire format has a place for it.
+        keyframe: It starts with a key frame. Always true here, but the wire format tells it.
     """
 
     payload: bytes
@@ -179,7 +179,7 @@ def encode_video(
 
 
 class _Cutter:
-    """One run: the packets of one stream → chunks."""
+    """The packets of one run → chunks."""
 
     def __init__(
         self,
@@ -214,7 +214,7 @@ class _Cutter:
         yield from self._encode(packets, why) if why else self._copy(packets)
 
     def _is_untimed(self) -> bool:
-        """Do packets carry no presentation times? Without reordering the AVI's dts will do."""
+        """Do packets lack presentation times? Motion JPEG reorders nothing, so its dts will do."""
         container, codec = self._stream.container.format.name, codec_name(self._stream)
         return container in _UNTIMED_FORMATS and codec != "mjpeg"
 
@@ -322,7 +322,7 @@ class _Cutter:
         )
 
     def _end(self, pts: list[int], next_pts: int | None) -> int:
-        """When the last frame is over; where nobody says, it lasts as long as the one before."""
+        """Ticks when the last frame ends; if none follows, it lasts as long as the one before."""
         if next_pts is not None and next_pts > pts[-1]:
             return next_pts
         if len(pts) > 1 and pts[-1] > pts[-2]:
@@ -332,11 +332,11 @@ class _Cutter:
 
 
 class _Encoder:
-    """Frames → one H.264 chunk. A fresh encoder a chunk: nothing can refer across its ends."""
+    """Frames → one H.264 chunk. Each has its own encoder, so that nothing refers across chunks."""
 
     def __init__(self, stream: VideoStream, time_base: Fraction, first: VideoFrame) -> None:
         self.pts: list[int] = []
-        self.size = first.width // 2 * 2, first.height // 2 * 2  # 4:2:0 halves them
+        self.size = first.width // 2 * 2, first.height // 2 * 2  # even: 4:2:0 halves them
         self._source_size = first.width, first.height
         self._buffer = io.BytesIO()
         self._container = _open_mp4(self._buffer)
@@ -401,7 +401,7 @@ def _without_password(source: str) -> str:
 def _until_failure(
     packets: Iterator["Packet[VideoStream]"], failure: list[BaseException]
 ) -> Iterator["Packet[VideoStream]"]:
-    """Packets up to the end or the first error, which is kept for later: what came is whole."""
+    """Packets up to the end or the first error, which is kept in ``failure`` for later."""
     try:
         yield from packets
     except LIBAV_ERRORS as error:

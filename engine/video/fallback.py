@@ -10,7 +10,7 @@ from engine.errors import CorruptChunkError, RefusedChunkError
 from engine.types import FrameBatch, VideoChunk
 from engine.video.frames import Decoder
 
-# One failure may be the chunk's; so many in a row, of chunks that are sound, are the camera's.
+# One failure may lie in the chunk; so many in a row, of chunks that are sound, lie in the camera.
 N_FAILURES = 3
 
 
@@ -22,7 +22,7 @@ class FallbackDecoder:
 
     Args:
         hardware: Tried first.
-        software: Decodes what the other could not. Its word on a broken chunk is final.
+        software: Decodes what the other could not. What it cannot decode either is an error.
         on_note: Told of the first failure in a row, and of giving up.
     """
 
@@ -39,14 +39,14 @@ class FallbackDecoder:
 
         Raises:
             CorruptChunkError: The CPU cannot decode it either.
-            RefusedChunkError: It went over a limit.
+            RefusedChunkError: The chunk was not opened, or went over a limit.
         """
         if self._hardware is None:
             return self._software.decode(chunk)
         try:
             frames = self._hardware.decode(chunk)
         except RefusedChunkError:
-            raise  # too large for the CPU too
+            raise  # the CPU would refuse it too
         except CorruptChunkError as error:
             frames = self._software.decode(chunk)
             self._failed(chunk.camera, str(error))

@@ -59,12 +59,12 @@ class VideoFacts:
     """What a video says of itself.
 
     Attributes:
-        width: As displayed, after rotation.
-        height: Likewise.
+        width: Width in pixels as displayed, after rotation.
+        height: Height in pixels as displayed, after rotation.
         codec: FFmpeg's name of the codec.
-        fps: Average frames a second, or None.
-        duration_us: Or None when the container does not know.
-        n_frames: Or None when the container does not know.
+        fps: Average frames a second, or None when the container does not know.
+        duration_us: Length, or None when the container does not know.
+        n_frames: Number of frames, or None when the container does not know.
     """
 
     width: int
@@ -76,7 +76,7 @@ class VideoFacts:
 
 
 class Decoder(Protocol):
-    """Chunk → frames; one per stream, called from one thread at a time."""
+    """Chunk → frames; one for each camera, called from one thread at a time."""
 
     def decode(self, chunk: VideoChunk) -> FrameBatch:
         """All frames of a closed-GOP chunk.
@@ -132,7 +132,7 @@ class PyAvDecoder:
             raise type(error)(f"{_name(chunk)}: {error}") from error
         except (*LIBAV_ERRORS, *_NO_HARDWARE) as error:
             if isinstance(error, _NO_HARDWARE) and self._hardware is None:
-                raise  # a fault of ours
+                raise  # a fault of this code, not of the chunk
             raise CorruptChunkError(f"{_name(chunk)}: {reason(error)}") from error
 
     @property
@@ -175,7 +175,7 @@ def read_video(
         path: A file in one of the known containers, of any codec FFmpeg decodes.
         geometry: Frame size and fit.
         grid: The grid, to leave out frames that it would not show.
-        batch_frames: Converted frames a batch; the last one may have fewer.
+        batch_frames: Converted frames in a batch; the last one may have fewer.
         on_note: Told about every damaged part.
 
     Raises:
@@ -223,9 +223,9 @@ def probe_video(path: Path | str) -> VideoFacts:
 
 
 def open_file(path: Path | str, *, decode_probe: bool = False) -> InputContainer:
-    """Open a local file in a known container; it can make FFmpeg open nothing else.
+    """Open a local file in a known container; it cannot make FFmpeg open anything else.
 
-    To be called inside ``unreadable_if_libav_fails``.
+    Call this inside ``unreadable_if_libav_fails``.
 
     Args:
         path: The file.
@@ -436,6 +436,7 @@ def presentation_ticks(
 
 
 def _batch(shown: list[tuple[int, UInt8Array]], n_decoded: int) -> FrameBatch:
+    """Stream times with their frames, uint8 (H, W, 3) → a batch."""
     pts_us = np.array([pts_us for pts_us, _ in shown], np.int64)
     return FrameBatch(pts_us, np.stack([rgb for _, rgb in shown]), n_decoded)
 

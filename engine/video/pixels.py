@@ -26,7 +26,7 @@ class FrameConverter:
         geometry: Size and fit.
 
     Attributes:
-        spent_s: Time spent converting since it was made, for benchmarks.
+        spent_s: Seconds spent on conversion since it was made, for benchmarks.
     """
 
     def __init__(self, geometry: FrameGeometry) -> None:
@@ -37,7 +37,7 @@ class FrameConverter:
         self._cropper_key: tuple[int, int, str] | None = None
 
     def convert(self, frame: VideoFrame) -> UInt8Array:
-        """A frame as uint8 (crop_px, crop_px, 3)."""
+        """A frame as uint8 (H, W, 3), upright; H and W are ``crop_px``."""
         started_s = time.perf_counter()
         fit = self._crop if self._geometry.fit == "crop" else self._pad
         rgb = np.ascontiguousarray(np.rot90(fit(frame), quarter_turns(frame)))
@@ -45,8 +45,9 @@ class FrameConverter:
         return rgb
 
     def _crop(self, frame: VideoFrame) -> UInt8Array:
+        """The square in the frame's centre, uint8 (H, W, 3)."""
         # Cut the square out before scaling it: the rest would be scaled and converted for nothing.
-        # Even, because chroma planes have half the size.
+        # Its side is even, because chroma planes have half the size.
         shorter = min(frame.width, frame.height)
         exact = shorter * self._geometry.crop_px / self._geometry.resize_px
         side = min(2 * round(exact / 2), shorter // 2 * 2)
@@ -54,6 +55,7 @@ class FrameConverter:
         return self._scale(square, self._geometry.crop_px, self._geometry.crop_px)
 
     def _pad(self, frame: VideoFrame) -> UInt8Array:
+        """The whole frame on a black square, uint8 (H, W, 3)."""
         shrink = self._geometry.resize_px / max(frame.width, frame.height)
         width, height = (max(1, round(side * shrink)) for side in (frame.width, frame.height))
         side = self._geometry.crop_px
@@ -63,6 +65,7 @@ class FrameConverter:
         return padded
 
     def _scale(self, frame: VideoFrame, width: int, height: int) -> UInt8Array:
+        """The frame at another size, uint8 (H, W, 3)."""
         rgb = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation=_INTERPOLATION, threads=1
         )

@@ -15,7 +15,7 @@ Timed = tuple[int, FrameT]  # stream time in microseconds, and the frame
 
 
 class Thinner:
-    """Leaves out frames that the grid would not show, and such as come late.
+    """Leaves out frames that the grid would not show, and those whose time did not rise.
 
     The first and the last frame are always kept, and so is one that follows its predecessor by
     more than a grid period: then no gap between kept frames is longer than the real one by more
@@ -46,7 +46,7 @@ class Thinner:
 
 
 def within_span(frames: Iterable[Timed[FrameT]], max_span_us: int) -> Iterator[Timed[FrameT]]:
-    """The same frames, refusing one too far from the first."""
+    """The same frames; one that is too far from the first raises ``RefusedChunkError``."""
     first_us: int | None = None
     for pts_us, frame in frames:
         first_us = pts_us if first_us is None else first_us
