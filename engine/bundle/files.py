@@ -14,8 +14,8 @@ def check_replaceable(folder: Path, known: Collection[str]) -> None:
     """May a folder be written, or replaced, without deleting what is somebody's own?
 
     Args:
-        folder: The one to be.
-        known: Names of what may be lost.
+        folder: Where to write; it need not exist.
+        known: Names of files that may be lost.
 
     Raises:
         BundleError: It is a file, holds anything else, or cannot be read.
@@ -56,11 +56,11 @@ def check_digest(path: Path, wanted: str, from_model: str | None = None) -> None
 
     Args:
         path: The file.
-        wanted: In hex.
+        wanted: What it should be, in hex.
         from_model: The published model it belongs to, if it lies outside the bundle.
 
     Raises:
-        BundleError: It is missing, or another one.
+        BundleError: The file is missing, cannot be read, or is another one.
     """
     fix = f"s2netd models pull {from_model}" if from_model else "export or pull the bundle again"
     try:

@@ -1,6 +1,6 @@
-"""``backgrounds.npz``: the camera mean vectors of a bundle, one a camera and one for all others.
+"""``backgrounds.npz``: a bundle's camera means, one for each known camera and one for the others.
 
-Keys: ``default`` float32 (D,), ``names`` unicode (n,), ``vectors`` float32 (n, D). No pickle.
+Keys: ``default`` float32 (D,), ``names`` unicode (N,), ``vectors`` float32 (N, D). No pickle.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ class CameraMeans:
     """What the manifest says of the file, and how a camera's mean goes on from there.
 
     Attributes:
-        sha256: Of the file.
+        sha256: SHA-256 of the file, in hex.
         prior_snippets_known: See ``CameraMeanSpec``.
-        prior_snippets_new: Likewise.
-        memory_snippets: Likewise.
+        prior_snippets_new: See ``CameraMeanSpec``.
+        memory_snippets: See ``CameraMeanSpec``.
     """
 
     sha256: str
@@ -65,7 +65,7 @@ def read_camera_means(folder: Path, manifest: CameraMeans, feature_dim: int) -> 
     """Read the file, trusting nothing in it.
 
     Args:
-        folder: The bundle's.
+        folder: The bundle's folder.
         manifest: What its manifest says of the file; its digest was compared.
         feature_dim: D.
 
@@ -88,6 +88,7 @@ def read_camera_means(folder: Path, manifest: CameraMeans, feature_dim: int) -> 
 
 
 def _arrays(path: Path) -> tuple[FloatArray, list[str], FloatArray]:
+    """Default (D,), names and vectors (N, D) as the file has them, still unchecked."""
     with zipfile.ZipFile(path) as archive:
         n_bytes = sum(member.file_size for member in archive.infolist())
     if n_bytes > MAX_BYTES:
@@ -97,6 +98,7 @@ def _arrays(path: Path) -> tuple[FloatArray, list[str], FloatArray]:
 
 
 def _check(default: FloatArray, names: list[str], vectors: FloatArray, dim: int) -> None:
+    """Refuse all but finite float32, default (D,) and vectors (N, D), and N different names."""
     if len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
         raise ValueError("names must be texts that differ from each other")
     for key, array, shape in (

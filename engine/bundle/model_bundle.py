@@ -1,12 +1,12 @@
 """The contract between training and production: a folder with two networks and a manifest.
 
 ``backbone.onnx`` turns snippets into features, ``localizer.onnx`` windows of features into class
-activation sequences, ``backgrounds.npz`` (where the localizer takes them) holds the cameras'
-mean features; ``bundle.yaml`` says everything else and holds all files' SHA-256. The
+activation sequences, ``backgrounds.npz`` (where the localizer takes camera means) holds the
+cameras' mean features; ``bundle.yaml`` says everything else and holds all files' SHA-256. The
 bundle's own digest is that of the manifest, so it covers them all.
 
-A bundle whose backbone is that of a published model names it (``backbone.from_model``) instead of
-holding a copy: that one is used, and held to the same SHA-256.
+A bundle whose backbone is that of a published model names the model (``backbone.from_model``)
+instead of holding a copy: the model's file is used, and must have the SHA-256 that is written.
 """
 
 import hashlib
@@ -60,8 +60,8 @@ class Pixels:
 
     Attributes:
         colours: Order of the channels.
-        mean: Subtracted from 0..255, a channel.
-        std: Divided by, a channel.
+        mean: Subtracted from values of 0..255, for each channel.
+        std: What the differences are divided by, for each channel.
     """
 
     colours: Literal["rgb"]
@@ -75,9 +75,9 @@ class ModelCard:
 
     Attributes:
         name: Short name, part of every event's model id.
-        version: Of this bundle under this name.
+        version: Number of this bundle among those of its name.
         source: Where the weights come from.
-        precision: Of the weights.
+        precision: What the backbone computes in.
         feature_dim: D.
         pixels: Input normalisation.
         timeline: The time grid.
@@ -108,7 +108,7 @@ class ModelCard:
             raise ValueError("class_names must be there, and differ from each other")
 
     def spec(self, digest: str, camera_mean: CameraMeanSpec | None = None) -> ModelSpec:
-        """What a stream's session needs of it."""
+        """What a camera's session needs of it."""
         return ModelSpec(
             model_id=f"{self.name}@{digest[:_ID_DIGITS]}",
             class_names=self.class_names,
@@ -163,7 +163,7 @@ class ModelBundle:
         spec: What a session needs of it.
         backbone_sha256: SHA-256 of ``backbone.onnx``: names the feature extractor.
         backbone_path: Snippets → features; it may lie in another bundle's folder.
-        backbone_model: The published model that is, or None.
+        backbone_model: The published model whose file that is; None: it is the bundle's own.
         tolerance: How far a backend may stray and still serve it; None: it does not say, and the
             default holds.
         original: The f32 backbone that this one was made from; None: it was made from none.
@@ -224,7 +224,7 @@ class ModelBundle:
 
     @property
     def localizer_path(self) -> Path:
-        """Windows of features → class activation sequences."""
+        """The network's file: windows of features → class activation sequences."""
         return self.path / LOCALIZER
 
 
@@ -251,7 +251,7 @@ def _read_manifest(path: Path) -> tuple[_Manifest, bytes]:
 
 def _text_of(manifest: _Manifest) -> str:
     content = cast("dict[str, object]", plain(manifest))
-    for key in _MAY_BE_LEFT_OUT:  # a bundle that says nothing new keeps its bytes, so its digest
+    for key in _MAY_BE_LEFT_OUT:  # a bundle without them keeps its bytes, and so its digest
         if content[key] is None:
             del content[key]
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=99)
@@ -262,7 +262,7 @@ def _backbone_path(path: Path, backbone: Backbone) -> Path:
 
 
 def resolve_bundle(name_or_path: str | Path) -> Path:
-    """The folder of a bundle named by its path or, if it was pulled or comes along, by its name.
+    """The folder of a bundle named by its path or, if it was pulled or is shipped, by its name.
 
     Raises:
         BundleError: There is none.
@@ -305,7 +305,7 @@ def write_bundle(
 
     Raises:
         BundleError: The networks and the card contradict each other, or the folder holds what is
-            no bundle's.
+            no part of a bundle.
         OSError: It cannot be written.
     """
     check_bundle_folder(folder)

@@ -60,7 +60,7 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 
 
 def is_plain_name(name: str) -> bool:
-    """Letters, digits, '-', '_' and '.': names a folder, never a path."""
+    """Is it of letters, digits, '-', '_' and '.' alone, so that it names a folder, not a path?"""
     return bool(name) and set(name) <= _NAME_CHARACTERS
 
 
@@ -69,7 +69,7 @@ class Sizes:
     """What both networks must agree on.
 
     Attributes:
-        side_px: Side of the square.
+        side_px: Side of the square that the backbone sees, H and W.
         snippet_frames: L.
         feature_dim: D.
         n_classes: C.
@@ -87,7 +87,7 @@ def describe_network(path: Path) -> Network:
     """What the manifest will say of an ONNX file.
 
     Raises:
-        BundleError: It is none.
+        BundleError: It is no ONNX file that can be read.
     """
     signature, opset = read_signature(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -99,12 +99,12 @@ def check_networks(path: Path, backbone: Network, localizer: Network, sizes: Siz
 
     Args:
         path: The bundle's folder, for the message.
-        backbone: As the manifest describes it.
-        localizer: Likewise.
+        backbone: The backbone, as the manifest describes it.
+        localizer: The localizer, as the manifest describes it.
         sizes: What the card says.
 
     Raises:
-        BundleError: Names the tensor.
+        BundleError: A tensor does not fit; the message names it.
     """
     _check(path / BACKBONE, backbone, _wanted_backbone(sizes))
     _check(path / LOCALIZER, localizer, _wanted_localizer(sizes))

@@ -14,13 +14,12 @@ from engine.files.cache import bundles_dir, shipped_dir
 def reference_of(bundle: ModelBundle) -> ModelBundle:
     """The same model with its backbone in f32.
 
-    A converted bundle holds only the backbone that was made; the one that it was made from is
-    looked for in the bundle that it names: among those that were pulled, those that come along,
-    and beside the bundle itself.
+    A converted bundle holds only the converted backbone, and names the bundle that holds the
+    original: it is looked for among those pulled, those shipped, and beside the bundle itself.
 
     Raises:
-        BundleError: The f32 backbone is not here or another one, the bundle does not say which
-            it is, or either is of another precision than it should be.
+        BundleError: The f32 backbone is not here or is another one, the bundle does not say which
+            it is, or one of them is of another precision than it should be.
     """
     held = read_precision(bundle.backbone_path)
     if held != bundle.card.precision:

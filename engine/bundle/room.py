@@ -1,4 +1,4 @@
-"""Where a new bundle goes."""
+"""A place for a new bundle."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ def make_room(out: Path) -> None:
         out: The bundle's folder to be; folders above it are made.
 
     Raises:
-        BundleError: It holds what is no bundle's and would be lost.
+        BundleError: It holds what is no part of a bundle and would be lost.
         DataError: It cannot be written.
     """
     check_bundle_folder(out)

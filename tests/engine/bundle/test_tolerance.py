@@ -15,7 +15,7 @@ WIDE = {"feature_cosine_min": 0.9, "score_max_error": 1, "event_f1_min": 0}
 
 
 def stated(folder: Path, tolerance: object) -> Path:
-    """The tiny bundle, whose manifest says so."""
+    """The tiny bundle, with ``tolerance`` in its manifest."""
     write_tiny_bundle(folder)
     content = yaml.safe_load((folder / MANIFEST).read_text())
     (folder / MANIFEST).write_text(yaml.safe_dump({**content, "tolerance": tolerance}))
