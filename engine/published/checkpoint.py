@@ -14,7 +14,7 @@ from engine.types import FloatArray
 
 
 def read_arrays(blob: bytes) -> dict[str, FloatArray]:
-    """Every array of a pickled tree of dicts, by its path, ``/`` between keys.
+    """Every array, of any shape, of a pickled tree of dicts, by its path, ``/`` between keys.
 
     Raises:
         WeightsError: It is no pickle, or holds anything but dicts of float32 arrays.
@@ -30,7 +30,7 @@ def read_arrays(blob: bytes) -> dict[str, FloatArray]:
 
 
 def _flatten(tree: object) -> dict[str, FloatArray]:
-    """No dict may be met twice, or a small pickle could unfold into a huge tree."""
+    """Arrays of any shape by path; no dict may be met twice, or a small pickle could grow huge."""
     arrays: dict[str, FloatArray] = {}
     seen: set[int] = set()
     waiting: list[tuple[str, object]] = [("", tree)]

@@ -60,7 +60,7 @@ _POOL_BEFORE: dict[str, tuple[Extent, Extent]] = {  # kernel, stride
 def build_backbone(
     arrays: Mapping[str, FloatArray], snippet_frames: int, side_px: int = SIDE_PX
 ) -> onnx.ModelProto:
-    """The feature network.
+    """The feature network: snippets uint8 (B, L, H, W, 3) → features float32 (B, 1024).
 
     Args:
         arrays: Checkpoint arrays by path, e.g. ``params/Mixed_3b/Branch_0/Conv3d_0a_1x1/Conv_0/
@@ -86,7 +86,7 @@ def build_backbone(
 
 
 class _Builder:
-    """Collects nodes and weights."""
+    """Collects a graph's nodes and weights from checkpoint arrays, by path and of any shape."""
 
     def __init__(self, arrays: Mapping[str, FloatArray]) -> None:
         self._arrays = arrays
@@ -170,6 +170,7 @@ class _Builder:
         return output
 
     def _weight(self, name: str, value: FloatArray) -> str:
+        """Add a weight of any shape; give its name."""
         self._weights.append(numpy_helper.from_array(value, name))
         return name
 
@@ -180,8 +181,8 @@ def folded_convolution(
     """One convolution with its batch norm inside.
 
     Args:
-        arrays: Checkpoint arrays.
-        path: Layer.
+        arrays: Checkpoint arrays by path.
+        path: The layer's path.
         shape: (frames, rows, columns, in, out) of the kernel.
 
     Returns:
@@ -201,7 +202,7 @@ def folded_convolution(
 
 
 def array_of(arrays: Mapping[str, FloatArray], path: str, shape: tuple[int, ...]) -> FloatArray:
-    """One checkpoint array, held to its shape.
+    """One checkpoint array, float32, which must have ``shape``.
 
     Raises:
         KeyError: It is missing.

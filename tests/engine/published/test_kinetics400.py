@@ -164,7 +164,7 @@ def test_the_card_names_400_classes() -> None:
 
 
 def events_in(video: Path) -> list[tuple[str, float, float]]:
-    """(label, start, end) in seconds of every event that was not retracted."""
+    """(class name, start, end) in seconds of every event that was not retracted."""
     bundle = pulled_kinetics400()
     spec = bundle.spec
     backbone, localizer = (
