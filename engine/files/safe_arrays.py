@@ -38,15 +38,15 @@ _STATE_FIELDS = 5  # version, shape, dtype, Fortran order, bytes or a list of ob
 
 
 class ForeignPickleError(Exception):
-    """The pickle names or holds something that is not admitted; says what."""
+    """The pickle names or holds something that is not admitted; the message says what."""
 
 
 class PickledArray:
     """An array of a pickle; one of the two is None, both until its content arrives.
 
     Attributes:
-        values: Of an array of numbers: float32, the caller's own.
-        items: Of an array of objects: what it holds, in order.
+        values: An array of numbers, float32 of any shape, the caller's own.
+        items: What an array of objects holds, in order.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ def read_pickled(file: BinaryIO, numbers: Sequence[str], *, objects: bool = Fals
 
     Raises:
         ForeignPickleError: It holds anything else that would have to be imported.
-        PICKLE_DAMAGE: One of these: it is damaged.
+        PICKLE_DAMAGE: It is damaged; any one of these is raised.
     """
     codes = (*numbers, _OBJECT) if objects else tuple(numbers)
     return _ArrayUnpickler(file, codes, encoding="bytes" if objects else "ASCII").load()
@@ -139,6 +139,7 @@ def _encode(text: object, encoding: object) -> bytes:
 
 
 def _numbers(shape: tuple[int, ...], code: str, fortran: object, content: object) -> FloatArray:
+    """The numbers in an array's bytes, float32 of ``shape``, which may be any."""
     if not isinstance(content, bytes):
         _refuse(f"an array of shape {shape} without its bytes")
     if math.prod(shape) * int(code[-1]) != len(content):

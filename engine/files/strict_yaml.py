@@ -20,7 +20,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], bytes]:
     """A YAML mapping and the bytes it was read from.
 
     Raises:
-        BundleError: Missing, too large, or no mapping.
+        BundleError: It is missing, too large, or no mapping.
     """
     try:
         with path.open("rb") as file:
@@ -47,7 +47,7 @@ def parse(kind: type[T], content: object, where: str) -> T:
         where: File and key, for the message.
 
     Raises:
-        BundleError: Names the key, what it is and what it should be.
+        BundleError: A value does not fit; the message names its key, and what it should be.
     """
     if not isinstance(content, Mapping):
         raise BundleError(f"{where} is a {type(content).__name__}, wanted a mapping")

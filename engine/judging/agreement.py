@@ -1,4 +1,4 @@
-"""Do two models see the same events? Matched one to one by class and overlap. Pure."""
+"""Do two models see the same events? They are matched one to one by class and overlap. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Agreement:
 
     @property
     def f1(self) -> float:
-        """In [0, 1]; 1 where neither has an event."""
+        """F1 of the matches, in [0, 1]; 1 where neither side has an event."""
         total = self.n_reference + self.n_candidate
         return 2 * self.n_matched / total if total else 1.0
 
