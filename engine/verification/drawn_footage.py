@@ -1,7 +1,7 @@
-"""Procedural pictures for the golden set: six scenes that upset low precision. Integers only.
+"""Pictures drawn for the golden set: six scenes that upset low precision, in integers only.
 
-NumPy promises the raw stream of a bit generator, and integer arithmetic is the same everywhere:
-the pictures have the same bytes on every machine and with every version.
+NumPy promises that a bit generator's raw numbers never change, and integer arithmetic is the same
+everywhere, so the pictures have the same bytes on every machine and with every version.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ class Stage:
     """What the scenes are drawn with.
 
     Args:
-        side_px: Of the square pictures.
-        seed: Of texture and noise.
+        side_px: Side of the square pictures, H and W.
+        seed: Seed of texture and noise.
 
     Attributes:
         side_px: As given.
-        texture: uint8 (side_px, side_px, 3), coloured patches.
-        rows: int64 (side_px, 1), each pixel's row.
-        columns: int64 (1, side_px), each pixel's column.
+        texture: uint8 (H, W, 3), coloured patches.
+        rows: int64 (H, 1), each pixel's row.
+        columns: int64 (1, W), each pixel's column.
     """
 
     def __init__(self, side_px: int, seed: int) -> None:
@@ -42,29 +42,29 @@ class Stage:
         self.columns = np.arange(side_px, dtype=np.int64)[None, :]
 
     def noise(self, side_px: int | None = None) -> UInt8Array:
-        """Fresh random pixels, uint8 (side, side, 3)."""
+        """Fresh random pixels, uint8 (H, W, 3), with sides of ``side_px`` or the stage's own."""
         side = side_px or self.side_px
         n_bytes = side * side * 3
         words = np.asarray(self._bits.random_raw(-(-n_bytes // 8)), np.dtype("<u8"))
         return words.view(np.uint8)[:n_bytes].reshape(side, side, 3)
 
     def ellipse(self, x: int, y: int, half_width: int, half_height: int) -> npt.NDArray[np.bool_]:
-        """Bool (side_px, side_px), True inside."""
+        """An ellipse about column ``x`` and row ``y``, bool (H, W), True inside."""
         wide, high = max(half_width, 1), max(half_height, 1)
         across, down = (self.columns - x) * high, (self.rows - y) * wide
         return np.asarray(across**2 + down**2 <= (wide * high) ** 2, np.bool_)
 
 
-Scene = Callable[[Stage, int], UInt8Array]
+Scene = Callable[[Stage, int], UInt8Array]  # stage and number of the frame → uint8 (H, W, 3)
 
 
 def _motion(stage: Stage, frame: int) -> UInt8Array:
-    """The whole picture moves, as a camera that pans."""
+    """The whole picture (H, W, 3) moves, as if the camera panned."""
     return np.roll(stage.texture, (frame, 2 * frame), axis=(0, 1))
 
 
 def _people(stage: Stage, frame: int) -> UInt8Array:
-    """Two people walk through each other before a still background."""
+    """Two people walk through each other before a still background, (H, W, 3)."""
     picture = stage.texture // 6 + 90
     side = stage.side_px
     for number, coat in enumerate(_COATS):
@@ -76,6 +76,7 @@ def _people(stage: Stage, frame: int) -> UInt8Array:
 def _person(
     stage: Stage, picture: UInt8Array, x: int, frame: int, coat: tuple[int, int, int]
 ) -> None:
+    """Draw a person into ``picture``, uint8 (H, W, 3)."""
     unit = max(stage.side_px // 20, 1)  # a person is twelve of these tall
     foot = stage.side_px - 2 * unit
     swing = abs(frame % (2 * _STEP_FRAMES) - _STEP_FRAMES) - _STEP_FRAMES // 2
@@ -88,20 +89,22 @@ def _person(
 
 
 def _flicker(stage: Stage, frame: int) -> UInt8Array:
-    """A still picture under light that comes and goes."""
+    """A still picture (H, W, 3) under light that comes and goes."""
     return stage.texture if frame // _BEAT_FRAMES % 2 else stage.texture // 6
 
 
 def _black(stage: Stage, _frame: int) -> UInt8Array:
+    """A black picture, (H, W, 3)."""
     return np.zeros_like(stage.texture)
 
 
 def _noise(stage: Stage, _frame: int) -> UInt8Array:
+    """Random pixels, (H, W, 3)."""
     return stage.noise()
 
 
 def _glare(stage: Stage, frame: int) -> UInt8Array:
-    """Only 0 and 255: the darkest and the brightest that pixels can be."""
+    """Moving texture (H, W, 3) of 0 and 255, the darkest and the brightest that pixels can be."""
     moved = np.roll(stage.texture, -3 * frame, axis=1)
     return np.where(moved >= 96, np.uint8(255), np.uint8(0))  # noqa: PLR2004 - most of it bright
 

@@ -30,9 +30,9 @@ class GoldenClip:
     """One camera's footage.
 
     Attributes:
-        camera: Its stream id; a model that knows the camera uses what it knows.
+        camera: The camera's name; a model that knows the camera starts from its stored mean.
         n_snippets: About how many there will be, for progress.
-        snippets: Called for every run anew; gives the same snippets in order each time.
+        snippets: Called anew for each verification; gives the same snippets in order each time.
     """
 
     camera: str
@@ -54,7 +54,7 @@ class GoldenSet:
 
     @property
     def n_snippets(self) -> int:
-        """About how many, over all clips."""
+        """About how many snippets all clips have."""
         return sum(clip.n_snippets for clip in self.clips)
 
 
@@ -68,7 +68,7 @@ def procedural(
     Args:
         spec: Geometry and time grid.
         n_snippets: How many, >= 1.
-        seed: Of its textures.
+        seed: Seed of its textures.
     """
     if n_snippets < 1:
         raise ValueError(f"n_snippets is {n_snippets}, wanted >= 1")
@@ -83,7 +83,7 @@ def of_videos(
     seconds: float | None = None,
     on_note: Callable[[str], None] = lambda _note: None,
 ) -> GoldenSet:
-    """The user's own footage, one clip a file, decoded anew at each run, never held as a whole.
+    """The user's own footage, one clip for each file, decoded anew each time, never held whole.
 
     Args:
         paths: Video files.

@@ -48,7 +48,7 @@ class Tally:
         self._cosines: list[float] = []
 
     def add(self, wanted: FloatArray, seen: FloatArray) -> None:
-        """Compare two finite arrays of one shape."""
+        """Compare two finite arrays of one shape, which may be any, such as (D,) or (T, C)."""
         first, second = wanted.astype(np.float64).ravel(), seen.astype(np.float64).ravel()
         errors = np.abs(first - second)
         self._largest.append(float(errors.max(initial=0.0)))
@@ -70,7 +70,7 @@ class Tally:
 
 
 def cosine(first: Float64Array, second: Float64Array) -> float:
-    """Of two finite vectors, in [-1, 1]; exactly 1 where they are equal, 0 if just one is zero."""
+    """Cosine of two finite vectors (N,); exactly 1 if they are equal, 0 if just one is zero."""
     if np.array_equal(first, second):
         return 1.0
     # Scaled first: the square of a large or tiny number is no float.
@@ -87,12 +87,12 @@ class Verification:
 
     Attributes:
         reference: Model and backend.
-        candidate: Likewise.
+        candidate: Model and backend.
         golden: What the golden set was.
-        golden_sha256: Of its snippets, in hex.
-        n_snippets: Compared.
-        outputs: A row an output; none of those never compared.
-        events: Of the live trackers.
+        golden_sha256: SHA-256 of its snippets, in hex.
+        n_snippets: Snippets that were compared.
+        outputs: A row for each output that was compared.
+        events: How well the events of both live trackers agree.
         tolerance: What is admitted.
         not_finite: Which answer of which side was NaN or infinite; None: none was.
     """
@@ -137,7 +137,7 @@ class Verification:
         return next((row for row in self.outputs if row.output == output), None)
 
     def table(self) -> str:
-        """Markdown: a row an output, the events, and the verdict."""
+        """Markdown: a row for each output, the events, and the verdict."""
         lines = [
             f"{self.candidate} against {self.reference}",
             "",

@@ -35,10 +35,10 @@ class Networks:
 
 
 class SideRun:
-    """One side at work: its networks, its session of the clip, what it gave since ``take``.
+    """One side at work: its networks, its session of the clip, and what it gave since ``take``.
 
     Args:
-        side: Which.
+        side: Which side it is.
         networks: Open networks.
         spec: Its model.
         class_indices: Classes whose events count; None means all.
@@ -74,13 +74,13 @@ class SideRun:
         return tuple(kept)
 
     def begin(self, camera: str) -> None:
-        """A new clip."""
+        """Begin a new clip."""
         self._camera = camera
         self._session = StreamSession(camera, _RUN, self._spec, self._class_indices)
         self._last: dict[str, ActionEvent] = {}
 
     def take(self) -> tuple[list[SnippetFeature], list[CasWindow]]:
-        """What it gave since; forgets it."""
+        """What it gave since the last call; it is given once."""
         taken = self._features, self._windows
         self._features, self._windows = [], []
         return taken
@@ -116,6 +116,7 @@ class SideRun:
         self._last.update((record.event_id, record) for record in records)
 
     def _hold_finite(self, output: str, index: int, array: FloatArray) -> None:
+        """Remember the first array, of any shape, that holds NaN or infinity."""
         if self.not_finite is None and not np.isfinite(array).all():
             self.not_finite = (
                 f"{self.side}: {output} of snippet {index} of {self._camera!r} hold NaN or "

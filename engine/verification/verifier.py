@@ -1,4 +1,4 @@
-"""Is a candidate (backend, precision or bundle) the reference, as far as events are concerned?
+"""Does a candidate (backend, precision or bundle) find the same events as the reference?
 
 Both sides see the same golden snippets and are run as in service: each one's localizer gets its
 own features, each one's session its own scores, and its live tracker decides its events. Numbers
@@ -46,7 +46,7 @@ class Step:
     Attributes:
         side: Whose networks it uses. A daemon runs the candidate's on its device thread and the
             reference's, which are on the CPU, anywhere else.
-        run: Does it, once.
+        run: Makes the call; to be called once.
     """
 
     side: Side
@@ -54,10 +54,10 @@ class Step:
 
 
 def sizes_to_try(backend: str, max_batch: int) -> tuple[int, ...]:
-    """Batch sizes that make a difference to a candidate, the largest first: footage is short.
+    """Batch sizes to try a candidate with, the largest first, because footage may be short.
 
-    TensorRT has kernels of its own for each. On a CPU rows run side by side or alone, and cameras
-    wait for each step.
+    TensorRT has kernels of its own for each size. On a CPU rows run side by side or alone at any
+    size, and cameras wait for each step, so the sizes end at eight.
 
     Args:
         backend: As of ``open_backend``.
@@ -78,9 +78,9 @@ class Verifier:
         tolerance: What is admitted; None: the default.
         candidate_spec: The candidate's, where it is another bundle; None: ``spec``.
         class_indices: Classes whose events count; None means all.
-        batch_sizes: Snippets a backbone call of the candidate, in turn. A backend that has a
-            kernel for each batch size is so tried with all of them. The reference is asked
-            snippet by snippet.
+        batch_sizes: Snippets in a backbone call of the candidate, one size after the other, so
+            that a backend with a kernel for each is tried with all of them. The reference is
+            asked snippet by snippet.
 
     Raises:
         BundleError: The two models are not about the same classes, grid, geometry or width, or a
@@ -213,7 +213,7 @@ def _step(run: SideRun, snippets: Sequence[Snippet] | None) -> Iterator[Step]:
 
 
 def _answers(window: CasWindow) -> dict[str, FloatArray]:
-    """By output; of the snippets that were seen."""
+    """(N, C), (N,), (N, C) and (C,) by output's name, for the N snippets that were seen."""
     cas, attention = window.cas[window.valid], window.attention[window.valid]
     return {
         "cas": cas,
@@ -227,7 +227,7 @@ def check_alike(reference: ModelSpec, candidate: ModelSpec) -> None:
     """Can two models be compared, snippet by snippet and class by class?
 
     Raises:
-        BundleError: Says what differs.
+        BundleError: They cannot; the message says what differs.
     """
     for what in _ALIKE:
         wanted, seen = getattr(reference, what), getattr(candidate, what)
@@ -254,14 +254,14 @@ def verify(
 
     Args:
         reference: See ``Verifier``.
-        candidate: Likewise.
-        golden: Likewise.
-        spec: Likewise.
-        tolerance: Likewise.
-        on_progress: Told how many snippets of about how many are done.
+        candidate: See ``Verifier``.
+        golden: See ``Verifier``.
+        spec: See ``Verifier``.
+        tolerance: See ``Verifier``.
+        on_progress: Told how many snippets are done, of about how many.
         candidate_spec: See ``Verifier``.
-        class_indices: As above.
-        batch_sizes: Likewise.
+        class_indices: See ``Verifier``.
+        batch_sizes: See ``Verifier``.
 
     Raises:
         BundleError: See ``Verifier``.

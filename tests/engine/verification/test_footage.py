@@ -76,7 +76,7 @@ def test_it_holds_what_upsets_low_precision() -> None:
     assert noise.std() == pytest.approx(255 / 12**0.5, rel=0.02)  # of uniform noise
     assert flicker[3].mean() > 4 * flicker[0].mean()
     assert np.array_equal(np.sort(motion[0], axis=None), np.sort(motion[5], axis=None))
-    assert (people == people[0]).all(axis=(0, 3)).mean() > 0.5  # the camera mean stands still
+    assert (people == people[0]).all(axis=(0, 3)).mean() > 0.5  # the background stands still
 
 
 def test_own_footage_gives_the_snippets_that_a_camera_would_have_given(tmp_path: Path) -> None:
