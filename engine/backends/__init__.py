@@ -33,8 +33,8 @@ def open_backend(
             hardware, else f32. TensorRT runs a network as it was exported: ``auto`` and ``f32``
             mean that, and anything else is held against the file.
         threads: Threads for one call; None means one for each CPU this process may use.
-        options: What a GPU needs to know besides. Of OpenVINO, how many rows
-            calls have; 1 if None.
+        options: What a GPU needs to know besides. OpenVINO takes ``max_batch`` alone from it; 1
+            if None.
 
     Raises:
         BundleError: The file is no network this backend can run, or an argument is unknown.

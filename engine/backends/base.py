@@ -14,14 +14,14 @@ Tensor = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor's name, shape and dtype; ``None`` in the shape is any length >= 1."""
+    """A tensor's name, shape and NumPy dtype; ``None`` in the shape is any length >= 1."""
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
 
     def admits(self, tensor: Tensor) -> bool:
-        """Is ``tensor`` of this shape and dtype?"""
+        """Is ``tensor``, which may have any shape, of this shape and dtype?"""
         return (
             str(tensor.dtype) == self.dtype
             and len(tensor.shape) == len(self.shape)
@@ -58,7 +58,7 @@ class EngineBackend(Protocol):
         """Run once on zeros, so that the first real call does not pay for compilation."""
 
     def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Infer.
+        """Infer: tensors by name, with the shapes and dtypes that ``signature`` says.
 
         Raises:
             BundleError: A tensor is missing or of the wrong shape or dtype.
@@ -70,10 +70,10 @@ class EngineBackend(Protocol):
 
 
 def check_tensors(specs: tuple[TensorSpec, ...], tensors: Mapping[str, Tensor], who: str) -> None:
-    """Hold tensors to their specs.
+    """Refuse tensors, by name and of any shape, that are not what their specs say.
 
     Raises:
-        BundleError: Says which tensor, what was seen and what was wanted.
+        BundleError: A tensor does not fit; the message says what was seen and what was wanted.
     """
     for spec in specs:
         if spec.name not in tensors:

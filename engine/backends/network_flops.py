@@ -19,7 +19,7 @@ def network_flops(model: Any, shapes: Mapping[str, Shape]) -> int:
 
     Args:
         model: An ONNX model.
-        shapes: Of every input.
+        shapes: The shape of every input, by name.
 
     Raises:
         BundleError: The shapes inside the network cannot be told from those of its inputs.
@@ -39,9 +39,9 @@ def _node_flops(node: Any, shapes: Mapping[str, Shape]) -> int:
 
 
 def _multiply_adds(node: Any, first: Shape, second: Shape, out: Shape) -> int:
-    if node.op_type == "Conv":  # weights (out, in / groups, *kernel): one dot product an output
+    if node.op_type == "Conv":  # weights (out, in / groups, *kernel), a dot product per output
         return prod(out) * prod(second[1:])
-    if node.op_type == "ConvTranspose":  # weights (in, out / groups, *kernel): one an input
+    if node.op_type == "ConvTranspose":  # weights (in, out / groups, *kernel), one per input
         return prod(first) * prod(second[1:])
     if node.op_type == "Gemm":
         transposed = any(a.name == "transA" and a.i for a in node.attribute)
@@ -50,7 +50,7 @@ def _multiply_adds(node: Any, first: Shape, second: Shape, out: Shape) -> int:
 
 
 def _shapes(model: Any, given: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Every tensor's shape whose shape can be told."""
+    """The shape of every tensor whose shape can be told, by name."""
     import onnx  # noqa: PLC0415 - heavy
 
     fixed = onnx.ModelProto()

@@ -1,4 +1,4 @@
-"""What a network's file computes in."""
+"""The precision that a network's file computes in."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +23,7 @@ def precision_of(network: bytes) -> FilePrecision:
 
 
 def precision_in(model: "ModelProto") -> FilePrecision:
-    """The same of one that is open."""
+    """As ``precision_of``, for a network that is parsed already."""
     from onnx import TensorProto  # noqa: PLC0415 - heavy
 
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
@@ -35,7 +35,7 @@ def precision_in(model: "ModelProto") -> FilePrecision:
 
 
 def read_precision(path: Path) -> FilePrecision:
-    """The same of a file.
+    """As ``precision_of``, for a file.
 
     Raises:
         BundleError: It cannot be read.

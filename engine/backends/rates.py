@@ -1,7 +1,7 @@
 """What a device does with a network: rates and latencies by batch size, measured through ``run``.
 
-So copies, padding and everything else that the product pays for are in every number. What it is
-compared with, a chain of large matrix products, goes the same way in the same process. Nothing
+So every number includes copies, padding and everything else that the product pays for. The chain
+of large matrix products that it is compared with goes the same way in the same process. Nothing
 here prints.
 """
 
@@ -50,8 +50,8 @@ class MatMul:
     """The size of a chain of matrix products, each (rows, width) by (width, width).
 
     Attributes:
-        rows: Of the left matrix.
-        width: Of the right one, a square.
+        rows: Rows of the left matrix.
+        width: Side of the right one, a square.
         n_products: How many, one after another.
     """
 
@@ -75,9 +75,9 @@ def time_calls(
     """Call a warm backend again and again.
 
     Args:
-        backend: Warm.
+        backend: A warm backend.
         batch: Rows of a call.
-        length: Of a network's free dimensions after the first.
+        length: Length of a network's free dimensions after the first.
         seconds: How long at least; and at least ``FEWEST_CALLS`` calls.
         clock_s: A clock that never goes back.
     """
@@ -94,7 +94,7 @@ def time_calls(
 
 
 def random_question(signature: Signature, batch: int, length: int) -> dict[str, Tensor]:
-    """Inputs of a network: any bytes, and numbers from 0 to 1."""
+    """Random inputs by name, in the shapes of ``shapes_of``: any bytes, or numbers from 0 to 1."""
     rng = np.random.default_rng(0)
     question: dict[str, Tensor] = {}
     for name, shape in shapes_of(signature, batch, length).items():
@@ -109,7 +109,7 @@ def random_question(signature: Signature, batch: int, length: int) -> dict[str, 
 
 
 def shapes_of(signature: Signature, batch: int, length: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of all inputs."""
+    """Shapes of all inputs, by name."""
     return {
         spec.name: (batch, *(length if n is None else n for n in spec.shape[1:]))
         for spec in signature.inputs
@@ -133,13 +133,13 @@ def matmul_gflop(model: Any, size: MatMul) -> float:
 
 
 def matmul_network(size: MatMul, precision: str) -> Any:
-    """(B, rows, 8) → (B, rows): little to copy, and all the work in products of one size.
+    """A network (B, rows, 8) → (B, rows): little to copy, all the work in products of one size.
 
     A relu between two products keeps a compiler from multiplying the weights beforehand. In int8,
     both operands of each product are rounded, by symmetric QDQ pairs as in a quantized backbone.
 
     Args:
-        size: Of the products.
+        size: Size and number of the products.
         precision: ``f16``, ``bf16`` or ``int8``; anything else is f32.
     """
     from onnx import TensorProto, checker, helper, numpy_helper  # noqa: PLC0415 - heavy
@@ -168,11 +168,13 @@ def matmul_network(size: MatMul, precision: str) -> Any:
 
 
 def _weight(rng: np.random.Generator, height: int, width: int) -> FloatArray:
+    """A random matrix, float32 (H, W)."""
     # Behind a relu, values keep their size from product to product with this spread.
     return rng.normal(0, (2 / height) ** 0.5, (height, width)).astype(np.float32)
 
 
 def _int8_constants(square: FloatArray) -> dict[str, npt.NDArray[Any]]:
+    """The square (W, W) in int8, and its steps and zero point, scalars, by name."""
     step = np.float32(np.abs(square).max() / _INT8_HIGHEST)
     return {
         "square/int8": np.rint(square / step).astype(np.int8),
@@ -212,7 +214,7 @@ def in_turns(
     seconds: float,
     clock_s: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Seconds of one call of each, called in turns: whatever else the machine does, all bear it.
+    """Seconds of one call of each, called in turns, so that other work on the machine slows all.
 
     Args:
         calls: What to call, warm.

@@ -8,7 +8,7 @@ import numpy as np
 from engine.backends.base import Signature, Tensor, check_tensors
 from engine.backends.signatures import read_signature
 
-AnswerRow = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+AnswerRow = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]  # tensors of any shape by name
 
 
 class ScriptedBackend:
@@ -34,10 +34,10 @@ class ScriptedBackend:
         return "scripted"
 
     def warm_up(self) -> None:
-        """Nothing to warm."""
+        """Do nothing: there is nothing to warm."""
 
     def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Answer, holding both the question and the answer to the signature."""
+        """Answer; both question and answer must have the shapes that the signature says."""
         check_tensors(self._signature.inputs, tensors, self.description)
         names = [spec.name for spec in self._signature.inputs]
         n_rows = len(tensors[names[0]])
@@ -50,18 +50,18 @@ class ScriptedBackend:
         return outputs
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 def open_dry_run(model_path: Path) -> ScriptedBackend:
-    """Takes what the model takes and answers zeros: everything runs, nothing is ever found.
+    """A backend that takes what the model takes and answers zeros, so that nothing is ever found.
 
     A free dimension of an output has the length it has in the first input that names one, so a
     localizer's answer is as long as its window.
     """
     signature, _opset = read_signature(model_path)
 
-    def zeros(row: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def zeros(row: Mapping[str, Tensor]) -> dict[str, Tensor]:  # of any shape, no batch dimension
         free = _free_length(signature, row)
         return {
             spec.name: np.zeros([free if n is None else n for n in spec.shape[1:]], spec.dtype)
@@ -72,6 +72,7 @@ def open_dry_run(model_path: Path) -> ScriptedBackend:
 
 
 def _free_length(signature: Signature, row: Mapping[str, Tensor]) -> int:
+    """Length of the first free dimension of a row's inputs, of any shape; 1 if none is free."""
     for spec in signature.inputs:
         for wanted, seen in zip(spec.shape[1:], row[spec.name].shape, strict=True):
             if wanted is None:

@@ -1,9 +1,10 @@
-"""OpenVINO on the CPU. The only file that knows OpenVINO; it is imported when one is opened.
+"""OpenVINO on the CPU. Only this file knows OpenVINO; it is imported when a backend is opened.
 
 Every row is inferred on its own, so its answer is independent of its neighbours, bit for bit. A
-row alone gets all threads. Of many rows, as many as there are streams run side by side, each on
-its share of the threads: they need not wait for each other after every layer, which costs a row
-alone a few per cent on two quiet cores, and more where other work interrupts one of them.
+row alone gets all threads. Of many rows, as many run side by side as OpenVINO makes streams, each
+on its share of the threads. The threads of different rows need not wait for each other after every
+layer; this waiting costs a row alone a few per cent on two quiet cores, and more where other work
+interrupts one of them.
 
 In f32, large convolutions over time take their faster form (measured: 331 ms become 260). In bf16
 they do not: its seven bits of mantissa would not survive the combinations.
@@ -43,7 +44,7 @@ class OpenVinoBackend:
         alone: OpenVINO's infer request on all threads; batch dimensions are 1.
         side_by_side: Requests that share the threads, two or more; none: all rows run alone.
         signature: The network's own signature, with its free batch dimension.
-        description: For logs.
+        description: Backend, precision and device, for logs.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class OpenVinoBackend:
         )
 
     def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Infer: side by side what fills all streams, and the rest one at a time."""
+        """Infer tensors by name, with the shapes and dtypes that ``signature`` says."""
         check_tensors(self._signature.inputs, tensors, self._description)
         if self._alone is None:
             raise DeviceError(f"{self._description} is closed")
@@ -101,6 +102,7 @@ class OpenVinoBackend:
         self._side_by_side = ()
 
     def _infer(self, rows: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Infer rows, (1, ...) each: side by side what fills all streams, and the rest alone."""
         n_streams = len(self._side_by_side)
         n_together = len(rows) - len(rows) % n_streams if n_streams else 0
         answers = self._infer_together(rows[:n_together])
@@ -110,23 +112,25 @@ class OpenVinoBackend:
         return answers
 
     def _infer_together(self, rows: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Infer rows, (1, ...) each, in all streams; the answers are in the rows' order."""
         running: deque[Any] = deque()
         answers = []
         try:
             for row, request in zip(rows, cycle(self._side_by_side), strict=False):
-                if len(running) == len(self._side_by_side):  # the one that is next has begun first
+                if len(running) == len(self._side_by_side):  # the next one began first
                     answers.append(self._answer(running.popleft()))
                 request.start_async(row)
                 running.append(request)
             while running:
                 answers.append(self._answer(running.popleft()))
         finally:
-            for request in running:  # one of them failed; the next call must find the rest idle
+            for request in running:  # if one of them failed, the next call must find all idle
                 with contextlib.suppress(RuntimeError):
                     request.wait()
         return answers
 
     def _answer(self, request: Any) -> dict[str, Tensor]:
+        """Wait for a request; give its outputs by name, (1, ...) each, as the signature says."""
         request.wait()
         return {
             spec.name: request.get_tensor(spec.name).data.copy()
@@ -137,7 +141,7 @@ class OpenVinoBackend:
 def open_openvino(
     model_path: Path, *, precision: str, threads: int | None, max_batch: int = 1
 ) -> OpenVinoBackend:
-    """Read, fix the batch to one, compile.
+    """Read a network, fix its batch to one, and compile it.
 
     Args:
         model_path: An ONNX file.
@@ -172,7 +176,7 @@ def open_openvino(
 
 
 def _arithmetic(held: FilePrecision, chosen: str) -> str:
-    """In words: int8 runs as int8 wherever the file says so, half precision is widened."""
+    """What is computed in, in words: int8 where the file says so; half precision is widened."""
     match held:
         case "f32":
             return chosen
@@ -197,8 +201,8 @@ def _side_by_side(
 
 
 def _runtime() -> Any:
-    # Importing OpenVINO reports the import over the network and writes an id into HOME, unless
-    # this package of its cannot be imported; it then has a stub of its own.
+    # Importing OpenVINO reports the import over the network and writes an id into HOME, unless its
+    # telemetry package cannot be imported: then it uses a stub of its own.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino  # noqa: PLC0415
@@ -211,7 +215,7 @@ def _runtime() -> Any:
 
 def _options(precision: str, threads: int | None) -> dict[str, object]:
     return {
-        # Without this, OpenVINO takes bf16 where it can, which no parity test survives.
+        # Without this, OpenVINO takes bf16 where it can, which fails every parity test.
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
         # Pinned threads of two daemons on one machine would share the same first cores.
@@ -229,7 +233,7 @@ def _chosen_precision(core: Any, precision: str) -> str:
 
 
 def _formed(model: onnx.ModelProto, precision: str) -> onnx.ModelProto | None:
-    """The form in which this CPU runs it best; None: as it is."""
+    """The form in which this CPU runs the network best; None: as it is."""
     formed = cpu_form(model)
     if precision == "f32" and not _cpu_has("avx512f"):
         return with_fast_convolutions(formed or model) or formed
@@ -248,7 +252,7 @@ def _batch_of_one(port: Any) -> list[Any]:
 
 
 def _reason(error: RuntimeError) -> str:
-    """OpenVINO's errors lead through its source files; the last line says what was wrong."""
+    """The last line of OpenVINO's error, which says what was wrong; others name source files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else "it gives no reason"
 

@@ -19,13 +19,13 @@ _ZERO = "uint8/zero"
 
 
 def cpu_form(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """f32 where it was half precision, uint8 where it was int8 above zero; None: neither was."""
+    """The network with half precision as f32, int8 above zero as uint8; None: it has neither."""
     formed = onnx.ModelProto()
     formed.CopyFrom(model)
     is_changed = _widen(formed.graph) | _drop_signs(formed.graph)
     if not is_changed:
         return None
-    del formed.graph.value_info[:]  # it would still say what was
+    del formed.graph.value_info[:]  # it would still tell the old types
     return formed
 
 

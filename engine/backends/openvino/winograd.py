@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-TILE = 4  # output frames a tile
-SEEN = 6  # input frames a tile
+TILE = 4  # output frames of a tile
+SEEN = 6  # input frames of a tile
 MIN_CHANNELS = 64  # with fewer, the combinations cost more than they save
 
 INPUT = np.array(
@@ -139,7 +139,7 @@ class _Rewriter:
         return self._node("Slice", [source, *inputs], name)
 
     def _combine(self, shares: np.ndarray, tensors: Sequence[str], name: str) -> str:
-        """The sum of ``shares`` of ``tensors``."""
+        """The sum of six ``tensors``, each times its number in ``shares`` (6,)."""
         terms = []
         for i, (share, tensor) in enumerate(zip(shares, tensors, strict=True)):
             if share == 1:
@@ -160,6 +160,7 @@ class _Rewriter:
         return output
 
     def _constant(self, name: str, value: np.ndarray) -> str:
+        """Add a constant of any shape; give its name."""
         full = f"{self._convolution.output[0]}/{name}"
         self._graph.initializer.append(numpy_helper.from_array(value, full))
         return full
