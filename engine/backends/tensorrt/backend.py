@@ -1,8 +1,8 @@
-"""A plan that is run on an NVIDIA GPU; where it comes from is no matter of this file (``trt``).
+"""A plan that is run on an NVIDIA GPU; ``opening`` tells where the plan comes from.
 
 Everything on the GPU and the page-locked memory is taken once, when the backend is opened. A call
 is cut into batches of the plan's sizes, padded, and sent through the GPU two at a time
-(``trt_slots``); the work of each is one recorded CUDA graph (``trt_profile``).
+(``pipeline``); the work of each is one recorded CUDA graph (``batch_runner``).
 
 One thread opens, uses and closes a backend: its GPU belongs to that thread. After a failed call
 the state of what was under way is unknown, so every later call fails at once with the first
@@ -33,7 +33,7 @@ class TensorRtBackend:
     Args:
         cuda: The GPU, not current; closed with the backend, or if this fails.
         load: Gives the plan, with the GPU current.
-        signature: The network's own.
+        signature: The network's own signature.
         profiles: What the plan was built for, by rising batch size.
         options: Sizes, and whom to tell.
         description: For logs.
@@ -95,7 +95,7 @@ class TensorRtBackend:
                 self._pipeline.run(zeros, [part] * _WARM_UP_PARTS)
 
     def run(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Infer."""
+        """Infer: tensors by name, with the shapes and dtypes that ``signature`` says."""
         check_tensors(self._signature.inputs, tensors, self._description)
         n_rows = {spec.name: len(tensors[spec.name]) for spec in self._signature.inputs}
         if len(set(n_rows.values())) != 1:
@@ -119,7 +119,7 @@ class TensorRtBackend:
             suppressed(self._cuda.close)
 
     def _take(self, load: Callable[[], Plan]) -> None:
-        """Plan, contexts, buffers; freed in this order, streams last."""
+        """Take plan, contexts and buffers; they are freed in this order, streams last."""
         cuda, options = self._cuda, self._options
         memory = self._held.enter_context(ExitStack())
         plans = self._held.enter_context(ExitStack())
@@ -142,7 +142,7 @@ class TensorRtBackend:
         self._pipeline = Pipeline(
             cuda, copies, work, self._largest(), memory, overlap=options.overlap
         )
-        # Called first of all: nothing is freed under the feet of what is under way.
+        # Called first of all, so that nothing is freed that work under way still uses.
         self._held.callback(self._pipeline.synchronize)
 
     def _drop_graphs(self) -> None:
@@ -159,6 +159,7 @@ class TensorRtBackend:
         return n_bytes
 
     def _parts(self, tensors: Mapping[str, Tensor], n_rows: int) -> list[Part]:
+        """Batches of the plan's sizes for inputs (n_rows, ...)."""
         largest = self._profiles[-1].batch_size
         parts = []
         for first in range(0, n_rows, largest):
@@ -183,9 +184,9 @@ class TensorRtBackend:
 
     @contextmanager
     def _using(self) -> Iterator[None]:
-        """With the GPU current; a failure in here is the last thing that is tried.
+        """Make the GPU current; after a failure in here the backend is never used again.
 
-        What is refused (``BundleError``) is refused before anything is under way.
+        ``BundleError`` is no such failure: it is raised before anything is under way.
         """
         self._check_thread()
         if self._is_closed:
@@ -215,7 +216,7 @@ class TensorRtBackend:
             )
 
     def _free_memory(self) -> str:
-        """What is known of it; after a failure, that may be nothing."""
+        """How much is free, in words; empty if the GPU no longer tells."""
         with suppress(CudaError):
             return f"; {self._cuda.memory()}"
         return ""

@@ -39,11 +39,11 @@ class Placed:
 
     @property
     def n_bytes(self) -> int:
-        """In memory, without gaps."""
+        """Its bytes in memory, without gaps."""
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def view(self, memory: Bytes) -> Tensor:
-        """The start of ``memory`` as this tensor."""
+        """The start of ``memory``, uint8 (N,), as this tensor, of ``shape`` and ``dtype``."""
         return memory[: self.n_bytes].view(self.dtype).reshape(self.shape)
 
 
@@ -56,7 +56,7 @@ class Layout:
 
 
 class ProfileRunner:
-    """A plan's context for one profile, with the graphs recorded of it, one a slot.
+    """A plan's context for one profile, with the graphs recorded of it, one for each slot.
 
     Args:
         cuda: The GPU.
@@ -121,8 +121,8 @@ class ProfileRunner:
         that cannot be recorded. The second one in the slot is recorded, and replayed from then on.
 
         Args:
-            slot: Which; its addresses are always the same.
-            addresses: Of every input and output.
+            slot: Number of the slot; its addresses are always the same.
+            addresses: Address of every input and output, by name.
             work: The stream.
         """
         if slot not in self._graphs:

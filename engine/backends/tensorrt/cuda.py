@@ -1,7 +1,7 @@
 """The narrow seam to an NVIDIA GPU: memory, streams, events, graphs, and a plan that runs on it.
 
-``trt`` is written against these protocols. ``pycuda_device`` and ``trt_plan`` are the real thing;
-a fake device stands in for both where there is no GPU, so that ``trt`` can be tested for races.
+The backend is written against these protocols. ``cuda_pycuda`` and ``plan`` are the real thing; a
+fake device stands in for both where there is no GPU, so that races can be tested for.
 
 Whatever is made here is freed once, by whoever made it, before the ``Cuda`` it came from is
 closed. Work given to a stream is done in order, later, and with no respect to other streams but
@@ -72,7 +72,7 @@ class PinnedBuffer(Protocol):
 
     @property
     def array(self) -> Bytes:
-        """Its bytes (n,); not to be used once freed."""
+        """Its bytes (N,); not to be used once freed."""
 
     def free(self) -> None:
         """Give it back."""
@@ -144,10 +144,10 @@ class Cuda(Protocol):
         """A mark that is nowhere yet: waiting for it is no wait."""
 
     def upload(self, target: DeviceBuffer, source: Bytes, stream: Stream) -> None:
-        """Copy a view of page-locked memory to the start of ``target``, later, in order."""
+        """Copy page-locked memory (N,) to the start of ``target``, later, in order."""
 
     def download(self, target: Bytes, source: DeviceBuffer, stream: Stream) -> None:
-        """Copy the start of ``source`` to a view of page-locked memory, later, in order."""
+        """Copy the start of ``source`` to page-locked memory (N,), later, in order."""
 
     def record(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
         """What ``enqueue`` gives to ``stream``, recorded instead of done.
@@ -180,10 +180,10 @@ class PlanContext(Protocol):
     """A plan set up for one of its profiles. Its scratch memory is shared with its siblings."""
 
     def set_shape(self, name: str, shape: Shape) -> None:
-        """Of an input. The next call to ``enqueue`` must not be recorded into a graph."""
+        """Set an input's shape; the next ``enqueue`` must not be recorded into a graph."""
 
     def shape(self, name: str) -> Shape:
-        """Of an output, given those of the inputs; a negative length is an unknown one."""
+        """An output's shape, given those of the inputs; a negative length is an unknown one."""
 
     def set_address(self, name: str, address: int) -> None:
         """Where an input or output lies on the GPU from the next ``enqueue`` on."""
@@ -234,12 +234,12 @@ F = TypeVar("F", bound=Freeable)
 
 
 def kept(stack: ExitStack, thing: F) -> F:
-    """Have ``stack`` free a thing, as well as that goes: on a lost GPU it fails."""
+    """Have ``stack`` free a thing; that this fails on a lost GPU is passed over."""
     stack.callback(suppressed, thing.free)
     return thing
 
 
 def suppressed(free: Callable[[], None]) -> None:
-    """Free something; whatever comes after it is to be freed too."""
+    """Free something; an error is passed over, so that what comes after it is freed too."""
     with suppress(CudaError):
         free()

@@ -1,7 +1,7 @@
 """A GPU through pycuda: the primary context, which torch uses too, pushed and popped around use.
 
 pycuda keeps its own stack of contexts for each thread and frees a thing only in the thread that
-made it; hence one owning thread, which ``trt`` sees to.
+made it; hence one owning thread, which ``backend`` sees to.
 """
 
 import warnings
@@ -149,12 +149,12 @@ class PyCuda:
             )
 
     def upload(self, target: DeviceBuffer, source: Bytes, stream: Stream) -> None:
-        """Host → GPU."""
+        """Copy bytes (N,) from host to GPU."""
         with self._translating("copying to the GPU"):
             self._driver.memcpy_htod_async(target.address, source, _own(stream))
 
     def download(self, target: Bytes, source: DeviceBuffer, stream: Stream) -> None:
-        """GPU → host."""
+        """Copy bytes (N,) from GPU to host."""
         with self._translating("copying from the GPU"):
             self._driver.memcpy_dtoh_async(target, source.address, _own(stream))
 
@@ -200,7 +200,7 @@ class _Device:
 
 class _Pinned:
     def __init__(self, array: Bytes) -> None:
-        self._array: Bytes | None = array
+        self._array: Bytes | None = array  # (N,)
 
     @property
     def array(self) -> Bytes:

@@ -102,7 +102,7 @@ def open_tensorrt(
 
 
 def _signature(model_path: Path, precision: str, options: BackendOptions) -> Signature:
-    """What is wrong with the file is told before anything is said of GPUs."""
+    """The network's signature; what is wrong with the file is told before a GPU is looked for."""
     signature, _opset = read_signature(model_path)
     profiles_for(signature, batch_sizes=options.batch_sizes, length=options.length)
     if precision not in ("auto", "f32"):

@@ -76,7 +76,7 @@ class Pipeline:
         cuda: The GPU, current.
         copies: The stream for copies.
         work: The stream for all work of the plan.
-        n_bytes: Of each input and output, in the largest batch.
+        n_bytes: Bytes of each input and output, by name, in the largest batch.
         memory: Frees what is allocated here.
         overlap: Have two batches under way; else one.
     """
@@ -99,7 +99,7 @@ class Pipeline:
         ]
 
     def run(self, tensors: Mapping[str, Tensor], parts: Sequence[Part]) -> dict[str, Tensor]:
-        """Run the parts in turn; the answers' rows are in the order of ``tensors``."""
+        """Run the parts in turn; tensors and answers are by name, (rows, ...) in one order."""
         n_rows = parts[-1].first + parts[-1].n_rows
         answers: dict[str, Tensor] = {
             placed.name: np.empty((n_rows, *placed.shape[1:]), placed.dtype)
@@ -126,12 +126,13 @@ class Pipeline:
         suppressed(self._work.synchronize)
 
     def _start(self, slot: _Slot, part: Part, tensors: Mapping[str, Tensor]) -> None:
+        """Send a part of the inputs, (rows, ...) each, through the GPU."""
         for placed in part.layout.inputs:
             place = slot.places[placed.name]
             rows = tensors[placed.name][part.first : part.first + part.n_rows]
             batch = placed.view(place.pinned.array)
             batch[: part.n_rows] = rows
-            # A row that is there anyway: zeros might be a case that the network divides by.
+            # Padding repeats a row, because a network might divide by zeros.
             batch[part.n_rows :] = rows[-1]
             filled = place.pinned.array[: placed.n_bytes]
             self._cuda.upload(place.device, filled, self._copies)
@@ -149,6 +150,7 @@ class Pipeline:
         slot.downloaded.record(self._copies)
 
     def _collect(self, slot: _Slot, part: Part, answers: Mapping[str, Tensor]) -> None:
+        """Write a part's rows into the answers, (rows, ...) each, once they have arrived."""
         slot.downloaded.synchronize()
         for placed in part.layout.outputs:
             batch = placed.view(slot.places[placed.name].pinned.array)

@@ -129,7 +129,7 @@ class TensorRtPlan:
     def _settings(self) -> Any:
         """Scratch memory is ours; RTX compiles a shape's kernels before it runs them.
 
-        By default it does so behind our back and changes kernels at some later call: a graph
+        By default RTX compiles in the background and changes kernels at some later call: a graph
         would keep the slow ones, and two slots would round differently.
         """
         module = self._trt.module
@@ -236,7 +236,7 @@ _LOGS: dict[str, _Log] = {}
 
 
 def _log(trt: TensorRt) -> _Log:
-    """One a TensorRT, for good: plans outlive whoever loaded them."""
+    """One for each TensorRT, for good: plans outlive whoever loaded them."""
     if trt.kind not in _LOGS:
         _LOGS[trt.kind] = _Log(trt.module)
     return _LOGS[trt.kind]

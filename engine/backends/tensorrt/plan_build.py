@@ -110,7 +110,7 @@ class _Listener:
 
     Args:
         on_log: As of ``build_plan``.
-        on_progress: Likewise.
+        on_progress: As of ``build_plan``.
     """
 
     def __init__(self, on_log: OnLog, on_progress: OnProgress) -> None:

@@ -316,7 +316,7 @@ def _lock_file(path: Path) -> IO[bytes]:
 
 
 def _is_there(file: IO[bytes], path: Path) -> bool:
-    """Is the lock still the one that others find? Who deleted the file deleted its lock too."""
+    """Is the lock still the one that others find, or was it deleted together with the file?"""
     try:
         return os.path.samestat(os.fstat(file.fileno()), _lock_path(path).stat())
     except FileNotFoundError:
@@ -324,7 +324,7 @@ def _is_there(file: IO[bytes], path: Path) -> bool:
 
 
 def _sweep(path: Path) -> None:
-    """Delete what killed builds of a file left; nobody is at it, for the caller has the lock."""
+    """Delete what killed builds of a file left; the caller has the lock, so nobody builds it."""
     for leftover in path.parent.glob(f".{path.name}.*{UNFINISHED}"):
         leftover.unlink(missing_ok=True)
 

@@ -93,7 +93,7 @@ class PlanEntry:
 
 @dataclass(frozen=True, slots=True)
 class PlanHeader:
-    """Of a plan's file."""
+    """The header of a plan's file."""
 
     plan: PlanKey
     built_at_s: float
@@ -103,7 +103,7 @@ class PlanHeader:
 
 @dataclass(frozen=True, slots=True)
 class TimingsHeader:
-    """Of a file of kernel timings."""
+    """The header of a file of kernel timings."""
 
     timings: TimingsKey
     built_at_s: float
@@ -154,7 +154,7 @@ def list_entry(path: Path) -> PlanEntry | None:
 
 def _header(kind: type[H], content: dict[str, Any]) -> H:
     if kind is PlanHeader:
-        content = {"network": "", **content}  # the first files did not say
+        content = {"network": "", **content}  # older files do not say
     try:
         return parse(kind, content, "header")
     except BundleError as error:

@@ -41,8 +41,8 @@ def recipe(
     """What to build for a network.
 
     Args:
-        trt: Builds the plan, and runs it.
-        gpu: Likewise.
+        trt: The TensorRT that builds the plan, and runs it.
+        gpu: The GPU that runs it.
         model_path: An ONNX file.
         batch_sizes: Rows of a call, rising, at least 1.
         length: (min, opt, max) length of a window in snippets; None for a network without one.
@@ -76,7 +76,7 @@ def obtain_plan(
     Args:
         trt: The one the recipe was made with.
         cache: Where plans are kept.
-        wanted: What for.
+        wanted: The network, and what its plan is for.
         on_log: Told what TensorRT says while it builds.
         on_progress: Told how far it is.
 

@@ -112,7 +112,7 @@ def test_nothing_is_done_before_it_must_and_the_answers_are_right() -> None:
 
 
 def scenario(gpu: FakeGpu) -> tuple[DeviceError | None, bool]:
-    """Everything there is to do; what went wrong, and whether all else was right."""
+    """Use a backend in every way; give what went wrong, and whether all else was right."""
     told: DeviceError | None = None
     right = True
     try:

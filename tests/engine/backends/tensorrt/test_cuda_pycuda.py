@@ -185,7 +185,7 @@ def test_a_release_that_may_not_be_read_is_none(tmp_path: Path) -> None:
 
 
 class PlayedError(Exception):
-    """As pycuda's, of which all its errors are."""
+    """Plays ``pycuda.driver.Error``, the base of all its errors."""
 
 
 class PlayedMemoryError(PlayedError):

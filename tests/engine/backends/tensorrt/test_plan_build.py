@@ -119,7 +119,7 @@ def test_progress_rises_in_every_phase_and_the_log_has_severities(rtx, tmp_path)
 
 
 class StopError(Exception):
-    """Of the caller."""
+    """What a caller's callback raises."""
 
 
 @pytest.mark.tensorrt_rtx
@@ -327,7 +327,7 @@ def in_precision(network: bytes, precision: str) -> bytes:
 
 
 def build_in_precision(trt: TensorRt, network: bytes, precision: str, folder: Path) -> int:
-    """Size of its plan in bytes."""
+    """Build a network in a precision; give the size of its plan in bytes."""
     converted = in_precision(network, precision)
     assert precision == precision_of(converted)
     return len(build_plan(trt, converted, profiles_of(converted, folder, (1, 8), 96)).plan)

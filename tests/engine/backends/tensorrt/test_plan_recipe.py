@@ -1,6 +1,6 @@
 """What TensorRT itself is asked for when a plan is built, played by a module with its names.
 
-That the names exist is held against the real bindings in ``test_trt_plan``.
+That the names exist is held against the real bindings in ``test_plan``.
 """
 
 from collections import Counter
