@@ -47,7 +47,7 @@ class CameraMean:
     def __init__(self, prior: FloatArray, prior_snippets: int, memory_snippets: int) -> None:
         if prior_snippets < 0 or memory_snippets < 1:
             raise ValueError(
-                f"a background of {prior_snippets} prior and {memory_snippets} remembered "
+                f"a camera mean of {prior_snippets} prior and {memory_snippets} remembered "
                 "snippets; wanted >= 0 and >= 1"
             )
         self._memory_snippets = memory_snippets
@@ -95,10 +95,10 @@ class CameraMean:
         """
         if state.mean.shape != self._mean.shape or state.mean.dtype != np.float64:
             raise ValueError(
-                f"a background is {state.mean.dtype} {state.mean.shape}, "
+                f"a camera mean is {state.mean.dtype} {state.mean.shape}, "
                 f"wanted float64 {self._mean.shape}"
             )
         if not np.isfinite(state.mean).all() or state.n_snippets < 0:
-            raise ValueError(f"a background of {state.n_snippets} snippets is damaged")
+            raise ValueError(f"a camera mean of {state.n_snippets} snippets is damaged")
         self._mean = state.mean.copy()
         self._n_snippets = min(state.n_snippets, self._memory_snippets)

@@ -187,13 +187,13 @@ class TrackerSpec:
                 holds=math.isfinite(score), what="class_open_scores", seen=score, wanted="finite"
             )
 
-    def open_score_of(self, label: int) -> float:
-        """A proposal of class index ``label`` opens an event at this OIC score or above."""
-        return self.class_open_scores[label] if self.class_open_scores else self.open_score
+    def open_score_of(self, class_index: int) -> float:
+        """A proposal of class index ``class_index`` opens an event at this OIC score or above."""
+        return self.class_open_scores[class_index] if self.class_open_scores else self.open_score
 
-    def keep_score_of(self, label: int) -> float:
-        """An open event of class index ``label`` lives on at this OIC score or above."""
-        return min(self.keep_score, self.open_score_of(label))
+    def keep_score_of(self, class_index: int) -> float:
+        """An open event of class index ``class_index`` lives on at this OIC score or above."""
+        return min(self.keep_score, self.open_score_of(class_index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ class ModelSpec:
             for vector in (self.camera_mean.default, *self.camera_mean.cameras.values()):
                 _require(
                     holds=vector.shape == (self.feature_dim,),
-                    what="a background",
+                    what="a camera mean",
                     seen=vector.shape,
                     wanted=f"({self.feature_dim},)",
                 )

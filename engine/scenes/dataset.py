@@ -115,7 +115,7 @@ class _Deck:
         dealt = []
         for _ in range(n_actions):
             if not self._left:
-                self._left = [str(label) for label in self.rng.permutation(ACTIONS)]
+                self._left = [str(class_name) for class_name in self.rng.permutation(ACTIONS)]
             dealt.append(self._left.pop())
         return tuple(dealt)
 

@@ -85,7 +85,7 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class TrueAction:
     """An action and its exact interval."""
 
     class_name: str
@@ -100,7 +100,7 @@ class Script:
     camera: Camera
     duration_s: float
     actors: tuple[Actor, ...]
-    truth: tuple[Labelled, ...]
+    truth: tuple[TrueAction, ...]
     seed: int
 
 
@@ -147,16 +147,16 @@ class _Planner:
         self._places: list[Place] = []
         for _ in range(n_actors):
             self._places.append(self._free_place(self._places))
-        self._truth: list[Labelled] = []
+        self._truth: list[TrueAction] = []
 
     def script(self, seed: int) -> Script:
         wanted, rng = self._wanted, self._rng
         next_s = float(rng.uniform(*wanted.lead_s))
-        for label in wanted.actions:
+        for class_name in wanted.actions:
             last = self._truth[-1] if self._truth else None
-            if last and last.class_name != label and rng.uniform() < wanted.together:
+            if last and last.class_name != class_name and rng.uniform() < wanted.together:
                 next_s = last.start_s + 0.5 * (last.end_s - last.start_s)
-            ended_s = self._act_out(label, next_s)
+            ended_s = self._act_out(class_name, next_s)
             if ended_s is None:
                 continue
             next_s = max(ended_s, last.end_s if last else 0) + float(rng.uniform(*wanted.gap_s))
@@ -172,40 +172,44 @@ class _Planner:
     def _free_at(self, actor: int) -> float:
         return self._acts[actor][-1].end_s if self._acts[actor] else 0.0
 
-    def _act_out(self, label: str, start_s: float) -> float | None:
+    def _act_out(self, class_name: str, start_s: float) -> float | None:
         """Plan one action, from ``start_s`` or later; give its end, or None if no time is left."""
-        length_s = float(self._rng.uniform(*LENGTHS_S[label]))
+        length_s = float(self._rng.uniform(*LENGTHS_S[class_name]))
         by_time = sorted(range(len(self._acts)), key=self._free_at)
-        crew = by_time[:2] if label == "fight" else [self._choose(by_time, start_s)]
+        crew = by_time[:2] if class_name == "fight" else [self._choose(by_time, start_s)]
         start_s = max([start_s, *(self._free_at(actor) + 0.3 for actor in crew)])
-        if label == "fight":
+        if class_name == "fight":
             start_s = max(start_s, self._meeting_s(crew))
-        same = [last for last in self._truth if last.class_name == label]
+        same = [last for last in self._truth if last.class_name == class_name]
         if same:  # two of a kind must not touch: they could not be told apart
             start_s = max(start_s, same[-1].end_s + 0.8)
         if start_s + length_s > self._wanted.duration_s - 0.1:
             return None
-        if label == "fight":
+        if class_name == "fight":
             self._fight(crew, start_s, length_s)
         else:
-            self._alone(crew[0], label, start_s, length_s)
-        self._truth.append(Labelled(label, start_s, start_s + length_s))
+            self._alone(crew[0], class_name, start_s, length_s)
+        self._truth.append(TrueAction(class_name, start_s, start_s + length_s))
         return start_s + length_s
 
     def _choose(self, by_time: list[int], start_s: float) -> int:
         free = [actor for actor in by_time if self._free_at(actor) + 0.3 <= start_s]
         return int(self._rng.choice(free)) if free else by_time[0]
 
-    def _alone(self, actor: int, label: str, start_s: float, length_s: float) -> None:
+    def _alone(self, actor: int, class_name: str, start_s: float, length_s: float) -> None:
         self._idle_until(actor, start_s)
         here = self._places[actor]
         end_s = start_s + length_s
         side = float(self._rng.choice([-1, 1]))
-        turn = side * float(self._rng.uniform(0.5, 1.5)) if label in ("fall", "pick up") else None
-        path = self._shuttle(here, length_s) if label == "run" else (here,)
-        act = Act(label, start_s, end_s, draw_style(self._rng, turn), path)
+        turn = (
+            side * float(self._rng.uniform(0.5, 1.5))
+            if class_name in ("fall", "pick up")
+            else None
+        )
+        path = self._shuttle(here, length_s) if class_name == "run" else (here,)
+        act = Act(class_name, start_s, end_s, draw_style(self._rng, turn), path)
         self._add(actor, act)
-        if label == "fall":
+        if class_name == "fall":
             up_s = end_s + float(self._rng.uniform(1.3, 1.9))
             self._add(actor, Act("get up", end_s, up_s, act.style, (here,)))
 
@@ -307,14 +311,14 @@ def _colours(rng: np.random.Generator) -> dict[str, tuple[int, int, int]]:
     }
 
 
-def _performers(script: Script, labelled: Labelled) -> Iterator[Actor]:
+def _performers(script: Script, labelled: TrueAction) -> Iterator[Actor]:
     for actor in script.actors:
         for act in actor.acts:
             if act.motion == labelled.class_name and act.start_s == labelled.start_s:
                 yield actor
 
 
-def _is_visible(script: Script, labelled: Labelled) -> bool:
+def _is_visible(script: Script, labelled: TrueAction) -> bool:
     length_s = labelled.end_s - labelled.start_s
     times_s = [labelled.start_s + share * length_s for share in (0.1, 0.35, 0.6, 0.9)]
     crew = list(_performers(script, labelled))

@@ -207,7 +207,7 @@ def test_a_snapshot_whose_background_is_of_another_width_is_refused():
     other = io.BytesIO()
     np.savez(other, **arrays)
 
-    with pytest.raises(SnapshotError, match=r"damaged: a background is float64 \(4,\)"):
+    with pytest.raises(SnapshotError, match=r"damaged: a camera mean is float64 \(4,\)"):
         StreamSession.restore(other.getvalue(), a_spec(camera_mean=a_camera_mean()))
 
 

@@ -97,5 +97,5 @@ def test_a_senseless_background_is_refused(changes, message):
     [{"default": np.zeros(4, np.float32)}, {"cameras": {"a": np.zeros(4, np.float32)}}],
 )
 def test_a_background_of_another_width_is_refused(changes):
-    with pytest.raises(ValueError, match=r"a background is \(4,\), wanted \(3,\)"):
+    with pytest.raises(ValueError, match=r"a camera mean is \(4,\), wanted \(3,\)"):
         a_spec(camera_mean=a_camera_mean(**changes))

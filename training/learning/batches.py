@@ -181,8 +181,8 @@ class Sampler:
         """Two videos of each of a few classes. Source: W-TALC's sampler, methods.md 1.4."""
         return [
             int(bag)
-            for label in rng.choice(self._paired, self._n_pairs, replace=False)
-            for bag in rng.choice(np.flatnonzero(self._owners[:, label]), 2, replace=False)
+            for class_index in rng.choice(self._paired, self._n_pairs, replace=False)
+            for bag in rng.choice(np.flatnonzero(self._owners[:, class_index]), 2, replace=False)
         ]
 
 

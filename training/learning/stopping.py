@@ -38,9 +38,9 @@ def tag_map(scores: FloatArray, tags: FloatArray) -> float:
         DataError: There is no such class.
     """
     judged = [
-        average_precision(scores[:, label], tags[:, label] > 0)
-        for label in range(tags.shape[1])
-        if 0 < tags[:, label].sum() < len(tags)
+        average_precision(scores[:, class_index], tags[:, class_index] > 0)
+        for class_index in range(tags.shape[1])
+        if 0 < tags[:, class_index].sum() < len(tags)
     ]
     if not judged:
         raise DataError(

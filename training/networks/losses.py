@@ -182,12 +182,12 @@ def co_activity_loss(features: Tensor, logits: Tensor, tags: Tensor, valid: Tens
     high = F.normalize(torch.einsum("nlc,nld->ncd", shares, features), dim=-1)
     low = F.normalize(torch.einsum("nlc,nld->ncd", rest, features), dim=-1)
     both = torch.triu(torch.einsum("ic,jc->cij", tags, tags), diagonal=1)
-    label, i, j = torch.nonzero(both, as_tuple=True)
-    if len(label) == 0:
+    class_index, i, j = torch.nonzero(both, as_tuple=True)
+    if len(class_index) == 0:
         return features.sum() * 0
-    alike = _distance(high[i, label], high[j, label])
-    there = alike - _distance(high[i, label], low[j, label])
-    here = alike - _distance(high[j, label], low[i, label])
+    alike = _distance(high[i, class_index], high[j, class_index])
+    there = alike - _distance(high[i, class_index], low[j, class_index])
+    here = alike - _distance(high[j, class_index], low[i, class_index])
     return ((there + 0.5).relu() + (here + 0.5).relu()).mean() / 2
 
 

@@ -170,14 +170,14 @@ def prototype_contrast(
     cosines = torch.einsum("ncd,kd->nck", unit, prototypes.unit()) / temperature
     cosines = cosines - 1e4 * (1 - seen)  # classes without a prototype are in no denominator
     with_own = (unit[:, :-1] * unit[:, -1:]).sum(dim=-1, keepdim=True) / temperature  # (N, C, 1)
-    bag, label = torch.nonzero(tags * seen[:-1], as_tuple=True)
+    bag, class_index = torch.nonzero(tags * seen[:-1], as_tuple=True)
     is_other_tag = F.pad(tags[bag], (0, 1)).bool()
-    is_other_tag[torch.arange(len(bag)), label] = False
-    among = cosines[bag, label].masked_fill(is_other_tag, -1e4)
-    among = torch.cat([among, with_own[bag, label]], dim=-1)  # (pairs, C + 2)
+    is_other_tag[torch.arange(len(bag)), class_index] = False
+    among = cosines[bag, class_index].masked_fill(is_other_tag, -1e4)
+    among = torch.cat([among, with_own[bag, class_index]], dim=-1)  # (pairs, C + 2)
     background = torch.full((len(tags),), tags.shape[1], device=tags.device)
     loss = F.cross_entropy(cosines[:, -1], background) * seen[-1]
-    return loss + F.cross_entropy(among, label) if len(label) else loss
+    return loss + F.cross_entropy(among, class_index) if len(class_index) else loss
 
 
 def bag_contrast(vectors: Tensor, tags: Tensor, temperature: float) -> Tensor:
@@ -193,11 +193,11 @@ def bag_contrast(vectors: Tensor, tags: Tensor, temperature: float) -> Tensor:
     Source: Khosla et al., Supervised contrastive learning (NeurIPS 2020), eq. 2.
     """
     shown = F.pad(tags, (0, 1), value=1.0)
-    bag, label = torch.nonzero(shown, as_tuple=True)
-    unit = F.normalize(vectors[bag, label], dim=-1)
+    bag, class_index = torch.nonzero(shown, as_tuple=True)
+    unit = F.normalize(vectors[bag, class_index], dim=-1)
     itself = torch.eye(len(bag), dtype=torch.bool, device=tags.device)
     logs = (unit @ unit.T / temperature).masked_fill(itself, -1e4).log_softmax(dim=-1)
-    partners = (label.unsqueeze(0) == label.unsqueeze(1)) & ~itself
+    partners = (class_index.unsqueeze(0) == class_index.unsqueeze(1)) & ~itself
     counts = partners.sum(dim=1)
     has_any = counts > 0
     terms = -(logs * partners).sum(dim=1) / counts.clamp(min=1)
