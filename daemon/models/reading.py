@@ -4,7 +4,7 @@ import difflib
 import hashlib
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daemon.config import ModelConfig
 from daemon.errors import ConfigError
@@ -150,13 +150,10 @@ def build_plans(
 
     trt = find_tensorrt()
     cache = PlanCache(on_note=lambda note: on_log("warning", note))
-    sizes = backend_options(read, on_log)
+    options = replace(backend_options(read, on_log), on_progress=on_progress)
     with closing(open_pycuda(read.config.gpu)) as cuda, cuda.current():
         for path in (read.bundle.backbone_path, read.bundle.localizer_path):
-            wanted = recipe(
-                trt, cuda.identity, path, batch_sizes=sizes.batch_sizes, length=sizes.length
-            )
-            obtain_plan(trt, cache, wanted, on_log=on_log, on_progress=on_progress)
+            obtain_plan(trt, cuda.identity, cache, recipe(path, options), options)
 
 
 def backend_options(read: ReadModel, on_log: OnLog) -> BackendOptions:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -143,12 +143,14 @@ def _build(
             text = f"{name}: {severity}: {message.strip()}"
             progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    sizes = backend_options(read, on_log)  # the daemon's own, or it would look for other plans
-    wanted = recipe(trt, gpu, path, batch_sizes=sizes.batch_sizes, length=sizes.length)
-    plan = obtain_plan(trt, cache, wanted, on_log=on_log, on_progress=on_progress)
+    # The daemon's own, or it would look for other plans.
+    told = replace(backend_options(read, on_log), on_progress=on_progress)
+    wanted = recipe(path, told)
+    plan = obtain_plan(trt, gpu, cache, wanted, told)
+    key = wanted.key(trt, gpu)
     about = f"{name}: {'from the cache' if plan.is_from_cache else 'built'}"
     progress.update(task, description=about, completed=1, total=1)
-    return BuiltNetwork(name, wanted.key, plan, cache.folder / wanted.key.file_name)
+    return BuiltNetwork(name, key, plan, cache.folder / key.file_name)
 
 
 @contextmanager

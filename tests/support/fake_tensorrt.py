@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from engine.backends.base import Signature, Tensor
 from engine.backends.options import BackendOptions, OnLog
 from engine.backends.tensorrt.cuda import Plan, PlanTensor, Shape
+from engine.backends.tensorrt.gpu_identity import GpuIdentity
 from engine.backends.tensorrt.library import TensorRt
 from engine.backends.tensorrt.opening import Toolkit
 from engine.backends.tensorrt.plan_cache import Obtained, PlanCache
@@ -20,6 +21,7 @@ from engine.backends.tensorrt.plan_recipe import PlanRecipe
 from tests.support.fake_cuda import FakeGpu
 from tests.support.fake_plan import FakePlan, Network, Program
 
+FAKE = TensorRt(module=None, kind="tensorrt", version="10.0.fake")
 MAGIC = b"FAKEPLAN"
 
 
@@ -37,20 +39,26 @@ class FakeTensorRt:
     builds_well: bool = True
 
     def toolkit(self) -> Toolkit:
-        trt = TensorRt(module=None, kind="tensorrt", version="10.0.fake")
-        return Toolkit(trt, self.gpu.open, self.obtain, self.load)
+        return Toolkit(FAKE, self.gpu.open, self.obtain, self.load)
 
-    def obtain(self, cache: PlanCache, wanted: PlanRecipe, _options: BackendOptions) -> Obtained:
+    def obtain(
+        self,
+        trt: TensorRt,
+        gpu: GpuIdentity,
+        cache: PlanCache,
+        wanted: PlanRecipe,
+        _options: BackendOptions,
+    ) -> Obtained:
         def build() -> bytes:
             self.gpu.call("build", unsafe=True)
             self.n_built += 1
             if not self.builds_well:
                 return b"a plan for another GPU"
-            return fake_plan(wanted.onnx, len(wanted.key.profiles))
+            return fake_plan(wanted.onnx, len(wanted.profiles))
 
-        return cache.obtain(wanted.key, build)
+        return cache.obtain(wanted.key(trt, gpu), build)
 
-    def load(self, plan: bytes, _on_log: OnLog) -> Plan | None:
+    def load(self, _trt: TensorRt, plan: bytes, _on_log: OnLog) -> Plan | None:
         self.loads.append(plan)
         if not plan.startswith(MAGIC):
             return None

@@ -10,7 +10,7 @@ reason; the process is to be restarted.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
@@ -32,7 +32,7 @@ class TensorRtBackend:
 
     Args:
         cuda: The GPU, not current; closed with the backend, or if this fails.
-        load: Gives the plan, with the GPU current.
+        plan: The network on that GPU; freed with the backend, or if this fails.
         signature: The network's own signature.
         profiles: What the plan was built for, by rising batch size.
         options: Sizes, and whom to tell.
@@ -45,7 +45,7 @@ class TensorRtBackend:
     def __init__(
         self,
         cuda: Cuda,
-        load: Callable[[], Plan],
+        plan: Plan,
         signature: Signature,
         profiles: Profiles,
         options: BackendOptions,
@@ -60,9 +60,13 @@ class TensorRtBackend:
         self._broken: BaseException | None = None
         self._is_closed = False
         self._held = ExitStack()
+        # Contexts and graphs are freed first, then the plan, then buffers, streams last.
+        self._memory = self._held.enter_context(ExitStack())
+        self._plans = self._held.enter_context(ExitStack())
+        kept(self._plans, plan)
         try:
             with self._using():
-                self._take(load)
+                self._take(plan)
         except BaseException:
             self.close()
             raise
@@ -118,17 +122,14 @@ class TensorRtBackend:
         finally:
             suppressed(self._cuda.close)
 
-    def _take(self, load: Callable[[], Plan]) -> None:
-        """Take plan, contexts and buffers; they are freed in this order, streams last."""
-        cuda, options = self._cuda, self._options
-        memory = self._held.enter_context(ExitStack())
-        plans = self._held.enter_context(ExitStack())
+    def _take(self, plan: Plan) -> None:
+        """Take streams, buffers and contexts."""
+        cuda, options, memory = self._cuda, self._options, self._memory
         copies, work = kept(memory, cuda.stream()), kept(memory, cuda.stream())
-        plan = kept(plans, load())
         scratch = kept(memory, cuda.allocate(max(plan.scratch_bytes, 1)))
         self._runners: list[ProfileRunner] = []
         for index, profile in enumerate(self._profiles):
-            context = kept(plans, plan.context(index, scratch, work))
+            context = kept(self._plans, plan.context(index, scratch, work))
             runner = ProfileRunner(
                 cuda,
                 context,
@@ -138,7 +139,7 @@ class TensorRtBackend:
                 on_log=options.on_log,
             )
             self._runners.append(runner)
-        plans.callback(self._drop_graphs)
+        self._plans.callback(self._drop_graphs)
         self._pipeline = Pipeline(
             cuda, copies, work, self._largest(), memory, overlap=options.overlap
         )
@@ -194,16 +195,10 @@ class TensorRtBackend:
         if self._broken is not None:
             raise DeviceError(f"{self._description} was broken off before: {self._broken!r}")
         try:
-            with self._cuda.current():
-                try:
-                    yield
-                except CudaError as error:
-                    raise self._explained(error, self._free_memory()) from error
+            with using(self._cuda, self._description, self._options):
+                yield
         except BundleError:
             raise
-        except CudaError as error:  # it could not even be made current
-            self._broken = self._explained(error, "")
-            raise self._broken from error
         except BaseException as error:
             self._broken = error
             raise
@@ -215,23 +210,49 @@ class TensorRtBackend:
                 "please report this"
             )
 
-    def _free_memory(self) -> str:
-        """How much is free, in words; empty if the GPU no longer tells."""
-        with suppress(CudaError):
-            return f"; {self._cuda.memory()}"
-        return ""
 
-    def _explained(self, error: CudaError, free_memory: str) -> DeviceError:
-        """What failed, and what can be done about it."""
-        text = f"{self._description}: {error}"
-        if error.fault == "memory":
-            text += (
-                f"{free_memory}: lower max_batch (now {self._options.max_batch}), or end other "
-                "programs that use this GPU (nvidia-smi lists them)"
-            )
-        elif error.fault == "lost":
-            text += (
-                "; this process cannot use the GPU any more and must be restarted. If it happens "
-                "again, look for Xid in the kernel's log (dmesg) and report both"
-            )
-        return DeviceError(text)
+@contextmanager
+def using(cuda: Cuda, description: str, options: BackendOptions) -> Iterator[None]:
+    """With the GPU current; what fails on it is told with what can be done about it.
+
+    Args:
+        cuda: The GPU.
+        description: Who uses it.
+        options: What it was asked for.
+
+    Raises:
+        DeviceError: In place of every ``CudaError``.
+    """
+    try:
+        with cuda.current():
+            try:
+                yield
+            except CudaError as error:
+                raise _explained(error, description, options, _free_memory(cuda)) from error
+    except CudaError as error:  # it could not even be made current
+        raise _explained(error, description, options, "") from error
+
+
+def _free_memory(cuda: Cuda) -> str:
+    """How much is free, in words; empty if the GPU no longer tells."""
+    with suppress(CudaError):
+        return f"; {cuda.memory()}"
+    return ""
+
+
+def _explained(
+    error: CudaError, description: str, options: BackendOptions, free_memory: str
+) -> DeviceError:
+    """What failed, and what can be done about it."""
+    text = f"{description}: {error}"
+    if error.fault == "memory":
+        text += (
+            f"{free_memory}: lower max_batch (now {options.max_batch}), or end other "
+            "programs that use this GPU (nvidia-smi lists them)"
+        )
+    elif error.fault == "lost":
+        text += (
+            "; this process cannot use the GPU any more and must be restarted. If it happens "
+            "again, look for Xid in the kernel's log (dmesg) and report both"
+        )
+    return DeviceError(text)

@@ -1,16 +1,14 @@
-"""TensorRT on an NVIDIA GPU: a network's plan, from the cache or built now, as a backend."""
+"""TensorRT on an NVIDIA GPU: recipe → plan, from the cache or built now → on the GPU → backend."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.backends.base import Signature
-from engine.backends.onnx_precision import precision_of
 from engine.backends.options import BackendOptions, OnLog
-from engine.backends.profiles import profiles_for
-from engine.backends.signatures import read_signature
-from engine.backends.tensorrt.backend import TensorRtBackend
-from engine.backends.tensorrt.cuda import Cuda, Plan
+from engine.backends.tensorrt.backend import TensorRtBackend, using
+from engine.backends.tensorrt.cuda import Cuda, Plan, kept, suppressed
+from engine.backends.tensorrt.gpu_identity import GpuIdentity
 from engine.backends.tensorrt.library import TensorRt, find_tensorrt
 from engine.backends.tensorrt.plan_cache import Obtained, PlanCache
 from engine.backends.tensorrt.plan_recipe import PlanRecipe, obtain_plan, recipe
@@ -24,14 +22,14 @@ class Toolkit:
     Attributes:
         trt: Names itself in the keys of plans.
         open_cuda: Takes the GPU of an index.
-        obtain: A plan from the cache, or built now, with the GPU current.
+        obtain: A plan from the cache, or built now, with the GPU current; see ``obtain_plan``.
         load: Plan → plan on the GPU, which is current; None if it does not belong there.
     """
 
     trt: TensorRt
     open_cuda: Callable[[int], Cuda]
-    obtain: Callable[[PlanCache, PlanRecipe, BackendOptions], Obtained]
-    load: Callable[[bytes, OnLog], Plan | None]
+    obtain: Callable[[TensorRt, GpuIdentity, PlanCache, PlanRecipe, BackendOptions], Obtained]
+    load: Callable[[TensorRt, bytes, OnLog], Plan | None]
 
 
 def installed_toolkit() -> Toolkit:
@@ -44,14 +42,7 @@ def installed_toolkit() -> Toolkit:
     from engine.backends.tensorrt.cuda_pycuda import open_pycuda  # noqa: PLC0415 - only with a GPU
     from engine.backends.tensorrt.plan import load_plan  # noqa: PLC0415
 
-    trt = find_tensorrt()
-
-    def obtain(cache: PlanCache, wanted: PlanRecipe, options: BackendOptions) -> Obtained:
-        return obtain_plan(
-            trt, cache, wanted, on_log=options.on_log, on_progress=options.on_progress
-        )
-
-    return Toolkit(trt, open_pycuda, obtain, lambda plan, on_log: load_plan(trt, plan, on_log))
+    return Toolkit(find_tensorrt(), open_pycuda, obtain_plan, load_plan)
 
 
 def open_tensorrt(
@@ -77,68 +68,55 @@ def open_tensorrt(
             precision.
         DeviceError: TensorRT, pycuda, the driver or the GPU is missing or failed, or lacks memory.
     """
-    signature = _signature(model_path, precision, options)
-    kit = toolkit or installed_toolkit()
-    cuda = kit.open_cuda(options.gpu)
-    try:
-        wanted = recipe(
-            kit.trt,
-            cuda.identity,
-            model_path,
-            batch_sizes=options.batch_sizes,
-            length=options.length,
+    # What is wrong with the file is told before anything is said of GPUs.
+    wanted = recipe(model_path, options)
+    if precision not in ("auto", "f32", wanted.precision):
+        raise BundleError(
+            f"{model_path} computes in {wanted.precision}, but precision is {precision}: TensorRT "
+            "runs a network as it was exported; set precision to auto, or export it again"
         )
-    except BaseException:
-        cuda.close()
-        raise
-    return TensorRtBackend(
-        cuda,
-        lambda: _plan(kit, cuda, signature, wanted, options),
-        signature,
-        wanted.key.profiles,
-        options,
-        f"{kit.trt} {wanted.key.precision} {cuda.identity.name}",
-    )
+    return open_recipe(wanted, options, toolkit or installed_toolkit())
 
 
-def _signature(model_path: Path, precision: str, options: BackendOptions) -> Signature:
-    """The network's signature; what is wrong with the file is told before a GPU is looked for."""
-    signature, _opset = read_signature(model_path)
-    profiles_for(signature, batch_sizes=options.batch_sizes, length=options.length)
-    if precision not in ("auto", "f32"):
-        held = precision_of(model_path.read_bytes())
-        if precision != held:
-            raise BundleError(
-                f"{model_path} computes in {held}, but precision is {precision}: TensorRT runs a "
-                "network as it was exported; set precision to auto, or export it again"
-            )
-    return signature
+def open_recipe(wanted: PlanRecipe, options: BackendOptions, kit: Toolkit) -> TensorRtBackend:
+    """``open_tensorrt`` for a network that was read; the calling thread then owns it.
+
+    Raises:
+        BundleError: TensorRT cannot run the network.
+        DeviceError: The driver or the GPU is missing or failed, or lacks memory.
+    """
+    with ExitStack() as opened:
+        cuda = kit.open_cuda(options.gpu)
+        opened.callback(suppressed, cuda.close)
+        description = f"{kit.trt} {wanted.precision} {cuda.identity.name}"
+        with using(cuda, description, options):
+            plan = kept(opened, _load(kit, cuda.identity, wanted, options))
+        opened.pop_all()  # from here on the backend's, even if it does not come to be
+    return TensorRtBackend(cuda, plan, wanted.signature, wanted.profiles, options, description)
 
 
-def _plan(
-    kit: Toolkit, cuda: Cuda, signature: Signature, wanted: PlanRecipe, options: BackendOptions
-) -> Plan:
-    """From the cache, or built; one from the cache that does not load is built once more."""
+def _load(kit: Toolkit, gpu: GpuIdentity, wanted: PlanRecipe, options: BackendOptions) -> Plan:
+    """The plan, on the GPU; one from the cache that does not load is built once more."""
     cache = PlanCache(options.cache_dir, lambda note: options.on_log("warning", note))
     for _attempt in range(2):
-        obtained = kit.obtain(cache, wanted, options)
-        plan = kit.load(obtained.plan, options.on_log)
-        if plan is not None and _fits(plan, signature, wanted):
+        obtained = kit.obtain(kit.trt, gpu, cache, wanted, options)
+        plan = kit.load(kit.trt, obtained.plan, options.on_log)
+        if plan is not None and _fits(plan, wanted):
             return plan
         if plan is not None:
             plan.free()
-        cache.invalidate(wanted.key, f"{kit.trt} does not load it")
+        cache.invalidate(wanted.key(kit.trt, gpu), f"{kit.trt} does not load it")
         if not obtained.is_from_cache:
             break
     raise DeviceError(
-        f"{kit.trt} does not load its own plan on {cuda.identity}: it may not support this GPU; "
+        f"{kit.trt} does not load its own plan on {gpu}: it may not support this GPU; "
         "use another TensorRT, or backend openvino"
     )
 
 
-def _fits(plan: Plan, signature: Signature, wanted: PlanRecipe) -> bool:
+def _fits(plan: Plan, wanted: PlanRecipe) -> bool:
     """Is the plan one of this network?"""
-    inputs = {(spec.name, len(spec.shape), spec.dtype, True) for spec in signature.inputs}
-    outputs = {(spec.name, len(spec.shape), spec.dtype, False) for spec in signature.outputs}
+    inputs = {(s.name, len(s.shape), s.dtype, True) for s in wanted.signature.inputs}
+    outputs = {(s.name, len(s.shape), s.dtype, False) for s in wanted.signature.outputs}
     seen = {(t.name, len(t.shape), t.dtype, t.is_input) for t in plan.tensors}
-    return seen == inputs | outputs and plan.n_profiles == len(wanted.key.profiles)
+    return seen == inputs | outputs and plan.n_profiles == len(wanted.profiles)

@@ -10,6 +10,7 @@ from daemon.models.reading import build_plans, open_read, read_model
 from daemon.plans.build import configured_model
 from engine.backends.options import BackendOptions
 from engine.backends.tensorrt import cuda_pycuda, opening
+from engine.backends.tensorrt.gpu_identity import GpuIdentity
 from engine.backends.tensorrt.library import TensorRt, find_tensorrt
 from engine.backends.tensorrt.opening import Toolkit
 from engine.backends.tensorrt.plan_cache import Obtained, PlanCache, PlanKey
@@ -54,11 +55,19 @@ class Machine:
     def toolkit(self) -> Toolkit:
         return Toolkit(self.trt, self.open, self.look_up, FakeTensorRt(self.gpu).load)
 
-    def look_up(self, cache: PlanCache, wanted: PlanRecipe, _options: BackendOptions) -> Obtained:
+    def look_up(
+        self,
+        trt: TensorRt,
+        gpu: GpuIdentity,
+        cache: PlanCache,
+        wanted: PlanRecipe,
+        _options: BackendOptions,
+    ) -> Obtained:
         """Whatever is in the cache, a plan for the fake GPU."""
-        is_there = any(entry.key == wanted.key for entry in cache.entries())
-        self.looked_up.append((wanted.key, is_there))
-        plan = fake_plan(wanted.onnx, len(wanted.key.profiles))
+        key = wanted.key(trt, gpu)
+        is_there = any(entry.key == key for entry in cache.entries())
+        self.looked_up.append((key, is_there))
+        plan = fake_plan(wanted.onnx, len(wanted.profiles))
         return Obtained(plan, is_from_cache=is_there, build_s=0.0)
 
 

@@ -74,7 +74,7 @@ def main() -> None:
     print(cuda.identity)
     options = BackendOptions(max_batch=3)
     profiles = profiles_for(SIGNATURE, batch_sizes=batch_sizes_up_to(3), length=None)
-    backend = TensorRtBackend(cuda, CopyingPlan, SIGNATURE, profiles, options, "pycuda")
+    backend = TensorRtBackend(cuda, CopyingPlan(), SIGNATURE, profiles, options, "pycuda")
     backend.warm_up()
     live = counted("fake_live")
     rng = np.random.default_rng(0)

@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 from engine.backends import open_backend
 from engine.backends.base import Signature, Tensor, TensorSpec
 from engine.backends.options import BackendOptions
-from engine.backends.profiles import batch_sizes_up_to, profiles_for
+from engine.backends.profiles import profiles_for
 from engine.backends.tensorrt.backend import TensorRtBackend
 from engine.backends.tensorrt.cuda import CudaFault, Shape
 from engine.backends.tensorrt.cuda_pycuda import open_pycuda
-from engine.backends.tensorrt.opening import open_tensorrt
+from engine.backends.tensorrt.opening import Toolkit, open_recipe, open_tensorrt
+from engine.backends.tensorrt.plan_cache import Obtained
+from engine.backends.tensorrt.plan_recipe import PlanRecipe
 from engine.errors import BundleError, DeviceError
 from tests.support.fake_cuda import MIB, FakeGpu, Fault, MisuseError, lazily, mixed_up
 from tests.support.fake_plan import FakePlan, Program
-from tests.support.fake_tensorrt import FakeTensorRt, fake_plan, numpy_program
+from tests.support.fake_tensorrt import FAKE, FakeTensorRt, fake_plan, numpy_program
 from tests.support.tiny_bundle import backbone, localizer
 
 SIGNATURE = Signature(
@@ -66,12 +68,16 @@ def opened(
     run: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = answer,
     **changes: int,
 ) -> TensorRtBackend:
-    sizes = batch_sizes_up_to(options.max_batch)
-    profiles = profiles_for(SIGNATURE, batch_sizes=sizes, length=options.length)
-    program: Program = replace(numpy_program(SIGNATURE, run, len(profiles)), **changes)
-    return TensorRtBackend(
-        gpu.open(), lambda: FakePlan(gpu, program), SIGNATURE, profiles, options, "fake f32 Fake 1"
-    )
+    program = replace(numpy_program(SIGNATURE, run, len(options.batch_sizes)), **changes)
+    return running(gpu, program, options)
+
+
+def running(gpu: FakeGpu, program: Program, options: BackendOptions = OPTIONS) -> TensorRtBackend:
+    """A program, as if its plan had been in the cache."""
+    profiles = profiles_for(SIGNATURE, batch_sizes=options.batch_sizes, length=options.length)
+    kept = Obtained(b"plan", is_from_cache=True, build_s=0.0)
+    kit = Toolkit(FAKE, gpu.open, lambda *_: kept, lambda *_: FakePlan(gpu, program))
+    return open_recipe(PlanRecipe(b"", SIGNATURE, "f32", profiles), options, kit)
 
 
 def is_right(backend: TensorRtBackend, question: dict[str, Tensor]) -> bool:
@@ -166,7 +172,7 @@ def test_an_error_names_the_backend_and_says_what_can_be_done() -> None:
         with pytest.raises(DeviceError) as caught:
             backend.run(rows(1))
         said[fault] = str(caught.value)
-    assert said["memory"].startswith("fake f32 Fake 1: ")
+    assert said["memory"].startswith("tensorrt 10.0.fake f32 Fake 1: ")
     assert "of 1024 MiB are free: lower max_batch (now 4)" in said["memory"]
     assert "must be restarted" in said["lost"]
 
@@ -311,32 +317,23 @@ def test_what_is_refused_leaves_the_backend_usable() -> None:
 def test_a_network_that_mixes_its_rows_is_refused() -> None:
     gpu = FakeGpu()
 
-    def opening() -> TensorRtBackend:
-        profiles = profiles_for(SIGNATURE, batch_sizes=(1, 2), length=(3, 3, 3))
-        program = replace(
-            numpy_program(SIGNATURE, answer, 2), output_shape=lambda _name, _shapes: (1, 3, 3)
-        )
-        return TensorRtBackend(
-            gpu.open(), lambda: FakePlan(gpu, program), SIGNATURE, profiles, OPTIONS, "fake"
-        )
-
+    program = replace(
+        numpy_program(SIGNATURE, answer, 2), output_shape=lambda _name, _shapes: (1, 3, 3)
+    )
     with pytest.raises(BundleError, match="wanted 2 rows of a known shape"):
-        opening()
+        running(gpu, program, BackendOptions(max_batch=2, length=(3, 3, 3)))
     assert not +gpu.live
 
 
 def test_shapes_that_were_refused_are_not_taken_for_set() -> None:
     gpu = FakeGpu()
-    profiles = profiles_for(SIGNATURE, batch_sizes=(1,), length=(1, 3, 6))
     program = numpy_program(SIGNATURE, answer, 1)
 
     def only_short(name: str, shapes: Mapping[str, Shape]) -> Shape:
         return (-1,) if shapes["features"][1] == 5 else program.output_shape(name, shapes)
 
     choosy = replace(program, output_shape=only_short)
-    backend = TensorRtBackend(
-        gpu.open(), lambda: FakePlan(gpu, choosy), SIGNATURE, profiles, OPTIONS, "fake"
-    )
+    backend = running(gpu, choosy, replace(OPTIONS, max_batch=1))
     assert is_right(backend, rows(1))
     with pytest.raises(BundleError, match="of a known shape"):
         backend.run(rows(1, length=5))
@@ -411,7 +408,7 @@ def test_a_kept_plan_that_does_not_load_is_built_again(path: Path) -> None:
     key_holder = bad.toolkit()
     # A driver's update that keeps its version: kept well, loaded no more.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FakeTensorRt, "load", lambda _self, _plan, _log: None)
+        patch.setattr(FakeTensorRt, "load", lambda *_: None)
         with pytest.raises(DeviceError, match="does not load"):
             open_tensorrt(path, precision="f32", options=options, toolkit=key_holder)
     trt.builds_well = True
@@ -428,8 +425,8 @@ def test_a_kept_plan_that_stops_loading_is_built_once_more(path: Path) -> None:
     real_load = FakeTensorRt.load
     n_refused = iter([True])
 
-    def load(self: FakeTensorRt, plan: bytes, on_log: Callable[[str, str], None]) -> object:
-        return None if next(n_refused, False) else real_load(self, plan, on_log)
+    def load(self: FakeTensorRt, *arguments: object) -> object:
+        return None if next(n_refused, False) else real_load(self, *arguments)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeTensorRt, "load", load)

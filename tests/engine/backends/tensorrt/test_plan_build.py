@@ -13,6 +13,7 @@ import onnx.parser
 import pytest
 
 from engine.backends.onnx_precision import precision_of
+from engine.backends.options import BackendOptions
 from engine.backends.profiles import Profiles, profiles_for
 from engine.backends.signatures import read_signature
 from engine.backends.tensorrt.gpu_identity import NO_GPU
@@ -162,6 +163,7 @@ def test_a_kept_error_keeps_nothing_of_tensorrt(rtx, tmp_path):
 _COLLECT = """
 import gc, sys
 from pathlib import Path
+from engine.backends.options import BackendOptions
 from engine.backends.profiles import profiles_for
 from engine.backends.signatures import read_signature
 from engine.backends.tensorrt.plan_build import build_plan
@@ -267,25 +269,25 @@ def test_a_recipe_and_the_cache_build_a_networks_plan_once(rtx, tmp_path):
     path = tmp_path / "localizer.onnx"
     path.write_bytes(TINY["localizer"])
     cache = PlanCache(tmp_path / "plans")
-    wanted = recipe(rtx, NO_GPU, path, batch_sizes=(1, 2), length=(6, 6, 6))
-    first = obtain_plan(rtx, cache, wanted)
-    second = obtain_plan(rtx, cache, wanted)
+    options = BackendOptions(max_batch=2, length=(6, 6, 6))
+    wanted = recipe(path, options)
+    key = wanted.key(rtx, NO_GPU)
+    first, second = (obtain_plan(rtx, NO_GPU, cache, wanted, options) for _ in range(2))
 
     assert [False, True] == [first.is_from_cache, second.is_from_cache]
     assert first.plan == second.plan
-    assert wanted.key == cache.entries()[0].key
-    assert str(rtx) == wanted.key.tensorrt
+    assert key == cache.entries()[0].key
+    assert str(rtx) == key.tensorrt
 
 
 def test_a_recipe_of_a_network_that_fits_nothing_names_the_file(tmp_path):
     path = tmp_path / "localizer.onnx"
     path.write_bytes(TINY["localizer"])
-    trt = TensorRt(None, "tensorrt", "10.0")
 
     with pytest.raises(BundleError, match=r'localizer.onnx: input "features" .* wanted a length'):
-        recipe(trt, NO_GPU, path, batch_sizes=(1,), length=None)
+        recipe(path, BackendOptions())
     with pytest.raises(BundleError, match="cannot be read: No such file"):
-        recipe(trt, NO_GPU, tmp_path / "none.onnx", batch_sizes=(1,), length=None)
+        recipe(tmp_path / "none.onnx", BackendOptions())
 
 
 def test_a_networks_precision_is_read_from_its_weights():

@@ -4,6 +4,7 @@ That the names exist is held against the real bindings in ``test_plan``.
 """
 
 from collections import Counter
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,15 +13,17 @@ from typing import Any
 import onnx
 import pytest
 
+from engine.backends.options import BackendOptions
 from engine.backends.tensorrt.gpu_identity import GpuIdentity
 from engine.backends.tensorrt.library import TensorRt
 from engine.backends.tensorrt.plan_build import WORKSPACE_BYTES
-from engine.backends.tensorrt.plan_cache import PlanCache
-from engine.backends.tensorrt.plan_recipe import PlanRecipe, obtain_plan, recipe
+from engine.backends.tensorrt.plan_cache import Obtained, PlanCache
+from engine.backends.tensorrt.plan_recipe import obtain_plan, recipe
 from tests.support.tiny_bundle import localizer
 
 GPU = GpuIdentity("NVIDIA L4", "8.9", "13.0")
 DEFAULT_FLAGS = ["TF32"]
+TWO_SIZES = BackendOptions(max_batch=2, length=(6, 6, 6))
 
 
 class PlayedLogger:
@@ -132,16 +135,21 @@ def network(tmp_path: Path) -> Path:
     return path
 
 
-def wanted_of(trt: TensorRt, network: Path, batch_sizes: tuple[int, ...] = (1, 2)) -> PlanRecipe:
-    return recipe(trt, GPU, network, batch_sizes=batch_sizes, length=(6, 6, 6))
+def obtained(
+    played: Played, cache: PlanCache, network: Path, options: BackendOptions = TWO_SIZES
+) -> Obtained:
+    return obtain_plan(played.trt(), GPU, cache, recipe(network, options), options)
+
+
+def one_size(n_rows: int) -> BackendOptions:
+    return replace(TWO_SIZES, max_batch=n_rows, one_batch_size=True)
 
 
 def test_the_builder_is_asked_for_the_networks_own_precision_and_every_profile(network, tmp_path):
     played = Played()
-    trt = played.trt()
-    obtained = obtain_plan(trt, PlanCache(tmp_path / "plans"), wanted_of(trt, network))
+    found = obtained(played, PlanCache(tmp_path / "plans"), network)
 
-    assert b"plan" == obtained.plan
+    assert b"plan" == found.plan
     assert [1 << 1] == played.network_flags  # strongly typed
     assert [network.read_bytes()] == played.parsed
     (config,) = played.configs
@@ -152,9 +160,8 @@ def test_the_builder_is_asked_for_the_networks_own_precision_and_every_profile(n
 
 def test_timings_of_one_build_are_what_the_next_one_starts_from(network, tmp_path):
     played, cache = Played(), PlanCache(tmp_path / "plans")
-    trt = played.trt()
-    for sizes in ((1,), (2,), (4,)):
-        obtain_plan(trt, cache, wanted_of(trt, network, sizes))
+    for n_rows in (1, 2, 4):
+        obtained(played, cache, network, one_size(n_rows))
 
     assert [b"", b"+", b"++"] == played.timings
     assert [False] * 3 == played.mismatches_ignored
@@ -163,10 +170,9 @@ def test_timings_of_one_build_are_what_the_next_one_starts_from(network, tmp_pat
 
 def test_timings_that_do_not_fit_are_begun_anew_and_kept(network, tmp_path):
     played, cache = Played(), PlanCache(tmp_path / "plans")
-    trt = played.trt()
     played.refused_timings = b"+"
-    for sizes in ((1,), (2,)):
-        obtain_plan(trt, cache, wanted_of(trt, network, sizes))
+    for n_rows in (1, 2):
+        obtained(played, cache, network, one_size(n_rows))
 
     assert [b"", b"+", b""] == played.timings
     assert [b"+"] == [config.timings.content for config in played.configs[1:] if config.timings]
@@ -176,11 +182,10 @@ def test_a_cache_that_cannot_be_used_does_not_stop_the_build(network, tmp_path):
     (tmp_path / "cache").write_text("a file where a folder should be")
     notes: list[str] = []
     played, cache = Played(), PlanCache(tmp_path / "cache" / "plans", on_note=notes.append)
-    trt = played.trt()
-    obtained = obtain_plan(trt, cache, wanted_of(trt, network))
+    found = obtained(played, cache, network)
 
-    assert b"plan" == obtained.plan
-    assert "Not a directory" in obtained.unsaved
+    assert b"plan" == found.plan
+    assert "Not a directory" in found.unsaved
     assert [b""] == played.timings
     assert 3 == len([note for note in notes if "Not a directory" in note])
     assert 1 == len([note for note in notes if ".timings is not used: " in note])
@@ -189,16 +194,32 @@ def test_a_cache_that_cannot_be_used_does_not_stop_the_build(network, tmp_path):
 def test_a_cache_whose_place_is_a_file_does_not_stop_the_build_either(network, tmp_path):
     (tmp_path / "plans").write_text("a file where a folder should be")
     played, cache = Played(), PlanCache(tmp_path / "plans")
-    trt = played.trt()
-    obtained = obtain_plan(trt, cache, wanted_of(trt, network))
+    found = obtained(played, cache, network)
 
-    assert b"plan" == obtained.plan
-    assert "File exists" in obtained.unsaved
+    assert b"plan" == found.plan
+    assert "File exists" in found.unsaved
 
 
 def test_a_listing_knows_which_network_of_which_bundle_it_is(network, tmp_path):
     cache = PlanCache(tmp_path / "plans")
-    trt = Played().trt()
-    obtain_plan(trt, cache, wanted_of(trt, network))
+    obtained(Played(), cache, network)
 
     assert ["tiny localizer"] == [e.network for e in cache.entries() if e.path.suffix == ".plan"]
+
+
+def test_the_file_is_read_once_on_the_way_to_a_plan(network, tmp_path, monkeypatch):
+    parsed: list[int] = []
+    parse = onnx.load_from_string
+    monkeypatch.setattr(
+        onnx, "load_from_string", lambda content: parsed.append(len(content)) or parse(content)
+    )
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    wanted = recipe(network, TWO_SIZES)
+    network.unlink()
+    found = obtain_plan(Played().trt(), GPU, PlanCache(tmp_path / "plans"), wanted, TWO_SIZES)
+
+    assert b"plan" == found.plan
+    assert [network] == [path for path in read if path.suffix == ".onnx"]
+    assert 1 == len(parsed)
