@@ -102,6 +102,11 @@ class StreamSession:
         return self._sampler.n_gaps
 
     @property
+    def n_late_frames(self) -> int:
+        """Frames that were not newer than those before, since it was made or restored."""
+        return self._sampler.n_late_frames
+
+    @property
     def open_events(self) -> tuple[ActionEvent, ...]:
         """The last revision of every event that is not final."""
         return tuple(event.last for event in self._tracker.state.live)

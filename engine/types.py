@@ -140,11 +140,13 @@ class FrameBatch:
         pts_us: int64 (N,), strictly increasing stream time.
         rgb: uint8 (N, H, W, 3).
         n_decoded: Frames the codec gave; those that no grid point could show are not in ``rgb``.
+        n_late: Those of them that were left out because their time did not rise.
     """
 
     pts_us: Int64Array
     rgb: UInt8Array
     n_decoded: int
+    n_late: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ from daemon.stream.place import (
 from engine.errors import SnapshotError, StaleChunkError, StreamError
 from engine.session import StreamSession
 from engine.spec import ModelSpec
-from engine.types import ActionEvent, FeatureWindow, FrameBatch, Place, Reason, VideoChunk
+from engine.types import ActionEvent, FeatureWindow, FrameBatch, Place, Reason, Snippet, VideoChunk
 from engine.video.frames import Decoder
 
 
@@ -103,8 +103,7 @@ class StreamWorker:
         frames = await self._decode(chunk)
         self._refuse_the_past(frames, session)
         self._recent.add(offset, int(frames.pts_us[0]))
-        snippets = session.sample(frames)
-        self._parts.metrics.snippets.labels(self.camera).inc(len(snippets))
+        snippets = self._sample(frames, session)
         with self._stage("backbone"):
             features = await self._parts.device.extract(
                 self._model.extractor,
@@ -123,6 +122,14 @@ class StreamWorker:
         self._parts.metrics.chunks.labels(self.camera).inc()
         self._parts.metrics.frames.labels(self.camera).inc(frames.n_decoded)
         return frames
+
+    def _sample(self, frames: FrameBatch, session: StreamSession) -> list[Snippet]:
+        n_late_before = session.n_late_frames
+        snippets = session.sample(frames)
+        n_late = frames.n_late + session.n_late_frames - n_late_before
+        self._parts.metrics.late_frames.labels(self.camera).inc(n_late)
+        self._parts.metrics.snippets.labels(self.camera).inc(len(snippets))
+        return snippets
 
     def _refuse_the_past(self, frames: FrameBatch, session: StreamSession) -> None:
         newest_us, seen_us = int(frames.pts_us[-1]), session.seen_us

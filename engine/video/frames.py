@@ -103,9 +103,6 @@ class PyAvDecoder:
         threads: Decoding threads of this decoder. One is best with many cameras.
         gpu: Decode on this GPU (NVDEC) and nowhere else; None decodes on the CPU. The GPU gives
             the picture to the CPU at full size, where both are converted in the same way.
-
-    Attributes:
-        n_late_frames: Frames left out because their time did not rise, since the start.
     """
 
     def __init__(
@@ -116,7 +113,6 @@ class PyAvDecoder:
         threads: int = 1,
         gpu: int | None = None,
     ) -> None:
-        self.n_late_frames = 0
         self._geometry = geometry
         self._converter = FrameConverter(geometry)
         self._grid = grid
@@ -155,8 +151,7 @@ class PyAvDecoder:
             shown = [(pts, self._converter.convert(frame)) for pts, frame in thinner.thin(timed)]
         if not shown:
             raise CorruptChunkError("no frame could be decoded")
-        self.n_late_frames += thinner.n_late
-        return _batch(shown, thinner.n_decoded)
+        return _batch(shown, thinner.n_decoded, thinner.n_late)
 
 
 def read_video(
@@ -435,10 +430,10 @@ def presentation_ticks(
         yield known, frame
 
 
-def _batch(shown: list[tuple[int, UInt8Array]], n_decoded: int) -> FrameBatch:
+def _batch(shown: list[tuple[int, UInt8Array]], n_decoded: int, n_late: int = 0) -> FrameBatch:
     """Stream times with their frames, uint8 (H, W, 3) → a batch."""
     pts_us = np.array([pts_us for pts_us, _ in shown], np.int64)
-    return FrameBatch(pts_us, np.stack([rgb for _, rgb in shown]), n_decoded)
+    return FrameBatch(pts_us, np.stack([rgb for _, rgb in shown]), n_decoded, n_late)
 
 
 def _duration_us(container: InputContainer, stream: VideoStream) -> int | None:

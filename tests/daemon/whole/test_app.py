@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,21 @@ async def test_a_lost_chunk_is_a_gap(clip):
 
     assert 1 == daemon.count("gaps_total", camera="cam")
     assert all(r.final for r in final_of(records).values())
+
+
+async def test_frames_that_come_twice_are_counted_as_late(clip):
+    chunks = chunks_of(clip, "cam")
+    ticks, base = chunks[3].start_ticks, chunks[3].time_base
+    chunks[3] = replace(
+        chunks[3],
+        start_us=chunks[3].start_us - 200_000,
+        start_ticks=ticks - round(Fraction(1, 5) / base),
+    )
+
+    daemon, _records = await run(a_log(*chunks))
+
+    assert 5 == daemon.count("late_frames_total", camera="cam")  # of 25 a second
+    assert 0 == daemon.count("gaps_total", camera="cam")
 
 
 async def test_a_new_run_starts_anew_and_ends_what_was_open(clip):

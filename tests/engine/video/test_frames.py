@@ -77,6 +77,15 @@ def test_every_format_gives_every_frame_at_its_time(
     assert np.abs(wanted.astype(int) - batch.rgb).mean() < 12
 
 
+def test_frames_whose_time_does_not_rise_are_left_out_and_counted() -> None:
+    chunk = a_chunk(make_video(n_frames=10), start_ticks=0, time_base=Fraction(1, 10))
+
+    batch = a_decoder().decode(chunk)
+
+    assert [0, 100_000, 200_000, 300_000, 400_000] == batch.pts_us.tolist()
+    assert (10, 5) == (batch.n_decoded, batch.n_late)
+
+
 @pytest.mark.parametrize(
     "geometry",
     [
