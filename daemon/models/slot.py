@@ -64,13 +64,11 @@ class ModelSlot:
     Attributes:
         on_unused: Told of a model that is not current and that nobody uses: close it.
         on_put: Told that another model is current.
-        generation: How often another model was put in.
     """
 
     def __init__(self, model: OpenModel) -> None:
         self.on_unused: Callable[[OpenModel], None] = lambda _model: None
         self.on_put: Callable[[], None] = lambda: None
-        self.generation = 0
         self._current = model
         self._n_users: dict[OpenModel, int] = {}
 
@@ -107,7 +105,6 @@ class ModelSlot:
     def put(self, model: OpenModel) -> None:
         """Let another model be the current one."""
         before, self._current = self._current, model
-        self.generation += 1
         if before not in self._n_users:
             self.on_unused(before)
         self.on_put()

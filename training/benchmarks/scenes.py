@@ -2,7 +2,7 @@
 
 The folder's tags are all that is trained on; its intervals are read to score, by subset, and by
 the one baseline that says so (full supervision). Which subsets are scored is the caller's choice:
-whoever chooses settings asks for ``validation`` alone, as ``tune`` always does.
+whoever chooses settings asks for ``validation`` alone.
 """
 
 import itertools
@@ -154,46 +154,6 @@ def run_benchmark(
     results = BenchmarkResults(tuple(rows), scenes.tagged.class_names)
     results.write(out)
     return results
-
-
-def tune(
-    features: Path,
-    scenes_dir: Path,
-    content: Mapping[str, Any],
-    start: Variant,
-    grid: Mapping[str, Sequence[object]],
-    seeds: Sequence[int],
-    out: Path,
-    *,
-    threads: int | None = 1,
-    on_rows: Callable[[Sequence[ResultRow]], None] = lambda _rows: None,
-) -> BenchmarkResults:
-    """Every combination of a grid on top of ``start``, looking at validation and nothing else.
-
-    Args:
-        features: The feature folder.
-        scenes_dir: One draw.
-        content: YAML values of the configuration.
-        start: What all combinations share.
-        grid: Dotted key → values.
-        seeds: Each combination under each.
-        out: As for ``run_benchmark``.
-        threads: Of torch.
-        on_rows: Told about every finished trial.
-    """
-    scenes = load_scenes(features, scenes_dir, ("validation",))
-    variants = grid_variants(start, grid)
-    return run_benchmark(scenes, content, variants, seeds, out, threads=threads, on_rows=on_rows)
-
-
-def grid_variants(start: Variant, grid: Mapping[str, Sequence[object]]) -> tuple[Variant, ...]:
-    """Every combination, named by the values that were given a choice."""
-    found = []
-    for values in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, values, strict=True))
-        label = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items())
-        found.append(Variant(f"{start.name} {label}".strip(), {**start.changes, **chosen}))
-    return tuple(found)
 
 
 def subset_rows(

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from training.evaluation.average_precision import MapResult
-from training.learning.checkpoints import read_json
 
 RESULTS, TABLE, PLOT = "results.json", "results.md", "results.png"
 _SHOWN_TIOUS = (0.3, 0.5, 0.7)
@@ -55,16 +54,10 @@ def row_of(draw: str, variant: str, seed: int, subset: str, result: MapResult) -
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkResults:
-    """Rows of one draw or of several; ``+`` joins them."""
+    """Rows of one draw or of several."""
 
     rows: tuple[ResultRow, ...]
     class_names: tuple[str, ...]
-
-    def __add__(self, other: "BenchmarkResults") -> "BenchmarkResults":
-        """The rows of both; their classes must be the same."""
-        if self.class_names != other.class_names:
-            raise ValueError(f"classes {self.class_names} and {other.class_names}")
-        return BenchmarkResults((*self.rows, *other.rows), self.class_names)
 
     def of(self, subset: str, variant: str) -> list[ResultRow]:
         """A variant's rows on a subset."""
@@ -116,23 +109,6 @@ class BenchmarkResults:
         subsets = dict.fromkeys(row.subset for row in self.rows)
         tables = [self.markdown(subset, base) for subset in subsets]
         (out / TABLE).write_text("\n\n".join(tables) + "\n", encoding="utf-8")
-
-
-def read_results(out: Path) -> BenchmarkResults:
-    """What ``write`` left."""
-    content = read_json(out / RESULTS)
-    rows = [
-        ResultRow(
-            row["draw"],
-            row["variant"],
-            row["seed"],
-            row["subset"],
-            {float(tiou): value for tiou, value in row["per_tiou"].items()},
-            tuple(row["per_class"]),
-        )
-        for row in content["rows"]
-    ]
-    return BenchmarkResults(tuple(rows), tuple(content["classes"]))
 
 
 def mean_and_sd(values: Sequence[float], *, signed: bool = False) -> str:

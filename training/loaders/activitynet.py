@@ -19,14 +19,7 @@ from training.loaders.annotations import (
     parse_annotations,
 )
 from training.loaders.files import read_json, suggestion
-from training.loaders.published import (
-    Coverage,
-    Modality,
-    Rows,
-    assemble,
-    coverage_of,
-    find_features,
-)
+from training.loaders.published import Modality, Rows, assemble, find_features
 from training.records import FeatureSet
 
 _SUBSETS = {
@@ -75,18 +68,6 @@ def load_activitynet(
     readers = _readers(features, videos, subset, modality)
     cut = cut_to_length(videos, past_end, annotations, on_note)
     return assemble(cut, readers, read.class_names, modality, features, on_note)
-
-
-def activitynet_coverage(
-    annotations: Path, features: Path, subset: str | None, modality: Modality = "rgb"
-) -> Coverage:
-    """How many of the listed videos have features; nothing is read but the list.
-
-    Raises:
-        DataError: The list cannot be used.
-    """
-    videos = _of(read_activitynet(annotations), annotations, subset)
-    return coverage_of(videos, _readers(features, videos, subset, modality))
 
 
 def read_activitynet(path: Path, on_note: OnNote = no_note) -> Annotations:

@@ -196,26 +196,6 @@ def _distance(first: Tensor, second: Tensor) -> Tensor:
     return 1 - (first * second).sum(dim=-1)
 
 
-def generalised_cross_entropy(probabilities: Tensor, tags: Tensor, exponent: float) -> Tensor:
-    """Cross-entropy that forgives wrong labels: (1 - p^q) / q.
-
-    Mean over a bag's tagged classes of p, plus mean over the others of 1 - p; mean over bags.
-
-    Args:
-        probabilities: (N, C) in [0, 1].
-        tags: (N, C).
-        exponent: q in (0, 1]; towards 0 it is the cross-entropy.
-
-    Source: Zhang, Sabuncu, Generalized cross entropy loss (NeurIPS 2018); per bag as in SAL.
-    """
-    held = probabilities.clamp(_TINY, 1 - _TINY)
-    named = (1 - held**exponent) / exponent * tags
-    others = (1 - (1 - held) ** exponent) / exponent * (1 - tags)
-    per_bag = named.sum(dim=1) / tags.sum(dim=1).clamp(min=1)
-    per_bag = per_bag + others.sum(dim=1) / (1 - tags).sum(dim=1).clamp(min=1)
-    return per_bag.mean()
-
-
 def frame_cross_entropy(probabilities: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
     """Binary cross-entropy of snippet scores (B, T, C) against pseudo labels (B, T, C) in [0, 1].
 

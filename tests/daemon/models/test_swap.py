@@ -183,8 +183,7 @@ async def test_the_newest_wish_wins(bundles):
 
         wanted = read_model(a_config(bundles["c"])).spec.model_id
         assert wanted == rig.slot.current.spec.model_id
-        assert 1 == rig.slot.generation
-        assert 0 == rig.count("failed")
+        assert (1, 0) == (rig.count("done"), rig.count("failed"))
 
 
 @pytest.mark.parametrize("after_s", [0, 0.02, 0.1, 0.2, 0.3, 0.5])

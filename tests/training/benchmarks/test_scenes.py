@@ -1,5 +1,6 @@
 """The scenes benchmark: what it trains on, how it scores, what it says."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,6 @@ try:
     from training.benchmarks.ablate import Variant
     from training.benchmarks.scenes import (
         Scenes,
-        grid_variants,
         other_videos_mean,
         run_benchmark,
     )
@@ -25,7 +25,6 @@ try:
         BenchmarkResults,
         ResultRow,
         plot_results,
-        read_results,
     )
     from training.evaluation.whole_video import proposals_of
     from training.live_defaults import PROPOSALS
@@ -92,7 +91,9 @@ def test_all_variants_baselines_and_seeds_are_scored_on_every_subset(scenes, tmp
     expected |= {("chance", subset): 20 for subset in subsets[:2]}
     expected |= {("motion energy", subset): 1 for subset in subsets[:2]}
     assert expected == counts
-    assert results == read_results(tmp_path / "out")
+    written = json.loads((tmp_path / "out/results.json").read_text())
+    assert len(results.rows) == len(written["rows"])
+    assert [results.rows[-1].average] == [np.mean(list(written["rows"][-1]["per_tiou"].values()))]
 
 
 def test_a_second_call_trains_nothing_again(scenes, tmp_path):
@@ -181,15 +182,6 @@ def test_a_background_is_never_made_of_the_video_it_serves():
 
     assert [1.0, 1.0, 1.0] == other_videos_mean(records[1], records).tolist()
     assert [1.5, 1.5, 1.5] == other_videos_mean(records[0], records).tolist()
-
-
-def test_a_grid_is_every_combination():
-    found = grid_variants(Variant("base", {"rounds": 1}), {"a.x": [1, 2], "b.y": [3]})
-
-    assert [
-        Variant("base x=1 y=3", {"rounds": 1, "a.x": 1, "b.y": 3}),
-        Variant("base x=2 y=3", {"rounds": 1, "a.x": 2, "b.y": 3}),
-    ] == list(found)
 
 
 def a_row(variant, seed, value):

@@ -159,22 +159,6 @@ def test_co_activity_does_not_see_padding():
     torch.testing.assert_close(seen, short)
 
 
-def test_generalised_cross_entropy_averages_tagged_and_other_classes_apart():
-    probabilities, tags = tensor([0.25, 0.75, 0.75]), tensor([1, 0, 0])
-
-    # q = ½: (1 - √.25) / ½ = 1 for the tag, (1 - √(1 - .75)) / ½ = 1 for both others
-    seen = losses.generalised_cross_entropy(probabilities, tags, 0.5)
-    assert seen.item() == pytest.approx(2)
-
-
-def test_generalised_cross_entropy_tends_to_the_cross_entropy():
-    probabilities, tags = tensor([0.3, 0.6]), tensor([1, 0])
-
-    seen = losses.generalised_cross_entropy(probabilities, tags, 1e-3)
-
-    assert seen.item() == pytest.approx(-math.log(0.3) - math.log(0.4), rel=1e-3)
-
-
 def test_the_second_round_averages_over_classes_and_valid_snippets():
     probabilities = tensor([[0.5, 0.25], [0.9, 0.9]])
     targets = tensor([[0.5, 0], [0, 0]])
