@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from daemon.errors import ConfigError
+from engine.backends.names import BackendKind, Precision
 
 
 class _Model(BaseModel):
@@ -31,12 +32,12 @@ class ModelConfig(_Model):
     open_score: float | None = Field(
         None, gt=0, lt=2, description="Score at which an event opens; the bundle's if left out."
     )
-    backend: Literal["openvino", "tensorrt", "scripted"] = Field(
+    backend: BackendKind = Field(
         "openvino",
         description="What runs the networks: openvino on the CPU, tensorrt on an NVIDIA GPU; "
         "scripted answers zeros (dry runs).",
     )
-    precision: Literal["f32", "bf16", "auto"] = Field(
+    precision: Precision = Field(
         "auto",
         description="Of openvino: f32 for parity; bf16 needs a CPU with AMX to be faster; auto "
         "decides. tensorrt runs what the bundle's networks hold.",

@@ -71,10 +71,9 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     Raises:
         S2netdError: Anything a user can mend, in one line.
     """
-    if options.video is not None:
-        probe_video(options.video)
     check_model(options.model)
     if options.video is not None:
+        probe_video(options.video)
         clip = Clip(options.video, options.video.name, OWN_CAMERA)
         _demo_of_own(clip, options, console)
     else:

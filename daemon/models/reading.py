@@ -1,6 +1,5 @@
 """A bundle's networks, opened: what run, localize, demo and bench all start with."""
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from contextlib import closing
@@ -11,6 +10,7 @@ from daemon.errors import ConfigError
 from daemon.models.slot import OpenModel
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend
+from engine.backends.names import did_you_mean
 from engine.backends.options import BackendOptions, OnLog, OnProgress
 from engine.bundle.model_bundle import ModelBundle, resolve_bundle
 from engine.bundle.reference import reference_of
@@ -181,10 +181,9 @@ def class_indices_of(
         return None
     unknown = [name for name in class_indices if name not in class_names]
     if unknown:
-        like = difflib.get_close_matches(unknown[0], class_names, n=3, cutoff=0.4)
-        hint = f"; did you mean {', '.join(map(repr, like))}?" if like else ""
         raise ConfigError(
-            f"labels: {unknown[0]!r} is none of the model's {len(class_names)} classes{hint}"
+            f"labels: {unknown[0]!r} is none of the model's {len(class_names)} classes"
+            + did_you_mean(unknown[0], class_names)
         )
     return frozenset(class_names.index(name) for name in class_indices)
 

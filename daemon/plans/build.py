@@ -14,6 +14,7 @@ from rich.table import Table
 from daemon.config import ModelConfig, load
 from daemon.errors import ConfigError
 from daemon.models.reading import ReadModel, backend_options, read_model
+from engine.backends.names import check_name
 from engine.backends.tensorrt.gpu_identity import NO_GPU, GpuIdentity
 from engine.backends.tensorrt.library import TensorRt, TensorRtChoice, find_tensorrt
 from engine.backends.tensorrt.plan_cache import Obtained, PlanCache, PlanKey
@@ -38,6 +39,9 @@ class BuildOptions:
     model: ModelConfig
     runtime: str = "auto"
     verbose: bool = False
+
+    def __post_init__(self) -> None:
+        check_name("--runtime", self.runtime, get_args(TensorRtChoice), ConfigError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +95,11 @@ def run_build(options: BuildOptions, console: Console, *, as_json: bool = False)
         as_json: Machine-readable.
 
     Raises:
-        ConfigError: There is no such runtime, or no such label in the bundle.
+        ConfigError: There is no such label in the bundle.
         BundleError: The bundle is missing or damaged, or TensorRT cannot run a network.
         DeviceError: There is no TensorRT or no GPU where it needs one, a build failed, or a plan
             could not be kept.
     """
-    if options.runtime not in get_args(TensorRtChoice):
-        raise ConfigError(
-            f"--runtime is {options.runtime!r}, wanted one of {get_args(TensorRtChoice)}"
-        )
     read = read_model(options.model)
     trt = find_tensorrt(options.runtime)  # type: ignore[arg-type]
     errors = Console(stderr=True)

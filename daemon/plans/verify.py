@@ -18,6 +18,7 @@ from rich.progress import (
 from daemon.demo.scene import render_scene
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend
+from engine.backends.names import check_backend
 from engine.backends.options import BackendOptions
 from engine.bundle.model_bundle import ModelBundle, resolve_bundle
 from engine.bundle.reference import reference_of
@@ -56,6 +57,14 @@ class VerifyOptions:
     threads: int | None = None
     max_batch: int = 8
 
+    def __post_init__(self) -> None:
+        check_backend(self.backend, self.precision, options=("--backend", "--precision"))
+        check_backend(
+            self.reference_backend,
+            self.reference_precision,
+            options=("--reference-backend", "--reference-precision"),
+        )
+
 
 def run_verify(options: VerifyOptions, console: Console) -> Verification:
     """Open both sides, show them the golden set behind a progress bar, compare.
@@ -65,15 +74,15 @@ def run_verify(options: VerifyOptions, console: Console) -> Verification:
         console: Where the progress goes.
 
     Raises:
-        BundleError: A bundle is missing or damaged, an argument unknown, or the two bundles are
-            not about the same.
+        BundleError: A bundle is missing or damaged, or the two are not about the same.
         DeviceError: A backend is missing or failed.
         UnreadableVideoError: A video cannot be read.
     """
-    reference = ModelBundle.load(resolve_bundle(options.bundle))
-    candidate = reference
+    names = (options.bundle, options.candidate_bundle or options.bundle)
+    folders = [resolve_bundle(name) for name in names]  # both are there before one is read
+    reference = candidate = ModelBundle.load(folders[0])
     if options.candidate_bundle is not None:
-        candidate = ModelBundle.load(resolve_bundle(options.candidate_bundle))
+        candidate = ModelBundle.load(folders[1])
     elif reference.card.precision != "f32":
         reference = reference_of(candidate)
     check_alike(reference.spec, candidate.spec)  # before minutes are spent on plans

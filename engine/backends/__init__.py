@@ -4,15 +4,10 @@ Which network of a bundle is run, and what its tensors mean, is in `engine.bundl
 """
 
 from pathlib import Path
-from typing import Literal, get_args
 
 from engine.backends.base import EngineBackend
+from engine.backends.names import check_backend
 from engine.backends.options import BackendOptions
-from engine.errors import BundleError
-
-BackendKind = Literal["openvino", "tensorrt", "scripted"]
-Precision = Literal["f32", "bf16", "auto"]
-TensorRtPrecision = Literal["f32", "f16", "bf16", "int8", "auto"]
 
 
 def open_backend(
@@ -40,10 +35,7 @@ def open_backend(
         BundleError: The file is no network this backend can run, or an argument is unknown.
         DeviceError: The runtime is missing or failed, or the CPU has no such precision.
     """
-    known = get_args(TensorRtPrecision if kind == "tensorrt" else Precision)
-    if precision not in known:
-        raise BundleError(f"precision is {precision!r}, wanted one of {known}")
-    match kind:
+    match check_backend(kind, precision):
         case "openvino":
             from engine.backends.openvino.backend import open_openvino  # noqa: PLC0415 - heavy
 
@@ -63,5 +55,3 @@ def open_backend(
             from engine.backends.scripted import open_dry_run  # noqa: PLC0415 - needs onnx
 
             return open_dry_run(model_path)
-        case _:
-            raise BundleError(f"backend is {kind!r}, wanted one of {get_args(BackendKind)}")

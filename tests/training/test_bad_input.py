@@ -241,7 +241,7 @@ class TestTrain:
             (("--set", "optimiser.learning_rate=-1"), "learning_rate is -1.0, wanted > 0"),
             (("--set", "network.kind=s3net"), "network.kind is 's3net', wanted one of"),
             (("--set", "network.trunk.whitening_dims=9"), "whitening_dims is 9"),
-            (("--device", "tpu"), "device is 'tpu', wanted cpu, cuda or auto"),
+            (("--device", "tpu"), "--device is 'tpu', wanted one of 'cpu', 'cuda', 'auto'"),
             (("--config", "none.yaml"), "--config none.yaml: there is no such file"),
         ],
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.errors import DataError
 from training.commands.screen import (
     Features,
     counting,
@@ -85,12 +86,16 @@ def benchmark(
     with needs_torch():
         from training.benchmarks.ablate import Variant, read_variants  # noqa: PLC0415 - needs torch
         from training.benchmarks.scenes import load_scenes, run_benchmark  # noqa: PLC0415
+    from engine.backends.names import check_name  # noqa: PLC0415
     from engine.files.strict_yaml import read_yaml  # noqa: PLC0415
     from training.benchmarks.scenes_results import plot_results  # noqa: PLC0415
 
     content, _ = read_yaml(existing(config, "--config"))
     listed, _ = read_yaml(existing(variants, "--variants"))
-    chosen = [v for v in read_variants(listed, str(variants)) if not only or v.name in only]
+    known = read_variants(listed, str(variants))
+    for name in only or ():
+        check_name("--only", name, [variant.name for variant in known], DataError)
+    chosen = [variant for variant in known if not only or variant.name in only]
     data = load_scenes(features, scenes, tuple(subsets.split(",")), scenes.name)
     taught = () if only else (Variant("full supervision", {"network.objective.bag": 0.0}),)
     n_trials = (len(chosen) + len(taught)) * seeds
@@ -132,6 +137,7 @@ def bench_fights(
     from training.benchmarks.fights import build_fights  # noqa: PLC0415
     from training.extract import extract_in_parallel  # noqa: PLC0415
 
+    backbone = resolve_bundle("kinetics400-160")  # before minutes of rewriting
     with err.status("rewriting clips, joining streams"):
         data = build_fights(existing(clips, "clips"), out)
     videos = sorted((out / "videos").glob("*.mp4"))
@@ -144,7 +150,7 @@ def bench_fights(
 
         extract_in_parallel(
             videos,
-            resolve_bundle("kinetics400-160"),
+            backbone,
             out / "features",
             processes=processes_here(),
             on_done=on_done,

@@ -33,11 +33,13 @@ def extract(
 
     s2net extract my_clips --out features
     """
-    from engine.bundle.model_bundle import resolve_bundle  # noqa: PLC0415 - opened by this command only
+    from engine.backends.names import PRECISIONS, check_name  # noqa: PLC0415 - by this command only
+    from engine.bundle.model_bundle import resolve_bundle  # noqa: PLC0415
     from training.extract import extract_in_parallel  # noqa: PLC0415
 
-    paths = list(_videos(videos))
+    check_name("--precision", precision, PRECISIONS["openvino"])
     model = resolve_bundle(bundle)
+    paths = list(_videos(videos))
     with counting("extracting features", len(paths)) as done:
         finished: list[Path] = []
 

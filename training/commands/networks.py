@@ -95,10 +95,13 @@ def train(
     s2net train --config configs/training/s2net-thumos14.yaml --features DIR --out runs/thumos14
     """
     with needs_torch():
-        from training.learning.train import train as train_network  # noqa: PLC0415 - needs torch
+        from training.learning.train import DEVICES  # noqa: PLC0415 - needs torch
+        from training.learning.train import train as train_network  # noqa: PLC0415
+    from engine.backends.names import check_name  # noqa: PLC0415
     from training.config import parse_override, read_training_config  # noqa: PLC0415
     from training.data import features_manifest, training_set  # noqa: PLC0415
 
+    check_name("--device", device, DEVICES, DataError)
     overrides = dict(map(parse_override, changes or ()))
     if seed is not None:
         overrides["seed"] = seed
@@ -199,10 +202,10 @@ def export(
     from training.live_defaults import live_defaults  # noqa: PLC0415
     from training.precision.convert import precision_of  # noqa: PLC0415
 
-    wanted = precision_of(precision)
+    wanted, folder = precision_of(precision), resolve_bundle(base)
     trained = load_run(existing(run, "run"))
     network = trained.config.network.kind
-    original = ModelBundle.load(resolve_bundle(base))
+    original = ModelBundle.load(folder)
     make_room(out)
     clips = footage(wanted, calibrate, original, snippets)
     with stages() as show:
@@ -239,11 +242,14 @@ def parity(
     with needs_torch():
         from training.export.parity import with_events  # noqa: PLC0415
         from training.learning.checkpoints import load_run  # noqa: PLC0415 - needs torch
+    from engine.backends.names import PRECISIONS, check_name  # noqa: PLC0415
     from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
     from training.loaders.clips import load_unlabelled  # noqa: PLC0415
 
+    check_name("--precision", precision, PRECISIONS["openvino"])
+    folder = resolve_bundle(bundle)
     trained = load_run(existing(run, "run"))
-    model = ModelBundle.load(resolve_bundle(bundle))
+    model = ModelBundle.load(folder)
     records = load_unlabelled(features).records if features else ()
     report = with_events(trained, model, records, precision)
     typer.echo(report.table())

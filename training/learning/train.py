@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine.backends.names import check_name
 from engine.errors import DataError
 from engine.types import FloatArray
 from training.config import NetworkChoice, TrainingConfig
@@ -46,6 +47,7 @@ from training.networks.base import Network, Scores
 from training.records import FeatureSet, VideoRecord
 
 STATES = "state"
+DEVICES = ("cpu", "cuda", "auto")
 _PHASES = ("search", "round_1", "round_2")  # their numbers are part of every seed
 
 
@@ -77,9 +79,10 @@ def train(
         note: Told a line about what was left out.
 
     Raises:
-        DataError: The features cannot be trained on, a loss is no number, or ``out`` holds a run
-            of another configuration or other data.
+        DataError: There is no such device, the features cannot be trained on, a loss is no number,
+            or ``out`` holds a run of another configuration or other data.
     """
+    check_name("device", device, DEVICES, DataError)  # before anything of an earlier run goes
     check_feature_set(feature_set)
     identity = _identity(config, feature_set)
     if _claimed(out, identity, resume=resume):
@@ -272,8 +275,6 @@ def _claimed(out: Path, identity: str, *, resume: bool) -> bool:
 
 
 def _device(name: str) -> torch.device:
-    if name not in {"auto", "cpu", "cuda"}:
-        raise DataError(f"device is {name!r}, wanted cpu, cuda or auto")
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
         raise DataError("device is cuda, but torch sees no GPU: choose cpu or auto")

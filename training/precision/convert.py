@@ -6,13 +6,15 @@ The localizer stays f32: it is a thousandth of the work, and ends in sums and a 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
 from engine.backends import open_backend
+from engine.backends.names import check_name
+from engine.backends.onnx_precision import FilePrecision
 from engine.bundle.model_bundle import ModelBundle, ModelCard, write_bundle
 from engine.bundle.networks import Original, is_plain_name
 from engine.bundle.room import make_room
@@ -22,7 +24,7 @@ from training.precision.calibration_clips import Clips
 from training.precision.half import to_precision
 from training.precision.int8 import OnProgress, to_int8
 
-Precision = Literal["f32", "f16", "bf16", "int8"]
+Precision = FilePrecision
 
 GOAL = 0.99  # of the cosine between features
 
@@ -57,10 +59,8 @@ def precision_of(name: str) -> Precision:
     Raises:
         DataError: There is none of this name.
     """
-    for known in get_args(Precision):
-        if known == name:
-            return known  # type: ignore[no-any-return]
-    raise DataError(f"--precision is {name!r}, wanted one of {', '.join(get_args(Precision))}")
+    check_name("--precision", name, get_args(Precision), DataError)
+    return cast("Precision", name)
 
 
 def lowered(

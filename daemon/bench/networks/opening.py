@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from daemon.errors import ConfigError
 from engine.backends.base import EngineBackend
+from engine.backends.names import BackendKind, check_backend, check_name
 from engine.backends.onnx_precision import precision_of
 from engine.backends.options import BackendOptions
 
@@ -38,6 +40,15 @@ class DeviceBenchOptions:
     leak_batches: int = 1000
     threads: int | None = None
     gpu: int = 0
+
+    def __post_init__(self) -> None:
+        check_name("--device", self.device, get_args(DeviceKind), ConfigError)
+        check_backend(self.backend, self.precision, options=("--device", "--precision"))
+
+    @property
+    def backend(self) -> BackendKind:
+        """What runs networks on the device."""
+        return "tensorrt" if self.device == "cuda" else "openvino"
 
 
 @dataclass(frozen=True, slots=True)

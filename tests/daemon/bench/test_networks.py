@@ -35,7 +35,7 @@ from engine.bundle.model_bundle import write_bundle
 from engine.errors import BundleError
 from tests.support.fake_cuda import FakeGpu
 from tests.support.fake_tensorrt import FakeTensorRt
-from tests.support.tiny_bundle import backbone, localizer, tiny_card, write_tiny_bundle
+from tests.support.tiny_bundle import backbone, localizer, tiny_card
 
 SMALL = MatMul(rows=4, width=4, n_products=1)
 QUICK = {"max_batch": 2, "seconds": 0.01, "leak_batches": 3, "threads": 1}
@@ -264,12 +264,6 @@ def test_a_cpu_has_no_plans() -> None:
     figures = some_figures()
     figures = replace(figures, backbone=replace(figures.backbone, origin=""))
     assert "| backbone in int8, opened in | 1.50 s |" in markdown([figures])
-
-
-def test_an_unknown_device_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    bundle = write_tiny_bundle(tmp_path / "tiny")
-    with pytest.raises(ConfigError, match=r"--device is 'tpu', wanted one of \('cpu', 'cuda'\)"):
-        measured(DeviceBenchOptions((str(bundle),), device="tpu"))
 
 
 def no_opening(path: Path, _options: BackendOptions) -> EngineBackend:

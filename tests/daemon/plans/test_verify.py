@@ -216,8 +216,6 @@ def test_without_opencv_the_golden_set_is_procedural(
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"backend": "tpu"}, BundleError, "backend is 'tpu', wanted one of"),
-        ({"reference_precision": "f8"}, BundleError, "precision is 'f8', wanted one of"),
         ({"candidate_bundle": "nowhere"}, BundleError, "no bundle nowhere in"),
         ({"videos": (Path("none.mp4"),)}, UnreadableVideoError, r"none\.mp4"),
     ],

@@ -186,7 +186,7 @@ def test_what_makes_no_bundle_is_refused(tmp_path, bundle, precision, name, mess
 
 
 def test_an_unknown_precision_is_named():
-    with pytest.raises(DataError, match="--precision is 'int4', wanted one of f32, f16"):
+    with pytest.raises(DataError, match="--precision is 'int4', wanted one of 'f32', 'f16'"):
         precision_of("int4")
 
 
@@ -275,7 +275,10 @@ def test_a_user_converts_a_bundle_with_footage_of_his(run, tmp_path, bundle):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--precision", "int4"], "--precision is 'int4', wanted one of f32, f16, bf16, int8"),
+        (
+            ["--precision", "int4"],
+            "--precision is 'int4', wanted one of 'f32', 'f16', 'bf16', 'int8'",
+        ),
         (["--precision", "int8"], "name some with --calibrate CLIPS"),
         (["--calibrate", "nowhere"], "--calibrate nowhere: there is no such file or folder"),
         (["--precision", "f32", "--calibrate", "."], "--calibrate is for --precision int8"),
