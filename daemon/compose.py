@@ -1,4 +1,4 @@
-"""The composition root: configuration → a running daemon. Only here are adapters named."""
+"""The composition root: configuration → a running daemon; its adapters are named only here."""
 
 import asyncio
 import contextlib
