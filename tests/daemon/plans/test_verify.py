@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from daemon.commands.engine import engine
+from daemon.cli import app
 from daemon.plans.verify import NotAlikeError, VerifyOptions, run_verify
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend, Tensor
@@ -51,7 +51,7 @@ def video(tmp_path: Path) -> Path:
 @pytest.fixture
 def verify() -> Verify:
     def run(*arguments: object) -> Result:
-        return CliRunner().invoke(engine, ["verify", *map(str, arguments)])
+        return CliRunner().invoke(app, ["engine", "verify", *map(str, arguments)])
 
     return run
 
