@@ -7,16 +7,12 @@ A *curve* is one class's scores interpolated to cells of ``step_us``; cell ``j``
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.grid import Grid, exact_div
 from engine.scores import ScoredSnippets
 from engine.spec import ProposalSpec
 from engine.tiou import soft_nms
-from engine.types import Proposal, Span
-
-Float64Array = npt.NDArray[np.float64]
-Int64Array = npt.NDArray[np.int64]
+from engine.types import Float64Array, Int64Array, Proposal, Span
 
 # The video score of a class is the mean of the highest 1 / TOP_SHARE of its cells (top-k mean).
 TOP_SHARE = 16

@@ -1,21 +1,36 @@
 """Temporal intersection over union and non-maximum suppression; the one implementation.
 
 Exact in microseconds: half-open spans, no ``+ 1`` (the pixel convention, which moves tIoU for
-short actions).
+short actions). Each measure stands twice, for two spans and for rows of intervals; both give the
+same number to the last bit.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.types import Proposal, Span
+from engine.types import Float64Array, Int64Array, Proposal, Span
+
+
+class Intervals(NamedTuple):
+    """Half-open intervals as columns, int64 (N,) each; one may be empty, as no ``Span`` can be."""
+
+    start_us: Int64Array
+    end_us: Int64Array
 
 
 def overlap_us(first: Span, second: Span) -> int:
     """Length of the intersection, 0 if disjoint."""
     return max(0, min(first.end_us, second.end_us) - max(first.start_us, second.start_us))
+
+
+def overlaps_us(first: Intervals, second: Intervals | Span) -> Int64Array:
+    """``overlap_us`` of each row, int64 (N,)."""
+    ends = np.minimum(first.end_us, second.end_us)
+    shared = ends - np.maximum(first.start_us, second.start_us)
+    return np.asarray(np.maximum(shared, 0), np.int64)
 
 
 def tiou(first: Span, second: Span) -> float:
@@ -24,9 +39,21 @@ def tiou(first: Span, second: Span) -> float:
     return shared / (first.duration_us + second.duration_us - shared)
 
 
+def tious(first: Intervals, second: Intervals | Span) -> Float64Array:
+    """``tiou`` of each row, float64 (N,); 0 where both are empty."""
+    shared = overlaps_us(first, second)
+    lengths = (first.end_us - first.start_us) + (second.end_us - second.start_us)
+    return np.asarray(shared / np.maximum(lengths - shared, 1), np.float64)
+
+
 def cover(inner: Span, outer: Span) -> float:
     """Share of ``inner`` that lies in ``outer``, in [0, 1]."""
     return overlap_us(inner, outer) / inner.duration_us
+
+
+def covers(inner: Intervals, outer: Intervals | Span) -> Float64Array:
+    """``cover`` of each row, float64 (N,); no interval of ``inner`` is empty."""
+    return np.asarray(overlaps_us(inner, outer) / (inner.end_us - inner.start_us), np.float64)
 
 
 def _rank(proposal: Proposal) -> tuple[float, int, int]:
@@ -55,8 +82,10 @@ def soft_nms(proposals: Sequence[Proposal], sigma: float, min_score: float) -> l
     Source: Bodla et al., Soft-NMS (ICCV 2017), equation 3.
     """
     pool = ranked(proposals)
-    starts = np.array([proposal.span.start_us for proposal in pool], np.int64)
-    ends = np.array([proposal.span.end_us for proposal in pool], np.int64)
+    spans = Intervals(
+        np.array([proposal.span.start_us for proposal in pool], np.int64),
+        np.array([proposal.span.end_us for proposal in pool], np.int64),
+    )
     scores = np.array([proposal.score for proposal in pool], np.float64)
     waiting = np.ones(len(pool), bool)
     kept = []
@@ -67,16 +96,6 @@ def soft_nms(proposals: Sequence[Proposal], sigma: float, min_score: float) -> l
             break
         waiting[best] = False
         kept.append(Proposal(pool[best].class_index, pool[best].span, float(scores[best])))
-        overlap = _tiou_to_all(starts, ends, best)
+        overlap = tious(spans, pool[best].span)
         scores = np.where(waiting & (scores > 0), scores * np.exp(-(overlap**2) / sigma), scores)
     return kept
-
-
-def _tiou_to_all(
-    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], one: int
-) -> npt.NDArray[np.float64]:
-    """The tIoU of interval ``one`` with each, float64 (N,); ``starts``, ``ends``: int64 (N,)."""
-    shared = np.minimum(ends, ends[one]) - np.maximum(starts, starts[one])
-    shared = np.maximum(shared, 0)
-    union = (ends - starts) + (ends[one] - starts[one]) - shared
-    return np.asarray(shared / union, np.float64)

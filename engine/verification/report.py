@@ -3,13 +3,10 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.judging.agreement import Agreement
 from engine.spec import Tolerance
-from engine.types import FloatArray
-
-Float64Array = npt.NDArray[np.float64]
+from engine.types import Float64Array, FloatArray
 
 FEATURES = "features"
 SCORES = "scores"

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from engine.events import TRANSITIONS
 from engine.session import StreamSession
 from engine.straight_line import localize_frames
-from engine.tiou import overlap_us, tiou
-from engine.types import ActionEvent, FrameBatch, Phase, Reason, Span
+from engine.tiou import overlap_us
+from engine.types import ActionEvent, FrameBatch, Phase, Reason
 from tests.support.scripted import (
     MeanColourExtractor,
     SmoothingLocalizer,
     a_camera_mean,
     a_spec,
 )
-from tests.support.strategies import Cutting, cuttings, spans, videos
+from tests.support.strategies import Cutting, cuttings, videos
 
 specs = st.builds(
     a_spec,
@@ -140,21 +140,3 @@ def test_narrowing_the_labels_leaves_the_others_untouched(video, spec):
     only = localize_frames([video], session, MeanColourExtractor(), SmoothingLocalizer())
 
     assert [r for r in run([video], spec) if r.class_index == 1] == list(only.revisions)
-
-
-@given(spans(), spans())
-def test_tiou_is_symmetric_bounded_and_exact_at_its_ends(first, second):
-    value = tiou(first, second)
-
-    assert value == tiou(second, first)
-    assert 0 <= value <= 1
-    assert (value == 1) == (first == second)
-    assert (value == 0) == (overlap_us(first, second) == 0)
-
-
-@given(spans(), spans(), st.integers(0, 10**9), st.integers(1, 1000))
-def test_tiou_is_unchanged_by_shift_and_scale(first, second, shift, scale):
-    def moved(span: Span) -> Span:
-        return Span(span.start_us * scale + shift, span.end_us * scale + shift)
-
-    assert tiou(first, second) == tiou(moved(first), moved(second))

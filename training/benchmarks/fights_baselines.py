@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from engine.types import FloatArray, Int64Array, Span
+from engine.types import Float64Array, FloatArray, Int64Array, Span
 from engine.video.frames import read_video
 from training.benchmarks.fights import GEOMETRY, GRID
-from training.evaluation.matching import Float64Array
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.proposals import curve_of
 from engine.scores import ScoredSnippets
-from engine.types import Proposal, Span
+from engine.types import Float64Array, Proposal, Span
 from training.benchmarks.fights import FPS, GRID, CompositedStream, FightClip, FightSet
 from training.benchmarks.fights_baselines import (
     BoolArray,
@@ -27,7 +27,7 @@ from training.benchmarks.fights_baselines import (
 )
 from training.config import TrainingConfig, read_training_config
 from training.evaluation.average_precision import THUMOS_TIOUS, mean_average_precision
-from training.evaluation.matching import Detections, Float64Array, Truth
+from training.evaluation.matching import Detections, Truth
 from training.evaluation.whole_video import attended_scores, proposals_of
 from training.learning.checkpoints import TrainedNetwork
 from training.learning.train import train

@@ -19,6 +19,7 @@ import numpy as np
 
 from engine.errors import DataError
 from engine.grid import US_PER_S
+from engine.tiou import Intervals, covers
 from engine.types import FloatArray, Span
 from training.loaders.annotations import (
     AnnotatedVideo,
@@ -159,10 +160,8 @@ class Planter:
 def coverage(span: Span, n_rows: int) -> FloatArray:
     """Share of each snippet that lies in ``span``, float32 (n_rows,)."""
     starts = np.arange(n_rows, dtype=np.int64) * PUBLISHED_GRID.stride_us
-    ends = np.minimum(starts + PUBLISHED_GRID.snippet_us, span.end_us)
-    inside = np.maximum(ends - np.maximum(starts, span.start_us), 0)
-    share: FloatArray = (inside / PUBLISHED_GRID.snippet_us).astype(np.float32)
-    return share
+    snippets = Intervals(starts, starts + PUBLISHED_GRID.snippet_us)
+    return covers(snippets, span).astype(np.float32)
 
 
 def plant(

@@ -12,6 +12,7 @@ import torch
 
 from engine.grid import Grid
 from engine.spec import FrameGeometry, ProposalSpec
+from engine.tiou import Intervals, covers
 from engine.types import FloatArray, Proposal, Span
 from engine.video.frames import read_video
 from training.benchmarks.ablate import Variant
@@ -117,10 +118,9 @@ def frame_targets(record: VideoRecord, n_classes: int, grid: Grid) -> FloatArray
     targets = np.zeros((len(record.indices), n_classes), np.float32)
     inset_us = (grid.snippet_us - grid.stride_us) // 2
     starts_us = np.array([grid.snippet_start_us(int(i)) for i in record.indices]) + inset_us
+    hops = Intervals(starts_us, starts_us + grid.stride_us)
     for action in record.truth or ():
-        end_us = np.minimum(starts_us + grid.stride_us, action.span.end_us)
-        shared = (end_us - np.maximum(starts_us, action.span.start_us)) / grid.stride_us
-        targets[:, action.class_index] += np.clip(shared, 0, 1)
+        targets[:, action.class_index] += covers(hops, action.span)
     return np.minimum(targets, 1)
 
 

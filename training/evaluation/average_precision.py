@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from engine.grid import Grid
-from engine.types import ActionEvent, Int64Array, Proposal, Span
-from training.evaluation.matching import Detections, Float64Array, Truth, assign
+from engine.types import ActionEvent, Float64Array, Int64Array, Proposal, Span
+from training.evaluation.matching import Detections, Truth, assign
 from training.records import VideoRecord
 
 Protocol = Literal["seconds", "snippet-rounded"]

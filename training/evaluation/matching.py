@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import DataError
-from engine.types import ActionEvent, Int64Array, Proposal
+from engine.tiou import Intervals, tious
+from engine.types import ActionEvent, Float64Array, Int64Array, Proposal
 from training.records import VideoRecord
-
-Float64Array = npt.NDArray[np.float64]
 
 _CHUNK = 16_384  # detections paired at once: bounds the memory
 
@@ -134,31 +133,17 @@ class Candidates:
     affinity: Float64Array
 
 
-Affinity = Callable[[Truth, Int64Array, Detections, Int64Array], Float64Array]
+# How well action and detection of each row fit.
+Affinity = Callable[[Intervals, Intervals], Float64Array]
 
 
-def tiou_of_pairs(
-    truth: Truth, actions: Int64Array, detections: Detections, found: Int64Array
-) -> Float64Array:
-    """How much action ``actions[i]`` and detection ``found[i]`` overlap; 0 if both are empty."""
-    starts, ends = truth.start_us[actions], truth.end_us[actions]
-    other_starts, other_ends = detections.start_us[found], detections.end_us[found]
-    shared = np.minimum(ends, other_ends) - np.maximum(starts, other_starts)
-    shared = np.maximum(shared, 0)
-    union = (ends - starts) + (other_ends - other_starts) - shared
-    return np.asarray(shared / np.maximum(union, 1), np.float64)
-
-
-def start_affinity(
-    truth: Truth, actions: Int64Array, detections: Detections, found: Int64Array
-) -> Float64Array:
+def start_affinity(actions: Intervals, found: Intervals) -> Float64Array:
     """Minus the seconds between the two starts."""
-    apart_us = np.abs(truth.start_us[actions] - detections.start_us[found])
-    return np.asarray(-apart_us / 1e6, np.float64)
+    return np.asarray(-np.abs(actions.start_us - found.start_us) / 1e6, np.float64)
 
 
 def candidates(
-    truth: Truth, detections: Detections, floor: float, affinity: Affinity = tiou_of_pairs
+    truth: Truth, detections: Detections, floor: float, affinity: Affinity = tious
 ) -> Candidates:
     """All pairs of one video and one class whose affinity is at least ``floor``."""
     n_videos = max(len(truth.videos), 1)
@@ -192,17 +177,21 @@ def _chunk(
     found = np.repeat(np.arange(len(first))[rows], counts)
     offset = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
     place = np.repeat(first[rows], counts) + offset
-    fit = affinity(truth, order[place], detections, found)
+    actions = order[place]
+    fit = affinity(
+        Intervals(truth.start_us[actions], truth.end_us[actions]),
+        Intervals(detections.start_us[found], detections.end_us[found]),
+    )
     keep = np.flatnonzero(fit >= floor)
     keep = keep[np.lexsort((place[keep], -fit[keep], found[keep]))]
-    return Candidates(found[keep], order[place[keep]], fit[keep])
+    return Candidates(found[keep], actions[keep], fit[keep])
 
 
 def assign(
     truth: Truth,
     detections: Detections,
     floors: Sequence[float],
-    affinity: Affinity = tiou_of_pairs,
+    affinity: Affinity = tious,
 ) -> Int64Array:
     """Match one to one: each detection, best score first, takes the free action that fits best.
 

@@ -13,7 +13,8 @@ from typing import Self
 import numpy as np
 
 from engine.errors import DataError
-from engine.types import ActionEvent, Int64Array, Reason
+from engine.tiou import covers
+from engine.types import ActionEvent, Float64Array, Int64Array, Reason
 from training.evaluation.average_precision import (
     THUMOS_TIOUS,
     MapResult,
@@ -24,7 +25,6 @@ from training.evaluation.average_precision import (
 from training.evaluation.event_lives import EventLife, detections_of, last_record, lives_of
 from training.evaluation.matching import (
     Detections,
-    Float64Array,
     Truth,
     assign,
     candidates,
@@ -255,15 +255,7 @@ def _f1(truth: Truth, detections: Detections) -> tuple[float, ...]:
 
 
 def _fragmentation(truth: Truth, detections: Detections) -> float:
-    def cover(
-        truth: Truth, actions: Int64Array, detections: Detections, found: Int64Array
-    ) -> Float64Array:
-        first = np.maximum(truth.start_us[actions], detections.start_us[found])
-        end = np.minimum(truth.end_us[actions], detections.end_us[found])
-        length = detections.end_us[found] - detections.start_us[found]
-        return np.asarray((end - first) / length, np.float64)
-
-    pairs = candidates(truth, detections, 0.5, cover)
+    pairs = candidates(truth, detections, 0.5, lambda action, found: covers(found, action))
     n_events = np.bincount(pairs.truth)
     return _ratio(float((n_events[n_events > 0] - 1).sum()), int((n_events > 0).sum()))
 
