@@ -9,8 +9,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from daemon.demo.score import MATCH_TIOU, Comparison, Found
+from daemon.demo.score import Comparison, Found
 from daemon.localize import clock_text
+from engine.judging.pairing import FOUND_TIOU
 from engine.types import Span
 
 _NOTHING = "-"
@@ -89,7 +90,7 @@ def sentence(comparison: Comparison) -> str:
         f"{len(comparison.missed)} missed, {len(comparison.false)} false"
         f"{f', {taken_back} taken back' if taken_back else ''}: "
         f"recall {_number(comparison.recall)}, precision {_number(comparison.precision)} "
-        f"at tIoU {MATCH_TIOU}; median delay {_seconds(comparison.open_delay_s)} from start to "
+        f"at tIoU {FOUND_TIOU}; median delay {_seconds(comparison.open_delay_s)} from start to "
         f"opening, {_seconds(comparison.final_delay_s)} from end to the last word"
     )
 
@@ -133,7 +134,7 @@ def summary(model: str, results: Sequence[SceneResult], whole: Comparison) -> di
     """Everything as JSON; what cannot be divided is null."""
     return {
         "model": model,
-        "match_tiou": MATCH_TIOU,
+        "match_tiou": FOUND_TIOU,
         "total": _figures(whole),
         "scenes": [_scene(result) for result in results],
     }

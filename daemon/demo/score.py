@@ -6,10 +6,9 @@ from statistics import median
 
 from daemon.timeline.lanes import TruthSpan
 from daemon.timeline.table import History, histories
-from engine.tiou import tiou
+from engine.judging.pairing import FOUND_TIOU, best_pairs
 from engine.types import ActionEvent, Reason
 
-MATCH_TIOU = 0.3
 # When the footage stops, the last word is dated back to its end: that is no delay.
 _CUT_SHORT = (Reason.END, Reason.GAP)
 
@@ -78,7 +77,7 @@ class Comparison:
 
 
 def compare(truth: Sequence[TruthSpan], revisions: Iterable[ActionEvent]) -> Comparison:
-    """Pair actions and events one to one: same class, tIoU >= ``MATCH_TIOU``, best pairs first.
+    """Pair actions and events one to one: same class, tIoU >= ``FOUND_TIOU``, best pairs first.
 
     Args:
         truth: Everything that happened.
@@ -86,21 +85,17 @@ def compare(truth: Sequence[TruthSpan], revisions: Iterable[ActionEvent]) -> Com
     """
     events = histories(revisions)
     standing = [event for event in events if event.state != "retracted"]
-    pairs = [
-        Found(action, event, tiou(action.span, event.last.span))
-        for action in truth
-        for event in standing
-        if action.class_name == event.last.class_name
-    ]
-    found: list[Found] = []
-    for pair in sorted(pairs, key=lambda pair: -pair.tiou):
-        is_free = all(pair.truth != one.truth and pair.event != one.event for one in found)
-        if pair.tiou >= MATCH_TIOU and is_free:
-            found.append(pair)
+    pairs = best_pairs(
+        [(action.class_name, action.span) for action in truth],
+        [(event.last.class_name, event.last.span) for event in standing],
+        FOUND_TIOU,
+    )
+    found = [Found(truth[pair.first], standing[pair.second], pair.tiou) for pair in pairs]
+    seen, right = {pair.first for pair in pairs}, {pair.second for pair in pairs}
     return Comparison(
         found=tuple(sorted(found, key=lambda pair: pair.truth.span)),
-        missed=tuple(one for one in truth if all(one != pair.truth for pair in found)),
-        false=tuple(one for one in standing if all(one != pair.event for pair in found)),
+        missed=tuple(one for row, one in enumerate(truth) if row not in seen),
+        false=tuple(one for row, one in enumerate(standing) if row not in right),
         n_taken_back=len(events) - len(standing),
     )
 

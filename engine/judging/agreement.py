@@ -6,10 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.tiou import tiou
+from engine.judging.pairing import SAME_TIOU, best_pairs
 from engine.types import Span
-
-MATCH_TIOU = 0.5
 
 
 class Located(Protocol):
@@ -31,7 +29,7 @@ class Agreement:
     Attributes:
         n_reference: Events of the reference.
         n_candidate: Events of the candidate.
-        n_matched: Pairs of the same class with a tIoU of at least ``MATCH_TIOU``.
+        n_matched: Pairs of the same class with a tIoU of at least ``SAME_TIOU``.
         mean_tiou: Of the pairs, in [0.5, 1]; 0 where there are events and no pair, 1 where
             neither side has an event.
     """
@@ -80,37 +78,12 @@ def agreement(videos: Iterable[tuple[Sequence[Located], Sequence[Located]]]) -> 
     for reference, candidate in videos:
         n_reference += len(reference)
         n_candidate += len(candidate)
-        overlaps.extend(matched_tious(reference, candidate))
+        pairs = best_pairs(_places(reference), _places(candidate), SAME_TIOU)
+        overlaps.extend(pair.tiou for pair in pairs)
     without = 0.0 if n_reference + n_candidate else 1.0
     mean_tiou = float(np.mean(overlaps)) if overlaps else without
     return Agreement(n_reference, n_candidate, len(overlaps), mean_tiou)
 
 
-def matched_tious(first: Sequence[Located], second: Sequence[Located]) -> list[float]:
-    """Overlaps of the matched pairs of one video, taken greedily from the best one on.
-
-    Neither the order of the events nor which side is called the first changes the result.
-    """
-    ours, theirs = sorted(first, key=_place), sorted(second, key=_place)
-    pairs = sorted(
-        (
-            (tiou(one.span, other.span), i, j)
-            for i, one in enumerate(ours)
-            for j, other in enumerate(theirs)
-            if one.class_index == other.class_index
-        ),
-        key=lambda pair: (-pair[0], pair[1], pair[2]),
-    )
-    found: list[float] = []
-    used_first: set[int] = set()
-    used_second: set[int] = set()
-    for overlap, i, j in pairs:
-        if overlap >= MATCH_TIOU and i not in used_first and j not in used_second:
-            found.append(overlap)
-            used_first.add(i)
-            used_second.add(j)
-    return found
-
-
-def _place(event: Located) -> tuple[int, Span]:
-    return event.class_index, event.span
+def _places(events: Sequence[Located]) -> list[tuple[int, Span]]:
+    return [(event.class_index, event.span) for event in events]

@@ -9,6 +9,7 @@ from daemon.config import parse_model
 from daemon.localize import localize_video
 from daemon.models.reading import open_model
 from engine.files.cache import bundles_dir, shipped_dir
+from engine.judging.pairing import FOUND_TIOU
 from engine.scenes.camera import FPS
 from engine.scenes.dataset import demo_script
 from engine.scenes.motions import ACTIONS
@@ -49,7 +50,8 @@ def test_it_finds_most_of_a_scene_it_has_never_seen(tmp_path: Path):
     found = [
         any(
             event.class_name == row.class_name
-            and tiou(event.span, Span(round(row.start_s * 1e6), round(row.end_s * 1e6))) >= 0.3
+            and tiou(event.span, Span(round(row.start_s * 1e6), round(row.end_s * 1e6)))
+            >= FOUND_TIOU
             for event in events
         )
         for row in script.truth

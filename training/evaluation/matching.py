@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import DataError
+from engine.judging.pairing import greedy
 from engine.tiou import Intervals, tious
 from engine.types import ActionEvent, Float64Array, Int64Array, Proposal
 from training.records import VideoRecord
@@ -209,30 +210,9 @@ def assign(
     taken = np.full((len(floors), len(detections)), -1, np.int64)
     for row, floor in zip(taken, floors, strict=True):
         keep = pairs.affinity >= floor
-        row[order] = _assign(pairs.detection[keep], pairs.truth[keep], len(order), truth)
-    return taken
-
-
-def _assign(found: Int64Array, actions: Int64Array, n: int, truth: Truth) -> Int64Array:
-    """The greedy matching, all videos and classes at once.
-
-    Every detection asks for its best action; an action keeps the best ranked asker and the others
-    ask for their next. This is deferred acceptance (Gale and Shapley 1962). As all actions rank
-    the detections alike, it has one stable answer: what serving them in that order gives.
-    """
-    last = np.searchsorted(found, np.arange(n), "right")
-    at = np.unique(found, return_index=True)[1]  # where in the pairs each asks
-    while True:
-        keeper = np.full(len(truth.video), n)
-        np.minimum.at(keeper, actions[at], found[at])
-        lost = keeper[actions[at]] != found[at]
-        if not lost.any():
-            break
-        askers = found[at]
-        at = at + lost
-        at = at[at < last[askers]]
-    taken = np.full(n, -1, np.int64)
-    taken[found[at]] = actions[at]
+        found, actions = pairs.detection[keep], pairs.truth[keep]
+        made = greedy(found, actions)
+        row[order[found[made]]] = actions[made]
     return taken
 
 

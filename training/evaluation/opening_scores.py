@@ -9,10 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.judging.pairing import FOUND_TIOU
 from engine.types import ActionEvent
 from training.evaluation.event_lives import detections_of, last_record, lives_of
 from training.evaluation.matching import Truth, assign
-from training.evaluation.streaming import MATCH_TIOU
 from training.records import VideoRecord
 
 # Above the highest false alarm there may be nothing to lie midway to.
@@ -53,7 +53,7 @@ def event_outcomes(
     truth = Truth.of(records)
     lives = lives_of({name: events.get(name, ()) for name in truth.videos})
     kept = [life for life in lives if life.is_kept]
-    taken = assign(truth, detections_of(kept, truth.videos, last_record), (MATCH_TIOU,))[0]
+    taken = assign(truth, detections_of(kept, truth.videos, last_record), (FOUND_TIOU,))[0]
     actions = iter(taken.tolist())  # of the kept ones only
     outcomes = [
         Outcome(life.last.class_index, life.top_score, is_true=life.is_kept and next(actions) >= 0)

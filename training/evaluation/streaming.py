@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 
 from engine.errors import DataError
+from engine.judging.pairing import FOUND_TIOU
 from engine.tiou import covers
 from engine.types import ActionEvent, Float64Array, Int64Array, Reason
 from training.evaluation.average_precision import (
@@ -33,7 +34,6 @@ from training.evaluation.matching import (
 )
 from training.records import VideoRecord
 
-MATCH_TIOU = 0.3  # an event that overlaps an action by this much is it, wherever one has to be
 F1_TIOUS = (0.3, 0.5, 0.7)
 START_TOLERANCES_S = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 
@@ -75,7 +75,7 @@ class StreamingResult:
         map_closed: mAP of what was closed, as it was when first closed.
         map_last: mAP of every event not retracted, as it last was.
         n_events: Opened, in the videos that mAP is about.
-        n_missed: Actions no kept event was matched to, at ``MATCH_TIOU``.
+        n_missed: Actions no kept event was matched to, at ``FOUND_TIOU``.
         precision: Kept events that were matched to an action.
         recall: Actions matched.
         detection_delay: From an action's start to when its event was opened.
@@ -126,7 +126,7 @@ class StreamingResult:
             "mAP when closed": f"{_shares(at, closed.per_tiou)}; mean {100 * closed.average:.1f}",
             "mAP of the last word": f"{_shares(at, last.per_tiou)}; mean {100 * last.average:.1f}",
             "precision, recall": (
-                f"{100 * self.precision:.1f}, {100 * self.recall:.1f} at tIoU {MATCH_TIOU}; "
+                f"{100 * self.precision:.1f}, {100 * self.recall:.1f} at tIoU {FOUND_TIOU}; "
                 f"{self.n_missed} missed"
             ),
             "delay to the opening": self.detection_delay.text(),
@@ -177,7 +177,7 @@ def streaming_metrics(
     lives = lives_of({name: events.get(name, ()) for name in truth.videos})
     kept = [life for life in lives if life.is_kept]
     last = detections_of(kept, truth.videos, last_record)
-    taken = assign(truth, last, (MATCH_TIOU,))[0]
+    taken = assign(truth, last, (FOUND_TIOU,))[0]
     rows = np.flatnonzero(taken >= 0)
     actions = taken[rows]
     opened_us = np.array([kept[row].opened.decided_us for row in rows], np.int64)

@@ -165,7 +165,7 @@ def test_events_are_those_that_the_live_tracker_leaves(
     seen = verify(fading(), fading(), golden(spec=spec), spec)
     scores = seen.row("scores")
 
-    retracted = {r.event_id for r in live.records} - {r.event_id for r in live.final}
+    retracted = {r.event_id for r in live.revisions} - {r.event_id for r in live.final}
     assert n_retracted == len(retracted)
     assert len(live.final) == seen.events.n_reference == seen.events.n_candidate
     assert scores is not None
