@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.cas import Localizer
 from engine.features import FeatureExtractor
+from engine.judging.histories import histories
 from engine.scores import ScoreTrack
 from engine.session import StreamSession
 from engine.spec import ModelSpec
@@ -46,9 +47,8 @@ class Localization:
     @property
     def final(self) -> tuple[ActionEvent, ...]:
         """The last revision of every event that was not retracted, by start."""
-        last = {revision.event_id: revision for revision in self.revisions}
-        kept = [revision for revision in last.values() if revision.phase != "retracted"]
-        return tuple(sorted(kept, key=lambda revision: (revision.span, revision.class_index)))
+        events = sorted(histories(self.revisions), key=lambda one: one.place)
+        return tuple(event.last for event in events if event.is_kept)
 
 
 class _Curves:

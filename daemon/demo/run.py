@@ -25,7 +25,8 @@ from daemon.errors import ConfigError
 from daemon.localize import LocalizedVideo, localize_video, timeline_of, writing_to
 from daemon.models.reading import OpenModel, check_model, open_model
 from daemon.timeline.page import Mistakes
-from engine.types import ActionEvent, Phase
+from engine.judging.histories import histories
+from engine.types import ActionEvent
 from engine.video.frames import probe_video
 
 OWN_CAMERA = "demo"
@@ -91,7 +92,7 @@ def _demo_of_own(clip: Clip, options: DemoOptions, console: Console) -> None:
         video = _draw(clip, revisions, None, model, out, console)
         if not video.result.final:
             console.print(_silence(video, model), soft_wrap=True)
-    n_live, n_straight_line = len(_standing(revisions)), len(video.result.final)
+    n_live, n_straight_line = _n_closed(revisions), len(video.result.final)
     page = out / "timeline.html"
     content = {"live_events": n_live, "offline_events": n_straight_line, "timeline": str(page)}
     _write_summary(out, content)
@@ -163,7 +164,7 @@ def _judge(
     console.print(event_table(comparison))
     _say(console, sentence(comparison))
     n_straight_line, page = len(video.result.final), out / "timeline.html"
-    _say(console, f"{_agreement(len(_standing(revisions)), n_straight_line)} Timeline: {page}")
+    _say(console, f"{_agreement(_n_closed(revisions), n_straight_line)} Timeline: {page}")
     return SceneResult(
         seed=seed,
         camera=clip.camera,
@@ -234,9 +235,9 @@ def _write_summary(out: Path, content: dict[str, Any]) -> None:
         (out / "summary.json").write_text(text, encoding="utf-8")
 
 
-def _standing(revisions: Sequence[ActionEvent]) -> set[str]:
-    """Ids of the events that are final and were not taken back."""
-    return {r.event_id for r in revisions if r.final and r.phase is not Phase.RETRACTED}
+def _n_closed(revisions: Sequence[ActionEvent]) -> int:
+    """How many events are final and were not taken back."""
+    return sum(event.state == "closed" for event in histories(revisions))
 
 
 def _silence(video: LocalizedVideo, model: OpenModel) -> str:

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from daemon.timeline.lanes import TruthSpan
-from daemon.timeline.table import History, histories
+from engine.judging.histories import History, histories
 from engine.judging.pairing import FOUND_TIOU, best_pairs
-from engine.types import ActionEvent, Reason
-
-# When the footage stops, the last word is dated back to its end: that is no delay.
-_CUT_SHORT = (Reason.END, Reason.GAP)
+from engine.types import ActionEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +21,12 @@ class Found:
     @property
     def open_delay_us(self) -> int:
         """From the action's start to the footage on which its event opened."""
-        return self.event.first.decided_us - self.truth.span.start_us
+        return self.event.opening_delay_us(self.truth.span)
 
     @property
     def final_delay_us(self) -> int | None:
         """From the action's end to the last word's footage; None if the stream's end forced it."""
-        last = self.event.last
-        return None if last.reason in _CUT_SHORT else last.decided_us - self.truth.span.end_us
+        return self.event.final_delay_us(self.truth.span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +79,8 @@ def compare(truth: Sequence[TruthSpan], revisions: Iterable[ActionEvent]) -> Com
         truth: Everything that happened.
         revisions: Of one stream, all revisions.
     """
-    events = histories(revisions)
-    standing = [event for event in events if event.state != "retracted"]
+    events = sorted(histories(revisions), key=lambda one: one.place)
+    standing = [event for event in events if event.is_kept]
     pairs = best_pairs(
         [(action.class_name, action.span) for action in truth],
         [(event.last.class_name, event.last.span) for event in standing],

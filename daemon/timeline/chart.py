@@ -17,8 +17,9 @@ from daemon.timeline.lanes import (
 )
 from daemon.timeline.marks import Tick, decimated, label_rooms, packed, runs, ticks
 from daemon.timeline.style import LABEL_WIDTHS_PX
-from daemon.timeline.table import History
+from daemon.timeline.table import summary
 from daemon.timeline.text import between, clock, score, text
+from engine.judging.histories import History
 from engine.types import Span
 
 MAX_THUMBNAILS = 12
@@ -155,7 +156,7 @@ def _bar(event: History, room_us: int, axes: Axes) -> str:
         f'{wait}<a class="bar {event.state}{mark} {_width_class(label)}"'
         f' href="#event-{axes.row_of[last.event_id]}"'
         f' data-start-us="{span.start_us}" data-end-us="{span.end_us}"'
-        f' style="{axes.place(span.start_us, span.end_us)}" title="{text(event.summary)}">'
+        f' style="{axes.place(span.start_us, span.end_us)}" title="{text(summary(event))}">'
         f'<i class="fill"></i><span class="inside">{label}</span>'
         f'<span class="room {side}" style="{room}"><span class="beside">{label}</span></span></a>'
         f'<i class="reported" style="{axes.place(event.first.decided_us)}"></i>'

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from daemon.timeline.marks import hues
-from daemon.timeline.table import History
+from engine.judging.histories import History
 from engine.types import FloatArray, Int64Array, Span
 
 MAX_CURVES = 6

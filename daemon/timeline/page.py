@@ -21,8 +21,9 @@ from daemon.timeline.lanes import (
     lanes_of,
 )
 from daemon.timeline.style import CONTENT_POLICY, SCRIPT, STYLE
-from daemon.timeline.table import History, event_table, histories
+from daemon.timeline.table import event_table
 from daemon.timeline.text import clock, count, score, text, wall_clock
+from engine.judging.histories import History, histories
 from engine.types import ActionEvent
 
 __all__ = ["CurveSet", "Mistakes", "Thumbnail", "TruthSpan", "render_timeline"]
@@ -64,7 +65,7 @@ def render_timeline(
     Returns:
         HTML that is also well-formed XML.
     """
-    grouped = histories(events)
+    grouped = sorted(histories(events), key=lambda one: one.place)
     if anchor_us is None:
         anchor_us = next((one.anchor_us for one in events if one.anchor_us is not None), None)
     own_scores = class_open_scores or {}
@@ -93,8 +94,8 @@ def render_timeline(
 
 def _verdict(events: list[History], lanes: list[Lane]) -> str:
     """The finding in one or two sentences."""
-    retracted = sum(event.state == "retracted" for event in events)
-    standing = [event for event in events if event.state != "retracted"]
+    standing = [event for event in events if event.is_kept]
+    retracted = len(events) - len(standing)
     taken_back = f" {count(retracted, 'event')} opened and taken back." if retracted else ""
     if standing:
         how_many = f"<strong>{count(len(standing), 'event')}{_of_which(standing)}.</strong>"

@@ -1,21 +1,13 @@
-"""Events of the timeline page: their histories, and the table that lists them all."""
-
-from collections.abc import Iterable
-from dataclasses import dataclass
+"""Events of the timeline page in words: each in a line, and all of them in a table."""
 
 from daemon.timeline.text import between, clock, count, delay, score, text, wall_clock
-from engine.types import ActionEvent, Phase, Reason
+from engine.judging.histories import History
+from engine.types import ActionEvent, Reason
 
 # A long event may have a revision for each hop; the whole list is in the revisions of events.
 _MAX_REVISIONS = 12
 _FIRST_REVISIONS = 4
 
-_STATES = {
-    Phase.OPENED: "open",
-    Phase.UPDATED: "open",
-    Phase.CLOSED: "closed",
-    Phase.RETRACTED: "retracted",
-}
 _REASONS = {
     Reason.SCORE: "scores",
     Reason.FROZEN: "end settled",
@@ -27,53 +19,15 @@ _REASONS = {
 _COLUMNS = ("Action", "Start", "End", "Length", "Score", "State", "First reported", "Decided")
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """All known revisions of one event, in order."""
-
-    revisions: tuple[ActionEvent, ...]
-
-    @property
-    def first(self) -> ActionEvent:
-        """The oldest revision: when the event was first reported."""
-        return self.revisions[0]
-
-    @property
-    def last(self) -> ActionEvent:
-        """The newest revision: how the event stands."""
-        return self.revisions[-1]
-
-    @property
-    def state(self) -> str:
-        """``open``, ``closed`` or ``retracted``."""
-        return _STATES[self.last.phase]
-
-    @property
-    def wait_us(self) -> int:
-        """From the event's end to the footage that settled it; negative for an open event."""
-        return self.last.decided_us - self.last.span.end_us
-
-    @property
-    def summary(self) -> str:
-        """One line, not escaped."""
-        last = self.last
-        return (
-            f"{last.class_name}, {between(last.span.start_us, last.span.end_us)}, "
-            f"score {score(last.score)}, {self.state} ({_REASONS[last.reason]}), "
-            f"first reported at {clock(self.first.decided_us)}, "
-            f"decided {delay(self.wait_us)} its end, "
-            f"{count(len(self.revisions), 'revision')}"
-        )
-
-
-def histories(events: Iterable[ActionEvent]) -> list[History]:
-    """Revisions grouped by event and sorted; the same revision twice counts once."""
-    found: dict[str, dict[int, ActionEvent]] = {}
-    for event in events:
-        found.setdefault(event.event_id, {})[event.revision] = event
-    grouped = [History(tuple(rows[n] for n in sorted(rows))) for rows in found.values()]
-    return sorted(
-        grouped, key=lambda one: (one.last.span, one.last.class_index, one.last.event_id)
+def summary(event: History) -> str:
+    """An event in one line, not escaped."""
+    last = event.last
+    return (
+        f"{last.class_name}, {between(last.span.start_us, last.span.end_us)}, "
+        f"score {score(last.score)}, {event.state} ({_REASONS[last.reason]}), "
+        f"first reported at {clock(event.first.decided_us)}, "
+        f"decided {delay(event.wait_us)} its end, "
+        f"{count(len(event.revisions), 'revision')}"
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from engine.backends.base import EngineBackend
 from engine.cas import BackendLocalizer
 from engine.features import BackendFeatureExtractor
+from engine.judging.histories import histories
 from engine.session import StreamSession
 from engine.spec import ModelSpec
 from engine.types import (
@@ -16,7 +17,6 @@ from engine.types import (
     CasWindow,
     FeatureWindow,
     FloatArray,
-    Phase,
     Reason,
     Snippet,
     SnippetFeature,
@@ -70,14 +70,13 @@ class SideRun:
     @property
     def events(self) -> tuple[ActionEvent, ...]:
         """The clip's events that were not retracted, each as it ended."""
-        kept = (event for event in self._last.values() if event.phase is not Phase.RETRACTED)
-        return tuple(kept)
+        return tuple(one.last for one in histories(self._revisions) if one.is_kept)
 
     def begin(self, camera: str) -> None:
         """Begin a new clip."""
         self._camera = camera
         self._session = StreamSession(camera, _RUN, self._spec, self._class_indices)
-        self._last: dict[str, ActionEvent] = {}
+        self._revisions: list[ActionEvent] = []
 
     def take(self) -> tuple[list[SnippetFeature], list[CasWindow]]:
         """What it gave since the last call; it is given once."""
@@ -92,7 +91,7 @@ class SideRun:
             return
         if snippets is None:
             self._follow(self._session.break_segment())
-            self._note(self._session.close(Reason.END))
+            self._revisions.extend(self._session.close(Reason.END))
             return
         features = self._extractor.extract(snippets)
         self._features.extend(features)
@@ -110,10 +109,7 @@ class SideRun:
         # A tracker must not be shown NaN: every comparison with one is false.
         if self.not_finite is None:
             self._windows.extend(answers)
-            self._note(self._session.track(answers))
-
-    def _note(self, records: Sequence[ActionEvent]) -> None:
-        self._last.update((record.event_id, record) for record in records)
+            self._revisions.extend(self._session.track(answers))
 
     def _hold_finite(self, output: str, index: int, array: FloatArray) -> None:
         """Remember the first array, of any shape, that holds NaN or infinity."""

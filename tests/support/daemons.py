@@ -20,7 +20,9 @@ from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
 from engine.cas import Localizer
 from engine.features import FeatureExtractor
+from engine.judging.histories import histories
 from engine.spec import ModelSpec
+from engine.types import ActionEvent
 from engine.video.frames import PyAvDecoder
 from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
 
@@ -111,6 +113,6 @@ class TestDaemon:
         return self.metrics.registry.get_sample_value(f"s2netd_{name}", labels) or 0
 
 
-def final_of(records: Sequence[object]) -> dict[str, object]:
+def final_of(records: Sequence[ActionEvent]) -> dict[str, ActionEvent]:
     """The last record of each event id."""
-    return {record.event_id: record for record in records}  # type: ignore[attr-defined]
+    return {event.last.event_id: event.last for event in histories(records)}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from engine.errors import DataError
 from engine.judging.pairing import greedy
 from engine.tiou import Intervals, tious
-from engine.types import ActionEvent, Float64Array, Int64Array, Proposal
+from engine.types import ActionEvent, Float64Array, Int64Array, Proposal, Span
 from training.records import VideoRecord
 
 _CHUNK = 16_384  # detections paired at once: bounds the memory
@@ -51,6 +51,10 @@ class Truth:
             for action in record.truth or ()
         ]
         return cls(tuple(record.name for record in known), *_columns(rows, 4))
+
+    def span(self, row: int) -> Span:
+        """The interval of one action."""
+        return Span(int(self.start_us[row]), int(self.end_us[row]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,10 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.judging.histories import histories
 from engine.judging.pairing import FOUND_TIOU
 from engine.types import ActionEvent
-from training.evaluation.event_lives import detections_of, last_record, lives_of
-from training.evaluation.matching import Truth, assign
+from training.evaluation.matching import Detections, Truth, assign
 from training.records import VideoRecord
 
 # Above the highest false alarm there may be nothing to lie midway to.
@@ -51,23 +51,24 @@ def event_outcomes(
         events: Every record of every video, in the order they were emitted.
     """
     truth = Truth.of(records)
-    lives = lives_of({name: events.get(name, ()) for name in truth.videos})
-    kept = [life for life in lives if life.is_kept]
-    taken = assign(truth, detections_of(kept, truth.videos, last_record), (FOUND_TIOU,))[0]
+    lives = {name: histories(events.get(name, ())) for name in truth.videos}
+    last = {name: [one.last for one in many if one.is_kept] for name, many in lives.items()}
+    taken = assign(truth, Detections.of(last, truth.videos), (FOUND_TIOU,))[0]
     actions = iter(taken.tolist())  # of the kept ones only
     outcomes = [
-        Outcome(life.last.class_index, life.top_score, is_true=life.is_kept and next(actions) >= 0)
-        for life in lives
+        Outcome(one.last.class_index, one.top_score, is_true=one.is_kept and next(actions) >= 0)
+        for many in lives.values()
+        for one in many
     ]
     for record in records:
         if record.truth is None and record.tags is not None:
             outcomes.extend(
                 Outcome(
-                    life.last.class_index,
-                    life.top_score,
-                    is_true=life.is_kept and life.last.class_index in record.tags,
+                    one.last.class_index,
+                    one.top_score,
+                    is_true=one.is_kept and one.last.class_index in record.tags,
                 )
-                for life in lives_of({record.name: events.get(record.name, ())})
+                for one in histories(events.get(record.name, ()))
             )
     return outcomes
 

@@ -13,9 +13,10 @@ from typing import Self
 import numpy as np
 
 from engine.errors import DataError
+from engine.judging.histories import History, histories
 from engine.judging.pairing import FOUND_TIOU
 from engine.tiou import covers
-from engine.types import ActionEvent, Float64Array, Int64Array, Reason
+from engine.types import ActionEvent, Float64Array
 from training.evaluation.average_precision import (
     THUMOS_TIOUS,
     MapResult,
@@ -23,7 +24,6 @@ from training.evaluation.average_precision import (
     mean_average_precision,
     mean_over_classes,
 )
-from training.evaluation.event_lives import EventLife, detections_of, last_record, lives_of
 from training.evaluation.matching import (
     Detections,
     Truth,
@@ -38,7 +38,6 @@ F1_TIOUS = (0.3, 0.5, 0.7)
 START_TOLERANCES_S = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 
 _US_PER_HOUR = 3_600_000_000
-_CUT_SHORT = (Reason.END, Reason.GAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +50,11 @@ class Spread:
     p95: float
 
     @classmethod
-    def of_us(cls, values_us: Int64Array) -> Self:
+    def of_us(cls, values_us: Sequence[int]) -> Self:
         """Of values in microseconds."""
-        if not len(values_us):
+        if not values_us:
             return cls(0, math.nan, math.nan, math.nan)
-        values = values_us / 1e6
+        values = np.array(values_us, np.int64) / 1e6
         middle, p95 = np.percentile(values, (50, 95)).tolist()
         return cls(len(values), float(values.mean()), middle, p95)
 
@@ -174,28 +173,35 @@ def streaming_metrics(
     """
     truth = Truth.of(records)
     _check_names(events, [*records, *quiet])
-    lives = lives_of({name: events.get(name, ()) for name in truth.videos})
-    kept = [life for life in lives if life.is_kept]
-    last = detections_of(kept, truth.videos, last_record)
+    lives = {name: histories(events.get(name, ())) for name in truth.videos}
+    opened = [event for many in lives.values() for event in many]
+    kept = [event for event in opened if event.is_kept]
+    last = Detections.of(
+        {name: [one.last for one in many if one.is_kept] for name, many in lives.items()},
+        truth.videos,
+    )
+    closed = Detections.of(
+        {name: [one.closed for one in many if one.closed] for name, many in lives.items()},
+        truth.videos,
+    )
     taken = assign(truth, last, (FOUND_TIOU,))[0]
-    rows = np.flatnonzero(taken >= 0)
-    actions = taken[rows]
-    opened_us = np.array([kept[row].opened.decided_us for row in rows], np.int64)
-    # When the footage stops, the tracker dates the last word back: that is no delay.
-    decided = np.array([kept[row].last.reason not in _CUT_SHORT for row in rows], bool)
-    decided_us = np.array([kept[row].last.decided_us for row in rows], np.int64)
-    drift_us = [abs(life.opened.span.end_us - life.last.span.end_us) for life in kept]
+    found = [
+        (event, truth.span(action))
+        for event, action in zip(kept, taken.tolist(), strict=True)
+        if action >= 0
+    ]
+    final_us = [event.final_delay_us(span) for event, span in found]
     silent = [record for record in records if record.truth == ()]
     quiet_hours, n_openings, n_alarms = _alarms([*silent, *quiet], events)
     return StreamingResult(
-        map_closed=mean_average_precision(truth, _closed(lives, truth.videos), n_classes, tious),
+        map_closed=mean_average_precision(truth, closed, n_classes, tious),
         map_last=mean_average_precision(truth, last, n_classes, tious),
-        n_events=len(lives),
-        n_missed=len(truth.video) - len(rows),
-        precision=_ratio(len(rows), len(kept)),
-        recall=_ratio(len(rows), len(truth.video)),
-        detection_delay=Spread.of_us(opened_us - truth.start_us[actions]),
-        final_delay=Spread.of_us((decided_us - truth.end_us[actions])[decided]),
+        n_events=len(opened),
+        n_missed=len(truth.video) - len(found),
+        precision=_ratio(len(found), len(kept)),
+        recall=_ratio(len(found), len(truth.video)),
+        detection_delay=Spread.of_us([event.opening_delay_us(span) for event, span in found]),
+        final_delay=Spread.of_us([delay_us for delay_us in final_us if delay_us is not None]),
         start_map=_start_map(truth, lives, n_classes),
         f1_by_class=_f1(truth, last),
         f1_any_class=_f1(
@@ -205,10 +211,12 @@ def streaming_metrics(
         quiet_hours=quiet_hours,
         false_openings_per_hour=_ratio(n_openings, quiet_hours),
         false_alarms_per_hour=_ratio(n_alarms, quiet_hours),
-        revisions_per_event=_ratio(sum(life.last.revision for life in lives), len(lives)),
-        retraction_rate=_ratio(len(lives) - len(kept), len(lives)),
+        revisions_per_event=_ratio(sum(event.last.revision for event in opened), len(opened)),
+        retraction_rate=_ratio(len(opened) - len(kept), len(opened)),
         fragmentation=_fragmentation(truth, last),
-        end_drift=Spread.of_us(np.array(drift_us, np.int64)),
+        end_drift=Spread.of_us(
+            [abs(event.first.span.end_us - event.last.span.end_us) for event in kept]
+        ),
     )
 
 
@@ -227,20 +235,16 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def _closed(lives: Sequence[EventLife], videos: Sequence[str]) -> Detections:
-    def first_closed(life: EventLife) -> ActionEvent:
-        return life.closed or life.last
-
-    return detections_of([life for life in lives if life.closed], videos, first_closed)
-
-
-def _start_map(truth: Truth, lives: Sequence[EventLife], n_classes: int) -> tuple[float, ...]:
+def _start_map(
+    truth: Truth, lives: Mapping[str, Sequence[History]], n_classes: int
+) -> tuple[float, ...]:
     """Point-level mAP of openings, each at the time it was decided, not the start it claims.
 
     Source: Shou et al., Online Detection of Action Start (ECCV 2018).
     """
-    opened = detections_of(lives, truth.videos, lambda life: life.opened)
-    decided_us = np.array([life.opened.decided_us for life in lives], np.int64)
+    first = {name: [event.first for event in many] for name, many in lives.items()}
+    decided_us = np.array([one.decided_us for many in first.values() for one in many], np.int64)
+    opened = Detections.of(first, truth.videos)
     points = replace(opened, start_us=decided_us, end_us=decided_us)
     taken = assign(truth, points, [-s for s in START_TOLERANCES_S], start_affinity)
     values = mean_over_classes(average_precisions(truth, points, taken, n_classes))
@@ -265,6 +269,6 @@ def _alarms(
 ) -> tuple[float, int, int]:
     """(hours, events opened, events kept) where nothing happens."""
     durations_us = {record.name: record.duration_us for record in quiet}
-    lives = lives_of({name: events.get(name, ()) for name in durations_us})
+    opened = [event for name in durations_us for event in histories(events.get(name, ()))]
     hours = sum(durations_us.values()) / _US_PER_HOUR
-    return hours, len(lives), sum(life.is_kept for life in lives)
+    return hours, len(opened), sum(event.is_kept for event in opened)
