@@ -21,8 +21,9 @@ from rich.table import Table
 
 from daemon.errors import ConfigError
 from daemon.models.reading import OpenModel
-from daemon.timeline.page import CurveSet, Mistakes, Thumbnail, TruthSpan, render_timeline
+from daemon.timeline.page import CurveSet, Mistakes, Thumbnail, render_timeline
 from daemon.wire.records import event_json
+from engine.judging.truth import TruthSpan
 from engine.session import StreamSession
 from engine.straight_line import Localization, localize_frames
 from engine.types import ActionEvent, FrameBatch
@@ -175,7 +176,7 @@ def timeline_of(
     *,
     title: str | None = None,
     events: Sequence[ActionEvent] | None = None,
-    truth: Sequence[TruthSpan] = (),
+    truth: Sequence[TruthSpan[str]] = (),
     mistakes: Mistakes | None = None,
     notes: Sequence[str] = (),
 ) -> str:

@@ -3,15 +3,8 @@
 from dataclasses import dataclass
 
 from engine.grid import Grid
-from engine.types import FloatArray, Int64Array, Span
-
-
-@dataclass(frozen=True, slots=True)
-class TruthSpan:
-    """One annotated action: class index and exact interval."""
-
-    class_index: int
-    span: Span
+from engine.judging.truth import TruthSpan
+from engine.types import FloatArray, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +28,7 @@ class VideoRecord:
     indices: Int64Array
     duration_us: int
     tags: tuple[int, ...] | None
-    truth: tuple[TruthSpan, ...] | None
+    truth: tuple[TruthSpan[int], ...] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from daemon.demo.scene import Clip
 from daemon.localize import clock_text
 from daemon.logs import set_up
 from daemon.produce.producer import ProduceOptions, Producer
-from daemon.timeline.lanes import TruthSpan
 from daemon.wire.records import parse_event
+from engine.judging.truth import TruthSpan
 from engine.types import ActionEvent, Phase
 
 _SIGNS = {
@@ -50,11 +50,11 @@ class Narrator:
         truth: What happens; None if nobody knows.
     """
 
-    def __init__(self, console: Console, truth: Sequence[TruthSpan] | None) -> None:
+    def __init__(self, console: Console, truth: Sequence[TruthSpan[str]] | None) -> None:
         self._console = console
         self._width = 0 if truth is None else _TRUTH_WIDTH
-        starts = [Told(one.span.start_us, f"{one.class_name} starts") for one in truth or ()]
-        ends = [Told(one.span.end_us, f"{one.class_name} ends") for one in truth or ()]
+        starts = [Told(one.span.start_us, f"{one.class_id} starts") for one in truth or ()]
+        ends = [Told(one.span.end_us, f"{one.class_id} ends") for one in truth or ()]
         self._untold = sorted((*starts, *ends), key=lambda told: told.time_us)
         if truth is not None:
             self._line("seen to", "truth", "reported")

@@ -54,7 +54,7 @@ def event_table(comparison: Comparison) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     rows = [(pair.truth.span, _found_row(pair)) for pair in comparison.found]
     rows += [
-        (one.span, ("[red]missed[/]", escape(one.class_name), _clock(one.span), *[""] * 4))
+        (one.span, ("[red]missed[/]", escape(one.class_id), _clock(one.span), *[""] * 4))
         for one in comparison.missed
     ]
     for event in comparison.false:
@@ -69,7 +69,7 @@ def _found_row(pair: Found) -> tuple[str, ...]:
     final_us = pair.final_delay_us
     return (
         "[green]found[/]",
-        escape(pair.truth.class_name),
+        escape(pair.truth.class_id),
         _clock(pair.truth.span),
         _clock(pair.event.last.span),
         f"{pair.tiou:.2f}",
@@ -151,7 +151,7 @@ def _scene(result: SceneResult) -> dict[str, Any]:
         **_figures(comparison),
         "found_actions": [_found(pair) for pair in comparison.found],
         "missed_actions": [
-            {"label": one.class_name, "truth_s": _s(one.span)} for one in comparison.missed
+            {"label": one.class_id, "truth_s": _s(one.span)} for one in comparison.missed
         ],
         "false_events": [
             {"label": one.last.class_name, "event_s": _s(one.last.span), "score": one.last.score}
@@ -179,7 +179,7 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
 def _found(pair: Found) -> dict[str, Any]:
     final_us = pair.final_delay_us
     return {
-        "label": pair.truth.class_name,
+        "label": pair.truth.class_id,
         "truth_s": _s(pair.truth.span),
         "event_s": _s(pair.event.last.span),
         "tiou": pair.tiou,

@@ -126,7 +126,7 @@ def _scene(seed: int, options: DemoOptions, out: Path, console: Console) -> Clip
         clip = render_scene(out / "scene.mp4", seed, options.camera, options.seconds, console)
     if options.labels is None:
         return clip
-    truth = tuple(one for one in clip.truth or () if one.class_name in options.labels)
+    truth = tuple(one for one in clip.truth or () if one.class_id in options.labels)
     return Clip(clip.path, clip.title, clip.camera, truth)
 
 

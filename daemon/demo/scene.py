@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from daemon.errors import ConfigError
-from daemon.timeline.lanes import TruthSpan
+from engine.judging.truth import TruthSpan
 from engine.types import Span, UInt8Array
 from engine.video.cutting import encode_video
 
@@ -34,7 +34,7 @@ class Clip:
     path: Path
     title: str
     camera: str
-    truth: tuple[TruthSpan, ...] | None = None
+    truth: tuple[TruthSpan[str], ...] | None = None
 
 
 def fresh_seed() -> int:
@@ -85,7 +85,7 @@ def render_scene(
     return Clip(path, title, script.camera.name, _truth_of(script))
 
 
-def _truth_of(script: "Script") -> tuple[TruthSpan, ...]:
+def _truth_of(script: "Script") -> tuple[TruthSpan[str], ...]:
     return tuple(
         TruthSpan(row.class_name, Span(round(row.start_s * 1e6), round(row.end_s * 1e6)))
         for row in script.truth

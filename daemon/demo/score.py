@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from daemon.timeline.lanes import TruthSpan
 from engine.judging.histories import History, histories
 from engine.judging.pairing import FOUND_TIOU, best_pairs
+from engine.judging.truth import TruthSpan
 from engine.types import ActionEvent
 
 
@@ -14,7 +14,7 @@ from engine.types import ActionEvent
 class Found:
     """An action and the event that reported it."""
 
-    truth: TruthSpan
+    truth: TruthSpan[str]
     event: History
     tiou: float
 
@@ -41,7 +41,7 @@ class Comparison:
     """
 
     found: tuple[Found, ...]
-    missed: tuple[TruthSpan, ...]
+    missed: tuple[TruthSpan[str], ...]
     false: tuple[History, ...]
     n_taken_back: int
 
@@ -72,7 +72,7 @@ class Comparison:
         return _median_s([delay for delay in delays if delay is not None])
 
 
-def compare(truth: Sequence[TruthSpan], revisions: Iterable[ActionEvent]) -> Comparison:
+def compare(truth: Sequence[TruthSpan[str]], revisions: Iterable[ActionEvent]) -> Comparison:
     """Pair actions and events one to one: same class, tIoU >= ``FOUND_TIOU``, best pairs first.
 
     Args:
@@ -82,7 +82,7 @@ def compare(truth: Sequence[TruthSpan], revisions: Iterable[ActionEvent]) -> Com
     events = sorted(histories(revisions), key=lambda one: one.place)
     standing = [event for event in events if event.is_kept]
     pairs = best_pairs(
-        [(action.class_name, action.span) for action in truth],
+        [(action.class_id, action.span) for action in truth],
         [(event.last.class_name, event.last.span) for event in standing],
         FOUND_TIOU,
     )

@@ -12,7 +12,6 @@ from daemon.timeline.lanes import (
     CurveSet,
     Lane,
     Thumbnail,
-    TruthSpan,
     gaps,
 )
 from daemon.timeline.marks import Tick, decimated, label_rooms, packed, runs, ticks
@@ -20,6 +19,7 @@ from daemon.timeline.style import LABEL_WIDTHS_PX
 from daemon.timeline.table import summary
 from daemon.timeline.text import between, clock, score, text
 from engine.judging.histories import History
+from engine.judging.truth import TruthSpan
 from engine.types import Span
 
 MAX_THUMBNAILS = 12
@@ -178,7 +178,7 @@ def _truths(lane: Lane, axes: Axes) -> str:
     return f'<div class="truths">{marks}</div>' if marks else ""
 
 
-def _truth(truth: TruthSpan, axes: Axes) -> str:
+def _truth(truth: TruthSpan[str], axes: Axes) -> str:
     span, is_missed = truth.span, truth in axes.mistakes.missed
     kind, words = ("truth missed", " (not reported)") if is_missed else ("truth", "")
     return (

@@ -7,6 +7,7 @@ import numpy as np
 
 from daemon.timeline.marks import hues
 from engine.judging.histories import History
+from engine.judging.truth import TruthSpan
 from engine.types import FloatArray, Int64Array, Span
 
 MAX_CURVES = 6
@@ -57,14 +58,6 @@ class Thumbnail:
 
 
 @dataclass(frozen=True, slots=True)
-class TruthSpan:
-    """What is known to have happened, to be held against what was reported."""
-
-    class_name: str
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
 class Mistakes:
     """Where reports and truth part; drawn as such.
 
@@ -74,7 +67,7 @@ class Mistakes:
     """
 
     false_events: frozenset[str] = frozenset()
-    missed: frozenset[TruthSpan] = frozenset()
+    missed: frozenset[TruthSpan[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +140,7 @@ class Axes:
 def lanes_of(
     events: list[History],
     curves: CurveSet | None,
-    truth: Sequence[TruthSpan],
+    truth: Sequence[TruthSpan[str]],
     open_score_of: Callable[[str], float],
 ) -> list[Lane]:
     """A lane for each class that has events or truth, then for the highest other classes."""
@@ -155,7 +148,7 @@ def lanes_of(
     if curves is not None and len(curves.times_us):
         for i, name in enumerate(curves.class_names):
             found[name] = Curve(curves.times_us, curves.scores[:, i], curves.breaks)
-    best: dict[str, float] = {span.class_name: -1.0 for span in truth}
+    best: dict[str, float] = {span.class_id: -1.0 for span in truth}
     for event in events:
         name = event.last.class_name
         best[name] = max(best.get(name, -1.0), event.last.score)
@@ -168,7 +161,7 @@ def lanes_of(
             name,
             found.get(name),
             tuple(event for event in events if event.last.class_name == name),
-            tuple(sorted(one.span for one in truth if one.class_name == name)),
+            tuple(sorted(one.span for one in truth if one.class_id == name)),
             f"hue{hue_of[name]}",
             open_score_of(name),
         )

@@ -15,7 +15,6 @@ from daemon.timeline.lanes import (
     Lane,
     Mistakes,
     Thumbnail,
-    TruthSpan,
     axes_of,
     gaps,
     lanes_of,
@@ -24,9 +23,10 @@ from daemon.timeline.style import CONTENT_POLICY, SCRIPT, STYLE
 from daemon.timeline.table import event_table
 from daemon.timeline.text import clock, count, score, text, wall_clock
 from engine.judging.histories import History, histories
+from engine.judging.truth import TruthSpan
 from engine.types import ActionEvent
 
-__all__ = ["CurveSet", "Mistakes", "Thumbnail", "TruthSpan", "render_timeline"]
+__all__ = ["CurveSet", "Mistakes", "Thumbnail", "render_timeline"]
 
 _MAX_NAMED = 4
 
@@ -41,7 +41,7 @@ def render_timeline(
     open_score: float,
     thumbnails: Sequence[Thumbnail] = (),
     class_open_scores: Mapping[str, float] | None = None,
-    truth: Sequence[TruthSpan] = (),
+    truth: Sequence[TruthSpan[str]] = (),
     mistakes: Mistakes | None = None,
     anchor_us: int | None = None,
     notes: Sequence[str] = (),

@@ -8,17 +8,15 @@ may be exchanged. For mAP, detections choose by falling score (``assign`` in
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
+from engine.judging.truth import ClassId
 from engine.tiou import tiou
 from engine.types import Int64Array, Span
 
 FOUND_TIOU = 0.3  # an event that overlaps an action by this much has found it
 SAME_TIOU = 0.5  # events of two models that overlap by this much are the same one
-
-ClassId = TypeVar("ClassId", int, str)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ import numpy as np
 
 from engine.errors import DataError
 from engine.grid import US_PER_S, Grid
+from engine.judging.truth import TruthSpan
 from engine.spec import FrameGeometry
 from engine.types import Int64Array, Span, UInt8Array
 from engine.video.cutting import encode_video
 from engine.video.frames import read_video
-from training.records import TruthSpan
 
 FIGHT = "fight"
 FPS = 25
@@ -85,7 +85,7 @@ class CompositedStream:
         return self.parts[-1].span.end_us
 
     @property
-    def truth(self) -> tuple[TruthSpan, ...]:
+    def truth(self) -> tuple[TruthSpan[int], ...]:
         """Fights; two that follow each other at once are one."""
         spans: list[Span] = []
         for part in self.parts:

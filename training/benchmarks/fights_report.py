@@ -216,7 +216,7 @@ def _maps(
     streams: Sequence[CompositedStream], answers: Mapping[str, Answer]
 ) -> tuple[float, float]:
     rows = [
-        (number, one.class_index, one.span.start_us, one.span.end_us)
+        (number, one.class_id, one.span.start_us, one.span.end_us)
         for number, stream in enumerate(streams)
         for one in stream.truth
     ]

@@ -19,6 +19,7 @@ import numpy as np
 
 from engine.errors import DataError
 from engine.grid import US_PER_S
+from engine.judging.truth import TruthSpan
 from engine.tiou import Intervals, covers
 from engine.types import FloatArray, Span
 from training.loaders.annotations import (
@@ -30,7 +31,6 @@ from training.loaders.annotations import (
     seconds_to_us,
 )
 from training.loaders.published import PUBLISHED_GRID, STREAM_WIDTH
-from training.records import TruthSpan
 
 PlantedModality = Literal["rgb", "joint"]
 _N_CONTEXTS = 24
@@ -126,8 +126,8 @@ class Planter:
             core_us = max(round(span.duration_us * draws.uniform(0.25, 0.6)), 1)
             start_us = span.start_us + round((span.duration_us - core_us) * draws.uniform())
             inner = Span(start_us, start_us + core_us)
-            weak[:, truth.class_index] += gain * self._strength.weak * coverage(span, n_rows)
-            core[:, truth.class_index] += gain * self._strength.core * coverage(inner, n_rows)
+            weak[:, truth.class_id] += gain * self._strength.weak * coverage(span, n_rows)
+            core[:, truth.class_id] += gain * self._strength.core * coverage(inner, n_rows)
         minutes = _length_us(video) / US_PER_S / 60
         for _ in range(draws.poisson(self._strength.decoys * minutes)):
             start_us = int(draws.integers(n_rows)) * PUBLISHED_GRID.stride_us
@@ -144,10 +144,10 @@ class Planter:
         chosen = draws.choice(_N_CONTEXTS, _CONTEXTS_A_VIDEO, replace=False)
         slow = np.abs(_drift(draws, n_rows, _CONTEXTS_A_VIDEO, 0.95))
         loads[:, chosen] = self._strength.background * slow
-        for class_index in sorted({truth.class_index for truth in video.truth or ()}):
+        for class_index in sorted({truth.class_id for truth in video.truth or ()}):
             near = np.zeros(n_rows, np.float32)
             for truth in video.truth or ():
-                if truth.class_index == class_index:
+                if truth.class_id == class_index:
                     first = truth.span.start_us // PUBLISHED_GRID.stride_us - _NEAR_SNIPPETS
                     last = truth.span.end_us // PUBLISHED_GRID.stride_us + _NEAR_SNIPPETS
                     near[max(first, 0) : last + 1] = self._strength.context
@@ -248,7 +248,7 @@ def synthetic_timelines(
                     subset=subset,
                     camera="",
                     duration_us=seconds_to_us(duration_s),
-                    tags=tuple(sorted({truth.class_index for truth in spans})),
+                    tags=tuple(sorted({truth.class_id for truth in spans})),
                     truth=in_order(spans),
                 )
             )
@@ -258,8 +258,8 @@ def synthetic_timelines(
 
 def _invented_spans(
     draws: np.random.Generator, duration_s: float, class_indices: Sequence[int]
-) -> list[TruthSpan]:
-    spans: list[TruthSpan] = []
+) -> list[TruthSpan[int]]:
+    spans: list[TruthSpan[int]] = []
     now_s = min(_lognormal(draws, 2.6, 1.6), duration_s / 2)
     while now_s < duration_s - 1 or not spans:
         end_s = min(now_s + max(_lognormal(draws, 3.2, 0.8), 0.3), duration_s)
@@ -325,7 +325,7 @@ def _json(class_names: Sequence[str], videos: Sequence[AnnotatedVideo]) -> str:
                         truth.span.start_us / US_PER_S,
                         truth.span.end_us / US_PER_S,
                     ],
-                    "label": class_names[truth.class_index],
+                    "label": class_names[truth.class_id],
                 }
                 for truth in video.truth or ()
             ],

@@ -120,7 +120,7 @@ def frame_targets(record: VideoRecord, n_classes: int, grid: Grid) -> FloatArray
     starts_us = np.array([grid.snippet_start_us(int(i)) for i in record.indices]) + inset_us
     hops = Intervals(starts_us, starts_us + grid.stride_us)
     for action in record.truth or ():
-        targets[:, action.class_index] += covers(hops, action.span)
+        targets[:, action.class_id] += covers(hops, action.span)
     return np.minimum(targets, 1)
 
 

@@ -46,7 +46,7 @@ class Truth:
         """The actions of every video whose actions are known; the others are not evaluated."""
         known = [record for record in records if record.truth is not None]
         rows = [
-            (video, action.class_index, action.span.start_us, action.span.end_us)
+            (video, action.class_id, action.span.start_us, action.span.end_us)
             for video, record in enumerate(known)
             for action in record.truth or ()
         ]

@@ -15,9 +15,9 @@ from typing import Literal
 
 from engine.errors import DataError
 from engine.grid import US_PER_S
+from engine.judging.truth import TruthSpan
 from engine.types import Span
 from training.loaders.files import few, read_json, suggestion
-from training.records import TruthSpan
 
 PastEnd = Literal["clip", "drop", "keep", "refuse"]
 OnNote = Callable[[str], None]
@@ -42,7 +42,7 @@ class AnnotatedVideo:
     camera: str
     duration_us: int | None
     tags: tuple[int, ...] | None
-    truth: tuple[TruthSpan, ...] | None
+    truth: tuple[TruthSpan[int], ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +244,9 @@ def seconds_to_us(seconds: float) -> int:
     return round(seconds * US_PER_S)
 
 
-def in_order(spans: Sequence[TruthSpan]) -> tuple[TruthSpan, ...]:
+def in_order(spans: Sequence[TruthSpan[int]]) -> tuple[TruthSpan[int], ...]:
     """By start, end and label, whatever order somebody noted them in."""
-    return tuple(sorted(spans, key=lambda truth: (truth.span, truth.class_index)))
+    return tuple(sorted(spans, key=lambda truth: (truth.span, truth.class_id)))
 
 
 def unique_classes(classes: Sequence[str]) -> tuple[str, ...]:
@@ -279,7 +279,7 @@ def cut_to_length(
     n_outside: Counter[str] = Counter()
     cut = []
     for video in videos:
-        kept: list[TruthSpan] = []
+        kept: list[TruthSpan[int]] = []
         for truth in video.truth or ():
             inside = _inside(truth, video.duration_us)
             if inside != truth:
@@ -300,13 +300,13 @@ def cut_to_length(
     return tuple(cut)
 
 
-def _inside(truth: TruthSpan, duration_us: int | None) -> TruthSpan | None:
+def _inside(truth: TruthSpan[int], duration_us: int | None) -> TruthSpan[int] | None:
     end_us = truth.span.end_us if duration_us is None else min(truth.span.end_us, duration_us)
     start_us = max(truth.span.start_us, 0)
-    return TruthSpan(truth.class_index, Span(start_us, end_us)) if end_us > start_us else None
+    return TruthSpan(truth.class_id, Span(start_us, end_us)) if end_us > start_us else None
 
 
-def _outside(where: Path, video: AnnotatedVideo, truth: TruthSpan) -> DataError:
+def _outside(where: Path, video: AnnotatedVideo, truth: TruthSpan[int]) -> DataError:
     start_s, end_s = truth.span.start_us / US_PER_S, truth.span.end_us / US_PER_S
     length_s = (video.duration_us or 0) / US_PER_S
     return DataError(

@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.errors import DataError
 from engine.files.npz import NPZ_DAMAGE
+from engine.judging.truth import TruthSpan
 from engine.types import FloatArray, Span
 from training.loaders.annotations import (
     AnnotatedVideo,
@@ -33,7 +34,7 @@ from training.loaders.published import (
     find_features,
     select,
 )
-from training.records import FeatureSet, TruthSpan
+from training.records import FeatureSet
 
 Subset = Literal["train", "test"]
 _SUBSETS = {"train": "train", "training": "train", "validation": "train", "test": "test"}
@@ -151,14 +152,14 @@ def without_cliff_diving_as_diving(read: Annotations) -> Annotations:
     cliff, diving = (read.class_names.index(name) for name in ("CliffDiving", "Diving"))
     videos = []
     for video in read.videos:
-        repeated = {truth.span for truth in video.truth or () if truth.class_index == cliff}
+        repeated = {truth.span for truth in video.truth or () if truth.class_id == cliff}
         kept = tuple(
             truth
             for truth in video.truth or ()
-            if truth.class_index != diving or truth.span not in repeated
+            if truth.class_id != diving or truth.span not in repeated
         )
         tags = video.tags
-        if repeated and tags is not None and diving not in {truth.class_index for truth in kept}:
+        if repeated and tags is not None and diving not in {truth.class_id for truth in kept}:
             tags = tuple(tag for tag in tags if tag != diving)
         videos.append(replace(video, truth=kept, tags=tags))
     return Annotations(read.class_names, tuple(videos))

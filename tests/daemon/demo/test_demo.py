@@ -12,7 +12,7 @@ from daemon.demo.report import event_table, sentence
 from daemon.demo.scene import render_scene
 from daemon.demo.score import compare, total
 from daemon.errors import ConfigError
-from daemon.timeline.lanes import TruthSpan
+from engine.judging.truth import TruthSpan
 from engine.types import ActionEvent, Phase, Reason, Span
 
 S = 1_000_000
@@ -48,7 +48,7 @@ def life(
     return [opened, ended]
 
 
-def happened(name: str, start_s: float, end_s: float) -> TruthSpan:
+def happened(name: str, start_s: float, end_s: float) -> TruthSpan[str]:
     return TruthSpan(name, Span(round(start_s * S), round(end_s * S)))
 
 
@@ -72,9 +72,9 @@ def test_every_action_and_event_is_paired_at_most_once_and_only_within_its_class
     outcome = compare(truth, records)
 
     assert [("fall", "right")] == [
-        (p.truth.class_name, p.event.last.event_id) for p in outcome.found
+        (p.truth.class_id, p.event.last.event_id) for p in outcome.found
     ]
-    assert ["run", "jump"] == [one.class_name for one in outcome.missed]
+    assert ["run", "jump"] == [one.class_id for one in outcome.missed]
     assert ["again", "other", "brief"] == [one.last.event_id for one in outcome.false]
     assert (1, 1 / 3, 1 / 4) == (outcome.n_taken_back, outcome.recall, outcome.precision)
     assert pytest.approx(3.5 / 4.5) == outcome.found[0].tiou

@@ -26,9 +26,10 @@ from daemon.timeline.marks import (
     runs,
     ticks,
 )
-from daemon.timeline.page import CurveSet, Mistakes, Thumbnail, TruthSpan, render_timeline
+from daemon.timeline.page import CurveSet, Mistakes, Thumbnail, render_timeline
 from daemon.timeline.style import STYLE
 from daemon.timeline.text import clock, wall_clock
+from engine.judging.truth import TruthSpan
 from engine.types import ActionEvent, Phase, Reason, Span
 
 S = 1_000_000

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from engine.errors import DataError
+from engine.judging.truth import TruthSpan
 from engine.types import FloatArray, Span
 from tests.support.checkout import CHECKOUT
 from training.benchmarks.planted import Planter, Strength, coverage, plant, synthetic_timelines
 from training.loaders.annotations import AnnotatedVideo, Annotations
 from training.loaders.thumos import load_thumos, read_thumos
-from training.records import TruthSpan
 
 ACTION = TruthSpan(0, Span(6_400_000, 12_800_000))
 VIDEO = AnnotatedVideo("one", "train", "", 40_000_000, (0,), (ACTION,))

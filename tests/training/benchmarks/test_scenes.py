@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from engine.grid import Grid
+from engine.judging.truth import TruthSpan
 from engine.types import FrameBatch, Span
 from tests.support.real_parts import missing
 from tests.support.tiny_training import MANIFEST, a_record, planted, small_content
-from training.records import FeatureSet, TruthSpan
+from training.records import FeatureSet
 
 try:
     from training.benchmarks import scenes_baselines as baselines
@@ -56,8 +57,8 @@ def annotated(n_clips, seed, camera="cam-1"):
         truth = [action(0, 10 + i, 20 + i), *([action(1, 40, 50)] if i % 2 else [])]
         rows = rng.normal(0, 0.1, (60, 3))
         for label, start in zip((0, 1), (10 + i, 40), strict=True):
-            rows[start : start + 10, label] += any(one.class_index == label for one in truth)
-        tags = tuple(one.class_index for one in truth)
+            rows[start : start + 10, label] += any(one.class_id == label for one in truth)
+        tags = tuple(one.class_id for one in truth)
         name = f"{camera}-{seed}-{i}"
         records.append(a_record(name, rows, tags=tags, truth=tuple(truth), camera=camera))
     return tuple(records)

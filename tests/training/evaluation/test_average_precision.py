@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import DataError
+from engine.judging.truth import TruthSpan
 from engine.tiou import tiou
 from engine.types import Proposal, Span
 from tests.support.records import an_event
@@ -19,7 +20,7 @@ from training.evaluation.average_precision import (
     mean_average_precision,
 )
 from training.evaluation.matching import Detections, Truth, assign, start_affinity
-from training.records import TruthSpan, VideoRecord
+from training.records import VideoRecord
 
 S = 1_000_000
 
@@ -235,7 +236,7 @@ def cases(draw: st.DrawFn) -> Case:
 def plain_average_precision(case: Case, label: int, threshold: float) -> float:
     """The protocol, word by word."""
     free = {
-        record.name: sorted(a.span for a in record.truth or () if a.class_index == label)
+        record.name: sorted(a.span for a in record.truth or () if a.class_id == label)
         for record in case.records
     }
     n_truth = sum(len(spans) for spans in free.values())
@@ -285,7 +286,7 @@ def test_the_order_in_which_detections_come_does_not_matter(case, random):
 @given(cases())
 def test_perfect_detections_are_worth_everything_and_none_nothing(case):
     perfect = {
-        record.name: [Proposal(a.class_index, a.span, 0.5) for a in record.truth or ()]
+        record.name: [Proposal(a.class_id, a.span, 0.5) for a in record.truth or ()]
         for record in case.records
     }
     ap = evaluate(case.records, perfect, 3, ACTIVITYNET_TIOUS).class_ap
@@ -305,7 +306,7 @@ def test_a_worse_copy_of_every_detection_never_helps(case):
     after = evaluate(case.records, doubled, 3, (0.99,)).class_ap
     # Copies come after all else: they may find twins of an action found already, nothing more.
     twins = any(
-        len({(a.class_index, a.span) for a in r.truth or ()}) < len(r.truth or ())
+        len({(a.class_id, a.span) for a in r.truth or ()}) < len(r.truth or ())
         for r in case.records
     )
 

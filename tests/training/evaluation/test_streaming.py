@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import DataError
+from engine.judging.truth import TruthSpan
 from engine.session import StreamSession
 from engine.spec import CameraMeanSpec
 from engine.straight_line import localize_frames
@@ -28,7 +29,7 @@ from training.evaluation.stream_runs import (
     with_freeze,
 )
 from training.evaluation.streaming import Spread, streaming_metrics
-from training.records import TruthSpan, VideoRecord
+from training.records import VideoRecord
 
 S = 1_000_000
 SPEC = a_spec()

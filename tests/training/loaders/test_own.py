@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from engine.errors import DataError
+from engine.judging.truth import TruthSpan
 from engine.types import FloatArray, Span
 from training.loaders.annotations import read_annotations
 from training.loaders.clips import load_annotated, load_clips
 from training.loaders.features import check_manifest, load_features, read_manifest
 from training.loaders.tags import Tagged, read_tags
-from training.records import TruthSpan
 
 DIM = 3
 MANIFEST = {

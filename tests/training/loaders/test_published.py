@@ -179,7 +179,7 @@ def test_the_defects_are_switches(tmp_path: Path) -> None:
     def truth(options: ThumosOptions) -> list[tuple[str, float]]:
         (record,) = load_thumos(arrays, tmp_path, "test", options=options).records
         spans = record.truth or ()
-        return [(CLASSES[found.class_index], found.span.end_us / 1e6) for found in spans]
+        return [(CLASSES[found.class_id], found.span.end_us / 1e6) for found in spans]
 
     both = [("CliffDiving", 4.0), ("Diving", 4.0)]
     assert [*both, ("CliffDiving", 12.8)] == truth(ThumosOptions())
