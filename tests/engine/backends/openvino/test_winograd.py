@@ -11,6 +11,9 @@ from engine.backends.openvino.winograd import (
     OUTPUT,
     with_fast_convolutions,
 )
+from tests.support.error_bounds import HALF_ULP, Bounded, assert_within, convolved, gamma
+
+PADS = (1,) * 6
 
 
 def a_network(
@@ -20,11 +23,14 @@ def a_network(
     bias: bool = True,
     kernel: tuple[int, int, int] = (3, 3, 3),
     stride: int = 1,
-    pads: tuple[int, ...] = (1,) * 6,
+    pads: tuple[int, ...] = PADS,
+    whole_numbers: bool = False,
 ) -> onnx.ModelProto:
     """Doubling, one convolution, ReLU."""
     rng = np.random.default_rng(1)
     weight = rng.normal(0, 0.05, (5, channels, *kernel)).astype(np.float32)
+    if whole_numbers:  # multiples of 24, for KERNEL divides by it
+        weight = (24 * rng.integers(-1, 2, weight.shape)).astype(np.float32)
     tensors = [numpy_helper.from_array(weight, "weight")]
     if bias:
         tensors.append(numpy_helper.from_array(rng.normal(size=5).astype(np.float32), "bias"))
@@ -40,28 +46,100 @@ def a_network(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def answer(model: onnx.ModelProto, frames: int) -> np.ndarray:
-    x = np.random.default_rng(2).normal(size=(2, MIN_CHANNELS, frames, 5, 4)).astype(np.float32)
+def some_input(frames: int) -> np.ndarray:
+    rng = np.random.default_rng(2)
+    return rng.normal(size=(2, MIN_CHANNELS, frames, 5, 4)).astype(np.float32)
+
+
+def answer(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     [y] = ReferenceEvaluator(model).run(None, {"x": x})
     return np.asarray(y)
+
+
+def fast_form(plain: onnx.ModelProto) -> onnx.ModelProto:
+    fast = with_fast_convolutions(plain)
+    assert fast is not None
+    assert sum(node.op_type == "Conv" for node in fast.graph.node) == 6
+    onnx.checker.check_model(fast, full_check=True)
+    return fast
+
+
+def parameters(model: onnx.ModelProto) -> tuple[np.ndarray, np.ndarray]:
+    """The plain network's weight and its bias, as a column; zeros if it has none."""
+    arrays = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+    weight = arrays["weight"]
+    return weight, arrays.get("bias", np.zeros(len(weight))).reshape(-1, 1, 1, 1)
+
+
+def plain_form_s_bound(model: onnx.ModelProto, x: np.ndarray) -> Bounded:
+    weight, bias = parameters(model)
+    doubled = Bounded.exactly(2.0 * x)  # by a power of two: exact
+    return (convolved(doubled, weight, pads=PADS) + Bounded.exactly(bias)).relu()
+
+
+def fast_form_s_bound(model: onnx.ModelProto, x: np.ndarray) -> Bounded:
+    """The exact answer, and gamma times the fast form with every number's sign taken off.
+
+    On the way from an input to an answer a term is rounded at most so often: SEEN times where
+    inputs are combined, once where kernels are kept in float32, as often as a plane's convolution
+    has terms, SEEN times where products are combined, and once for the bias.
+    """
+    weight, bias = parameters(model)
+    seen = np.abs(np.pad(2.0 * x, [(0, 0), (0, 0), (1, 1), (0, 0), (0, 0)]))
+    size = np.zeros((len(x), len(weight), *x.shape[2:]))
+    tile, n_seen = OUTPUT.shape
+    for first in range(0, x.shape[2], tile):
+        for i in range(n_seen):
+            mixed = np.einsum(
+                "k,bckyx->bcyx", np.abs(INPUT[i]), seen[:, :, first : first + n_seen]
+            )
+            kernel = np.einsum("k,oikyx->oiyx", np.abs(KERNEL[i]), np.abs(weight).astype(float))
+            plane = Bounded.exactly(mixed[:, :, None])
+            product = convolved(plane, kernel[:, :, None], pads=(0, 1, 1, 0, 1, 1)).value
+            size[:, :, first : first + tile] += (
+                np.abs(OUTPUT[:, i]).reshape(1, 1, -1, 1, 1) * product
+            )
+    n_roundings = n_seen + 1 + 9 * MIN_CHANNELS + n_seen + 1
+    exact = plain_form_s_bound(model, x).value
+    return Bounded(exact, gamma(n_roundings) * (size + np.abs(bias)))
 
 
 def test_the_three_matrices_compute_a_convolution() -> None:
     rng = np.random.default_rng(0)
     seen, kernel = rng.normal(size=6), rng.normal(size=3)
     made = OUTPUT @ ((KERNEL @ kernel) * (INPUT @ seen))
-    np.testing.assert_allclose(made, np.correlate(seen, kernel, "valid"), atol=1e-12)
+    wanted = np.correlate(seen, kernel, "valid")
+    size = np.abs(OUTPUT) @ ((np.abs(KERNEL) @ np.abs(kernel)) * (np.abs(INPUT) @ np.abs(seen)))
+    # Of one term: its share of KERNEL is rounded (1), 3 + 6 + 6 products summed, one multiplied;
+    # the other side has 3 terms.
+    assert_within(made, Bounded(wanted, gamma(1 + 15 + 1 + 3, HALF_ULP["float64"]) * size))
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("frames", [4, 8, 12])
-def test_the_fast_form_gives_the_same_answer(frames: int, *, bias: bool) -> None:
-    plain = a_network(frames=frames, bias=bias)
-    fast = with_fast_convolutions(plain)
-    assert fast is not None
-    assert sum(node.op_type == "Conv" for node in fast.graph.node) == 6
-    onnx.checker.check_model(fast, full_check=True)
-    np.testing.assert_allclose(answer(fast, frames), answer(plain, frames), atol=2e-5)
+def test_the_fast_form_is_the_same_to_the_bit_where_nothing_rounds(
+    frames: int, *, bias: bool
+) -> None:
+    """Whole numbers: six of at most 20 are combined, 576 products of at most 20 * 24 summed, and
+    those combined with shares of at most 19 together: all below 2^24, so exact in any order."""
+    plain = a_network(frames=frames, bias=bias, whole_numbers=True)
+    rng = np.random.default_rng(3)
+    x = rng.integers(-1, 2, (2, MIN_CHANNELS, frames, 5, 4)).astype(np.float32)
+    wanted = answer(plain, x)
+
+    assert 10 * 2 * 24 * 9 * MIN_CHANNELS * 19 < 2**24
+    assert wanted.std() > 100
+    np.testing.assert_array_equal(answer(fast_form(plain), x), wanted)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("frames", [4, 8, 12])
+def test_the_fast_form_rounds_no_worse_than_its_sums_must(frames: int, *, bias: bool) -> None:
+    plain, x = a_network(frames=frames, bias=bias), some_input(frames)
+
+    assert_within(answer(plain, x), plain_form_s_bound(plain, x))
+    assert_within(answer(fast_form(plain), x), fast_form_s_bound(plain, x))
 
 
 def test_the_network_that_was_given_stays_as_it_is() -> None:
