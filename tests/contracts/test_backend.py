@@ -10,7 +10,12 @@ import pytest
 
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend, Signature, Tensor, TensorSpec
-from engine.backends.openvino.backend import OpenVinoBackend
+from engine.backends.openvino.backend import (
+    OpenVinoBackend,
+    chosen_precision,
+    formed_for,
+)
+from engine.backends.openvino.backend import open_openvino as open_openvino_as
 from engine.backends.options import BackendOptions
 from engine.backends.tensorrt.opening import open_tensorrt
 from engine.errors import BundleError, DeviceError
@@ -18,6 +23,7 @@ from tests.support.fake_cuda import FakeGpu, mixed_up
 from tests.support.fake_tensorrt import FakeTensorRt
 from tests.support.i3d_parts import pulled_kinetics400
 from tests.support.tiny_bundle import backbone, localizer
+from tests.support.tiny_convolutions import convolutional_backbone
 
 OpenBackend = Callable[[Path], EngineBackend]
 
@@ -195,15 +201,60 @@ def test_rows_that_do_not_pair_up_are_refused(tmp_path: Path) -> None:
         open_openvino(tmp_path / "localizer.onnx").run(uneven)
 
 
+NO_FLAGS: frozenset[str] = frozenset()
+AVX512, AMX = frozenset({"avx2", "avx512f"}), frozenset({"avx2", "avx512f", "amx_bf16"})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "flags", "capabilities", "chosen"),
+    [
+        ("auto", NO_FLAGS, ("FP32",), "f32"),
+        ("auto", AVX512, ("FP32", "BF16"), "f32"),
+        ("auto", AMX, ("FP32", "BF16"), "bf16"),
+        ("bf16", AVX512, ("FP32", "BF16"), "bf16"),
+        ("f32", AMX, ("FP32", "BF16"), "f32"),
+        ("f32", NO_FLAGS, (), "f32"),
+    ],
+)
+def test_the_precision_follows_from_what_the_cpu_can_do(
+    wanted: str, flags: frozenset[str], capabilities: tuple[str, ...], chosen: str
+) -> None:
+    assert chosen == chosen_precision(wanted, flags, capabilities)
+
+
+def test_bf16_without_such_arithmetic_is_refused() -> None:
+    with pytest.raises(DeviceError, match="precision is bf16, but this CPU has none"):
+        chosen_precision("bf16", AMX, ("FP32",))
+
+
+@pytest.mark.parametrize(
+    ("precision", "flags", "n_convolutions"),
+    [("f32", NO_FLAGS, 11), ("f32", AVX512, 6), ("bf16", NO_FLAGS, 6), ("bf16", AMX, 6)],
+)
+def test_large_convolutions_take_their_fast_form_in_f32_without_avx_512(
+    precision: str, flags: frozenset[str], n_convolutions: int
+) -> None:
+    """Of six convolutions one is large enough, and becomes six."""
+    model = onnx.load_from_string(convolutional_backbone(width=64))
+    formed = formed_for(model, precision, flags) or model
+
+    assert n_convolutions == sum(node.op_type == "Conv" for node in formed.graph.node)
+
+
 @pytest.mark.openvino
-def test_bf16_is_used_or_refused_but_never_pretended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [NO_FLAGS, AVX512, AMX, None], ids=["none", "512", "amx", "own"])
+def test_automatic_precision_is_what_is_said_to_be_used(
+    flags: frozenset[str] | None, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
     onnx.save(localizer(), tmp_path / "localizer.onnx")
-    flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
-    automatic = open_backend("openvino", tmp_path / "localizer.onnx", precision="auto")
-    assert ("bf16" in automatic.description) == ("amx_bf16" in flags)
-    if not {"avx512f", "avx512_bf16", "amx_bf16"} & set(flags):
-        with pytest.raises(DeviceError, match="precision is bf16, but this CPU has none"):
-            open_backend("openvino", tmp_path / "localizer.onnx", precision="bf16")
+    backend = open_openvino_as(
+        tmp_path / "localizer.onnx", precision="auto", threads=1, cpu_flags=flags
+    )
+    own = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    seen = own if flags is None else flags
+
+    assert ("bf16" in backend.description.split()) == ("amx_bf16" in seen)
 
 
 def test_an_unknown_backend_or_precision_is_refused_with_those_there_are(tmp_path: Path) -> None:

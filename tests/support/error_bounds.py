@@ -28,8 +28,8 @@ F64 = npt.NDArray[np.float64]
 HALF_ULP = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 U = HALF_ULP["float32"]
 
-# Roundings that one exp, log, tanh or sigmoid of float32 counts for. No standard says; measured over
-# [-20, 20] in numpy, torch and OpenVINO, with AVX-512 and without, none was off by more than 4.6 u.
+# Roundings that one exp, log, tanh or sigmoid of float32 counts for. No standard says; measured
+# over [-20, 20] in numpy, torch and OpenVINO, none was off by more than 4.6 u.
 FUNCTION_ROUNDINGS = 8
 
 _FLOAT64_PAYS = 1 + 2.0**-20

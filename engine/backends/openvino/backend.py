@@ -14,7 +14,7 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -139,7 +139,12 @@ class OpenVinoBackend:
 
 
 def open_openvino(
-    model_path: Path, *, precision: str, threads: int | None, max_batch: int = 1
+    model_path: Path,
+    *,
+    precision: str,
+    threads: int | None,
+    max_batch: int = 1,
+    cpu_flags: Collection[str] | None = None,
 ) -> OpenVinoBackend:
     """Read a network, fix its batch to one, and compile it.
 
@@ -149,17 +154,21 @@ def open_openvino(
         threads: For all rows together; None: one for each CPU this process may use.
         max_batch: Rows that calls are likely to have. With more than one, and threads to share,
             the network is compiled a second time for rows side by side: as much memory again.
+        cpu_flags: What the CPU can do, in Linux's words, which decides what suits it; None: what
+            Linux says.
 
     Raises:
         BundleError: OpenVINO cannot read the file.
         DeviceError: OpenVINO is not installed, cannot compile, or the CPU has no bf16.
     """
     core = _runtime().Core()
-    chosen = _chosen_precision(core, precision)
+    flags = _flags_of_this_cpu() if cpu_flags is None else cpu_flags
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    chosen = chosen_precision(precision, flags, capabilities)
     try:
         model = core.read_model(model_path)
         plain = onnx.load(model_path)
-        formed = _formed(plain, chosen)
+        formed = formed_for(plain, chosen, flags)
         model = core.read_model(formed.SerializeToString()) if formed else model
     except RuntimeError as error:
         raise BundleError(f"OpenVINO cannot read {model_path}: {_reason(error)}") from error
@@ -173,6 +182,44 @@ def open_openvino(
         raise DeviceError(f"OpenVINO cannot compile {model_path}: {_reason(error)}") from error
     description = f"openvino {_arithmetic(precision_in(plain), chosen)} CPU"
     return OpenVinoBackend(alone, side_by_side, signature, description)
+
+
+def chosen_precision(
+    wanted: str, cpu_flags: Collection[str], capabilities: Collection[str]
+) -> str:
+    """In which arithmetic a network is computed.
+
+    Args:
+        wanted: ``f32``, ``bf16`` or ``auto``.
+        cpu_flags: What the CPU can do, in Linux's words.
+        capabilities: What OpenVINO can do on it, in its own.
+
+    Raises:
+        DeviceError: bf16 is wanted, and OpenVINO cannot.
+    """
+    if wanted == "auto":
+        # Only with AMX is bf16 the faster one; AVX-512's bf16 merely saves memory.
+        return "bf16" if "amx_bf16" in cpu_flags else "f32"
+    if wanted == "bf16" and "BF16" not in capabilities:
+        raise DeviceError("precision is bf16, but this CPU has none: set it to auto or f32")
+    return wanted
+
+
+def formed_for(
+    model: onnx.ModelProto, precision: str, cpu_flags: Collection[str]
+) -> onnx.ModelProto | None:
+    """The form in which a CPU with these flags runs it best; None: as it is."""
+    formed = cpu_form(model)
+    if precision == "f32" and "avx512f" not in cpu_flags:
+        return with_fast_convolutions(formed or model) or formed
+    return formed
+
+
+def _flags_of_this_cpu() -> frozenset[str]:
+    try:
+        return frozenset(_CPU_FLAGS.read_text(encoding="ascii", errors="replace").split())
+    except OSError:
+        return frozenset()
 
 
 def _arithmetic(held: FilePrecision, chosen: str) -> str:
@@ -221,30 +268,6 @@ def _options(precision: str, threads: int | None) -> dict[str, object]:
         # Pinned threads of two daemons on one machine would share the same first cores.
         "ENABLE_CPU_PINNING": False,
     }
-
-
-def _chosen_precision(core: Any, precision: str) -> str:
-    if precision == "auto":
-        # Only with AMX is bf16 the faster one; AVX-512's bf16 merely saves memory.
-        return "bf16" if _cpu_has("amx_bf16") else "f32"
-    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise DeviceError("precision is bf16, but this CPU has none: set it to auto or f32")
-    return precision
-
-
-def _formed(model: onnx.ModelProto, precision: str) -> onnx.ModelProto | None:
-    """The form in which this CPU runs the network best; None: as it is."""
-    formed = cpu_form(model)
-    if precision == "f32" and not _cpu_has("avx512f"):
-        return with_fast_convolutions(formed or model) or formed
-    return formed
-
-
-def _cpu_has(flag: str) -> bool:
-    try:
-        return flag in _CPU_FLAGS.read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return False
 
 
 def _batch_of_one(port: Any) -> list[Any]:

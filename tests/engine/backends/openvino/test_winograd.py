@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from engine.backends.openvino.backend import open_openvino
 from engine.backends.openvino.winograd import (
     INPUT,
     KERNEL,
@@ -140,6 +143,23 @@ def test_the_fast_form_rounds_no_worse_than_its_sums_must(frames: int, *, bias: 
 
     assert_within(answer(plain, x), plain_form_s_bound(plain, x))
     assert_within(answer(fast_form(plain), x), fast_form_s_bound(plain, x))
+
+
+@pytest.mark.numeric
+@pytest.mark.openvino
+@pytest.mark.parametrize("flags", [["avx2"], ["avx2", "avx512f"]], ids=["fast", "plain"])
+def test_openvino_computes_either_form_within_its_bound(tmp_path: Path, flags: list[str]) -> None:
+    """The form a CPU without AVX-512 takes, and the one it takes with it, on whatever CPU."""
+    pytest.importorskip("openvino")
+    plain, x = a_network(), some_input(8)
+    path = tmp_path / "network.onnx"
+    onnx.save(plain, path)
+    bound = fast_form_s_bound if flags == ["avx2"] else plain_form_s_bound
+    backend = open_openvino(path, precision="f32", threads=1, cpu_flags=flags)
+    seen = backend.run({"x": x})["y"]
+    backend.close()
+
+    assert_within(seen, bound(plain, x))
 
 
 def test_the_network_that_was_given_stays_as_it_is() -> None:
