@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating[npt.NBitBase]]
 
 MIXED = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
 POOLED_BEFORE = {
@@ -22,8 +22,9 @@ POOLED_BEFORE = {
 def features_and_logits(
     snippet: npt.NDArray[np.uint8], arrays: Mapping[str, Array]
 ) -> tuple[Array, Array]:
-    """uint8 (16, 224, 224, 3) → float32 (1024,) and (400,)."""
-    net = snippet.astype(np.float32) / 127.5 - 1
+    """uint8 (16, 224, 224, 3) → (1024,) and (400,), computed in the arrays' own precision."""
+    precision = next(iter(arrays.values())).dtype
+    net = snippet.astype(precision) / 127.5 - 1
     net = unit(net, arrays, "Conv3d_1a_7x7", 2)
     net = max_pool(net, (1, 3, 3), (1, 2, 2))
     net = unit(net, arrays, "Conv3d_2b_1x1")
@@ -68,7 +69,7 @@ def convolve(net: Array, kernel: Array, stride: int) -> Array:
     strides = (stride,) * 3
     padded = pad_same(net, size, strides, 0)
     out_size = tuple(-(-n // stride) for n in net.shape[:3])
-    total = np.zeros((*out_size, kernel.shape[-1]), np.float32)
+    total = np.zeros((*out_size, kernel.shape[-1]), kernel.dtype)
     for offset in np.ndindex(*size):
         total += shifted(padded, offset, strides, out_size) @ kernel[offset]
     return total

@@ -59,6 +59,8 @@ class DyingExtractor(MeanColourExtractor):
         return super().extract(snippets)
 
 
+# To the bit: both give the same rows to the same network, one by one.
+@pytest.mark.numeric
 @pytest.mark.openvino
 def test_features_are_bit_for_bit_those_of_the_daemon(bundle, extractor, clip):
     spec = bundle.spec

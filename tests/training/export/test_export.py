@@ -15,7 +15,8 @@ from tests.support.tiny_training import planted, small_config
 
 try:
     from training.export.export import export, localizer_onnx
-    from training.export.parity import Deviation, ParityReport, event_agreement, parity
+    from training.export.parity import TOLERANCE, Deviation, ParityReport, event_agreement, parity
+    from training.extract import manifest_of
     from training.feature_files import manifest_of
     from training.learning.train import train
 except ImportError as failure:
@@ -64,16 +65,19 @@ def test_the_bundle_says_what_the_run_decided_and_else_what_its_base_said(bundle
     assert np.array_equal(run.camera_means[""], bundle.spec.camera_mean.default)
 
 
+@pytest.mark.numeric
 def test_torch_and_openvino_agree(bundle, run):
     report = parity(run, bundle.localizer_path, planted().records)
 
-    assert report.max_error <= 1e-4
+    # What parity promises: 1600 roundings of a score of 1; test_networks shows that far fewer do.
+    assert report.max_error <= TOLERANCE
     assert report.holds
     assert 3 * 6 * 3 == len(report.deviations)  # lengths, windows, outputs
     assert {24, 48, 320} == {deviation.length for deviation in report.deviations}
     assert "max abs error" in report.table()
 
 
+@pytest.mark.numeric
 def test_the_same_precision_finds_the_same_events(bundle, run):
     records = planted().records
     seen = event_agreement(bundle.localizer_path, run, records, bundle.spec, "f32")

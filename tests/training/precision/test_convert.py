@@ -194,7 +194,7 @@ def test_likeness_is_one_to_oneself_and_none_without_snippets(bundle):
     path = bundle.backbone_path
     seen = likeness(path, path, small_clips().calibration)
 
-    assert 1 == pytest.approx(seen.mean) == pytest.approx(seen.lowest)
+    assert 1 == pytest.approx(seen.mean) == pytest.approx(seen.lowest)  # cosines in float64
     assert likeness(path, path, ()) is None
 
 

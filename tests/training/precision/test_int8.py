@@ -57,14 +57,18 @@ def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one * other).sum(axis=1) / norms
 
 
+@pytest.mark.numeric
 def test_features_of_snippets_that_were_not_calibrated_on_stay(network, tmp_path):
     exact = tensors(NETWORK, [], OTHERS, tmp_path)["features"]
     seen = tensors(network, [], OTHERS, tmp_path)["features"]
 
+    # 127 steps for what is some deviations wide: errors of about 1 % a layer, so an angle of some
+    # 2 %, whose cosine is 2e-4 below 1. Kernels add whole numbers, which is exact on any CPU.
     assert 0.999 < cosines(exact, seen).min()
     assert 0 < np.abs(exact - seen).max()
 
 
+@pytest.mark.numeric
 def test_openvino_gives_what_the_file_says(network, tmp_path):
     """Its int8 kernels against the same rounding in f32; where it is left to itself, tensors
     lose their step between a convolution and a pool."""
@@ -81,10 +85,17 @@ def test_openvino_gives_what_the_file_says(network, tmp_path):
     wanted = tensors(said, [], CALIBRATION, tmp_path)["features"]
     seen = tensors(done, [], CALIBRATION, tmp_path)["features"]
 
-    # A rounding may fall the other way here and there; left to itself it is 0.4 off.
-    assert 0.02 > np.abs(wanted - seen).max()
+    # A rounding may fall the other way where f32 lies on the edge of a step: one value in twenty,
+    # far more than do, would move a feature, which is their mean, by this. Left to itself,
+    # OpenVINO is 0.4 off.
+    last = next(w for w in onnx.load_from_string(NETWORK).graph.initializer if w.name == "last/w")
+    per_feature = np.abs(numpy_helper.to_array(last)).sum(axis=(1, 2, 3, 4)).max()
+    bound = steps["left"] * per_feature / 20
+    assert bound < 0.04
+    assert bound > np.abs(wanted - seen).max()
 
 
+@pytest.mark.numeric
 def test_openvino_uses_its_int8_kernels(network):
     ov = pytest.importorskip("openvino")
     formed = cpu_form(onnx.load_from_string(network))
