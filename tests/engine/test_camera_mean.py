@@ -87,7 +87,7 @@ def test_what_was_seen_long_ago_is_forgotten():
 
     # 200 steps of a tenth leave this of the 100 (less what the first steps had not reached).
     left = (100 - 3) * 0.9**200
-    assert_within(background.vector, Bounded(np.full(WIDTH, 3.0), np.full(WIDTH, left)).rounded())
+    assert_within(camera_mean.vector, Bounded(np.full(WIDTH, 3.0), np.full(WIDTH, left)).rounded())
 
 
 def test_a_known_camera_starts_from_its_own_background_and_trusts_it_longer():

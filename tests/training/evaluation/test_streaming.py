@@ -181,27 +181,10 @@ def test_the_background_of_a_camera_goes_from_video_to_video():
     share = gamma(2)
     np.testing.assert_allclose(before.mean, 0.3, rtol=share)
     np.testing.assert_allclose(
-        [window.background[0] for window in live.windows], [2.2 / 5, 3.2 / 6], rtol=share
+        [window.camera_mean[0] for window in live.windows], [2.2 / 5, 3.2 / 6], rtol=share
     )
-    np.testing.assert_allclose(whole.windows[0].background, 3.2 / 6, rtol=share)
-    assert background_after([one], SPEC, "gate") is None
-
-
-def test_an_event_is_one_life_however_often_it_was_revised():
-    first = a_life("x", 0, (1, 2, 3), (1, 3, 4), (1, 3, 5))
-    first[1] = replace(first[1], score=0.9)
-    second = a_life("y", 1, (2, 3, 4), (2, 4, 9), last=Phase.RETRACTED)
-
-    one, other = lives_of({"a": [*first[:2], second[0], first[2], second[1]]})
-
-    assert (first[0], first[2], first[2], 0.9) == (
-        one.opened,
-        one.closed,
-        one.last,
-        one.top_score,
-    )
-    assert (None, second[1]) == (other.closed, other.last)
-    assert [True, False] == [one.is_kept, other.is_kept]
+    np.testing.assert_allclose(whole.windows[0].camera_mean, 3.2 / 6, rtol=share)
+    assert camera_mean_after([one], SPEC, "gate") is None
 
 
 def measured(records, events, **other):

@@ -16,7 +16,6 @@ from tests.support.tiny_training import planted, small_config
 try:
     from training.export.export import export, localizer_onnx
     from training.export.parity import TOLERANCE, Deviation, ParityReport, event_agreement, parity
-    from training.extract import manifest_of
     from training.feature_files import manifest_of
     from training.learning.train import train
 except ImportError as failure:

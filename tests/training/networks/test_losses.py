@@ -10,7 +10,7 @@ import math
 
 import pytest
 
-from tests.support.error_bounds import FUNCTION_ROUNDINGS, U, gamma
+from tests.support.error_bounds import gamma
 from tests.support.real_parts import missing
 
 try:
@@ -168,27 +168,6 @@ def test_co_activity_does_not_see_padding():
 
     seen = losses.co_activity_loss(features, logits, tags, valid)
     torch.testing.assert_close(seen, short)
-
-
-def test_generalised_cross_entropy_averages_tagged_and_other_classes_apart():
-    probabilities, tags = tensor([0.25, 0.75, 0.75]), tensor([1, 0, 0])
-
-    # q = ½: (1 - √.25) / ½ = 1 for the tag, (1 - √(1 - .75)) / ½ = 1 for both others
-    seen = losses.generalised_cross_entropy(probabilities, tags, 0.5)
-    assert seen.item() == pytest.approx(2, rel=SHARE)
-
-
-def test_generalised_cross_entropy_tends_to_the_cross_entropy():
-    probabilities, tags, exponent = tensor([0.3, 0.6]), tensor([1, 0]), 1e-3
-
-    seen = losses.generalised_cross_entropy(probabilities, tags, exponent)
-
-    # (1 - p^q) / q = -log p - q/2 log^2 p + ..., an alternating series; and p^q is close to 1,
-    # so its rounding and that of 1 - q count for a q-th of themselves.
-    logs = math.log(0.3), math.log(0.4)
-    left_out = exponent / 2 * sum(log * log for log in logs)
-    rounding = 2 * (FUNCTION_ROUNDINGS + 4) * U / exponent
-    assert seen.item() == pytest.approx(-sum(logs), abs=left_out + rounding)
 
 
 def test_the_second_round_averages_over_classes_and_valid_snippets():
