@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 OUT = -1e4  # a masked logit; finite in half precision too, or an all-masked row would give NaN
+EARLIER = 2.0**-20  # of scores in [0, 1]: what a segment loses to the one before it
 
 
 def offsets_of(windows: tuple[int, ...]) -> range:
@@ -103,7 +104,7 @@ def segment_means(
 
 
 def top_segments(scores: Tensor, seen: Tensor, max_segments: int) -> Segments:
-    """The best segments of each sequence.
+    """The best segments of each sequence; of equal ones the earlier.
 
     Args:
         scores: (B, J) in [0, 1]; J is at least ``max_segments``.
@@ -113,7 +114,10 @@ def top_segments(scores: Tensor, seen: Tensor, max_segments: int) -> Segments:
     Source: the top-r selection of S2Net; the rule for r is ours.
     """
     exists = seen.squeeze(-1)
-    best = (scores * exists - (1 - exists)).topk(max_segments, dim=1)
+    # Where no prototype answers, scores are equal, and every runtime has its own order of those.
+    places = torch.cumsum(exists * 0 + 1, dim=1) - 1  # 0, 1, 2 … in any traced length
+    ranked = scores * exists - (1 - exists) - EARLIER * places
+    best = ranked.topk(max_segments, dim=1)
     count = exists.sum(dim=1, keepdim=True)
     wanted = torch.minimum(torch.floor(count / 4).clamp(min=2), count)
     ranks = torch.arange(max_segments, device=scores.device)

@@ -321,6 +321,25 @@ def test_an_exported_network_gives_the_same_for_any_batch_and_length(tmp_path: P
     backend.close()
 
 
+@pytest.mark.numeric
+@pytest.mark.openvino
+def test_segments_of_equal_score_are_chosen_alike_in_both(tmp_path: Path):
+    """Where no prototype answers, all score alike; whose order was left to the runtime, attended
+    to other segments in one window of six."""
+    network = a_trained_network("light_feature")
+    path = exported(network, tmp_path / "localizer.onnx")
+    backend = open_backend("openvino", path, precision="f32", threads=1)
+    valid = ((torch.arange(24) >= 2) & (torch.arange(24) < 12)).float().unsqueeze(0)
+    for seed in range(24):
+        features = torch.randn(1, 24, FEATURE_DIM, generator=torch.Generator().manual_seed(seed))
+        seen = backend.run({"features": features.numpy(), "valid": valid.numpy()})["cas"]
+        bound = 2 * WIDEST_SUM * moved_by_a_rounding(network, features, valid, n_draws=1)
+        wanted = answers(network, features, valid)[0].numpy()
+
+        np.testing.assert_allclose(seen, wanted, rtol=0, atol=bound)
+    backend.close()
+
+
 def moved_by_a_rounding(network, features, valid, n_draws=4):
     """How far answers move if every weight is off by one rounding of float32, either way.
 
