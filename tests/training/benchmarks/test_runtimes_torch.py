@@ -15,6 +15,7 @@ from engine.files.onnx_bytes import checked_model
 from engine.published.i3d import checked_model, same_padding
 from tests.support.error_bounds import gamma
 from tests.support.i3d_parts import snippets_of
+from tests.support.i3d_reference import FEATURES_APART
 from tests.support.real_parts import missing
 
 pytestmark = [pytest.mark.torch, pytest.mark.openvino, pytest.mark.numeric]
@@ -179,4 +180,4 @@ def _assert_real_backbones_agree(bundle, open_torch, snippets) -> None:
     seen = open_torch(bundle.backbone_path).run(snippets)
 
     assert wanted.std() > 0.01
-    np.testing.assert_allclose(seen, wanted, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(seen, wanted, rtol=0, atol=FEATURES_APART)
