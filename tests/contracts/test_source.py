@@ -119,7 +119,7 @@ class Reader:
         self._stream = source.deliveries()
 
     async def take(self, n: int) -> list[Delivery]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             return [await anext(self._stream) for _ in range(n)]
 
 
@@ -311,7 +311,7 @@ async def test_close_ends_deliveries_that_wait(transport: Transport) -> None:
     stream = source.deliveries()
     await anext(stream)
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(240), asyncio.TaskGroup() as tasks:
         rest = tasks.create_task(_rest(stream))
         await asyncio.sleep(0)
         await source.close()

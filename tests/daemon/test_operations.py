@@ -20,7 +20,7 @@ from tests.support.checkout import CHECKOUT
 
 def get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=240) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -111,7 +111,7 @@ def test_the_notifier_speaks_the_protocol(tmp_path: Path, abstract):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         address = "@s2netd-test" if abstract else str(tmp_path / "notify")
         manager.bind("\0" + address[1:] if abstract else address)
-        manager.settimeout(5)
+        manager.settimeout(240)
         notifier = Notifier({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "30000000"})
         notifier.starting("building tiny")
         notifier.ready("consuming")

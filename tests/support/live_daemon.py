@@ -19,7 +19,7 @@ from daemon.produce.directory_writer import DirectoryChunkWriter
 from daemon.wire.facts import ChunkFacts
 from engine.types import VideoChunk
 from tests.support.footage import chunks_of
-from tests.support.processes import start_s2netd, write_config
+from tests.support.processes import PATIENCE_S, start_s2netd, write_config
 
 CAMERAS = ("a", "b", "c")
 
@@ -113,7 +113,7 @@ class LiveDaemon:
     def stop(self) -> None:
         self.signal(signal.SIGTERM)
         assert self.process is not None
-        assert self.process.wait(30) == 0, self.log.read_text()
+        assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
@@ -133,7 +133,7 @@ class LiveDaemon:
     def _get(self, path: str) -> tuple[int, str]:
         try:
             address = f"http://127.0.0.1:{self._port}{path}"
-            with urllib.request.urlopen(address, timeout=5) as answer:
+            with urllib.request.urlopen(address, timeout=PATIENCE_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -141,7 +141,7 @@ class LiveDaemon:
         except OSError:
             return 0, ""
 
-    def wait_for(self, holds: Callable[[], bool], timeout_s: float = 90) -> None:
+    def wait_for(self, holds: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not holds():
             assert time.monotonic() < deadline, self.log.read_text()[-4000:]

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,20 @@ import yaml
 
 S2NETD = [sys.executable, "-m", "daemon"]
 
+# How long anything is waited for that must happen. No test is about this time: a machine may be as
+# busy as it likes, and only what would never happen is ended by it.
+PATIENCE_S = 240.0
 
-def s2netd(*arguments: object, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+
+def wait_until(holds: Callable[[], bool], what: Callable[[], str] = lambda: "") -> None:
+    """Wait for what another process brings about; say where things stand if it never does."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end_s, f"waited in vain: {what()}"
+        time.sleep(0.05)
+
+
+def s2netd(*arguments: object, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
         [*S2NETD, *map(str, arguments)],
@@ -35,7 +49,7 @@ def write_config(path: Path, **sections: Any) -> Path:
     """A daemon's configuration with the sections every test wants alike."""
     plain = {
         "http": {"port": 0},
-        "drain_timeout_s": 10,
+        "drain_timeout_s": 120,
         **sections,
     }
     path.write_text(yaml.safe_dump(plain))

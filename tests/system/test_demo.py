@@ -2,17 +2,18 @@
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.footage import colour_clip
 from tests.support.processes import (
+    PATIENCE_S,
     final_state,
     read_events,
     s2netd,
     start_s2netd,
+    wait_until,
     without_ids,
 )
 from tests.support.tiny_bundle import write_tiny_bundle
@@ -117,12 +118,10 @@ def test_an_interrupted_demo_ends_soon_and_without_a_word_too_many(tmp_path):
     bundle = write_tiny_bundle(tmp_path / "tiny")
     out, log = tmp_path / "demo", tmp_path / "log"
     process = start_s2netd("demo", "--bundle", bundle, "--seconds", 60, "--out", out, log=log)
-    deadline_s = time.monotonic() + 60
-    while not list(out.glob("chunks/*/*")) and time.monotonic() < deadline_s:
-        time.sleep(0.1)
+    wait_until(lambda: bool(list(out.glob("chunks/*/*"))), log.read_text)
     process.send_signal(signal.SIGINT)
 
-    assert 130 == process.wait(timeout=20)
+    assert 130 == process.wait(PATIENCE_S)
     assert "Traceback" not in log.read_text()
     assert not (out / "summary.json").exists()
 

@@ -130,7 +130,7 @@ def test_the_cpu_serves_while_the_gpu_is_not_there(daemon, cameras, bundle):
 
     daemon.configure({**gpu, "while_building": "wait"})
     daemon.start()
-    assert 1 == daemon.process.wait(60)
+    assert 1 == daemon.process.wait(240)
     assert "DeviceError" == daemon.logged("daemon.failed")[-1]["error"]
 
 

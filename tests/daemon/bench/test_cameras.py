@@ -178,10 +178,10 @@ def test_the_gpu_of_the_command_line_runs_the_networks():
 
 
 class CallsThatCost(MeanColourExtractor):
-    """Every call takes 5 ms, however many snippets are in it."""
+    """Every call takes 50 ms, however many snippets are in it, beside which little else counts."""
 
     def extract(self, snippets):
-        time.sleep(0.005)
+        time.sleep(0.05)
         return super().extract(snippets)
 
 
@@ -191,11 +191,11 @@ def test_calls_that_cost_the_same_at_any_size_are_found_to_be_worth_sharing():
     def new_device(policy, metrics):
         return Device(policy, metrics, RunningCalls(SystemClock()))
 
-    found = compare_batches(new_device, model, n_cameras=8, batch=4, seconds=0.5)
+    found = compare_batches(new_device, model, n_cameras=8, batch=4, seconds=2)
 
     assert 1 == found["one_by_one_mean_batch"]
     assert 4 == found["batched_mean_batch"]
-    assert 1.5 < found["speed_up"] <= 8
+    assert 1.5 < found["speed_up"]  # 4 on a machine without other work
     assert found["speed_up_least"] <= found["speed_up"] <= found["speed_up_most"]
     assert 0 < found["queue_us_per_snippet"]
 

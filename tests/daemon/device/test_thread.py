@@ -12,6 +12,7 @@ from daemon.device.thread import LONG_WORK_S, Device
 from daemon.metrics import Metrics
 from engine.errors import BundleError, DeviceError
 from engine.types import FeatureWindow, Snippet, SnippetFeature, Span
+from tests.support.processes import PATIENCE_S
 from tests.support.scripted import SmoothingLocalizer
 
 
@@ -31,8 +32,23 @@ class SlowExtractor:
     def extract(self, batch):
         self.calls.append(len(batch))
         self.threads.add(threading.get_ident())
-        self.go_on.wait(10)
+        self.go_on.wait(PATIENCE_S)
         return [SnippetFeature(s.index, s.segment, np.array([s.index])) for s in batch]
+
+
+class Held:
+    """Work that takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.may_end, self._has_begun = threading.Event(), threading.Event()
+
+    def wait(self) -> None:
+        self._has_begun.set()
+        self.may_end.wait(PATIENCE_S)
+
+    async def began(self) -> None:
+        while not self._has_begun.is_set():
+            await asyncio.sleep(0)
 
 
 class BrokenExtractor:
@@ -169,10 +185,10 @@ async def test_a_call_waits_for_company_only_while_it_may():
     async with serving(max_size=2, max_wait_s=60) as device:
         first = asyncio.create_task(device.extract(extractor, snippets(1, 1), camera="1"))
         second = asyncio.create_task(device.extract(extractor, snippets(2, 1), camera="2"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             await asyncio.gather(first, second)
     async with serving(max_size=2, max_wait_s=0.02) as device:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             await device.extract(extractor, snippets(3, 1), camera="3")
 
     assert [2, 1] == extractor.calls
@@ -186,7 +202,8 @@ async def test_any_work_runs_on_the_device_thread_between_calls_and_without_serv
 
     serving_task = asyncio.create_task(device.serve())
     call = asyncio.create_task(device.extract(extractor, snippets(0, 1)))
-    await asyncio.sleep(0.02)
+    while not extractor.calls:
+        await asyncio.sleep(0)
     work = asyncio.create_task(device.run(lambda: len(extractor.calls)))
     extractor.go_on.set()
     assert 1 == await work
@@ -198,20 +215,20 @@ async def test_any_work_runs_on_the_device_thread_between_calls_and_without_serv
 
 
 async def test_the_thread_is_busy_until_work_that_nobody_awaits_has_ended():
-    extractor, hold = SlowExtractor(), threading.Event()
+    extractor, hold = SlowExtractor(), Held()
     extractor.go_on.set()
     calls = RunningCalls(SystemClock())
     device = Device(BatchPolicy(4), Metrics(), calls)
     serving_task = asyncio.create_task(device.serve())
-    work = asyncio.create_task(device.run(lambda: hold.wait(10)))
-    await asyncio.sleep(0.02)
+    work = asyncio.create_task(device.run(hold.wait))
+    await hold.began()
     work.cancel()
     asked = asyncio.create_task(device.extract(extractor, snippets(0, 1)))
     await asyncio.sleep(0.05)
 
     # A call that has not begun does not age: long work is no hang.
     assert 0 == calls.oldest_s()
-    hold.set()
+    hold.may_end.set()
     assert 1 == len(await asked)
     serving_task.cancel()
     await asyncio.wait({serving_task})
@@ -219,17 +236,17 @@ async def test_the_thread_is_busy_until_work_that_nobody_awaits_has_ended():
 
 
 async def test_long_work_ages_once_it_is_longer_than_any_should_be_even_if_nobody_awaits_it():
-    hold, clock = threading.Event(), SetClock()
+    hold, clock = Held(), SetClock()
     calls = RunningCalls(clock)
     device = Device(BatchPolicy(4), Metrics(), calls)
-    work = asyncio.create_task(device.run(lambda: hold.wait(10)))
-    await asyncio.sleep(0.02)
+    work = asyncio.create_task(device.run(hold.wait))
+    await hold.began()
     work.cancel()
     await asyncio.wait({work})
     ages_s = []
     for clock.now_s in (LONG_WORK_S, LONG_WORK_S + 7):
         ages_s.append(calls.oldest_s())
-    hold.set()
+    hold.may_end.set()
     await device.run(lambda: None)
 
     assert [0, 7] == ages_s
@@ -324,7 +341,8 @@ async def test_a_camera_that_gave_up_does_not_disturb_the_others():
     async with serving() as device:
         gone = asyncio.create_task(device.extract(extractor, snippets(1, 1), camera="1"))
         stays = asyncio.create_task(device.extract(extractor, snippets(2, 1), camera="2"))
-        await asyncio.sleep(0.05)
+        while not extractor.calls:
+            await asyncio.sleep(0)
         gone.cancel()
         extractor.go_on.set()
 

@@ -98,7 +98,7 @@ async def test_a_broker_that_never_answers_is_given_up_at_the_deadline() -> None
 
 @pytest.mark.kafka
 async def test_a_topic_that_is_not_there_is_named(kafka_bootstrap: str) -> None:
-    connection = KafkaConnection(kafka_bootstrap, connect_timeout_s=1)
+    connection = KafkaConnection(kafka_bootstrap, connect_timeout_s=10)
 
     with pytest.raises(TransportError, match="topic never-made: no such topic; create it"):
         await describe_topic(connection, "never-made")

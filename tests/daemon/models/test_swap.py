@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -61,7 +60,7 @@ class Rig:
     device: Device
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while not holds():
                 await asyncio.sleep(0.01)
 
@@ -385,11 +384,11 @@ async def test_a_model_is_tried_with_as_many_rows_as_make_a_difference(
 
 
 async def test_a_model_overtaken_while_the_device_opens_it_is_closed(bundles):
-    opening, opened = threading.Event(), []
+    opening, may_open, opened = threading.Event(), threading.Event(), []
 
     def open_slowly(read: ReadModel, on_log: OnLog) -> OpenModel:
         opening.set()
-        time.sleep(0.3)
+        may_open.wait(240)
         opened.append(FakeGpu(bundles["a"]).open(read, on_log))
         return opened[0]
 
@@ -408,6 +407,7 @@ async def test_a_model_overtaken_while_the_device_opens_it_is_closed(bundles):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    may_open.set()
     await opener.settle()
     assert [True] == [is_closed(model) for model in opened]
     opener.close()

@@ -196,7 +196,7 @@ async def test_stopping_anywhere_and_starting_again_changes_nothing(clip, stop_a
         log.append("cam", chunk)
     first = TestDaemon(MemoryChunkSource(log), sink, store)
     serving = asyncio.create_task(first.serve())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         await first.app.finished(stop_after)
     first.app.stop()
     await serving
@@ -366,7 +366,7 @@ async def test_a_camera_that_moves_to_another_partition_leaves_none_paused(clip)
     log.finish()
     daemon = TestDaemon(MemoryChunkSource(log), MemoryEventSink(), MemoryStateStore())
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         await daemon.serve()
     assert len(chunks) == daemon.app.progress.n_done
 
@@ -376,7 +376,7 @@ async def test_a_device_that_hangs_is_noticed_while_other_cameras_go_on(clip):
 
     class HangingExtractor(MeanColourExtractor):
         def extract(self, snippets):
-            come_back.wait(20)
+            come_back.wait(240)
             return super().extract(snippets)
 
     log = MemoryLog()
@@ -387,7 +387,7 @@ async def test_a_device_that_hangs_is_noticed_while_other_cameras_go_on(clip):
     )
     daemon.app._stall_s = 0.2
     serving = asyncio.create_task(daemon.serve())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(240):
         while daemon.app.is_live()[0]:
             log.append_bad("other", CorruptChunkError("bad"))
             await asyncio.sleep(0.02)

@@ -43,7 +43,7 @@ class HeldUp(SmoothingLocalizer):
     def localize(self, windows: list[FeatureWindow]) -> list[CasWindow]:  # type: ignore[override]
         if self.is_held:
             self.inside.set()
-            self.may_answer.wait(30)
+            self.may_answer.wait(240)
         return super().localize(windows)
 
 
@@ -56,7 +56,7 @@ async def test_a_partition_that_leaves_waits_for_the_camera_that_goes_over(n_bef
     spec = replace(a_spec(hop_snippets=4), model_id="a@0").with_open_score(0.4)
     source = MemoryChunkSource(log)
     daemon = TestDaemon(source, sink, MemoryStateStore(), spec=spec, localizer=localizer)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         serving = asyncio.create_task(daemon.serve())
         await daemon.app.finished(n_before)
         localizer.is_held = True
@@ -95,7 +95,7 @@ async def test_what_a_silent_camera_owes_is_published_after_a_crash() -> None:
         log.append("cam", chunk)
     sink = DyingSink(records)
     daemon = TestDaemon(MemoryChunkSource(log), sink, store)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         serving = asyncio.create_task(daemon.serve())
         await daemon.app.finished(2)
         sink.is_dead = True
@@ -126,7 +126,7 @@ async def test_a_wish_given_up_twice_leaves_nothing_open(
 
     def open_slowly(read: ReadModel, *rest: Any) -> OpenModel:
         is_opening.set()
-        may_open.wait(30)
+        may_open.wait(240)
         model = really_open(read, *rest)
         for backend in model.backends:
             backend.close = lambda: closed.append(model)  # type: ignore[method-assign]

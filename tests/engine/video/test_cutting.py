@@ -286,7 +286,7 @@ class _Served(http.server.BaseHTTPRequestHandler):
         if self.path == "/stuck":
             self.wfile.write(body[: len(body) * 2 // 3])
             self.wfile.flush()
-            self._released.wait(60)
+            self._released.wait(240)
             return
         self.wfile.write(body)
 
@@ -327,7 +327,7 @@ def test_a_camera_that_falls_silent_fails_after_its_last_whole_chunk(
     camera: tuple[str, bytes],
 ) -> None:
     source = camera[0].replace("//", "//user:secret@") + "/stuck"
-    running = cut_video(source, chunk_s=0.5, on_note=lambda _note: None, read_timeout_s=1)
+    running = cut_video(source, chunk_s=0.5, on_note=lambda _note: None, read_timeout_s=5)
     chunks: list[CutChunk] = []
 
     with pytest.raises(UnreadableVideoError, match=r"http://\*\*\*@127\.0\.0\.1.*/stuck: "):

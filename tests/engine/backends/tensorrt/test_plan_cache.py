@@ -420,7 +420,7 @@ class Processes:
         """Until ``gate.unlink()``, it is building."""
         self.gate.touch()
         process = self.start(end)
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + 240
         while not self.log.exists():
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
@@ -447,7 +447,7 @@ def test_processes_that_want_the_same_plan_at_once_build_it_once(folder, process
     others = [processes.start() for _ in range(3)]
     notes = [first_line(process) for process in others]
     processes.gate.unlink()
-    rest = [process.communicate(timeout=60)[0] for process in (first, *others)]
+    rest = [process.communicate(timeout=240)[0] for process in (first, *others)]
 
     assert [f"waiting for another process that builds {KEY.file_name}\n"] * 3 == notes
     assert [""] * 4 == rest
@@ -466,7 +466,7 @@ def test_a_killed_builder_leaves_no_lock_and_nothing_that_is_loaded(
     waiting = first_line(second)
     processes.gate.unlink()
     for process in (first, second):
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
 
     assert waiting.startswith("waiting for another process")
     assert [-signal.SIGKILL, 0] == [first.returncode, second.returncode]
@@ -475,7 +475,7 @@ def test_a_killed_builder_leaves_no_lock_and_nothing_that_is_loaded(
 
     # nobody comes after: the next clearing takes what is left
     PlanCache(folder).invalidate(KEY, "to build once more")
-    processes.start(end).communicate(timeout=60)
+    processes.start(end).communicate(timeout=240)
     assert n_left == len(list(folder.glob(".*.unfinished")))
     assert [] == PlanCache(folder).collect(lambda _entry: False)
     assert [] == list(folder.iterdir())
@@ -509,7 +509,7 @@ def test_clearing_leaves_alone_what_another_process_builds(folder, processes):
 
     assert [] == PlanCache(folder).collect(lambda _entry: True)
     processes.gate.unlink()
-    builder.communicate(timeout=60)
+    builder.communicate(timeout=240)
 
     assert 0 == builder.returncode
     assert PlanCache(folder).obtain(KEY, Builder()).is_from_cache
@@ -520,7 +520,7 @@ def test_processes_that_clear_and_build_at_once_disturb_nobody(folder, processes
     builders = [processes.start() for _ in range(4)]
     while any(process.poll() is None for process in builders):
         PlanCache(folder).collect(lambda _entry: True)
-    notes = [process.communicate(timeout=60)[0] for process in builders]
+    notes = [process.communicate(timeout=240)[0] for process in builders]
 
     assert [0] * 4 == [process.returncode for process in builders], notes
 
