@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engine.backends import open_backend
 from engine.bundle.model_bundle import ModelBundle
 from engine.files.onnx_bytes import checked_model
-from engine.published.i3d import checked_model, same_padding
+from engine.published.i3d import same_padding
 from tests.support.error_bounds import gamma
 from tests.support.i3d_parts import snippets_of
 from tests.support.i3d_reference import FEATURES_APART
