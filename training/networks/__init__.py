@@ -18,7 +18,8 @@ class NetworkEntry:
 
     Attributes:
         config_type: Frozen dataclass that ``engine.files.strict_yaml.parse`` reads from YAML.
-        build: ``build(config, feature_dim=D, n_classes=C)``. Seed torch before: weights are drawn.
+        build: ``build(config, feature_dim=D, n_classes=C)``; as it draws weights, torch must be
+            seeded before.
     """
 
     config_type: type[Any]

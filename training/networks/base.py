@@ -30,13 +30,13 @@ class BagBatch:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A network's answer.
+    """What a network answers for a batch of B sequences of T snippets.
 
     Attributes:
-        cas: float32 (B, T, C), class activation sequence, in [0, 1]; 0 where not valid.
-        attention: float32 (B, T), actionness, in [0, 1]; 0 where not valid.
-        video_scores: float32 (B, C), in [0, 1], of each sequence as a whole.
-        parts: What the network's own losses need besides, by name.
+        cas: float32 (B, T, C), the class activation sequence, in [0, 1]; 0 where not valid.
+        attention: float32 (B, T), the actionness, in [0, 1]; 0 where not valid.
+        video_scores: float32 (B, C), in [0, 1], one score a class for each sequence as a whole.
+        parts: Other tensors that the network's own losses need, by name.
     """
 
     cas: Tensor
@@ -54,7 +54,7 @@ class Network(nn.Module, ABC):
     """
 
     def fit_input(self, rows: Tensor) -> None:
-        """Fit what is fitted once, before training: whitening, for those that have one.
+        """Fit what is fitted once, before the first step; a network with whitening fits that.
 
         Args:
             rows: float32 (N, D), the training snippets minus their cameras' means.
@@ -63,17 +63,37 @@ class Network(nn.Module, ABC):
     @override
     @abstractmethod
     def forward(self, features: Tensor, valid: Tensor) -> Scores:
-        """Features float32 (B, T, D) minus the camera mean, valid float32 or bool (B, T)."""
+        """Score every snippet for every class.
+
+        Args:
+            features: float32 (B, T, D), minus the camera mean.
+            valid: float32 or bool (B, T), 1 where there is a snippet.
+        """
 
     @abstractmethod
     def losses(self, scores: Scores, batch: BagBatch, step: int) -> dict[str, Tensor]:
-        """Weighted terms by name; their sum is the objective of this step (0 is the first)."""
+        """Return the weighted loss terms by name; a training step minimises their sum.
+
+        Args:
+            scores: What ``forward`` gave for the batch.
+            batch: The batch.
+            step: Number of the step, from 0.
+
+        Returns:
+            Name → scalar tensor ().
+        """
 
     def after_step(self, scores: Scores, batch: BagBatch, step: int) -> None:
-        """What is updated without a gradient, after the optimiser's step: prototypes."""
+        """Update what learns without a gradient, such as prototypes, after the optimiser's step.
+
+        Args:
+            scores: What ``forward`` gave for the batch.
+            batch: The batch.
+            step: Number of the step, from 0.
+        """
 
 
 def masked(values: Tensor, valid: Tensor) -> Tensor:
-    """``values`` (B, T, ...) with zeros where ``valid`` (B, T) is not."""
+    """Return ``values`` (B, T, ...) with zeros where ``valid`` (B, T) is false."""
     mask = valid.to(values.dtype)
-    return values * mask.reshape(mask.shape + (1,) * (values.dim() - 2))
+    return values * mask.reshape(mask.shape + (1,) * (values.dim() - 2))  # (B, T, 1, ...)

@@ -1,6 +1,6 @@
-"""Boundary-guided loss: responses change where the features do, and nowhere else.
+"""Boundary-guided loss: class responses shall change where the features do, and nowhere else.
 
-N, L: bags and their positions.
+N, L: bags and their positions; C: classes; D: feature dimensions.
 """
 
 import torch
@@ -13,7 +13,7 @@ _PEAK_DEVIATIONS = 0.5  # standard deviations above the mean at which evidence i
 
 
 def boundary_evidence(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """How much the features just before a position differ from those from it on.
+    """Measure how much the features just before a position differ from those from it on.
 
     b_t = ½(1 - cos(mean u_{t-2..t-1}, mean u_{t..t+1})), min-max normalised in each bag.
 
@@ -26,26 +26,31 @@ def boundary_evidence(features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """
     inside = valid & _moved(valid, -_SIDE) & _moved(valid, _SIDE)
     u = features.detach()
-    before = sum(_moved(u, -step) for step in range(1, _SIDE + 1))
+    before = sum(_moved(u, -step) for step in range(1, _SIDE + 1))  # (N, L, D), 2 x the mean
     after = sum(_moved(u, step) for step in range(_SIDE))
-    raw = (1 - F.cosine_similarity(before, after, dim=-1)) / 2
-    lowest = raw.masked_fill(~inside, torch.inf).amin(dim=1, keepdim=True)
+    raw = (1 - F.cosine_similarity(before, after, dim=-1)) / 2  # (N, L)
+    lowest = raw.masked_fill(~inside, torch.inf).amin(dim=1, keepdim=True)  # (N, 1)
     highest = raw.masked_fill(~inside, -torch.inf).amax(dim=1, keepdim=True)
     scaled = (raw - lowest) / (highest - lowest).clamp(min=1e-6)
     return torch.where(inside, scaled, torch.zeros_like(raw)), inside
 
 
 def boundary_loss(features: Tensor, responses: Tensor, tags: Tensor, valid: Tensor) -> Tensor:
-    """Sharp where the features say boundary, constant elsewhere; bags without tags do not count.
+    """Want responses that jump at the features' boundaries and are constant elsewhere.
 
-    With r_t the mean response of the bag's classes: mean over peaks b_t > μ + ½σ of
-    b_t [0.4 - |r_{t+2} - r_{t-2}|]₊, plus the mean of (1 - b_t) |r_t - r_{t-1}|.
+    With r_t the mean response of the bag's classes and b_t the boundary evidence, the loss is the
+    mean over peaks b_t > μ + ½σ of b_t [0.4 - |r_{t+2} - r_{t-2}|]₊, plus the mean of
+    (1 - b_t) |r_t - r_{t-1}|. Bags without tags do not count.
 
     Args:
-        features: Output of the interaction unit, (N, L, D); only evidence, no gradient.
-        responses: Semantic responses, (N, L, C) in [0, 1]; gradient flows.
-        tags: (N, C).
+        features: Output of the interaction unit, (N, L, D); it is evidence only and gets no
+            gradient.
+        responses: Semantic responses, (N, L, C) in [0, 1]; the gradient flows through them.
+        tags: float32 (N, C), 1 where the bag is tagged with the class.
         valid: bool (N, L); valid positions come first.
+
+    Returns:
+        The loss, a scalar ().
 
     Source: our reading of the boundary-guided loss of S2Net (Wang, Kong, Li, ACM TOMM,
     10.1145/3807956), of which only the abstract is known to us.
@@ -55,6 +60,7 @@ def boundary_loss(features: Tensor, responses: Tensor, tags: Tensor, valid: Tens
     mask = inside.to(responses.dtype)
     counts = mask.sum(dim=1, keepdim=True).clamp(min=1)
     curve = torch.einsum("nlc,nc->nl", responses, tags) / tags.sum(dim=1, keepdim=True).clamp(1)
+    # Mean and standard deviation of each bag's evidence: (N, 1).
     mean = (evidence * mask).sum(dim=1, keepdim=True) / counts
     spread = (((evidence - mean) ** 2 * mask).sum(dim=1, keepdim=True) / counts).sqrt()
     peaks = mask * (evidence > mean + _PEAK_DEVIATIONS * spread)
@@ -65,7 +71,10 @@ def boundary_loss(features: Tensor, responses: Tensor, tags: Tensor, valid: Tens
 
 
 def _moved(values: Tensor, steps: int) -> Tensor:
-    """What lies ``steps`` later (negative: earlier) on axis 1; zero or False beyond the ends."""
+    """Shift (N, L, ...) so that each position holds what lies ``steps`` later on axis 1.
+
+    Negative ``steps`` look earlier. Beyond the ends there is zero or False.
+    """
     moved = torch.roll(values, -steps, dims=1)
     if steps > 0:
         moved[:, -steps:] = 0

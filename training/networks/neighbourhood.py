@@ -1,7 +1,8 @@
-"""What both forms of temporal interaction stand on: shifted copies, masks and segments.
+"""What both forms of temporal interaction need: shifted copies, masks and segments.
 
-B, T: sequences and positions; K: offsets -h..h; J: segments. Everything here can be traced with
-dynamic B and T: no ``zeros_like`` and its kin, which the exporter may freeze at the traced shape.
+B, T: sequences and positions; D: values a position; K: offsets -h..h; H: heads; J: segments;
+R: segments attended to. Everything here can be traced with dynamic B and T. That is why there is
+no ``zeros_like`` and the like, which the exporter may freeze at the traced shape.
 """
 
 from dataclasses import dataclass
@@ -15,23 +16,24 @@ EARLIER = 2.0**-20  # of scores in [0, 1]: what a segment loses to the one befor
 
 
 def offsets_of(windows: tuple[int, ...]) -> range:
-    """Every offset the widest window holds, earliest first."""
+    """Return every offset that the widest window holds, earliest first."""
     half = max(windows) // 2
     return range(-half, half + 1)
 
 
 def shifted(values: Tensor, offset: int) -> Tensor:
-    """(B, T, D): row t holds what lies at t + offset, zero beyond the ends."""
+    """Shift (B, T, D): position t then holds what lies at t + offset, zero beyond the ends."""
     return shifted_copies(values, range(offset, offset + 1))[0]
 
 
 def shifted_copies(values: Tensor, offsets: range) -> list[Tensor]:
-    """One (B, T, D) for each offset.
+    """Return ``values`` (B, T, D) once for each offset, shifted by it.
 
-    One padding and K slices: a memory K times smaller than unfolding, and plain in ONNX.
+    It takes one padding and K slices, which needs K times less memory than unfolding, and is
+    plain in ONNX.
     """
     before, after = max(-offsets[0], 0), max(offsets[-1], 0)
-    padded = F.pad(values, (0, 0, before, after))
+    padded = F.pad(values, (0, 0, before, after))  # (B, before + T + after, D)
     length = values.shape[1]
     return [padded[:, before + offset : before + offset + length] for offset in offsets]
 
@@ -39,7 +41,7 @@ def shifted_copies(values: Tensor, offsets: range) -> list[Tensor]:
 def window_weights(
     logits: Tensor, mask: Tensor, windows: tuple[int, ...], mixture: Tensor
 ) -> Tensor:
-    """Softmax over each window's neighbours, then the windows' weighted mean.
+    """Take a softmax over each window's neighbours, then the windows' weighted mean.
 
     Args:
         logits: (B, T, K, H), one for each offset of the widest window.
@@ -56,9 +58,9 @@ def window_weights(
     distances = torch.tensor([abs(offset) for offset in offsets], device=logits.device)
     mixed = []
     for index, window in enumerate(windows):
-        near = (distances <= window // 2).to(mask.dtype).reshape(1, 1, -1, 1)
-        held = seen * near
-        weights = (logits * held + OUT * (1 - held)).softmax(dim=2) * held
+        near = (distances <= window // 2).to(mask.dtype).reshape(1, 1, -1, 1)  # (1, 1, K, 1)
+        held = seen * near  # (B, T, K, 1)
+        weights = (logits * held + OUT * (1 - held)).softmax(dim=2) * held  # (B, T, K, H)
         mixed.append(shares[index] * weights)
     return torch.stack(mixed).sum(dim=0)
 
@@ -76,21 +78,21 @@ class Segments:
     kept: Tensor
 
     def chosen(self, values: Tensor) -> Tensor:
-        """(B, J, D) → (B, R, D)."""
+        """Pick these segments' rows: (B, J, D) → (B, R, D)."""
         return values.gather(1, self.places.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
 def segment_means(
     values: Tensor, mask: Tensor, length: int, max_segments: int
 ) -> tuple[Tensor, Tensor]:
-    """Means over consecutive positions.
+    """Average consecutive positions to segments.
 
-    Padded by a constant, so that any T gives at least ``max_segments`` segments.
+    A constant padding makes any T give at least ``max_segments`` segments.
 
     Args:
         values: (B, T, D).
-        mask: float32 (B, T, 1).
-        length: g, positions a segment.
+        mask: float32 (B, T, 1), 1 where valid.
+        length: g, the positions of one segment.
         max_segments: R.
 
     Returns:
@@ -98,27 +100,27 @@ def segment_means(
     """
     extra = length * max_segments
     padded = F.pad(torch.cat([values * mask, mask], dim=-1), (0, 0, 0, extra))
-    means = F.avg_pool1d(padded.transpose(1, 2), length, length).transpose(1, 2)
-    share = means[..., -1:]
+    means = F.avg_pool1d(padded.transpose(1, 2), length, length).transpose(1, 2)  # (B, J, D + 1)
+    share = means[..., -1:]  # (B, J, 1), how much of a segment is valid
     return means[..., :-1] / share.clamp(min=1 / (2 * length)), (share > 0).to(mask.dtype)
 
 
 def top_segments(scores: Tensor, seen: Tensor, max_segments: int) -> Segments:
-    """The best segments of each sequence; of equal ones the earlier.
+    """Choose the best segments of each sequence; of equal ones the earlier.
 
     Args:
         scores: (B, J) in [0, 1]; J is at least ``max_segments``.
-        seen: float32 (B, J, 1).
+        seen: float32 (B, J, 1), 1 where a segment has any snippet.
         max_segments: R.
 
     Source: the top-r selection of S2Net; the rule for r is ours.
     """
-    exists = seen.squeeze(-1)
+    exists = seen.squeeze(-1)  # (B, J)
     # Where no prototype answers, scores are equal, and every runtime has its own order of those.
-    places = torch.cumsum(exists * 0 + 1, dim=1) - 1  # 0, 1, 2 … in any traced length
+    places = torch.cumsum(exists * 0 + 1, dim=1) - 1  # (B, J): 0, 1, 2 … in any traced length
     ranked = scores * exists - (1 - exists) - EARLIER * places
-    best = ranked.topk(max_segments, dim=1)
+    best = ranked.topk(max_segments, dim=1)  # (B, R)
     count = exists.sum(dim=1, keepdim=True)
-    wanted = torch.minimum(torch.floor(count / 4).clamp(min=2), count)
+    wanted = torch.minimum(torch.floor(count / 4).clamp(min=2), count)  # r, (B, 1)
     ranks = torch.arange(max_segments, device=scores.device)
     return Segments(best.indices, (ranks < wanted).to(scores.dtype))

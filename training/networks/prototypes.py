@@ -1,6 +1,6 @@
-"""Semantic prototypes: what a class looks like across videos, and one for the background.
+"""Semantic prototypes: what each class, and the background, looks like across videos.
 
-N, L: bags and positions; C: classes; d: embedding dimensions.
+N, L: bags and positions; C: classes; d: embedding dimensions; H: heads; K: C or C + 1.
 """
 
 import torch
@@ -12,13 +12,14 @@ from training.networks.s2net_config import PrototypeConfig
 
 
 class Prototypes(nn.Module):
-    """C + 1 unit vectors of d dimensions, the background last.
+    """C + 1 unit vectors of d dimensions, the background's last.
 
-    Moving averages start from the first bag of their class, not from noise: random vectors pull
-    every snippet the same way. Until then a class has no prototype and answers nothing.
+    Moving averages start from the first bag of their class and not from noise, because random
+    vectors pull every snippet the same way. Until then a class has no prototype, and its response
+    is 0.
 
     Args:
-        config: Their source, momentum and temperature.
+        config: It says their source, momentum and temperature.
         n_classes: C.
         width: d.
     """
@@ -32,21 +33,21 @@ class Prototypes(nn.Module):
         else:
             self.register_buffer("vectors", torch.zeros(n_classes + 1, width))
         self.register_buffer("counts", torch.full((n_classes + 1,), float(is_learned)))
-        # 0 during warm-up, then 1: a factor, because a traced network has no branches.
+        # 0 during warm-up, then 1. It is a factor because a traced network has no branches.
         self.register_buffer("active", torch.tensor(float(config.warm_up_steps == 0)))
 
     @property
     def seen(self) -> Tensor:
-        """float32 (C + 1,), 1 where there is a prototype."""
+        """Which prototypes there are: float32 (C + 1,), 1 where there is one."""
         return (self.counts > 0).to(self.vectors.dtype)
 
     def unit(self) -> Tensor:
-        """(C + 1, d), unit rows; zero rows where there is no prototype."""
+        """Return the prototypes (C + 1, d) as unit rows; a row without a prototype is zero."""
         return F.normalize(self.vectors, dim=-1)
 
     @override
     def forward(self, features: Tensor) -> Tensor:
-        """Semantic responses (cos(u, p_c) - cos(u, p_background)) / τ.
+        """Return the semantic responses (cos(u, p_c) - cos(u, p_background)) / τ.
 
         Args:
             features: u, (..., d).
@@ -54,7 +55,7 @@ class Prototypes(nn.Module):
         Returns:
             (..., C), 0 for a class without a prototype.
         """
-        cosines = F.normalize(features, dim=-1) @ self.unit().T
+        cosines = F.normalize(features, dim=-1) @ self.unit().T  # (..., C + 1)
         return (cosines[..., :-1] - cosines[..., -1:]) / self._config.temperature * self.seen[:-1]
 
     @torch.no_grad()
@@ -62,37 +63,38 @@ class Prototypes(nn.Module):
         """Move each prototype towards the mean direction of the bags that show its class.
 
         p ← unit(m p + (1 - m) unit(mean_b unit(v_b))); the first time p ← unit(mean_b unit(v_b)).
+        Learned prototypes stay as they are.
 
         Args:
-            vectors: v, (N, C + 1, d), one a bag and class.
+            vectors: v, (N, C + 1, d), one vector a bag and class.
             present: (N, C + 1), 1 where the bag shows the class.
         """
         if self._config.source != "ema":
             return
         weights = present.to(vectors.dtype)
-        mean = torch.einsum("nc,ncd->cd", weights, F.normalize(vectors, dim=-1))
+        mean = torch.einsum("nc,ncd->cd", weights, F.normalize(vectors, dim=-1))  # (C + 1, d)
         target = F.normalize(mean, dim=-1)
-        kept = self._config.momentum * self.seen.unsqueeze(-1)
+        kept = self._config.momentum * self.seen.unsqueeze(-1)  # (C + 1, 1)
         moved = F.normalize(kept * self.vectors + (1 - kept) * target, dim=-1)
-        hit = weights.sum(dim=0) > 0
+        hit = weights.sum(dim=0) > 0  # (C + 1,)
         self.vectors.copy_(torch.where(hit.unsqueeze(-1), moved, self.vectors))
         self.counts.add_(weights.sum(dim=0))
 
     def blended(self, without: Tensor, guided: Tensor) -> Tensor:
-        """``without`` during warm-up, ``guided`` after it."""
+        """Return ``without`` (B, ...) during warm-up, and ``guided`` (B, ...) after it."""
         return without + self.active * (guided - without)
 
     def end_warm_up_at(self, step: int) -> None:
-        """Let prototypes be read once ``step`` steps (counted from 1) are enough."""
+        """Let prototypes be read from now on if ``step`` steps (counted from 1) are enough."""
         if step >= self._config.warm_up_steps:
             self.active.fill_(1.0)
 
 
 class SemanticReader(nn.Module):
-    """Reads prototypes into embeddings: e = z + gate ⊙ W_o Σ_c A_c W_v p_c.
+    """It reads prototypes into embeddings: e = z + gate ⊙ W_o Σ_c A_c W_v p_c.
 
-    A is a softmax over classes, the gate a sigmoid, both of z. W_o starts at zero: at first the
-    module changes nothing.
+    A is a softmax over classes and comes from z. The gate is a sigmoid and comes from z and from
+    what was read. W_o starts at zero, so that at first the module changes nothing.
 
     Args:
         width: d.
@@ -113,21 +115,22 @@ class SemanticReader(nn.Module):
 
     @override
     def forward(self, embedding: Tensor, prototypes: Prototypes) -> Tensor:
-        """(B, T, d) → (B, T, d)."""
+        """Add to each embedding what it reads from the prototypes: (B, T, d) → (B, T, d)."""
         y = self.norm(embedding)
-        rows = prototypes.unit()
+        rows = prototypes.unit()  # (C + 1, d)
         heads = (self._heads, -1)
         query = self.query(y).unflatten(-1, heads)  # (B, T, H, d / H)
+        # Both are (C + 1, H, d / H).
         key, value = self.key(rows).unflatten(-1, heads), self.value(rows).unflatten(-1, heads)
         logits = torch.einsum("bthx,chx->bthc", query, key) / query.shape[-1] ** 0.5
-        weights = (logits - 1e4 * (1 - prototypes.seen)).softmax(dim=-1)
-        read = torch.einsum("bthc,chx->bthx", weights, value).flatten(2)
+        weights = (logits - 1e4 * (1 - prototypes.seen)).softmax(dim=-1)  # (B, T, H, C + 1)
+        read = torch.einsum("bthc,chx->bthx", weights, value).flatten(2)  # (B, T, d)
         gate = self.gate(torch.cat([y, read], dim=-1)).sigmoid()
         return prototypes.blended(embedding, embedding + gate * self.out(read))
 
 
 def bag_vectors(features: Tensor, weights: Tensor, valid: Tensor, ratio: int) -> Tensor:
-    """Each bag's mean embedding for each class, over the snippets that show it most.
+    """Average each bag's embeddings for each class, over the snippets that show it most.
 
     v = Σ π u / Σ π over the k = max(1, positions // ratio) largest π.
 
@@ -135,43 +138,49 @@ def bag_vectors(features: Tensor, weights: Tensor, valid: Tensor, ratio: int) ->
         features: u, (N, L, d).
         weights: π, (N, L, K) ≥ 0, zero where not valid.
         valid: bool (N, L).
-        ratio: Positions per pooled one.
+        ratio: One of so many positions is pooled.
 
     Returns:
-        (N, K, d).
+        v, (N, K, d).
     """
-    ranks = weights.argsort(dim=1, descending=True).argsort(dim=1)
-    keep = (valid.sum(dim=1) // ratio).clamp(min=1).reshape(-1, 1, 1)
+    ranks = weights.argsort(dim=1, descending=True).argsort(dim=1)  # (N, L, K)
+    keep = (valid.sum(dim=1) // ratio).clamp(min=1).reshape(-1, 1, 1)  # k, (N, 1, 1)
     held = weights * (ranks < keep)
-    total = held.sum(dim=1).unsqueeze(-1).clamp(min=1e-6)
+    total = held.sum(dim=1).unsqueeze(-1).clamp(min=1e-6)  # (N, K, 1)
     return torch.einsum("nlk,nld->nkd", held, features) / total
 
 
 def prototype_contrast(
     vectors: Tensor, tags: Tensor, prototypes: Prototypes, temperature: float
 ) -> Tensor:
-    """Bag vectors near their class's prototype, far from other classes and from background.
+    """Want bag vectors near their class's prototype, far from other classes and the background.
 
-    For each bag b and class c it is tagged with: -log of the share of exp(v̂·p_c/τ) among itself,
-    the prototypes of classes the bag is not tagged with, the background's and the bag's own
-    background vector ĥ; plus the cross-entropy of ĥ to the background's prototype.
+    For each bag b and each class c it is tagged with, the term is -log of the share that
+    exp(v̂·p_c/τ) has among itself and the same of the prototypes of classes the bag is not tagged
+    with, of the background's prototype and of the bag's own background vector ĥ. The loss is the
+    mean of these terms plus the cross-entropy of ĥ to the background's prototype.
 
     Args:
-        vectors: (N, C + 1, d), the last a bag's background vector h; gradient flows.
+        vectors: (N, C + 1, d), the last a bag's background vector h; the gradient flows through
+            them.
         tags: (N, C).
-        prototypes: Fixed here unless they are learned.
+        prototypes: They get no gradient unless they are learned.
         temperature: τ.
+
+    Returns:
+        The loss, a scalar ().
 
     Source: our reading of the prototype contrastive loss of S2Net (ACM TOMM, 10.1145/3807956),
     of which only the abstract is known to us; InfoNCE form of van den Oord et al. (2018).
     """
     unit = F.normalize(vectors, dim=-1)
     seen = prototypes.seen
+    # (N, C + 1, C + 1): each vector of each bag against each prototype.
     cosines = torch.einsum("ncd,kd->nck", unit, prototypes.unit()) / temperature
     cosines = cosines - 1e4 * (1 - seen)  # classes without a prototype are in no denominator
     with_own = (unit[:, :-1] * unit[:, -1:]).sum(dim=-1, keepdim=True) / temperature  # (N, C, 1)
-    bag, class_index = torch.nonzero(tags * seen[:-1], as_tuple=True)
-    is_other_tag = F.pad(tags[bag], (0, 1)).bool()
+    bag, class_index = torch.nonzero(tags * seen[:-1], as_tuple=True)  # (pairs,) each
+    is_other_tag = F.pad(tags[bag], (0, 1)).bool()  # (pairs, C + 1)
     is_other_tag[torch.arange(len(bag)), class_index] = False
     among = cosines[bag, class_index].masked_fill(is_other_tag, -1e4)
     among = torch.cat([among, with_own[bag, class_index]], dim=-1)  # (pairs, C + 2)
@@ -181,20 +190,25 @@ def prototype_contrast(
 
 
 def bag_contrast(vectors: Tensor, tags: Tensor, temperature: float) -> Tensor:
-    """Vectors of one class near each other, far from those of the others in the batch.
+    """Want vectors of one class near each other, far from the others in the batch.
 
-    For each vector with a partner: -log of the partners' mean share. 0 if none has a partner.
+    For each vector with a partner of the same class, the term is the mean over partners of -log of
+    the partner's share. The loss is the mean of these terms, and 0 if no vector has a partner.
 
     Args:
         vectors: (N, C + 1, d); the last, a bag's background, is every class's opponent.
         tags: (N, C).
         temperature: τ.
 
+    Returns:
+        The loss, a scalar ().
+
     Source: Khosla et al., Supervised contrastive learning (NeurIPS 2020), eq. 2.
     """
-    shown = F.pad(tags, (0, 1), value=1.0)
-    bag, class_index = torch.nonzero(shown, as_tuple=True)
-    unit = F.normalize(vectors[bag, class_index], dim=-1)
+    shown = F.pad(tags, (0, 1), value=1.0)  # (N, C + 1)
+    bag, class_index = torch.nonzero(shown, as_tuple=True)  # (P,) each
+    unit = F.normalize(vectors[bag, class_index], dim=-1)  # (P, d)
+    # Everything from here on is (P, P) or, summed over partners, (P,).
     itself = torch.eye(len(bag), dtype=torch.bool, device=tags.device)
     logs = (unit @ unit.T / temperature).masked_fill(itself, -1e4).log_softmax(dim=-1)
     partners = (class_index.unsqueeze(0) == class_index.unsqueeze(1)) & ~itself

@@ -1,4 +1,4 @@
-"""What an S2Net is made of: one switch a part, two presets."""
+"""What an S2Net is made of: one switch for each part, and two presets."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,17 +6,18 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class TrunkConfig:
-    """From features to embeddings.
+    """The trunk, which turns features into embeddings.
 
     Attributes:
         kind: ``light``: whitening and one convolution, for short tagged clips. ``filter``: each
             modality filters the other, for long, dense videos.
-        whitening_dims: PCA directions kept; 0 = no whitening.
-        modalities: Equal parts the feature vector is made of (rgb|flow: 2); ``filter`` only.
+        whitening_dims: Number of PCA directions that are kept; 0 for no whitening.
+        modalities: Number of equal parts that make up the feature vector (rgb|flow: 2);
+            ``filter`` only.
         width: Dimensions of an embedding.
-        kernel: Snippets the light convolution sees, odd; ``light`` only.
-        input_dropout: Before the first convolution, or inside the filter.
-        dropout: On embeddings and in the classifier.
+        kernel: Number of snippets that the light convolution sees, odd; ``light`` only.
+        input_dropout: Share dropped before the first convolution, or inside the filter.
+        dropout: Share dropped of embeddings and in the classifier.
     """
 
     kind: Literal["light", "filter"]
@@ -40,14 +41,15 @@ class InteractionConfig:
 
     Attributes:
         level: ``score`` mixes class scores (light), ``feature`` adds to embeddings.
-        sta: Short-term attention.
-        lta: Long-term attention over the most active segments.
-        fusion: Learn at each position how much of which; else fixed shares.
-        windows: Snippets short-term attention sees, odd, rising.
-        heads: Attention heads; ``feature`` only.
-        key_dims: Dimensions positions are compared in; ``score`` only.
-        segment_snippets: g, snippets averaged into one long-term segment.
-        max_segments: r, most segments attended to.
+        sta: Whether there is short-term attention.
+        lta: Whether there is long-term attention over the most active segments.
+        fusion: True learns at each position the share of each attention; False takes equal or
+            fixed shares.
+        windows: Widths of the short-term windows in snippets, odd, rising.
+        heads: Number of attention heads; ``feature`` only.
+        key_dims: Number of dimensions in which positions are compared; ``score`` only.
+        segment_snippets: g, the number of snippets averaged into one long-term segment.
+        max_segments: R, the highest number of segments attended to.
     """
 
     level: Literal["score", "feature"]
@@ -69,16 +71,17 @@ class InteractionConfig:
 
 @dataclass(frozen=True, slots=True)
 class PrototypeConfig:
-    """The semantic learning module: one prototype a class and one for the background.
+    """The semantic learning module: one prototype for each class and one for the background.
 
     Attributes:
-        source: ``ema``: moving average over bags; ``learned``: parameters; ``none``.
-        inject: Read prototypes into the embeddings.
-        fuse: Add prototype responses to the class logits.
+        source: ``ema``: moving averages over bags; ``learned``: parameters; ``none``: there are
+            no prototypes.
+        inject: Whether prototypes are read into the embeddings.
+        fuse: Whether prototype responses are added to the class logits.
         momentum: Share of the old prototype that an update keeps.
         pool_ratio: A bag's vector pools its best 1/ratio of snippets.
-        temperature: Of prototype responses and contrasts.
-        heads: Attention heads of ``inject``.
+        temperature: Divisor of prototype responses and contrasts.
+        heads: Number of attention heads of ``inject``.
         warm_up_steps: Steps before prototypes are read; they are updated from half of it on.
     """
 
@@ -98,23 +101,25 @@ class PrototypeConfig:
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveConfig:
-    """How bags are scored, and what each loss weighs; 0 switches a loss off.
+    """How bags are scored, and the weight of each loss; a weight of 0 switches a loss off.
 
     Attributes:
         activation: ``sigmoid``: independent classes; ``softmax``: with a background class.
-        actionness: Learn an actionness beside the classes.
+        actionness: Whether an actionness is learned beside the classes.
         pooling: How snippets become a bag's score.
         pool_ratio: ``topk`` pools the best 1/ratio of a bag.
-        bag: Tags against bag scores.
-        suppressed_bag: The same after suppression by actionness.
-        co_activity: Bags of one class look alike.
-        mutual: Two modalities' actionness agree.
-        sparsity: Actions are rare.
-        guide: Actionness and background are opposites.
+        bag: Weight of the loss that holds bag scores to the tags.
+        suppressed_bag: Weight of the same loss after suppression by actionness.
+        co_activity: Weight of the loss that wants bags of one class to look alike.
+        mutual: Weight of the loss that wants two modalities' actionness to agree.
+        sparsity: Weight of the loss that wants actions to be rare.
+        guide: Weight of the loss that wants actionness and background to be opposites.
         contrast: Weight of the contrast of bag vectors.
-        contrast_with: ``prototypes``, or the other ``bags`` of the batch.
-        boundary: Boundary-guided loss.
-        frame: Pseudo labels of a second round, where a batch has them.
+        contrast_with: What bag vectors are held against: ``prototypes``, or the other ``bags`` of
+            the batch.
+        boundary: Weight of the boundary-guided loss.
+        frame: Weight of the loss that holds snippet scores to the pseudo labels of a second
+            round, where a batch has them.
         ramp_steps: Steps in which contrast and boundary rise to their weight after warm-up.
     """
 
@@ -147,7 +152,7 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True, slots=True)
 class S2NetConfig:
-    """One S2Net."""
+    """One S2Net, by its parts."""
 
     trunk: TrunkConfig
     interaction: InteractionConfig
@@ -176,7 +181,7 @@ class S2NetConfig:
 
 
 def light_config() -> S2NetConfig:
-    """For short tagged clips: what led on rendered scenes with real features."""
+    """Return the preset for short tagged clips; it led on rendered scenes with real features."""
     return S2NetConfig(
         trunk=TrunkConfig(
             kind="light",
@@ -202,7 +207,7 @@ def light_config() -> S2NetConfig:
             source="none",
             inject=False,
             fuse=False,
-            momentum=0.9,  # a run has some 150 steps: .99 would hardly leave the first hit
+            momentum=0.9,  # a run has some 150 steps: .99 would hardly leave the first vector
             pool_ratio=6,
             temperature=0.1,
             heads=1,
@@ -229,7 +234,7 @@ def light_config() -> S2NetConfig:
 
 
 def paper_config(*, modalities: int = 2, width: int = 1024) -> S2NetConfig:
-    """For long, dense videos: the published description, our choices where it is silent.
+    """Return the preset for long, dense videos: as published, with our choices where that is open.
 
     Args:
         modalities: 2 for rgb|flow, 1 for rgb alone.

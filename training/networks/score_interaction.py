@@ -1,7 +1,11 @@
 """Temporal interaction at the level of class scores: the light form of STA and LTA.
 
+STA and LTA are short-term and long-term attention, see `training.networks.feature_interaction`.
 Positions that look alike share their class logits; the embeddings stay as they are. On short
-tagged clips this gains a point where interaction of embeddings costs five or more.
+tagged clips this gains a point of mAP where interaction of embeddings costs five or more.
+
+B, T: sequences and positions; d: embedding dimensions; k: dimensions of a key; C: logits, the
+background's among them; K: offsets; J: segments; R: segments attended to.
 """
 
 import torch
@@ -25,14 +29,15 @@ _OWN, _SHORT, _LONG = 1.0, 0.0, -1.0
 
 
 class ScoreInteraction(nn.Module):
-    """S' = β₀ S + β₁ A S + β₂ L S, with the βs a softmax over the parts that are switched on.
+    """S' = β₀ S + β₁ A S + β₂ L S; the βs are a softmax over the parts in use.
 
-    e = unit(W u); A_ts ∝ exp(5 cos(e_t, e_s) + b_{s-t}) in windows; L likewise over segments.
+    With keys e = unit(W u), A_ts ∝ exp(5 cos(e_t, e_s) + b_{s-t}) within windows. L_tj ∝
+    exp(5 cos(e_t, e_j)) reads the best segments j, whose keys and logits are means.
 
     Args:
-        config: Which parts there are.
+        config: It says which parts are in use.
         width: d of the embeddings u.
-        is_background_last: The last logit is the background's and picks no segment.
+        is_background_last: Whether the last logit is the background's, which picks no segment.
     """
 
     def __init__(self, config: InteractionConfig, width: int, *, is_background_last: bool) -> None:
@@ -52,36 +57,48 @@ class ScoreInteraction(nn.Module):
 
     @override
     def forward(self, features: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, d), (B, T, C), (B, T, 1) → logits (B, T, C)."""
-        keys = F.normalize(self.keys(features), dim=-1)
+        """Mix logits of positions that look alike.
+
+        Args:
+            features: u, (B, T, d).
+            logits: S, (B, T, C).
+            mask: float32 (B, T, 1), 1 where valid.
+
+        Returns:
+            S', (B, T, C).
+        """
+        keys = F.normalize(self.keys(features), dim=-1)  # (B, T, k)
         parts = [logits]
         if self._config.sta:
             parts.append(self._short_term(keys, logits, mask))
         if self._config.lta:
             parts.append(self._long_term(keys, logits, mask))
         learned = 0.0 if self.fusion is None else self.fusion(features)
-        shares = (learned + self.starts).softmax(dim=-1)
+        shares = (learned + self.starts).softmax(dim=-1)  # (B, T, parts) or, if fixed, (parts,)
         mixed = [shares[..., i : i + 1] * part for i, part in enumerate(parts)]
         return torch.stack(mixed).sum(dim=0)
 
     def _short_term(self, keys: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+        """Compute A S of keys (B, T, k), logits (B, T, C) and mask (B, T, 1): (B, T, C)."""
         offsets = offsets_of(self._config.windows)
+        # K times (B, T).
         near = [(keys * other).sum(dim=-1) for other in shifted_copies(keys, offsets)]
         scores = _SHARPNESS * torch.stack(near, dim=2) + self.offset_bias  # (B, T, K)
-        weights = window_weights(
+        weights = window_weights(  # (B, T, K, 1)
             scores.unsqueeze(-1), mask, self._config.windows, self.window_mixture
         )
         moved = torch.stack(shifted_copies(logits * mask, offsets), dim=2)  # (B, T, K, C)
         return (weights * moved).sum(dim=2)
 
     def _long_term(self, keys: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+        """Compute L S of keys (B, T, k), logits (B, T, C) and mask (B, T, 1): (B, T, C)."""
         grid = (self._config.segment_snippets, self._config.max_segments)
-        segment_keys, seen = segment_means(keys, mask, *grid)
-        segment_logits, _ = segment_means(logits, mask, *grid)
+        segment_keys, seen = segment_means(keys, mask, *grid)  # (B, J, k), (B, J, 1)
+        segment_logits, _ = segment_means(logits, mask, *grid)  # (B, J, C)
         classes = segment_logits[..., :-1] if self._is_background_last else segment_logits
         best = top_segments(classes.max(dim=-1).values.sigmoid(), seen, grid[1])
-        tokens = F.normalize(best.chosen(segment_keys), dim=-1)
+        tokens = F.normalize(best.chosen(segment_keys), dim=-1)  # (B, R, k)
         near = _SHARPNESS * keys @ tokens.transpose(1, 2)  # (B, T, R)
-        kept = best.kept.unsqueeze(1)
+        kept = best.kept.unsqueeze(1)  # (B, 1, R)
         weights = (near * kept + OUT * (1 - kept)).softmax(dim=-1) * kept
         return weights @ best.chosen(segment_logits)

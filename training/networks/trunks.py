@@ -1,8 +1,9 @@
 """From features to embeddings: the light trunk and the two-modality filter.
 
-B, T: sequences and positions; D, d: feature and embedding dimensions. ``mask`` is float32
-(B, T, 1). Whatever a bias leaves where the mask is 0 is cleared before the next convolution
-looks at it, so that padding is the same as the end of the sequence.
+B, T: sequences and positions; D, d: feature and embedding dimensions; k: dimensions after
+whitening. ``mask`` is float32 (B, T, 1), 1 where valid. Whatever a bias leaves where the mask is
+0 is cleared before the next convolution looks at it, so that padding is the same as the end of
+the sequence.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class Embedded:
 
     Attributes:
         embedding: (B, T, d), zero where the mask is.
-        attentions: Actionness (B, T) of each modality; none where the trunk learns none.
+        attentions: The actionness (B, T) of each modality; empty if the trunk learns none.
     """
 
     embedding: Tensor
@@ -32,7 +33,7 @@ class Embedded:
 
 
 class Convolution(nn.Module):
-    """A convolution over time of channels-last values (B, T, D), same length."""
+    """A convolution over time of channels-last values; the length stays as it is."""
 
     def __init__(self, n_in: int, n_out: int, kernel: int) -> None:
         super().__init__()
@@ -40,11 +41,12 @@ class Convolution(nn.Module):
 
     @override
     def forward(self, values: Tensor) -> Tensor:
+        """Convolve (B, T, n_in) to (B, T, n_out)."""
         return self.inner(values.transpose(1, 2)).transpose(1, 2)
 
 
 class LightTrunk(nn.Module):
-    """Whitening, one convolution; actionness, if wanted, from one linear unit."""
+    """Whitening and one convolution; one linear unit gives the actionness, if it is wanted."""
 
     def __init__(self, config: TrunkConfig, feature_dim: int, *, actionness: bool) -> None:
         super().__init__()
@@ -55,21 +57,23 @@ class LightTrunk(nn.Module):
 
     @override
     def forward(self, features: Tensor, mask: Tensor) -> Embedded:
-        whitened = self.input_dropout(self.whitening(features) * mask)
-        embedding = self.convolution(whitened).relu() * mask
+        """Embed features (B, T, D) under a mask (B, T, 1)."""
+        whitened = self.input_dropout(self.whitening(features) * mask)  # (B, T, k)
+        embedding = self.convolution(whitened).relu() * mask  # (B, T, d)
         if self.actionness is None:
             return Embedded(embedding, ())
         return Embedded(embedding, ((self.actionness(embedding).sigmoid() * mask).squeeze(-1),))
 
 
 class CrossFilter(nn.Module):
-    """One modality, filtered by what the other shows here and what it shows itself overall.
+    """One modality m, filtered by what the other, n, shows here and what m shows overall.
 
-    m̂ = sigmoid(local(n) ⊙ global(mean_t m)) ⊙ m, then actionness from m̂.
+    m̂ = sigmoid(local(n) ⊙ global(mean_t m)) ⊙ m; the actionness comes from m̂.
 
-    Source: Hong et al., CO2-Net (ACM MM 2021), cross-modal consensus module. Differences: no
-    dropout before the sigmoid (it would force one half on dropped snippets), and the kernel-3
-    convolution of the one mean position is the linear map that its centre tap is.
+    Source: Hong et al., CO2-Net (ACM MM 2021), cross-modal consensus module. It differs in two
+    things. There is no dropout before the sigmoid, which would force one half on dropped
+    snippets. The kernel-3 convolution of the one mean position is a linear map, because only its
+    centre tap sees anything.
     """
 
     def __init__(self, feature_dim: int, dropout: float) -> None:
@@ -85,18 +89,23 @@ class CrossFilter(nn.Module):
 
     @override
     def forward(self, main: Tensor, other: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D), (B, T, D), (B, T, 1) → filtered (B, T, D), actionness (B, T)."""
+        """Filter ``main`` (B, T, D) by ``other`` (B, T, D); D is one modality's part here.
+
+        Returns:
+            m̂ (B, T, D) and its actionness (B, T).
+        """
+        # The mean over time is (B, 1, D).
         mean = (main * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        local = self.rectify(self.local_map(other))
-        overall = self.rectify(self.global_map(mean))
-        filtered = torch.sigmoid(local * overall) * main * mask
-        hidden = self.dropout(self.rectify(self.first(filtered))) * mask
+        local = self.rectify(self.local_map(other))  # (B, T, D)
+        overall = self.rectify(self.global_map(mean))  # (B, 1, D)
+        filtered = torch.sigmoid(local * overall) * main * mask  # (B, T, D)
+        hidden = self.dropout(self.rectify(self.first(filtered))) * mask  # (B, T, D / 2)
         hidden = self.rectify(self.second(hidden))
         return filtered, (self.actionness(hidden).sigmoid() * mask).squeeze(-1)
 
 
 class FilterTrunk(nn.Module):
-    """Each modality filtered by the other, or the only one by itself; then one linear map.
+    """It filters each modality by the other, or the only one by itself; a linear map follows.
 
     Raises:
         DataError: The features cannot be parted evenly.
@@ -122,14 +131,15 @@ class FilterTrunk(nn.Module):
 
     @override
     def forward(self, features: Tensor, mask: Tensor) -> Embedded:
-        whitened = self.whitening(features) * mask
-        parts = [
+        """Embed features (B, T, D) under a mask (B, T, 1)."""
+        whitened = self.whitening(features) * mask  # (B, T, k)
+        parts = [  # (B, T, k / modalities) each
             whitened[..., i * self._part : (i + 1) * self._part] for i in range(self._n_parts)
         ]
         pairs = zip(self.filters, parts, reversed(parts), strict=True)
         answers = [block(main, other, mask) for block, main, other in pairs]
-        joined = torch.cat([filtered for filtered, _ in answers], dim=-1)
-        embedding = self.dropout(self.rectify(self.join(joined))) * mask
+        joined = torch.cat([filtered for filtered, _ in answers], dim=-1)  # (B, T, k)
+        embedding = self.dropout(self.rectify(self.join(joined))) * mask  # (B, T, d)
         return Embedded(embedding, tuple(attention for _, attention in answers))
 
 
@@ -143,13 +153,13 @@ class LinearClassifier(nn.Module):
 
     @override
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, d) → (B, T, n_logits); the mask is not needed here."""
+        """Classify (B, T, d) to (B, T, n_logits); the mask is not needed here."""
         del mask
         return self.logits(self.dropout(features))
 
 
 class ConvolutionClassifier(nn.Module):
-    """Two layers, the first over three snippets."""
+    """Two layers to class logits; the first one sees three snippets."""
 
     def __init__(self, config: TrunkConfig, n_logits: int) -> None:
         super().__init__()
@@ -161,13 +171,13 @@ class ConvolutionClassifier(nn.Module):
 
     @override
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, d) → (B, T, n_logits)."""
+        """Classify (B, T, d) to (B, T, n_logits) under a mask (B, T, 1)."""
         hidden = self.rectify(self.hidden(self.dropout(features * mask)))
         return self.logits(self.dropout(hidden))
 
 
 def start_evenly(module: nn.Module) -> None:
-    """Kaiming-uniform weights, zero biases: CO2-Net's start."""
+    """Draw Kaiming-uniform weights and set biases to zero, as CO2-Net starts."""
     for part in module.modules():
         if isinstance(part, nn.Conv1d | nn.Linear):
             nn.init.kaiming_uniform_(part.weight)

@@ -6,13 +6,13 @@ from typing_extensions import override
 
 from engine.errors import DataError
 
-# Directions weaker than this share of the strongest hold rounding noise, not features: they are
-# not blown up to unit variance.
+# Directions weaker than this share of the strongest hold rounding noise and no features, so they
+# are not blown up to unit variance.
 _FLOOR = 1e-6
 
 
 class Whitening(nn.Module):
-    """(B, T, D) → (B, T, k): the k strongest directions, each with unit variance.
+    """It projects D features on the k strongest directions, each scaled to unit variance.
 
     Args:
         feature_dim: D.
@@ -38,25 +38,26 @@ class Whitening(nn.Module):
         """Take mean and directions from ``rows`` float32 (N, D).
 
         Raises:
-            DataError: Fewer than two rows.
+            DataError: There are fewer than two rows.
         """
         if not self._is_used:
             return
         if len(rows) < 2:  # noqa: PLR2004 - a variance needs two
             raise DataError(f"whitening needs 2 or more training snippets, there are {len(rows)}")
         exact = rows.double()
-        mean = exact.mean(dim=0)
-        covariance = (exact - mean).T @ (exact - mean) / (len(rows) - 1)
-        values, vectors = torch.linalg.eigh(covariance)  # rising
+        mean = exact.mean(dim=0)  # (D,)
+        covariance = (exact - mean).T @ (exact - mean) / (len(rows) - 1)  # (D, D)
+        values, vectors = torch.linalg.eigh(covariance)  # rising: (D,), columns of (D, D)
+        # The k strongest come first: (k,), (D, k).
         values, vectors = values.flip(0)[: self.n_dims], vectors.flip(1)[:, : self.n_dims]
-        # An eigenvector's sign is the library's whim: the largest entry is made positive.
-        largest = vectors.abs().argmax(dim=0)
+        # An eigenvector's sign differs between libraries, so the largest entry is made positive.
+        largest = vectors.abs().argmax(dim=0)  # (k,)
         vectors = vectors * vectors.gather(0, largest.unsqueeze(0)).sign()
-        scale = values.clamp(min=max(float(values[0]) * _FLOOR, 1e-12)).rsqrt()
+        scale = values.clamp(min=max(float(values[0]) * _FLOOR, 1e-12)).rsqrt()  # (k,)
         self.mean.copy_(mean.to(self.mean.dtype))
         self.matrix.copy_((vectors * scale).to(self.matrix.dtype))
 
     @override
     def forward(self, features: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, k)."""
+        """Whiten (B, T, D) to (B, T, k)."""
         return (features - self.mean) @ self.matrix if self._is_used else features
