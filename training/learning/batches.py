@@ -1,4 +1,7 @@
-"""Videos → bags → batches; which bags a step sees is a function of the seed and the step alone."""
+"""Videos → bags → batches; the seed and the step's number alone decide which bags a step sees.
+
+B, T: sequences and their positions; R: rows of a bag; C: classes; D: feature dimensions.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from training.config import ClipBatches, VideoBatches
 from training.networks.base import BagBatch
 from training.records import FeatureSet, VideoRecord
 
-# Beyond this many missing snippets neighbours no longer matter to any network here.
+# Beyond a gap of so many snippets, neighbours no longer matter to any network here.
 MAX_GAP_SNIPPETS = 32
 
 
@@ -22,12 +25,12 @@ class Bag:
     """One tagged video, ready to be laid into a batch.
 
     Attributes:
-        name: Of the video.
+        name: Name of the video.
         features: float32 (R, D), as the backbone gave them; not copied.
         camera_mean: float32 (D,), subtracted when the batch is made.
-        places: int64 (R,), rising from 0: where each row lies on the time grid.
-        tags: float32 (C,).
-        targets: float32 (R, C) pseudo labels, or None.
+        places: int64 (R,), rising from 0: where each row lies on the grid.
+        tags: float32 (C,), 1 where the video is tagged with the class.
+        targets: float32 (R, C) pseudo labels in [0, 1], or None.
     """
 
     name: str
@@ -39,16 +42,16 @@ class Bag:
 
     @property
     def length(self) -> int:
-        """Grid positions from the first to the last row."""
+        """Number of grid positions from the first to the last row."""
         return int(self.places[-1]) + 1
 
 
 def check_feature_set(feature_set: FeatureSet) -> None:
-    """Refuse features that would spoil a run, by name.
+    """Refuse features that would spoil a training; the message names the video.
 
     Raises:
-        DataError: No tagged video, a foreign width, no rows, a number that is none, a tag that is
-            no class.
+        DataError: No video is tagged, or a video has another width, no rows, indices that do not
+            rise, a number that is not finite, or a tag that is no class.
     """
     tagged = [record for record in feature_set.records if record.tags is not None]
     if not any(record.tags for record in tagged):
@@ -82,12 +85,13 @@ def _check_record(record: VideoRecord, feature_set: FeatureSet) -> None:
 
 
 def camera_means(records: Sequence[VideoRecord]) -> dict[str, FloatArray]:
-    """Mean of every camera that is named, and of everything together under ``""``.
+    """Average the features of every camera that is named, and of all footage under ``""``.
 
-    The daemon's own average, over as many snippets as there are: their plain mean.
+    It is the daemon's own running average, which over so many snippets is their plain mean.
+    Footage without tags counts too, because it shows the same surroundings.
 
     Returns:
-        Camera → float32 (D,). Footage without tags counts too: it shows the same surroundings.
+        Camera → float32 (D,).
     """
     found = {"": _average(records)}
     for camera in sorted({record.camera for record in records} - {""}):
@@ -96,6 +100,7 @@ def camera_means(records: Sequence[VideoRecord]) -> dict[str, FloatArray]:
 
 
 def _average(records: Sequence[VideoRecord]) -> FloatArray:
+    """Return the camera mean of all rows, float32 (D,)."""
     n_rows = sum(len(record.features) for record in records)
     zero = np.zeros(records[0].features.shape[1], np.float32)
     camera_mean = CameraMean(zero, 0, max(1, n_rows))
@@ -106,13 +111,22 @@ def _average(records: Sequence[VideoRecord]) -> FloatArray:
 
 
 def places_of(indices: Int64Array) -> Int64Array:
-    """Grid positions from 0; long gaps are cut to ``MAX_GAP_SNIPPETS`` missing snippets."""
+    """Turn snippet indices int64 (R,) into grid positions int64 (R,) from 0.
+
+    Long gaps are cut to ``MAX_GAP_SNIPPETS`` missing snippets.
+    """
     steps = np.minimum(np.diff(indices), MAX_GAP_SNIPPETS + 1)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(steps, dtype=np.int64)])
 
 
 def bag_of(record: VideoRecord, camera_mean: FloatArray, n_classes: int) -> Bag:
-    """A video as a bag; no tag known counts as no tag."""
+    """Turn a video into a bag; a video whose tags are unknown gets no tag.
+
+    Args:
+        record: The video.
+        camera_mean: float32 (D,).
+        n_classes: C.
+    """
     tags = np.zeros(n_classes, np.float32)
     tags[list(record.tags or ())] = 1
     return Bag(record.name, record.features, camera_mean, places_of(record.indices), tags)
@@ -121,7 +135,12 @@ def bag_of(record: VideoRecord, camera_mean: FloatArray, n_classes: int) -> Bag:
 def training_bags(
     feature_set: FeatureSet, camera_means: Mapping[str, FloatArray]
 ) -> tuple[Bag, ...]:
-    """Every video whose tags are known, in the order of the data set."""
+    """Turn every video whose tags are known into a bag, in the order of the data set.
+
+    Args:
+        feature_set: The videos.
+        camera_means: Camera → float32 (D,); ``""`` for every camera that is not named.
+    """
     return tuple(
         bag_of(
             record, camera_means.get(record.camera, camera_means[""]), len(feature_set.class_names)
@@ -132,16 +151,17 @@ def training_bags(
 
 
 class Sampler:
-    """Batches by step number.
+    """It makes the batch of any step number.
 
-    Every epoch is a fresh permutation; steps run on from one epoch into the next, so each bag is
-    drawn once before any is drawn again. A permutation depends on the seed and its number only:
-    a run that goes on from step 1 000 draws what an uninterrupted one does.
+    Every epoch is a fresh permutation of the bags. Steps run on from one epoch into the next, so
+    each bag is drawn once before any is drawn again. A permutation depends only on the seed and
+    the epoch's number. A training that goes on from step 1 000 therefore draws what an
+    uninterrupted one does.
 
     Args:
-        bags: At least one.
-        config: How they become batches.
-        seed: Of the order.
+        bags: At least one bag.
+        config: How bags become batches.
+        seed: Seed of the order.
     """
 
     def __init__(
@@ -157,7 +177,7 @@ class Sampler:
         self._orders: dict[int, Int64Array] = {}
 
     def batch(self, step: int) -> BagBatch:
-        """The batch of one step, counted from 0; on the CPU."""
+        """Make the batch of one step, counted from 0, on the CPU."""
         if isinstance(self._config, ClipBatches):
             return clip_batch([self._bags[i] for i in self.drawn(step)], self._config.clips)
         rng = np.random.default_rng([*self._seed, 1, step])
@@ -165,12 +185,13 @@ class Sampler:
         return video_batch([self._bags[i] for i in chosen], self._config.length, rng)
 
     def drawn(self, step: int) -> list[int]:
-        """The bags whose turn it is, besides pairs."""
+        """Return the numbers of the bags whose turn it is; pairs are drawn besides."""
         size, n_bags = self._config.bags - 2 * self._n_pairs, len(self._bags)
         turns = range(step * size, (step + 1) * size)
         return [int(self._order(turn // n_bags)[turn % n_bags]) for turn in turns]
 
     def _order(self, epoch: int) -> Int64Array:
+        """Return the epoch's permutation of all N bags, int64 (N,)."""
         if epoch not in self._orders:
             rng = np.random.default_rng([*self._seed, 0, epoch])
             recent = {key: order for key, order in self._orders.items() if key == epoch - 1}
@@ -178,7 +199,7 @@ class Sampler:
         return self._orders[epoch]
 
     def _pairs(self, rng: np.random.Generator) -> list[int]:
-        """Two videos of each of a few classes. Source: W-TALC's sampler, methods.md 1.4."""
+        """Draw two videos of each of a few classes. Source: W-TALC's sampler, methods.md 1.4."""
         return [
             int(bag)
             for class_index in rng.choice(self._paired, self._n_pairs, replace=False)
@@ -187,7 +208,7 @@ class Sampler:
 
 
 def clip_batch(bags: Sequence[Bag], clips_a_sequence: int) -> BagBatch:
-    """Bags end to end, ``clips_a_sequence`` of them a sequence, padded to the longest."""
+    """Lay bags end to end, ``clips_a_sequence`` in a sequence, padded to the longest sequence."""
     groups = [
         range(first, min(first + clips_a_sequence, len(bags)))
         for first in range(0, len(bags), clips_a_sequence)
@@ -211,9 +232,9 @@ def clip_batch(bags: Sequence[Bag], clips_a_sequence: int) -> BagBatch:
 
 
 def video_batch(bags: Sequence[Bag], length: int, rng: np.random.Generator) -> BagBatch:
-    """One bag a sequence, its rows sampled to ``length``."""
+    """Make a sequence of each bag, its rows sampled to T = ``length``."""
     rows = [perturbed(len(bag.features), length, rng) for bag in bags]
-    features = np.stack(
+    features = np.stack(  # (B, T, D)
         [bag.features[at] - bag.camera_mean for bag, at in zip(bags, rows, strict=True)]
     )
     owners = np.repeat(np.arange(len(bags), dtype=np.int64)[:, None], length, axis=1)
@@ -229,11 +250,14 @@ def video_batch(bags: Sequence[Bag], length: int, rng: np.random.Generator) -> B
 
 
 def perturbed(n_rows: int, length: int, rng: np.random.Generator) -> Int64Array:
-    """``length`` row numbers that never fall, one from each of as many bins of ``n_rows``.
+    """Draw T = ``length`` row numbers that never fall, one from each of T bins of ``n_rows``.
 
     Bin i goes from ``floor(i n / T)`` to ``floor((i + 1) n / T)`` inclusive, the last one to
-    ``n - 1``; a bin of one row gives it. Fewer rows than bins repeats rows.
+    ``n - 1``. Where there are fewer rows than bins, rows repeat.
     Source: CO2-Net's ``random_perturb``, methods.md section 1.4.
+
+    Returns:
+        int64 (T,).
     """
     edges = np.arange(length + 1) * n_rows // length
     first, last = edges[:-1], edges[1:].copy()
@@ -244,6 +268,7 @@ def perturbed(n_rows: int, length: int, rng: np.random.Generator) -> Int64Array:
 def _as_batch(
     features: FloatArray, owners: Int64Array, bags: Sequence[Bag], targets: FloatArray
 ) -> BagBatch:
+    """Make a batch of features (B, T, D), bag numbers (B, T) and targets (B, T, C)."""
     has_targets = any(bag.targets is not None for bag in bags)
     return BagBatch(
         features=torch.from_numpy(features),
@@ -255,7 +280,7 @@ def _as_batch(
 
 
 def moved(batch: BagBatch, device: torch.device) -> BagBatch:
-    """The same batch on another device."""
+    """Copy a batch to another device."""
     return BagBatch(
         batch.features.to(device),
         batch.valid.to(device),

@@ -1,6 +1,7 @@
-"""What a run leaves behind: named tensors, the configuration, classes and camera means.
+"""What a training leaves in its run folder: tensors, the configuration, classes, camera means.
 
-Tensors are safetensors files, a JSON header and raw bytes: loading one never runs code.
+Tensors are kept as safetensors files, a JSON header and raw bytes, so loading one never runs
+code.
 """
 
 import json
@@ -36,34 +37,34 @@ FEATURES = "features.json"
 def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
     """Write a safetensors file; it appears whole or not at all."""
     unfinished = path.with_name(f"{path.name}.part")
-    # The writer copies memory as it lies. ascontiguousarray would give a number an axis.
+    # The writer copies memory as it lies, and ascontiguousarray would give a scalar an axis.
     dense = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     save_file(dense, unfinished, metadata=dict(metadata))
     unfinished.replace(path)
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
-    """Tensors and metadata of a safetensors file; the arrays are the caller's.
+    """Read a safetensors file's tensors and metadata; the caller owns the arrays.
 
     Raises:
-        DataError: It is missing or damaged.
+        DataError: The file is missing or damaged.
     """
     try:
         with path.open("rb"):  # the library's own error has no ``strerror``
             pass
         with safe_open(path, framework="numpy") as file:
-            # It is no mapping: it cannot be iterated over.
+            # The file object is no mapping and cannot be iterated over.
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}: train again") from error
-    # The last two: element types that are in the format and not in numpy.
+    # The last two come from element types that are in the format and not in numpy.
     except (SafetensorError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error}): train again") from error
 
 
 def tensors_of(network: torch.nn.Module, prefix: str = "") -> Tensors:
-    """Parameters and buffers as arrays of their own."""
+    """Copy a network's parameters and buffers into arrays."""
     return {
         f"{prefix}{name}": tensor.detach().cpu().numpy().copy()
         for name, tensor in network.state_dict().items()
@@ -71,7 +72,13 @@ def tensors_of(network: torch.nn.Module, prefix: str = "") -> Tensors:
 
 
 def load_tensors(network: torch.nn.Module, tensors: Tensors, path: Path, prefix: str = "") -> None:
-    """Fill a network.
+    """Fill a network's parameters and buffers.
+
+    Args:
+        network: It is changed.
+        tensors: Name → array.
+        path: The file they are from, for messages.
+        prefix: Only names that begin with it count, and it is cut off.
 
     Raises:
         DataError: Names or shapes differ.
@@ -93,17 +100,17 @@ def load_tensors(network: torch.nn.Module, tensors: Tensors, path: Path, prefix:
 
 
 def build_network(choice: NetworkChoice, feature_dim: int, n_classes: int) -> Network:
-    """A fresh network; its weights come from torch's global generator."""
+    """Build a fresh network; its weights come from torch's global generator."""
     return NETWORKS[choice.kind].build(choice.config, feature_dim=feature_dim, n_classes=n_classes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedNetwork:
-    """A finished run.
+    """What a finished training gave.
 
     Attributes:
-        network: In evaluation mode, on the CPU, with the averaged weights.
-        config: It was trained so.
+        network: The network with the averaged weights, in evaluation mode, on the CPU.
+        config: What it was trained by.
         class_names: C names.
         feature_dim: D.
         grid: The grid of its features.
@@ -122,12 +129,15 @@ class TrainedNetwork:
     identity: str
 
     def camera_mean(self, camera: str) -> FloatArray:
-        """What to subtract from a camera's features, float32 (D,)."""
+        """Return what to subtract from a camera's features, float32 (D,)."""
         return self.camera_means.get(camera, self.camera_means[""])
 
 
 def save_run(run: TrainedNetwork, out: Path) -> None:
-    """Write a run; ``checkpoint.safetensors`` comes last, so a folder that has it is whole."""
+    """Write the run folder.
+
+    ``checkpoint.safetensors`` is written last, so a folder that has it is whole.
+    """
     names = sorted(set(run.camera_means) - {""})
     vectors = np.array([run.camera_means[name] for name in names], np.float32)
     save_config(run.config, out)
@@ -149,13 +159,13 @@ def save_run(run: TrainedNetwork, out: Path) -> None:
 
 
 def save_config(config: TrainingConfig, out: Path) -> None:
-    """Write ``training.yaml``, every key resolved."""
+    """Write ``training.yaml`` with every key resolved."""
     text = yaml.safe_dump(config.content, sort_keys=False, allow_unicode=True, width=99)
     (out / CONFIG).write_text(text, encoding="utf-8")
 
 
 def load_run(folder: Path) -> TrainedNetwork:
-    """A finished run.
+    """Read the folder of a finished training.
 
     Raises:
         BundleError: Its configuration cannot be read.
@@ -182,6 +192,7 @@ def load_run(folder: Path) -> TrainedNetwork:
 
 
 def _camera_means(path: Path, feature_dim: int) -> dict[str, FloatArray]:
+    """Read camera → float32 (D,); the file holds ``default`` (D,) and ``vectors`` (N, D)."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             default, names, vectors = arrays["default"], arrays["names"], arrays["vectors"]
@@ -199,10 +210,10 @@ def _camera_means(path: Path, feature_dim: int) -> dict[str, FloatArray]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON mapping.
+    """Read a JSON mapping.
 
     Raises:
-        DataError: It is missing or is none.
+        DataError: The file is missing or holds no mapping.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""One network under training: a step, its moving average, its resumable state."""
+"""One network in training: its steps, the moving average of its weights, its resumable state."""
 
 import copy
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ class Learner:
         choice: Which network.
         bags: What it learns from.
         round_number: Part of every seed, so that no two rounds draw alike.
-        name: Of the round, for messages.
+        name: Name of the round, for messages.
         device: Where it trains.
-        identity: Of the run, kept with its state.
+        identity: Digest of the configuration and data, kept with the state.
 
     Attributes:
-        network: Being trained.
-        average: Moving average of its weights, in evaluation mode.
+        network: The network that is being trained.
+        average: A copy with the moving average of its weights, in evaluation mode.
     """
 
     def __init__(
@@ -69,7 +69,14 @@ class Learner:
         )
 
     def step(self, number: int) -> dict[str, torch.Tensor]:
-        """One iteration, counted from 0; the weighted losses and their total."""
+        """Do one iteration, counted from 0; give the weighted losses and their total.
+
+        Returns:
+            Name → scalar tensor ().
+
+        Raises:
+            DataError: The scores or the loss are not finite.
+        """
         torch.manual_seed(_mixed(*self._seed, number + 1))
         batch = moved(self._sampler.batch(number), self._device)
         settings = self._config.optimiser
@@ -78,7 +85,7 @@ class Learner:
         self._optimiser.zero_grad()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=is_mixed):
             scores = self.network(batch.features, batch.valid)
-        # Losses in full precision: logarithms of bf16 probabilities are steps.
+        # Losses are in full precision, because logarithms of bf16 probabilities move in jumps.
         scores = _in_f32(scores) if is_mixed else scores
         self._require_finite(scores.cas.sum(), "sum of scores", number)
         terms = self.network.losses(scores, batch, number)
@@ -94,6 +101,7 @@ class Learner:
         return {"total": total.detach(), **{name: term.detach() for name, term in terms.items()}}
 
     def _require_finite(self, value: torch.Tensor, what: str, number: int) -> None:
+        """Refuse a scalar () that is not finite."""
         if not bool(torch.isfinite(value)):
             raise DataError(
                 f"{self._name}: the {what} is {float(value.detach())} at iteration {number + 1}: "
@@ -101,7 +109,7 @@ class Learner:
             )
 
     def save(self, path: Path, step: int) -> None:
-        """Everything that ``restore`` needs to go on after ``step`` iterations."""
+        """Write everything that ``restore`` needs to go on after ``step`` iterations."""
         path.parent.mkdir(exist_ok=True)
         tensors = tensors_of(self.network, "network.") | tensors_of(self.average, "average.")
         for number, entries in self._optimiser.state_dict()["state"].items():
@@ -110,7 +118,11 @@ class Learner:
         write_tensors(path, tensors, {"identity": self._identity, "step": str(step)})
 
     def restore(self, path: Path) -> int:
-        """Iterations already done, 0 without a saved state."""
+        """Take a saved state; give how many iterations are done, 0 without such a file.
+
+        Raises:
+            DataError: The state is damaged, or is another network's.
+        """
         if not path.exists():
             return 0
         tensors, metadata = read_tensors(path)
@@ -127,10 +139,10 @@ class Learner:
 
 
 def _update_average(average: Network, network: Network, decay: float, number: int) -> None:
-    """``average += (1 - d) (weights - average)``, d = min(decay, (1 + n) / (10 + n)).
+    """Do ``average += (1 - d) (weights - average)`` with d = min(decay, (1 + n) / (10 + n)).
 
-    Buffers (whitening, prototypes) are averages already and are copied. The slow start keeps short
-    runs from averaging in their random first weights. Source: TensorFlow's
+    Buffers (whitening, prototypes) are averages already and are copied. The slow rise of d keeps
+    the random first weights out of the average of a short training. Source: TensorFlow's
     ExponentialMovingAverage with ``num_updates``.
     """
     kept = min(decay, (1 + number) / (_AVERAGE_WARM_UP + number))
@@ -150,12 +162,15 @@ def _in_f32(scores: Scores) -> Scores:
 
 
 def _input_rows(bags: Sequence[Bag]) -> FloatArray:
-    """Training snippets minus their camera means, evenly thinned to ``_MAX_INPUT_ROWS``."""
+    """Stack the training snippets minus their camera means, float32 (N, D).
+
+    They are evenly thinned to about ``_MAX_INPUT_ROWS`` if there are more.
+    """
     n_rows = sum(len(bag.features) for bag in bags)
     every = max(1, -(-n_rows // _MAX_INPUT_ROWS))
     return np.concatenate([bag.features[::every] - bag.camera_mean for bag in bags])
 
 
 def _mixed(*numbers: int) -> int:
-    """One seed of several; unlike a sum, no two of them share one."""
+    """Mix several numbers into one seed; unlike with a sum, other numbers give another seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

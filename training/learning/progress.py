@@ -1,4 +1,4 @@
-"""A run's log: ``log.csv``, a picture of it, TensorBoard where it is installed."""
+"""The log of a training: ``log.csv``, a picture of it, TensorBoard where it is installed."""
 
 import csv
 import io
@@ -17,14 +17,14 @@ _LAST = "held_out_tag_map"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands.
+    """Where a training stands.
 
     Attributes:
         phase: ``search``, ``round_1`` or ``round_2``.
-        step: Iterations done in it.
-        iterations: Iterations it will have.
+        step: Iterations done in the phase.
+        iterations: Iterations that the phase will have.
         losses: Weighted terms of this iteration; ``total`` is their sum. Empty between log rows.
-        held_out_tag_map: Points, where it was checked.
+        held_out_tag_map: mAP of held-out tags, 0..100, if it was measured at this step.
     """
 
     phase: str
@@ -35,10 +35,12 @@ class Progress:
 
 
 class TrainingLog:
-    """Rows of ``log.csv``, kept in memory and written whole, so that a resumed run has no holes.
+    """Rows of ``log.csv``, kept in memory and written whole.
+
+    A training that is resumed therefore has no holes in its log.
 
     Args:
-        out: The run's folder.
+        out: The run folder.
         tensorboard: Also write TensorBoard files, if it can be imported.
     """
 
@@ -52,13 +54,13 @@ class TrainingLog:
             self._rows = [{name: text for name, text in row.items() if text} for row in rows]
 
     def resume(self, phase: str, step: int) -> None:
-        """Drop what was written of ``phase`` beyond ``step``: it will come again."""
+        """Drop the rows of ``phase`` beyond ``step``, because they will come again."""
         self._rows = [
             row for row in self._rows if row["phase"] != phase or int(row["step"]) <= step
         ]
 
     def checks(self, phase: str) -> list[Check]:
-        """Held-out checks of a phase, in order, as the file has them."""
+        """Return the held-out checks of a phase, in order, as rounded in the file."""
         return [
             Check(int(row["step"]), float(row[_LAST]))
             for row in self._rows
@@ -66,7 +68,7 @@ class TrainingLog:
         ]
 
     def add(self, progress: Progress) -> None:
-        """A row."""
+        """Add a row; it is not written yet."""
         row = {"phase": progress.phase, "step": str(progress.step)}
         row |= {name: f"{value:.6g}" for name, value in progress.losses.items()}
         if progress.held_out_tag_map is not None:
@@ -90,7 +92,7 @@ class TrainingLog:
         unfinished.replace(self._path)
 
     def close(self) -> None:
-        """Write and let go."""
+        """Write ``log.csv`` and close TensorBoard's files."""
         self.write()
         if self._writer:
             self._writer.close()
@@ -100,8 +102,8 @@ def plot_log(out: Path, note: Callable[[str], None]) -> Path | None:
     """Draw ``log.csv``: loss terms above, held-out tag mAP below, phases side by side.
 
     Args:
-        out: The run's folder.
-        note: Told in a line why there is no picture.
+        out: The run folder.
+        note: Gets a line that says why there is no picture.
 
     Returns:
         The picture, or None without matplotlib.

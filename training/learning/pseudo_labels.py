@@ -1,28 +1,28 @@
-"""A teacher's scores → frame targets of a second round; pure numpy."""
+"""A teacher's scores → snippet targets of a second round; pure numpy."""
 
 import numpy as np
 
 from engine.types import FloatArray
 from training.config import PseudoLabels
 
-_FLAT = 1e-6  # between the highest and lowest sixth; less says nothing about where
+_FLAT = 1e-6  # a smaller spread between a bag's highest and lowest scores says nothing about where
 
 
 def pseudo_targets(scores: FloatArray, tags: FloatArray, config: PseudoLabels) -> FloatArray:
-    """Targets of one bag.
+    """Make the targets of one bag.
 
-    With p the teacher's scores times the tags, smoothed over time by (1/4, 1/2, 1/4), and hi, lo
-    the means of p's highest and lowest ``1 / share``: x = (p - lo) / (hi - lo), target =
-    clip((x - low) / (high - low), 0, 1). Source: scenes.md section 3.
+    Let p be the teacher's scores times the tags, smoothed over time by (1/4, 1/2, 1/4), and hi, lo
+    the means of p's highest and lowest ``1 / share``. Then x = (p - lo) / (hi - lo), and the
+    target is clip((x - low) / (high - low), 0, 1). Source: scenes.md section 3.
 
     Args:
         scores: float32 (T, C), T >= 1, in [0, 1].
         tags: float32 (C,), 1 where tagged.
-        config: The parameters.
+        config: It says ``share``, ``low`` and ``high``.
 
     Returns:
-        float32 (T, C). 0 for classes that are not tagged; 1/2 throughout for a tagged class whose
-        scores are flat: it happens, and nobody knows where.
+        float32 (T, C) in [0, 1]. A class that is not tagged gets 0. A tagged class whose scores
+        are flat gets 1/2 throughout, because it happens and nobody knows where.
     """
     smooth = _smoothed(scores * tags)
     ordered = np.sort(smooth, axis=0)
@@ -36,6 +36,6 @@ def pseudo_targets(scores: FloatArray, tags: FloatArray, config: PseudoLabels) -
 
 
 def _smoothed(values: FloatArray) -> FloatArray:
-    """Over time by (1/4, 1/2, 1/4); the first and last value are repeated beyond the ends."""
+    """Smooth (T, C) over time by (1/4, 1/2, 1/4); the end values are repeated beyond the ends."""
     padded = np.concatenate([values[:1], values, values[-1:]])
     return np.asarray((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4, np.float32)

@@ -1,4 +1,4 @@
-"""When to stop, judged by tags alone: intervals are never looked at."""
+"""When training stops, judged by tags alone; intervals are never looked at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,24 +11,31 @@ from engine.types import BoolArray, FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Held-out tag mAP after a number of iterations; points, 0..100."""
+    """One measurement during training.
+
+    Attributes:
+        iterations: Iterations done by then.
+        tag_map: mAP of the held-out videos' tags, 0..100.
+    """
 
     iterations: int
     tag_map: float
 
 
 def chosen_iterations(checks: Sequence[Check], within: float) -> int:
-    """The first check within ``within`` points of the best.
+    """Return the iterations of the first check within ``within`` points of the best.
 
-    Longer training keeps the tags right while scores collapse onto the cores of actions, so of
-    equally good checks the earliest is taken. Source: scenes.md section 3, measured there.
+    Longer training keeps the tags right while scores collapse onto the cores of actions. That is
+    why the earliest of equally good checks is taken. Source: scenes.md section 3, measured there.
     """
     best = max(check.tag_map for check in checks)
     return next(check.iterations for check in checks if check.tag_map >= best - within)
 
 
 def tag_map(scores: FloatArray, tags: FloatArray) -> float:
-    """Mean average precision of the classes that have both tagged and untagged videos, 0..100.
+    """Return the mAP, 0..100, of video scores against tags.
+
+    Only classes that have both tagged and untagged videos count.
 
     Args:
         scores: float32 (N, C).
@@ -51,11 +58,11 @@ def tag_map(scores: FloatArray, tags: FloatArray) -> float:
 
 
 def average_precision(scores: FloatArray, positive: BoolArray) -> float:
-    """Mean precision at each positive, in [0, 1]; of equal scores, negatives come first.
+    """Return the mean precision at each positive, in [0, 1]; negatives come first at equal scores.
 
     Args:
         scores: float32 (N,).
-        positive: bool (N,), at least one.
+        positive: bool (N,), at least one of them true.
     """
     order = np.lexsort((positive, -scores))
     hits = positive[order]
@@ -64,15 +71,15 @@ def average_precision(scores: FloatArray, positive: BoolArray) -> float:
 
 
 def held_out(tags: FloatArray, share: float, seed: int) -> BoolArray:
-    """Which videos to hold out: about ``share`` of every set of tags, at random by ``seed``.
+    """Choose which videos to hold out: about ``share`` of every set of tags, at random.
 
     Args:
-        tags: float32 (N, C).
+        tags: float32 (N, C), 1 where tagged.
         share: In (0, 1).
-        seed: Of the draw.
+        seed: Seed of the choice.
 
     Returns:
-        bool (N,).
+        bool (N,), True where the video is held out.
     """
     shuffled = np.random.default_rng([seed, 0x401D]).permutation(len(tags))
     # Sorted by tags, every (1 / share)-th video takes its share of each set of tags.

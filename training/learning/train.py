@@ -1,8 +1,8 @@
 """Tagged features → a run folder: checkpoint, configuration, camera means, classes, log.
 
-Every step draws its batch and its dropout from the seed and its own number, so a run that was
-interrupted goes on exactly as if it had not been. What is kept is the moving average of the
-weights. No interval is ever looked at.
+Every step draws its batch and its dropout from the seed and its own number. A training that was
+interrupted therefore goes on exactly as if it had not been. What is kept is the moving average of
+the weights. No interval is ever looked at.
 """
 
 import hashlib
@@ -63,24 +63,24 @@ def train(
     on_progress: Callable[[Progress], None] = lambda _progress: None,
     note: Callable[[str], None] = lambda _line: None,
 ) -> TrainedNetwork:
-    """Train, and leave a run folder.
+    """Train a network, and leave a run folder.
 
     Args:
-        config: How.
-        feature_set: On what; only records whose tags are known are trained on.
-        out: The run's folder. A finished run of the same configuration and data is given back as
-            it is, an interrupted one goes on.
-        manifest: The features' own manifest, kept with the run.
+        config: How to train.
+        feature_set: The videos; only those whose tags are known are trained on.
+        out: The run folder. If it holds a finished training of the same configuration and data,
+            that is given back as it is; an interrupted one goes on.
+        manifest: The features' own manifest, kept in the folder.
         device: ``cpu``, ``cuda`` or ``auto``.
         threads: CPU threads of torch while it trains; None leaves them. The last bits of the
             weights depend on it.
-        resume: False starts anew, over what ``out`` holds.
+        resume: False starts anew and writes over what ``out`` holds.
         on_progress: Called after every iteration.
-        note: Told a line about what was left out.
+        note: Gets a line for everything that was left out.
 
     Raises:
-        DataError: There is no such device, the features cannot be trained on, a loss is no number,
-            or ``out`` holds a run of another configuration or other data.
+        DataError: There is no such device, the features cannot be trained on, a loss is not
+            finite, or ``out`` holds a training of another configuration or other data.
     """
     check_name("device", device, DEVICES, DataError)  # before anything of an earlier run goes
     check_feature_set(feature_set)
@@ -116,15 +116,18 @@ def train(
 def score_video(
     network: Network, record: VideoRecord, camera_mean: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """A whole video's scores.
+    """Score a whole video.
 
     Args:
-        network: In evaluation mode.
+        network: It is put into evaluation mode.
         record: The video, T rows.
-        camera_mean: float32 (D,), of its camera.
+        camera_mean: float32 (D,), its camera's mean.
 
     Returns:
-        cas float32 (T, C) and attention float32 (T,), one row a row of the record.
+        cas float32 (T, C) and attention float32 (T,), one row for each row of the record.
+
+    Raises:
+        DataError: The video holds no snippet.
     """
     if not len(record.indices):
         raise DataError(f"{record.name}: holds no whole snippet: leave it out")
@@ -135,7 +138,7 @@ def score_video(
 
 @dataclass(frozen=True, slots=True)
 class _Session:
-    """What every round of one run shares."""
+    """What all rounds of one training share."""
 
     config: TrainingConfig
     out: Path
@@ -146,7 +149,10 @@ class _Session:
 
 
 def _rounds(session: _Session, bags: Sequence[Bag]) -> Network:
-    """Search for the length, then one round, or two of which the second learns from the first."""
+    """Search for the length if the rule asks for it, then do one round or two.
+
+    The second round learns from the first one's pseudo labels.
+    """
     config = session.config
     n_iterations = config.schedule.iterations(len(bags), config.batches.bags)
     if config.stopping.rule == "label_free":
@@ -159,14 +165,18 @@ def _rounds(session: _Session, bags: Sequence[Bag]) -> Network:
 
 
 def _searched(session: _Session, bags: Sequence[Bag]) -> int:
-    """Iterations on all bags that are as many epochs as the label-free rule chose on a part."""
+    """Let the label-free rule choose the length on a part of the bags.
+
+    Returns:
+        As many iterations on all bags as make the chosen number of epochs.
+    """
     config = session.config
     tags = np.stack([bag.tags for bag in bags])
     apart = held_out(tags, config.stopping.holdout, config.seed)
     judged = [bag for bag, is_out in zip(bags, apart, strict=True) if is_out]
     learned = [bag for bag, is_out in zip(bags, apart, strict=True) if not is_out]
     wanted = tags[apart]
-    tag_map(np.zeros_like(wanted), wanted)  # refuse before training what cannot be judged
+    tag_map(np.zeros_like(wanted), wanted)  # it refuses, before training, what cannot be judged
     n_iterations = config.schedule.iterations(len(learned), config.batches.bags)
 
     def judge(network: Network) -> float:
@@ -192,7 +202,7 @@ def _round(
     n_iterations: int,
     judge: Callable[[Network], float] | None = None,
 ) -> Network:
-    """Train one network from fresh weights, or go on where it was; its averaged weights."""
+    """Train one network from fresh weights, or go on where it was; give the averaged network."""
     config = session.config
     learner = Learner(
         config,
@@ -218,7 +228,8 @@ def _round(
         if is_row:
             session.log.add(progress)
         if is_last or step % config.log.save_every == 0:
-            # The log first: a state without its rows would leave a hole, the other order is cut.
+            # The log is written first: a state without its rows would leave a hole in the log,
+            # while rows without their state are dropped when the training goes on.
             session.log.write()
             learner.save(state, step)
         session.on_progress(progress)
@@ -226,6 +237,7 @@ def _round(
 
 
 def _scored(network: Network, bags: Sequence[Bag]) -> Scores:
+    """Score bags, one in a sequence: B is their number."""
     device = next(network.parameters()).device
     batch = moved(clip_batch(bags, 1), device)
     with torch.no_grad():
@@ -233,7 +245,7 @@ def _scored(network: Network, bags: Sequence[Bag]) -> Scores:
 
 
 def _identity(config: TrainingConfig, feature_set: FeatureSet) -> str:
-    """Digest of all that decides the weights: two runs that share it are the same run."""
+    """Digest all that decides the weights: equal digests mean equal trainings."""
     decisive = {key: value for key, value in config.content.items() if key != "log"}
     digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
     digest.update(json.dumps(feature_set.class_names).encode())
@@ -245,10 +257,10 @@ def _identity(config: TrainingConfig, feature_set: FeatureSet) -> str:
 
 
 def _claimed(out: Path, identity: str, *, resume: bool) -> bool:
-    """Make the folder fit to train in; True if it holds this very run, finished.
+    """Make the folder fit to train in; give True if it holds this very training, finished.
 
     Raises:
-        DataError: It holds another run.
+        DataError: It holds another training, or cannot be made.
     """
     try:
         (out / STATES).mkdir(parents=True, exist_ok=True)
@@ -283,14 +295,14 @@ def _device(name: str) -> torch.device:
 
 @contextmanager
 def _isolated(device: torch.device, threads: int | None) -> Iterator[None]:
-    """Deterministic algorithms, random state and threads of our own; all are put back."""
+    """Use deterministic algorithms, a random state and threads of our own; put all back after."""
     n_threads = torch.get_num_threads()
     was, was_warning = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
     is_gpu = device.type == "cuda"
-    if is_gpu:  # cuBLAS is deterministic with a workspace of its own only
+    if is_gpu:  # cuBLAS is deterministic only with a workspace of its own
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if is_gpu else []):
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
