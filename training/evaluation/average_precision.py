@@ -1,7 +1,7 @@
-"""Detections against annotated actions: average precision, mAP.
+"""Detections against annotated actions: average precision and its mean over classes, mAP.
 
-C classes, N detections, K thresholds. Which detection is which action is said by
-``training.evaluation.matching``.
+C classes, N detections, K thresholds of tIoU. `training.evaluation.matching` says which detection
+is which action.
 """
 
 import math
@@ -18,7 +18,8 @@ from training.records import VideoRecord
 
 Protocol = Literal["seconds", "snippet-rounded"]
 
-# Written out: 3 * 0.1 and linspace are not 0.3, and an action of 3 in 10 would be lost.
+# Written out, because computed ones may be off in the last bit: 3 * 0.1 is above 0.3, and a
+# detection that overlaps its action by exactly 0.3 would be lost.
 THUMOS_TIOUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 ACTIVITYNET_TIOUS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
@@ -29,11 +30,11 @@ PUBLISHED_GRID = Grid(fps=25, snippet_frames=16, stride_frames=16)
 def average_precisions(
     truth: Truth, detections: Detections, taken: Int64Array, n_classes: int
 ) -> Float64Array:
-    """Area under each class's precision-recall curve, made monotone from the right.
+    """Return the area under each class's precision-recall curve, made monotone from the right.
 
     Args:
         truth: The actions.
-        detections: Of the same videos.
+        detections: Detections of the same videos, N of them.
         taken: int64 (K, N), as ``assign`` gives it.
         n_classes: C.
 
@@ -47,13 +48,13 @@ def average_precisions(
         hits = taken[:, order[detections.class_index[order] == class_index]] >= 0  # (K, n)
         precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        # Recall moves by 1 / G at every hit and nowhere else.
+        # Recall moves by 1 / (the class's actions) at every hit and nowhere else.
         values[class_index] = (envelope * hits).sum(axis=1) / n_truth[class_index]
     return values
 
 
 def mean_over_classes(values: Float64Array) -> Float64Array:
-    """Mean of each column over the rows that are not NaN; NaN if all are."""
+    """Average (C, K) to (K,) over the rows without NaN; the result is NaN if no row is left."""
     known = values[~np.isnan(values).any(axis=1)]
     return known.mean(axis=0) if len(known) else np.full(values.shape[1], math.nan)
 
@@ -66,10 +67,10 @@ class MapResult:
         tious: K thresholds.
         class_ap: float64 (C, K); NaN for classes without annotated actions.
         protocol: Which times were compared.
-        n_videos: Evaluated.
-        n_truth: Annotated actions.
-        n_detections: Counted.
-        n_ambiguous: Detections left out because they touch an ambiguous interval.
+        n_videos: Number of videos evaluated.
+        n_truth: Number of annotated actions.
+        n_detections: Number of detections that counted.
+        n_ambiguous: Number of detections left out because they touch an ambiguous interval.
     """
 
     tious: tuple[float, ...]
@@ -82,21 +83,21 @@ class MapResult:
 
     @property
     def per_tiou(self) -> Float64Array:
-        """float64 (K,), mAP at each threshold."""
+        """The mAP at each threshold, float64 (K,)."""
         return mean_over_classes(self.class_ap)
 
     @property
     def average(self) -> float:
-        """Mean of ``per_tiou``."""
+        """The mean of ``per_tiou``."""
         return float(self.per_tiou.mean())
 
     def average_between(self, low: float, high: float) -> float:
-        """Mean over the thresholds from ``low`` to ``high``, both included."""
+        """Return the mean over the thresholds from ``low`` to ``high``, both included."""
         chosen = [low <= tiou <= high for tiou in self.tious]
         return float(self.per_tiou[chosen].mean())
 
     def table(self, class_names: Sequence[str] = ()) -> str:
-        """For people, in percent; one line a class if their names are given."""
+        """Write the result for people, in percent; with class names, a line for each class."""
         width = max([7, *(len(name) for name in class_names)])
         head = "".join(f"{tiou:>7.2f}" for tiou in self.tious)
         counted = (
@@ -114,6 +115,7 @@ class MapResult:
 
 
 def _percents(values: Float64Array) -> str:
+    """Write (K,) values and their mean in percent; NaN becomes a dash."""
     both = [*values.tolist(), float(values.mean())]
     return "".join(f"{'-':>7}" if math.isnan(value) else f"{100 * value:7.2f}" for value in both)
 
@@ -127,19 +129,19 @@ def mean_average_precision(
     grid: Grid = PUBLISHED_GRID,
     ambiguous: Sequence[tuple[str, Span]] = (),
 ) -> MapResult:
-    """The one mAP of this project.
+    """Measure mAP; every mAP of this project comes from here.
 
     Args:
         truth: The actions.
-        detections: Of the same videos.
+        detections: Detections of the same videos.
         n_classes: C.
-        tious: Thresholds, in (0, 1].
+        tious: K thresholds, in (0, 1].
         protocol: ``seconds`` compares exact times. ``snippet-rounded`` rounds all times to
-            snippets first, as one family of published code does; there, an action may lose all
-            its length and cannot be found.
-        grid: Whose snippets to round to.
-        ambiguous: (video, interval): detections that touch one count neither way. Intervals of
-            videos that are not evaluated are passed over.
+            snippets first, as one family of published code does; an action may then lose all its
+            length, and cannot be found.
+        grid: The grid whose snippets times are rounded to.
+        ambiguous: (video, interval) pairs; a detection that touches one counts neither as right
+            nor as wrong. Intervals of videos that are not evaluated are passed over.
     """
     if not tious or min(tious) <= 0:
         raise ValueError(f"tious are {tuple(tious)}, wanted at least one, each > 0")
@@ -167,7 +169,12 @@ def map_of(
     found: Mapping[str, Sequence[Proposal | ActionEvent]],
     n_classes: int,
 ) -> MapResult:
-    """MAP at tIoU .1 to .7, in exact seconds, of what was found in each of these videos.
+    """Measure mAP at tIoU .1 to .7, in exact seconds, of what was found in these videos.
+
+    Args:
+        records: The videos.
+        found: Video → what was found in it.
+        n_classes: C.
 
     Raises:
         DataError: Something was found in a video whose actions are not known.
@@ -177,7 +184,10 @@ def map_of(
 
 
 def _rounded(rows: Truth | Detections, grid: Grid) -> tuple[Int64Array, Int64Array]:
-    """Nearest snippet indices; halves go to the even one, as Python's ``round`` has it."""
+    """Round starts and ends to the nearest snippet index, int64 (N,) each.
+
+    Halves go to the even one, as Python's ``round`` has it.
+    """
     start = np.rint(rows.start_us / grid.stride_us).astype(np.int64)
     return start, np.rint(rows.end_us / grid.stride_us).astype(np.int64)
 

@@ -1,7 +1,7 @@
 """Detections and annotated actions as tables, and which belongs to which. Exact, vectorised.
 
-Everything is columns: row i of a table is one action or one detection. Times are integer
-microseconds; tIoU has no ``+ 1``. C classes, N detections, G annotated actions.
+A table is a set of columns: row i is one action or one detection. Times are integer microseconds;
+tIoU has no ``+ 1``. C classes, N detections, G annotated actions, P pairs of the two.
 
 Source: the ActivityNet evaluation (``ANETdetection``): each detection, best score first, takes
 the free action of its video and class that it overlaps most, if their tIoU reaches the threshold.
@@ -28,8 +28,8 @@ class Truth:
     """Annotated actions.
 
     Attributes:
-        videos: The evaluated videos; the column ``video`` indexes it.
-        video: int64 (G,).
+        videos: Names of the evaluated videos.
+        video: int64 (G,), index into ``videos``.
         class_index: int64 (G,).
         start_us: int64 (G,).
         end_us: int64 (G,).
@@ -43,7 +43,7 @@ class Truth:
 
     @classmethod
     def of(cls, records: Sequence[VideoRecord]) -> Self:
-        """The actions of every video whose actions are known; the others are not evaluated."""
+        """Take the actions of every video whose actions are known; others are not evaluated."""
         known = [record for record in records if record.truth is not None]
         rows = [
             (video, action.class_id, action.span.start_us, action.span.end_us)
@@ -89,7 +89,7 @@ class Detections:
     def of(
         cls, found: Mapping[str, Sequence[Proposal | ActionEvent]], videos: Sequence[str]
     ) -> Self:
-        """What was found in each video, as columns.
+        """Put what was found in each video into columns.
 
         Raises:
             DataError: A video is not among ``videos``.
@@ -111,26 +111,31 @@ class Detections:
         return cls(video, class_index, start_us, end_us, np.array(scores, np.float64))
 
     def take(self, rows: Int64Array | npt.NDArray[np.bool_]) -> "Detections":
-        """These rows."""
+        """Take rows, by number int64 (M,) or by mask bool (N,)."""
         return Detections(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     def ranking(self) -> Int64Array:
-        """Rows from best to worst; ties by video, start, end, so that every run orders alike."""
+        """Return the row numbers from best to worst, int64 (N,).
+
+        Equal scores are ordered by video, start, end and class, so that the order is always the
+        same.
+        """
         return np.lexsort((self.class_index, self.end_us, self.start_us, self.video, -self.score))
 
 
 def _columns(rows: Sequence[tuple[int, ...]], n_columns: int) -> tuple[Int64Array, ...]:
+    """Turn N rows of ``n_columns`` numbers into columns, int64 (N,) each."""
     return tuple(np.array(rows, np.int64).reshape(-1, n_columns).T)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Pairs that may be matched: by detection, then best first, then by the action's start, end.
+    """Pairs that may be matched, ordered by detection, then best first, then by start and end.
 
     Attributes:
         detection: int64 (P,), row of the detection, rising.
         truth: int64 (P,), row of the action.
-        affinity: float64 (P,), how well they fit.
+        affinity: float64 (P,), how well the two fit.
     """
 
     detection: Int64Array
@@ -150,7 +155,7 @@ def start_affinity(actions: Intervals, found: Intervals) -> Float64Array:
 def candidates(
     truth: Truth, detections: Detections, floor: float, affinity: Affinity = tious
 ) -> Candidates:
-    """All pairs of one video and one class whose affinity is at least ``floor``."""
+    """Find all pairs of one video and one class whose affinity is at least ``floor``."""
     n_videos = max(len(truth.videos), 1)
     keys = truth.class_index * n_videos + truth.video
     order = np.lexsort((truth.end_us, truth.start_us, keys))
@@ -178,6 +183,11 @@ def _chunk(
     floor: float,
     affinity: Affinity,
 ) -> Candidates:
+    """Find the pairs of the detections ``rows``.
+
+    ``order`` int64 (G,) lists the actions by class and video. For each detection, ``first`` and
+    ``count`` int64 (N,) say where in it the actions of its class and video lie.
+    """
     counts = count[rows]
     found = np.repeat(np.arange(len(first))[rows], counts)
     offset = np.arange(len(found)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -202,12 +212,13 @@ def assign(
 
     Args:
         truth: The actions.
-        detections: Of the same videos.
-        floors: Least affinities at which a pair may be matched; each is a matching of its own.
-        affinity: What fits.
+        detections: Detections of the same videos, N of them.
+        floors: K least affinities at which a pair may be matched; each gives a matching of its
+            own.
+        affinity: It says how well an action and a detection fit.
 
     Returns:
-        int64 (len(floors), N), the row of the action each detection took; -1 for none.
+        int64 (K, N), the row of the action that each detection took; -1 for none.
     """
     order = detections.ranking()
     pairs = candidates(truth, detections.take(order), min(floors), affinity)
@@ -221,7 +232,7 @@ def assign(
 
 
 def matching_size(pairs: Candidates) -> int:
-    """Pairs of the largest one-to-one matching there is: augmenting paths, after Berge."""
+    """Count the pairs of the largest one-to-one matching: augmenting paths, after Berge."""
     choices: dict[int, list[int]] = {}
     for found, action in zip(pairs.detection.tolist(), pairs.truth.tolist(), strict=True):
         choices.setdefault(found, []).append(action)
@@ -256,6 +267,10 @@ def _move_along(
     gives_up: Mapping[int, int],
     holder: dict[int, int],
 ) -> None:
+    """Give the ``free`` action to who asked for it, its old one to who asked for that, and so on.
+
+    The chain ends with ``start``, which held none.
+    """
     action = free
     while asked_by[action] != start:
         holder[action] = asked_by[action]

@@ -1,7 +1,7 @@
 """At which score each class opens events, for a wanted rate of false alarms. Pure.
 
-What the rate buys in missed actions is not looked at: an operator can live with so many false
-alarms a day, and wants the most sensitive setting that keeps to it.
+How many actions are missed at that score is not looked at. An operator can live with so many
+false alarms a day, and wants the most sensitive setting that keeps to it.
 """
 
 import bisect
@@ -15,18 +15,18 @@ from engine.types import ActionEvent
 from training.evaluation.matching import Detections, Truth, assign
 from training.records import VideoRecord
 
-# Above the highest false alarm there may be nothing to lie midway to.
+# Added to the highest false alarm's score where no higher score is there to lie midway to.
 _MARGIN = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One event of a validation run.
+    """One event found in a validation video.
 
     Attributes:
-        class_index: Class index.
-        score: The highest score it ever had: with a threshold above, it would not have opened.
-        is_true: It was an annotated action.
+        class_index: Its class.
+        score: The highest score it ever had; with a threshold above, it would not have opened.
+        is_true: Whether it was an annotated action.
     """
 
     class_index: int
@@ -41,14 +41,15 @@ class Outcome:
 def event_outcomes(
     records: Sequence[VideoRecord], events: Mapping[str, Sequence[ActionEvent]]
 ) -> list[Outcome]:
-    """Which events were right; a retracted one never is, as somebody was told of it.
+    """Say of each event whether it was right.
 
-    An event is right if it was matched to an action; in a video of which only the tags are known,
-    if its class is among them. Events of videos of which neither is known are left out.
+    An event is right if it was matched to an action. In a video of which only the tags are known,
+    it is right if its class is among them. A retracted event is never right, because somebody was
+    told of it. Events of videos of which neither actions nor tags are known are left out.
 
     Args:
         records: The validation videos.
-        events: Every record of every video, in the order they were emitted.
+        events: Video → every revision in it, in the order they were emitted.
     """
     truth = Truth.of(records)
     lives = {name: histories(events.get(name, ())) for name in truth.videos}
@@ -83,15 +84,15 @@ def opening_thresholds(
     bounds: tuple[float, float] = (0.2, 0.9),
     least_events: int = 5,
 ) -> tuple[float, ...]:
-    """The lowest threshold for each class that keeps to the wanted rate of false alarms.
+    """Find the lowest threshold for each class that keeps to the wanted rate of false alarms.
 
     Args:
-        outcomes: Every event of a run over the validation videos, quiet ones too, in which
-            events opened from ``bounds[0]`` on.
+        outcomes: Every event found in the validation videos, quiet ones too, with events opening
+            from a score of ``bounds[0]`` on.
         hours: Camera-hours of those videos, > 0.
         n_classes: C.
         wanted_per_hour: False alarms of *one class* in a camera-hour, >= 0. Fewer than one in
-            ``hours`` cannot be measured: then no false event of the run would have opened.
+            ``hours`` cannot be measured; the threshold then lets no false event open.
         fallback: Threshold of a class with few events, from ``bounds[0]`` to ``bounds[1]``.
         bounds: Lowest and highest threshold. The highest wins over the wanted rate, so that no
             class falls silent over one odd video.
@@ -116,10 +117,10 @@ def opening_thresholds(
 
 
 def _threshold(outcomes: Sequence[Outcome], n_allowed: int) -> float:
-    """Midway between the highest score that must not open and the next higher one.
+    """Return the middle between the highest score that must not open and the next higher one.
 
-    Midway, as the next video's scores will not be these. A higher ``n_allowed`` never gives a
-    higher threshold.
+    It is the middle because the next video's scores will not be just these. A higher
+    ``n_allowed`` never gives a higher threshold.
     """
     false = sorted((one.score for one in outcomes if not one.is_true), reverse=True)
     if len(false) <= n_allowed:
@@ -135,7 +136,7 @@ def _threshold(outcomes: Sequence[Outcome], n_allowed: int) -> float:
 def false_alarms_per_hour(
     outcomes: Sequence[Outcome], hours: float, thresholds: Sequence[float]
 ) -> tuple[float, ...]:
-    """What each class's threshold would have given on the run: C rates."""
+    """Return the rate of false alarms that each class's threshold would have given: C rates."""
     return tuple(
         sum(
             not one.is_true and one.class_index == class_index and one.score >= threshold

@@ -21,12 +21,12 @@ BOUNDS = (0.2, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Opening scores and what they gave where they were fitted: C of each.
+    """Opening scores, and what they gave on the videos they were fitted on.
 
     Attributes:
-        scores: A class each.
-        false_alarms_per_hour: A camera, a class each.
-        hours: Camera-hours they were fitted on.
+        scores: C scores, one for each class.
+        false_alarms_per_hour: C rates, false alarms of each class in a camera-hour.
+        hours: Camera-hours the scores were fitted on.
     """
 
     scores: tuple[float, ...]
@@ -37,13 +37,14 @@ class Fit:
 def fit_opening_scores(
     records: Sequence[VideoRecord], spec: ModelSpec, localizer: Localizer, wanted_per_hour: float
 ) -> Fit:
-    """The lowest opening scores that keep to a rate of false alarms.
+    """Find the lowest opening scores that keep to a rate of false alarms.
 
     Args:
         records: Videos whose actions, or at least tags, are known.
         spec: The model.
-        localizer: The model's.
-        wanted_per_hour: Of all classes together; each gets the same share.
+        localizer: The model's localizer.
+        wanted_per_hour: False alarms of all classes together in a camera-hour; each class gets
+            the same share.
     """
     n_classes = len(spec.class_names)
     open_to_all = spec.with_open_score(BOUNDS[0])
@@ -62,10 +63,13 @@ def fit_opening_scores(
 
 
 def with_opening_scores(bundle: ModelBundle, scores: Sequence[float], out: Path) -> Path:
-    """A copy of a bundle that opens events at these scores.
+    """Write a copy of a bundle that opens events at these scores, one for each class.
+
+    Returns:
+        The new bundle's folder.
 
     Raises:
-        BundleError: The scores are not one a class.
+        BundleError: There is not one score for each class.
     """
     make_room(out)
     rounded = tuple(round(score, 3) for score in scores)

@@ -1,6 +1,6 @@
 """Stored features through the daemon's own session, or through the same model as whole videos.
 
-Nothing here sees annotations but the curve, which hands them on to be measured.
+Only the curve takes annotations, and it just hands them on to be measured.
 """
 
 import itertools
@@ -38,15 +38,15 @@ def stream_video(
     camera: str = "",
     camera_mean: CameraMeanState | None = None,
 ) -> list[ActionEvent]:
-    """The records the daemon would have emitted for this video, in order.
+    """Return the revisions that the daemon would have emitted for this video, in order.
 
     Args:
         record: Its rows are given to the daemon's own session, one after the other.
         spec: The model.
-        localizer: The model's.
-        camera: Name of the stream; none: the record's camera, or else its own name.
-        camera_mean: What the camera had seen before, as ``camera_mean_after`` gives it; None: what
-            the model knows of the camera.
+        localizer: The model's localizer.
+        camera: Name of the camera; if empty, the record's camera or else the record's name.
+        camera_mean: What the camera had seen before, as ``camera_mean_after`` gives it; None
+            takes what the model knows of the camera.
     """
     session = _session_of(record, spec, camera, camera_mean)
     records = []
@@ -62,15 +62,16 @@ def whole_video_detections(
     camera: str = "",
     camera_mean: CameraMeanState | None = None,
 ) -> list[Proposal]:
-    """What the same model finds if it may see the whole video at once.
+    """Find what the same model gives if it may see the whole video at once.
 
-    Each run of snippets without a gap is one window; every class gets its proposals after
-    soft-NMS. The camera mean is what a live camera has at the video's end.
+    Each segment, a stretch of snippets without a gap, is one window; every class gets its
+    proposals after soft-NMS. The camera mean is what a live camera has at the video's end. The
+    arguments are those of ``stream_video``.
     """
     after = camera_mean_after([record], spec, camera or _camera_of(record), camera_mean)
     proposals: list[Proposal] = []
     for window in localizer.localize(_whole_windows(record, spec, after)):
-        scores = window.cas * window.attention[:, None]  # (T, C), as a live stream's track has it
+        scores = window.cas * window.attention[:, None]  # (T, C), as in a live stream's track
         track = ScoredSnippets(window.first_index, window.segment, scores)
         for class_index in range(scores.shape[1]):
             proposals.extend(localize_whole_video(track, class_index, spec.grid, spec.proposals))
@@ -83,7 +84,14 @@ def camera_mean_after(
     camera: str,
     before: CameraMeanState | None = None,
 ) -> CameraMeanState | None:
-    """A camera's background after it saw these videos; None where the model has none."""
+    """Return the camera mean after the camera saw these videos; None if the model has none.
+
+    Args:
+        records: The videos, in the order they are seen.
+        spec: The model.
+        camera: Name of the camera.
+        before: What the camera had seen before; None takes what the model knows of it.
+    """
     if spec.camera_mean is None:
         return None
     camera_mean = CameraMean.of_camera(spec.camera_mean, camera)
@@ -96,12 +104,12 @@ def camera_mean_after(
 
 
 def with_freeze(spec: ModelSpec, freeze_us: int) -> ModelSpec:
-    """The same model, looking on for so long after an action's end before the event is final."""
+    """Return the same model with another look-ahead after an event's end before it freezes."""
     return replace(spec, tracker=replace(spec.tracker, freeze_us=freeze_us))
 
 
 def snippet_features(record: VideoRecord) -> list[SnippetFeature]:
-    """A record's rows as a stream has them; the segment rises by one at every missing index."""
+    """Turn a record's rows into a stream's; the segment rises by one at every missing index."""
     segments = np.cumsum(np.diff(record.indices, prepend=record.indices[:1] - 1) != 1)
     return [
         SnippetFeature(index, segment, vector)
@@ -142,7 +150,13 @@ def _whole_windows(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CurvePoint:
-    """One setting of the tracker, and what it gave."""
+    """One setting of the tracker, and what it gave.
+
+    Attributes:
+        freeze_us: Microseconds of look-ahead after an event's end before it freezes.
+        open_score: The opening score of all classes; None: those of the model.
+        result: What was measured.
+    """
 
     freeze_us: int
     open_score: float | None
@@ -158,15 +172,15 @@ def delay_accuracy_curve(
     quiet: Sequence[VideoRecord] = (),
     camera_means: Mapping[str, CameraMeanState] = MappingProxyType({}),
 ) -> list[CurvePoint]:
-    """Measure every pair of look-ahead and opening score; the network runs once a video.
+    """Measure every pair of look-ahead and opening score; the network runs once on each video.
 
     Args:
-        records: As for ``streaming_metrics``.
+        records: Videos whose actions are known, as for ``streaming_metrics``.
         spec: The model.
-        localizer: The model's.
-        freezes_us: Look-aheads to try.
-        open_scores: Opening scores of all classes to try; None: those of ``spec``.
-        quiet: As for ``streaming_metrics``.
+        localizer: The model's localizer.
+        freezes_us: Look-aheads to try, in microseconds.
+        open_scores: Opening scores of all classes to try; None stands for those of ``spec``.
+        quiet: More videos, in which nothing happens, as for ``streaming_metrics``.
         camera_means: Camera → what it had seen before each of these videos.
     """
     videos = {record.name: record for record in (*records, *quiet)}

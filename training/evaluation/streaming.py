@@ -1,7 +1,7 @@
 """What a live camera would have got: revisions of events against annotated actions.
 
-Every revision counts as it was emitted: boundaries are those it had then, and what is timed is the
-stream time of its decision. ``training.evaluation.stream_runs`` makes the records of stored
+Every revision counts as it was emitted: its boundaries are those it had then, and its time is the
+stream time of its decision. `training.evaluation.stream_runs` makes the revisions from stored
 features.
 """
 
@@ -42,7 +42,7 @@ _US_PER_HOUR = 3_600_000_000
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Where ``n`` values lie, in seconds; NaN if there are none."""
+    """Mean, median and 95th percentile of ``n`` values in seconds; NaN if there are none."""
 
     n: int
     mean: float
@@ -59,7 +59,7 @@ class Spread:
         return cls(len(values), float(values.mean()), middle, p95)
 
     def text(self) -> str:
-        """For people."""
+        """Write one line for people."""
         if not self.n:
             return "-"
         middle = f"{self.median:.2f} s median, {self.mean:.2f} s mean"
@@ -68,29 +68,29 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamingResult:
-    """How a live system did. Shares are in [0, 1]; NaN is "nothing to divide by".
+    """How a live system did. Shares are in [0, 1]; NaN means that there was nothing to divide by.
 
     Attributes:
-        map_closed: mAP of what was closed, as it was when first closed.
-        map_last: mAP of every event not retracted, as it last was.
+        map_closed: mAP of the events that were closed, as they were when first closed.
+        map_last: mAP of every event that was not retracted, as it last was.
         n_events: Opened, in the videos that mAP is about.
         n_missed: Actions no kept event was matched to, at ``FOUND_TIOU``.
         precision: Kept events that were matched to an action.
-        recall: Actions matched.
-        detection_delay: From an action's start to when its event was opened.
-        final_delay: From an action's end to when its event's last revision was decided; without
-            the events that the footage's end, or a gap, cut short.
+        recall: Share of actions that were matched.
+        detection_delay: Time from an action's start to when its event was opened.
+        final_delay: Time from an action's end to when its event's last revision was decided;
+            without the events that the footage's end, or a gap, cut short.
         start_map: mAP of "an action starts now" at each of ``START_TOLERANCES_S``.
-        f1_by_class: At each of ``F1_TIOUS``, with the most pairs that any matching has.
-        f1_any_class: Likewise, whatever the labels.
+        f1_by_class: F1 at each of ``F1_TIOUS``, with the most pairs that any matching has.
+        f1_any_class: The same F1 where an event may match an action of any class.
         quiet_hours: Camera-hours in which nothing happens.
-        false_openings_per_hour: Events opened in them.
-        false_alarms_per_hour: Of those, what was not retracted.
-        revisions_per_event: Records after the opening.
-        retraction_rate: Of the opened events.
-        fragmentation: Kept events of its class that lie mostly in an action, beyond the first;
-            mean over the actions that have any.
-        end_drift: Between the end an event opened with and its last one.
+        false_openings_per_hour: Events opened in them, an hour.
+        false_alarms_per_hour: Events opened in them and not retracted, an hour.
+        revisions_per_event: Mean number of revisions after the opening.
+        retraction_rate: Share of the opened events that were retracted.
+        fragmentation: Number of kept events that lie mostly in an action of their class, beyond
+            the first one; mean over the actions that have any.
+        end_drift: Time between the end that an event opened with and its last one.
     """
 
     map_closed: MapResult
@@ -113,7 +113,7 @@ class StreamingResult:
     end_drift: Spread
 
     def table(self) -> str:
-        """For people; shares in percent."""
+        """Write the result for people; shares are in percent."""
         closed, last = self.map_closed, self.map_last
         at = [f"{tiou:.2f}" for tiou in closed.tious]
         tious = [f"{tiou:.1f}" for tiou in F1_TIOUS]
@@ -162,11 +162,11 @@ def streaming_metrics(
 
     Args:
         records: Videos whose actions are known (others are passed over).
-        events: Every revision in every video, in the order they were emitted.
+        events: Video → every revision in it, in the order they were emitted.
         n_classes: C.
-        quiet: More videos, in which nothing happens: false alarms are counted in these and in
+        quiet: More videos, in which nothing happens. False alarms are counted in these and in
             those of ``records`` that have no action; all else is measured on ``records``.
-        tious: Of both mAPs.
+        tious: Thresholds of both mAPs.
 
     Raises:
         DataError: There are events of a video that is in neither list.
@@ -267,7 +267,7 @@ def _fragmentation(truth: Truth, detections: Detections) -> float:
 def _alarms(
     quiet: Sequence[VideoRecord], events: Mapping[str, Sequence[ActionEvent]]
 ) -> tuple[float, int, int]:
-    """(hours, events opened, events kept) where nothing happens."""
+    """Return hours, events opened and events kept in videos where nothing happens."""
     durations_us = {record.name: record.duration_us for record in quiet}
     opened = [event for name in durations_us for event in histories(events.get(name, ()))]
     hours = sum(durations_us.values()) / _US_PER_HOUR

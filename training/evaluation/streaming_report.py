@@ -1,4 +1,4 @@
-"""A bundle as live cameras get it: its metrics, and accuracy against delay, with a plot."""
+"""What a live camera gets from a bundle: metrics, and accuracy against delay, with a plot."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from training.evaluation.stream_runs import (
 from training.evaluation.streaming import StreamingResult, streaming_metrics
 from training.records import VideoRecord
 
-# Look-ahead after an event's end, and opening scores, that are tried.
+# The look-aheads after an event's end, and the opening scores, that are tried.
 FREEZES_US = (0, 320_000, 640_000, 1_280_000, 2_560_000)
 OPEN_SCORES = (0.3, 0.4, 0.5, 0.6)
 _CURVE_HEAD = (
@@ -32,9 +32,9 @@ class StreamingReport:
     """What ``s2net evaluate --streaming`` found.
 
     Attributes:
-        result: At the bundle's own thresholds.
-        whole_video_map: The same network if it sees whole videos at once, in [0, 1].
-        curve: Every look-ahead and opening score tried.
+        result: What was measured at the bundle's own thresholds.
+        whole_video_map: mAP of the same network if it sees whole videos at once, in [0, 1].
+        curve: What each pair of look-ahead and opening score gave.
     """
 
     result: StreamingResult
@@ -42,7 +42,7 @@ class StreamingReport:
     curve: tuple[CurvePoint, ...]
 
     def table(self) -> str:
-        """For people."""
+        """Write the report for people."""
         online = self.result.map_last.average
         share = online / self.whole_video_map if self.whole_video_map else float("nan")
         lines = [
@@ -56,7 +56,7 @@ class StreamingReport:
         return "\n".join(lines)
 
     def write(self, out: Path, note: Callable[[str], None]) -> None:
-        """``streaming.txt``, ``curve.json`` and, where matplotlib is installed, ``curve.png``."""
+        """Write ``streaming.txt``, ``curve.json`` and, with matplotlib, ``curve.png``."""
         (out / "streaming.txt").write_text(self.table() + "\n", encoding="utf-8")
         rows = [_plain(point) for point in self.curve]
         content = {"offline_map": self.whole_video_map, "curve": rows}
@@ -92,7 +92,7 @@ def streaming_report(
         records: Videos whose actions are known.
         quiet: Videos without actions, for false alarms.
         spec: The model.
-        localizer: The model's.
+        localizer: The model's localizer.
     """
     events = {record.name: stream_video(record, spec, localizer) for record in (*records, *quiet)}
     n_classes = len(spec.class_names)

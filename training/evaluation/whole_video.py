@@ -1,4 +1,4 @@
-"""A run's answer to whole videos: scores, proposals, mAP."""
+"""What a trained network gives for whole videos: scores, proposals, mAP."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -23,13 +23,13 @@ def propose_whole_video(
     camera_mean: FloatArray | None = None,
     proposals: ProposalSpec | None = None,
 ) -> list[Proposal]:
-    """Scored intervals of a whole video, every class's after soft-NMS.
+    """Find the scored intervals of a whole video, those of every class after soft-NMS.
 
     Args:
         run: What was trained.
         record: The video, T rows.
-        camera_mean: float32 (D,); None: what the run knows of the record's camera.
-        proposals: Post-processing; None: what suits the data it was trained on.
+        camera_mean: float32 (D,); None takes what the run knows of the record's camera.
+        proposals: How scores become intervals; None takes what suits the data it was trained on.
 
     Raises:
         DataError: The video holds no snippet.
@@ -42,12 +42,12 @@ def propose_whole_video(
 def attended_scores(
     run: TrainedNetwork, record: VideoRecord, camera_mean: FloatArray | None = None
 ) -> FloatArray:
-    """Class activation times actionness over the whole video, float32 (T, C).
+    """Return class activation times actionness over the whole video, float32 (T, C).
 
     Args:
         run: What was trained.
         record: The video, T rows.
-        camera_mean: float32 (D,); None: what the run knows of the record's camera.
+        camera_mean: float32 (D,); None takes what the run knows of the record's camera.
 
     Raises:
         DataError: The video holds no snippet.
@@ -64,12 +64,12 @@ def proposals_of(
     spec: ProposalSpec,
     class_indices: Sequence[int] | None = None,
 ) -> list[Proposal]:
-    """Intervals of a whole video from its scores; a gap in its snippets is never bridged.
+    """Find intervals of a whole video from its scores; no interval bridges a gap in its snippets.
 
     Args:
-        record: Whose rows were scored.
+        record: The video whose T rows were scored.
         scores: float32 (T, C).
-        grid: Of its snippets.
+        grid: The grid of its snippets.
         spec: How scores become intervals.
         class_indices: Classes to look for; None for all.
     """
@@ -86,14 +86,14 @@ def proposals_of(
 def score_run(
     run: TrainedNetwork, videos: FeatureSet, proposals: ProposalSpec | None = None
 ) -> MapResult:
-    """MAP of a run on videos whose intervals are known, at tIoU .1 to .7, in exact seconds."""
+    """Measure a run's mAP on videos whose intervals are known, at tIoU .1 to .7, exact seconds."""
     return mean_average_precision(*scored(run, videos, proposals), len(videos.class_names))
 
 
 def scored(
     run: TrainedNetwork, videos: FeatureSet, proposals: ProposalSpec | None = None
 ) -> tuple[Truth, Detections]:
-    """Truth and detections of a run, for ``mean_average_precision``."""
+    """Return the truth and a run's detections, for ``mean_average_precision``."""
     known = [record for record in videos.records if record.truth is not None]
     truth = Truth.of(known)
     found = {record.name: propose_whole_video(run, record, None, proposals) for record in known}
@@ -101,7 +101,7 @@ def scored(
 
 
 def judge_of(videos: FeatureSet) -> Callable[[TrainedNetwork], Mapping[str, float]]:
-    """What ``ablate`` asks of every run: percent of mAP, and of video tags."""
+    """Return the judge that ``ablate`` asks about every run: a run → its mAPs in percent."""
 
     def judge(run: TrainedNetwork) -> Mapping[str, float]:
         result = score_run(run, videos)
