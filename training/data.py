@@ -1,4 +1,4 @@
-"""What a configuration's ``data`` section says → the videos to train on or to evaluate."""
+"""The ``data`` section of a configuration → the videos to train on or to evaluate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,11 +20,12 @@ class DataChoice:
     """Which loader reads the videos.
 
     Attributes:
-        kind: ``clips`` reads what ``s2net extract`` wrote: to train, with a table of tags; to
-            evaluate, with ``annotations.json``. ``thumos14`` and ``activitynet`` read the
+        kind: ``clips`` reads what ``s2net extract`` wrote, to train with a table of tags, and to
+            evaluate with ``annotations.json``. ``thumos14`` and ``activitynet`` read the
             published layouts.
-        modality: Of the published layouts; clips have what their manifest says.
-        train: The subset to train on; of clips, every tagged one is trained on.
+        modality: Which features of the published layouts; clips have what their manifest says.
+        train: The subset to train on; it does not apply to clips, of which every tagged one is
+            trained on.
         evaluate: The subset to evaluate on, unless another one is asked for.
     """
 
@@ -37,20 +38,21 @@ class DataChoice:
 def training_set(
     choice: DataChoice, features: Path, tags_or_truth: Path | None, on_note: OnNote
 ) -> FeatureSet:
-    """The videos to train on; for clips, only their tags are read, never an interval.
+    """Read the videos to train on; of clips, only the tags are read and never an interval.
 
     Args:
-        choice: Of the configuration.
+        choice: The configuration's ``data`` section.
         features: Folder of feature files.
-        tags_or_truth: Tags or annotations; None: ``tags.csv`` or ``gt.json`` in ``features``.
-        on_note: Told what was left out, a line each.
+        tags_or_truth: File of tags or annotations; None takes ``tags.csv`` or ``gt.json`` in
+            ``features``.
+        on_note: Gets a line for everything that was left out.
 
     Raises:
         DataError: A file is missing or cannot be used.
     """
     if choice.kind == "clips":
         given = load_clips(features, tags_or_truth or _beside(features, "tags.csv", "--tags"))
-        # What nobody tagged may be what is evaluated on: not even its mean is learned.
+        # Videos that nobody tagged may be evaluated on, so not even their mean may be learned.
         tagged = tuple(record for record in given.records if record.tags is not None)
         return replace(given, records=tagged)
     return _published(choice, features, tags_or_truth, choice.train, on_note)
@@ -64,7 +66,20 @@ def evaluation_set(
     on_note: OnNote,
     classes: tuple[str, ...] | None = None,
 ) -> FeatureSet:
-    """The videos of one subset with every action's interval; arguments as ``training_set``."""
+    """Read the videos of one subset with every action's interval.
+
+    Args:
+        choice: The configuration's ``data`` section.
+        features: Folder of feature files.
+        annotations: File of annotations; None takes ``annotations.json`` or ``gt.json`` in
+            ``features``.
+        subset: The subset; None takes that of ``choice``.
+        on_note: Gets a line for everything that was left out.
+        classes: The class list, for clips; None takes the file's own.
+
+    Raises:
+        DataError: A file is missing or cannot be used.
+    """
     wanted = subset or choice.evaluate
     if choice.kind == "clips":
         path = annotations or _beside(features, "annotations.json", "--annotations")
@@ -73,7 +88,7 @@ def evaluation_set(
 
 
 def features_manifest(choice: DataChoice, features: Path) -> dict[str, object] | None:
-    """The manifest of one's own features; published layouts have none."""
+    """Read the manifest of one's own features; published layouts have none and give None."""
     return read_manifest(features) if choice.kind == "clips" else None
 
 

@@ -52,8 +52,8 @@ def extract_videos(
 
     Raises:
         BundleError: ``out`` holds features of another extractor, or cannot be written.
-        UnreadableVideoError: A video cannot be read; those before it have been written. Or two
-            videos share a name.
+        UnreadableVideoError: A video cannot be read, after those before it have been written; or
+            two videos share a name.
     """
     _prepare(paths, bundle, out)
     for path in paths:
@@ -72,21 +72,22 @@ def extract_in_parallel(
     precision: str = "f32",
     on_done: Callable[[Path], None] = lambda _path: None,
 ) -> dict[Path, str]:
-    """``extract_videos`` by several processes that share the CPUs, a video each at a time.
+    """Write feature files by several processes that share the CPUs, each with a video at a time.
 
     Args:
-        paths: Videos.
-        bundle_path: Whose backbone.
+        paths: The videos.
+        bundle_path: The bundle whose backbone makes the features.
         out: Folder of the feature files; finished ones are left alone.
-        processes: At work at once.
-        precision: As ``open_backend`` takes it.
-        on_done: Told about each video that is finished, was already, or failed.
+        processes: Number of processes at work at once.
+        precision: Precision of the backbone, as ``open_backend`` takes it.
+        on_done: Gets each video that is finished, was finished before, or failed.
 
     Returns:
         Videos that could not be read, and why; the others have their files.
 
     Raises:
-        BundleError: As ``extract_videos``; so is ``UnreadableVideoError`` for shared names.
+        BundleError: ``out`` holds features of another extractor, or cannot be written.
+        UnreadableVideoError: Two videos share a name.
         DeviceError: The runtime failed.
     """
     _prepare(paths, ModelBundle.load(bundle_path), out)
@@ -110,7 +111,7 @@ def extract_in_parallel(
             except UnreadableVideoError as error:
                 failed[path] = str(error)
             except BrokenProcessPool as error:
-                _open_worker(bundle_path, precision, threads)  # what failed there says why here
+                _open_worker(bundle_path, precision, threads)  # if it fails here too, it says why
                 raise DeviceError(
                     f"a process died while it read {path}: out of memory? try --processes 1"
                 ) from error

@@ -1,4 +1,4 @@
-"""What training and evaluation know of a video; every loader gives these, whatever it read."""
+"""What training and evaluation know of a video; every loader gives these records."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ class VideoRecord:
     """One video's features and what is known of it.
 
     Attributes:
-        name: Unique within its data set.
-        camera: Whose background its features share; "" if nobody said.
+        name: Name of the video, unique within its data set.
+        camera: The camera whose mean its features share; "" if nobody said.
         features: float32 (T, D), as the backbone gave them.
-        indices: int64 (T,), rising; row i is snippet ``indices[i]`` of the video's time grid.
-        duration_us: Length of the video.
-        tags: Class indices that happen somewhere in it; () if it was looked at and none does;
-            None if nobody looked.
+        indices: int64 (T,), rising; row i is snippet ``indices[i]`` on the video's grid.
+        duration_us: Length of the video in microseconds.
+        tags: Indices of the classes that happen somewhere in it; () if somebody looked and none
+            does, None if nobody looked.
         truth: Every action's interval; None if unknown.
     """
 
@@ -33,12 +33,12 @@ class VideoRecord:
 
 @dataclass(frozen=True, slots=True)
 class FeatureSet:
-    """Videos of one extractor under one list of classes.
+    """Videos whose features one extractor made, under one list of classes.
 
     Attributes:
         class_names: C names; class indices and tags are indices into them.
         records: The videos.
-        grid: The grid their snippets lie on.
+        grid: The grid that their snippets lie on.
         feature_dim: D of every record.
     """
 

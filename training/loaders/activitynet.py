@@ -1,7 +1,7 @@
 """ActivityNet 1.2 and 1.3: the official JSON, or a list of videos without subsets, and features.
 
-Many of its videos are gone from the web, so nobody has features of all: the report says how many
-of the listed ones were found, and a result is comparable only beside that number.
+Many of its videos are gone from the web, so nobody has features of all. The report says how many
+of the listed videos have features, and a result can be compared only together with that number.
 """
 
 import re
@@ -49,7 +49,7 @@ def load_activitynet(
     past_end: PastEnd = "clip",
     on_note: OnNote = no_note,
 ) -> FeatureSet:
-    """Videos of one subset that have features.
+    """Read the videos of one subset that have features.
 
     Args:
         annotations: ``activity_net.v1-3.json``, or any file of its form.
@@ -57,8 +57,8 @@ def load_activitynet(
             without ``v_`` are the same video.
         subset: training, validation or testing; None for every video listed.
         modality: rgb and flow are 1024 wide, joint is both side by side, RGB first.
-        past_end: 172 intervals of version 1.2 reach past their video.
-        on_note: Told in one line each what was cut and which videos have no features.
+        past_end: What to do with intervals that reach past their video; 172 of version 1.2 do.
+        on_note: Gets one line on what was cut, and one on which videos have no features.
 
     Raises:
         DataError: A file cannot be used, or no listed video has features.
@@ -71,10 +71,10 @@ def load_activitynet(
 
 
 def read_activitynet(path: Path, on_note: OnNote = no_note) -> Annotations:
-    """The annotation; testing videos, whose labels were never published, have no truth.
+    """Read the annotations; testing videos, whose labels were never published, have no truth.
 
     Raises:
-        DataError: It cannot be used.
+        DataError: The file cannot be used.
     """
     content = read_json(path)
     if "database" not in content:
@@ -84,7 +84,7 @@ def read_activitynet(path: Path, on_note: OnNote = no_note) -> Annotations:
 
 
 def _entry(entry: object) -> object:
-    """Lists without subsets, as older feature packages have them, write ``duration_second``."""
+    """Rename ``duration_second``, as lists without subsets of older feature packages have it."""
     if isinstance(entry, dict) and "duration_second" in entry:
         return {**entry, "duration": entry["duration_second"]}
     return entry

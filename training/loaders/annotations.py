@@ -29,10 +29,10 @@ class AnnotatedVideo:
     """One video's entry.
 
     Attributes:
-        name: Its stem.
-        subset: "" if not said.
-        camera: "" if not said.
-        duration_us: None if not said.
+        name: The stem of the video's file name.
+        subset: The subset it belongs to; "" if the file does not say.
+        camera: Its camera; "" if the file does not say.
+        duration_us: Its length in microseconds; None if the file does not say.
         tags: Class indices, rising; () if nothing happens in it, None if nobody looked.
         truth: Intervals in the order of their start; None if nobody looked.
     """
@@ -47,16 +47,16 @@ class AnnotatedVideo:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """Every video of one annotation file; labels and tags are indices into ``class_names``."""
+    """Every video of one annotation file; class indices and tags refer to ``class_names``."""
 
     class_names: tuple[str, ...]
     videos: tuple[AnnotatedVideo, ...]
 
     def of(self, subset: str | Sequence[str] | None, where: Path) -> tuple[AnnotatedVideo, ...]:
-        """The videos of one subset or several, or all.
+        """Return the videos of one subset or of several, or all if ``subset`` is None.
 
         Raises:
-            DataError: There is no such subset.
+            DataError: There is no such subset in the file ``where``.
         """
         if subset is None:
             return self.videos
@@ -69,7 +69,7 @@ class Annotations:
 
 
 def no_note(_line: str) -> None:
-    """Say nothing."""
+    """Ignore a note."""
 
 
 def read_annotations(
@@ -79,17 +79,18 @@ def read_annotations(
     empty_intervals: Literal["refuse", "drop"] = "refuse",
     on_note: OnNote = no_note,
 ) -> Annotations:
-    """The file as it is; intervals past a video's end are still there, see `cut_to_length`.
+    """Read a file as it is; intervals past a video's end are still there, see `cut_to_length`.
 
     Args:
         path: The JSON file.
-        classes: The class list to use; otherwise the file's, otherwise its labels, sorted.
+        classes: The class list to use. None takes the file's list or, if it has none, its labels,
+            sorted.
         empty_intervals: What to do with an interval that does not end after it starts;
             ActivityNet has a few.
-        on_note: Told in one line what was left out.
+        on_note: Gets one line on what was left out.
 
     Raises:
-        DataError: It cannot be used; the message names the video and the value.
+        DataError: The file cannot be used; the message names the video and the value.
     """
     return parse_annotations(
         read_json(path), path, classes, empty_intervals=empty_intervals, on_note=on_note
@@ -104,10 +105,10 @@ def parse_annotations(
     empty_intervals: Literal["refuse", "drop"] = "refuse",
     on_note: OnNote = no_note,
 ) -> Annotations:
-    """`read_annotations` of what a file held.
+    """Do as `read_annotations` with what the file ``path`` held.
 
     Raises:
-        DataError: As there.
+        DataError: The content cannot be used; the message names the video and the value.
     """
     database = content.get("database")
     if not isinstance(database, dict) or not database:
@@ -116,7 +117,7 @@ def parse_annotations(
 
 
 class _Reader:
-    """Reads one database; holds what every step needs to say where it is."""
+    """It reads one database, and knows what its error messages must name."""
 
     def __init__(self, path: Path, empty_intervals: str) -> None:
         self._path = path
@@ -229,7 +230,7 @@ class _Reader:
         return value
 
     def _time_us(self, name: str, key: str, value: object) -> int:
-        """Numbers may be written as text: THUMOS14's usual gt.json does."""
+        """Read seconds; they may be written as text, as in THUMOS14's usual gt.json."""
         try:
             seconds = float(value) if isinstance(value, int | float | str) else math.nan
         except (ValueError, OverflowError):
@@ -240,7 +241,7 @@ class _Reader:
 
 
 def seconds_to_us(seconds: float) -> int:
-    """The nearest microsecond."""
+    """Round seconds to the nearest microsecond."""
     return round(seconds * US_PER_S)
 
 
@@ -250,7 +251,7 @@ def in_order(spans: Sequence[TruthSpan[int]]) -> tuple[TruthSpan[int], ...]:
 
 
 def unique_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    """A class list without repetition.
+    """Return a class list in which no class repeats.
 
     Raises:
         DataError: A class is there twice, or there is none.
@@ -269,12 +270,12 @@ def cut_to_length(
 ) -> tuple[AnnotatedVideo, ...]:
     """Deal with intervals that begin before or end after their video.
 
-    ``clip`` keeps what lies inside, ``drop`` keeps only intervals that lie inside whole, ``keep``
-    keeps all, ``refuse`` raises. Tags stay: they were given for the video as a whole. A video
-    of unknown length stays as it is.
+    ``clip`` keeps the part that lies inside, ``drop`` keeps only intervals that lie inside as a
+    whole, ``keep`` keeps all, ``refuse`` raises. Tags stay, because they were given for the video
+    as a whole. No interval reaches past a video of unknown length.
 
     Raises:
-        DataError: ``refuse``, and there is one.
+        DataError: ``past_end`` is ``refuse``, and there is such an interval.
     """
     n_outside: Counter[str] = Counter()
     cut = []

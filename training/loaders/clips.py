@@ -1,4 +1,4 @@
-"""Own videos: feature files and what a person wrote about them → a `FeatureSet`."""
+"""One's own videos: feature files and what a person wrote about them → a `FeatureSet`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,16 +25,16 @@ def load_clips(
     classes: Sequence[str] | None = None,
     subset: str | None = None,
 ) -> FeatureSet:
-    """Tagged videos, and those without a row as untagged ones, which are never trained on.
+    """Read tagged videos, and those without a row as untagged ones, which are never trained on.
 
     Args:
-        features_dir: What ``s2net extract`` wrote.
+        features_dir: The folder that ``s2net extract`` wrote.
         tags_path: ``tags.csv`` or a YAML manifest, see `training.loaders.tags`.
-        classes: The class list; otherwise all tags of the file, sorted.
-        subset: Only rows of this subset, and no video without a row.
+        classes: The class list; None takes all tags of the file, sorted.
+        subset: If given, only rows of this subset count, and no video without a row.
 
     Returns:
-        A video's length is the end of its last snippet; nobody gave another.
+        The videos. Their length is the end of their last snippet, because nobody gave another.
 
     Raises:
         DataError: A row names a video without features or a tag that is no class; or a file
@@ -51,7 +51,7 @@ def load_clips(
 
 
 def load_unlabelled(features_dir: Path) -> FeatureSet:
-    """Every feature file of a folder, with nothing known of what happens in it.
+    """Read every feature file of a folder, with nothing known of what happens in the video.
 
     Raises:
         DataError: A file cannot be used.
@@ -70,18 +70,19 @@ def load_annotated(
     past_end: PastEnd = "clip",
     on_note: OnNote = no_note,
 ) -> FeatureSet:
-    """Videos with every action's times, and the tags that follow from them.
+    """Read videos with every action's times, and the tags that follow from them.
 
     Args:
-        features_dir: What ``s2net extract`` wrote.
-        annotations_path: See `training.loaders.annotations`.
-        subset: Only this subset, or these; None for every video listed.
-        classes: The class list; otherwise the file's own.
+        features_dir: The folder that ``s2net extract`` wrote.
+        annotations_path: The annotations, see `training.loaders.annotations`.
+        subset: One subset or several; None for every video listed.
+        classes: The class list; None takes the file's own.
         past_end: What to do with intervals that reach past their video.
-        on_note: Told in one line what was cut or left out.
+        on_note: Gets one line on what was cut or left out.
 
     Raises:
-        DataError: No such subset, a listed video has no features, or a file cannot be used.
+        DataError: There is no such subset, a listed video has no features, or a file cannot be
+            used.
     """
     annotations = read_annotations(annotations_path, classes)
     folder = load_features(features_dir)

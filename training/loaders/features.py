@@ -29,8 +29,8 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
     """The videos of one folder by stem; each is read when it is asked for.
 
     Attributes:
-        folder: Where they lie.
-        manifest: What made them.
+        folder: The folder.
+        manifest: What the manifest says about the extractor.
         grid: Their time grid.
         feature_dim: D of every one.
     """
@@ -61,7 +61,7 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
         """Refuse names that ``asker`` lists and that have no feature file.
 
         Raises:
-            DataError: Names the first ones.
+            DataError: There are such names; the message gives the first ones.
         """
         if missing := [stem for stem in stems if stem not in self._stems]:
             raise DataError(
@@ -71,7 +71,7 @@ class FeatureFolder(Mapping[str, VideoFeatures]):
 
 
 def load_features(folder: Path) -> FeatureFolder:
-    """A folder of feature files; the videos themselves are read when asked for.
+    """Open a folder of feature files; the videos themselves are read when asked for.
 
     Raises:
         DataError: There is no manifest or no feature file. Asking for a video raises it too.
@@ -80,7 +80,7 @@ def load_features(folder: Path) -> FeatureFolder:
 
 
 def read_manifest(folder: Path) -> dict[str, object]:
-    """What made the features of a folder.
+    """Read the manifest, which says what made the features of a folder.
 
     Raises:
         DataError: There is none, or it is damaged.
@@ -95,14 +95,14 @@ def read_manifest(folder: Path) -> dict[str, object]:
 
 
 def check_manifest(features_dir: Path, wanted: Mapping[str, object]) -> None:
-    """Refuse features that something else made than the bundle or folder they shall go with.
+    """Refuse features that were not made as those of the bundle or folder they shall go with.
 
     Args:
         features_dir: A folder of feature files.
         wanted: ``manifest_of(bundle)``, or another folder's ``read_manifest``.
 
     Raises:
-        DataError: Names the first key that differs and both values.
+        DataError: They differ; the message gives the first key that does, and both values.
     """
     seen = read_manifest(features_dir)
     for key, value in wanted.items():
@@ -114,7 +114,7 @@ def check_manifest(features_dir: Path, wanted: Mapping[str, object]) -> None:
 
 
 def read_matrix(blob: bytes, what: str) -> FloatArray:
-    """One published ``.npy`` of features, float32 (T, D), whatever float it was stored as.
+    """Read one published ``.npy`` of features as float32 (T, D), whatever float it is stored as.
 
     Raises:
         DataError: It is damaged, pickled, no matrix of floats, empty, or not finite.

@@ -1,4 +1,4 @@
-"""Reading text files other people wrote: every way it can fail is one line with the fix."""
+"""Reading text files that other people wrote; every failure is one line that says the fix."""
 
 import difflib
 import json
@@ -12,10 +12,10 @@ _N_NAMES_SHOWN = 5
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file without its byte order mark.
+    """Read a UTF-8 file without its byte order mark.
 
     Raises:
-        DataError: Missing, too large, or not UTF-8.
+        DataError: The file is missing, too large, or not UTF-8.
     """
     try:
         with path.open("rb") as file:
@@ -33,10 +33,10 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
-        DataError: It is none.
+        DataError: The file cannot be read, or holds no JSON object.
     """
     try:
         content = json.loads(read_text(path))
@@ -51,14 +51,14 @@ def read_json(path: Path) -> dict[str, object]:
 
 
 def few(names: Iterable[str]) -> str:
-    """The first names and how many more there are."""
+    """List the first names, and say how many more there are."""
     listed = list(names)
     more = len(listed) - _N_NAMES_SHOWN
     return ", ".join(listed[:_N_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What was probably meant, else what there is."""
+    """Say which of the known names was probably meant, or else which there are."""
     names = list(known)
     folded = {other.casefold(): other for other in names}
     near = difflib.get_close_matches(name.casefold(), folded, n=1)

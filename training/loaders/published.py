@@ -1,7 +1,8 @@
 """Published feature files: one ``.npy`` a video, in the folders that public code uses.
 
-Under the root, or its folder ``features``: ``SUBSET/rgb/VID.npy`` and ``SUBSET/flow/VID.npy``;
-``SUBSET/VID.npy`` or just ``VID.npy`` with RGB and flow side by side, RGB first.
+Under the root, or its folder ``features``, lie either ``SUBSET/rgb/VID.npy`` and
+``SUBSET/flow/VID.npy``, or ``SUBSET/VID.npy``, or just ``VID.npy``. The latter two hold RGB and
+flow side by side, RGB first.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,9 +24,9 @@ from training.loaders.files import few
 from training.records import FeatureSet, VideoRecord
 
 Modality = Literal["rgb", "flow", "joint"]
-STREAM_WIDTH = 1024  # I3D's pooled features of either stream
+STREAM_WIDTH = 1024  # D of I3D's pooled features of either modality
 WIDTHS: Mapping[Modality, int] = {"rgb": 1024, "flow": 1024, "joint": 2048}
-# 25 frames a second, 16 frames a snippet, none shared: methods of the public extractors agree.
+# 25 frames a second, 16 frames a snippet, none of them shared: all public extractors do it so.
 PUBLISHED_GRID = Grid(fps=25, snippet_frames=16, stride_frames=16)
 _LENGTH_TOLERANCE = 0.1  # published T differs from duration / 0.64 s by one row or two
 
@@ -34,7 +35,7 @@ Rows = Callable[[], FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many of the listed videos have features."""
+    """Which of the listed videos have features, and which have none."""
 
     found: tuple[str, ...]
     missing: tuple[str, ...]
@@ -49,13 +50,16 @@ class Coverage:
 def find_features(
     root: Path, names: Iterable[str], folders: Sequence[str], modality: Modality
 ) -> dict[str, Rows]:
-    """A reader for every video that has its files.
+    """Find a reader for every video that has its files.
 
     Args:
-        root: The folder the features were unpacked into.
+        root: The folder that the features were unpacked into.
         names: The videos.
         folders: What the subset's folder may be called, such as ``train``.
-        modality: What to read of them.
+        modality: Which features to read.
+
+    Returns:
+        Video → function that reads its features, float32 (T, D).
     """
     bases = [
         base / folder
@@ -67,10 +71,12 @@ def find_features(
 
 
 def select(joint: FloatArray, modality: Modality, what: str) -> FloatArray:
-    """The wanted columns of ``[rgb | flow]``.
+    """Take a modality's columns of ``[rgb | flow]``, float32 (T, 2048) → (T, 1024) or (T, 2048).
+
+    If ``rgb`` is wanted, an array of RGB alone, (T, 1024), will do as well.
 
     Raises:
-        DataError: It is not 2048 wide, NaN, or empty. RGB alone, 1024 wide, may be asked for too.
+        DataError: The array has another width, holds a number that is not finite, or is empty.
     """
     if modality == "rgb" and joint.ndim == 2 and joint.shape[1] == STREAM_WIDTH:  # noqa: PLR2004 - rows, width
         return checked_matrix(joint, what, STREAM_WIDTH)
@@ -94,7 +100,7 @@ def assemble(
     """Read the videos that have features, and say which have none.
 
     Raises:
-        DataError: None has, or their lengths say that they lie on another time grid.
+        DataError: None has features, or their lengths say that they lie on another grid.
     """
     coverage = coverage_of(videos, readers)
     if not coverage.found:
@@ -110,7 +116,7 @@ def assemble(
 
 
 def coverage_of(videos: Sequence[AnnotatedVideo], readers: Mapping[str, Rows]) -> Coverage:
-    """Which of the videos have a reader."""
+    """Say which of the videos have a reader, and which have none."""
     names = [video.name for video in videos]
     return Coverage(
         tuple(name for name in names if name in readers),
@@ -133,6 +139,7 @@ def _rows(bases: Sequence[Path], name: str, modality: Modality) -> Rows | None:
 
 
 def _side_by_side(paths: Sequence[Path]) -> FloatArray:
+    """Read one file (T, 1024) for each modality, and join them to float32 (T, D)."""
     streams = [
         checked_matrix(read_matrix(path.read_bytes(), str(path)), str(path), STREAM_WIDTH)
         for path in paths
@@ -147,7 +154,9 @@ def _side_by_side(paths: Sequence[Path]) -> FloatArray:
 
 
 def _record(video: AnnotatedVideo, features: FloatArray) -> VideoRecord:
-    # Without a known length, up to a snippet of footage may follow the last whole one.
+    """Make a record of a video and its features float32 (T, D)."""
+    # An unknown length is put at the end of the snippet after the last one, because up to a
+    # snippet of footage may follow the last whole one.
     end_us = PUBLISHED_GRID.snippet_end_us(len(features))
     return VideoRecord(
         name=video.name,
@@ -163,9 +172,13 @@ def _record(video: AnnotatedVideo, features: FloatArray) -> VideoRecord:
 def _check_lengths(
     records: Sequence[VideoRecord], durations_us: Mapping[str, int | None], where: Path
 ) -> None:
-    """Features of another frame rate or stride are the commonest silent mistake.
+    """Refuse features of another frame rate or stride, the commonest silent mistake.
 
-    A few videos of the published annotations have a wrong duration, hence the median.
+    The median video decides, because a few videos of the published annotations have a wrong
+    duration.
+
+    Raises:
+        DataError: The median video has too few or too many rows for its duration.
     """
     ratios = [
         len(record.features) * PUBLISHED_GRID.stride_us / duration_us

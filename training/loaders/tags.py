@@ -1,9 +1,9 @@
 """What a person says happens in each video, without times: ``tags.csv`` or a YAML manifest.
 
-The table has the header ``video,tags`` and optionally ``camera`` and ``subset``; tags are
-separated by ``;``, and no tag says that nothing happens. The manifest is
+The table has the header ``video,tags`` and optionally ``camera`` and ``subset``. Tags are
+separated by ``;``, and an empty cell says that nothing happens. The manifest is
 ``videos: {name: {tags: [...], camera: ...}}`` or ``videos: [{video: name, tags: [...]}]``.
-A video may be written with its folder and ending: only its stem counts, as in feature files.
+A video may be written with its folder and ending, but only its stem counts, as in feature files.
 """
 
 import csv
@@ -36,9 +36,9 @@ class Tagged:
     """One video's row.
 
     Attributes:
-        tags: Class names, each once; () if nothing happens in it.
-        camera: Who filmed it; "" if not said.
-        subset: "" if not said.
+        tags: Class names, each once; () if nothing happens in the video.
+        camera: Its camera; "" if not said.
+        subset: The subset it belongs to; "" if not said.
     """
 
     tags: tuple[str, ...]
@@ -53,7 +53,7 @@ class _Row:
 
 
 def read_tags(path: Path) -> dict[str, Tagged]:
-    """Every video's tags by its stem, in the file's order.
+    """Read every video's tags by its stem, in the file's order.
 
     Raises:
         DataError: The file, or a row of it, cannot be used; the message says which and why.
@@ -74,7 +74,7 @@ def read_tags(path: Path) -> dict[str, Tagged]:
 
 
 def video_stem(video: str) -> str:
-    """The name that a video's feature file has: no folder, no ending of a video."""
+    """Return the stem that a video's feature file has: no folder, no ending of a video."""
     name = video.strip().replace("\\", "/").rsplit("/", 1)[-1]
     stem, dot, ending = name.rpartition(".")
     return stem if stem and (dot + ending).lower() in _VIDEO_SUFFIXES else name
@@ -115,7 +115,7 @@ def _check_columns(path: Path, columns: list[str]) -> None:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Plain YAML keeps the last of two equal keys and says nothing."""
+    """A loader that refuses equal keys; plain YAML keeps the last one and says nothing."""
 
     @override
     def construct_mapping(

@@ -1,7 +1,8 @@
 """THUMOS14: the public annotation arrays or gt.json, and the published I3D features.
 
-Its known defects are switches of `ThumosOptions`. ``extracted_fps.npy`` says 10 and is wrong for
-these features (sujoyp/wtalc-pytorch, issue 9): they have 25 frames a second, 16 a snippet.
+`ThumosOptions` says what to do about its known defects. ``extracted_fps.npy`` says 10, which is
+wrong for these features (sujoyp/wtalc-pytorch, issue 9): they have 25 frames a second and 16
+frames a snippet.
 """
 
 from dataclasses import dataclass, replace
@@ -50,13 +51,13 @@ class ThumosOptions:
     """What to do about the data set's defects.
 
     Attributes:
-        past_end: 30 intervals of 5 videos reach past the length given for their video; published
-            figures count them as missed, which is ``keep``.
+        past_end: What to do with 30 intervals of 5 videos that reach past the length given for
+            their video. Published figures count them as missed, which is ``keep``.
         cliff_diving_is_diving: The annotation lists every CliffDiving again as Diving. True, as
-            published, keeps both; False removes those Diving intervals, and the tag where
+            published, keeps both. False removes those Diving intervals, and the tag where
             nothing else of the video is Diving.
 
-    What nobody could judge is for the evaluation to pass over, see `read_ambiguous`.
+    Intervals that nobody could judge are left to the evaluation, see `read_ambiguous`.
     """
 
     past_end: PastEnd = "clip"
@@ -71,7 +72,7 @@ def load_thumos(
     options: ThumosOptions = ThumosOptions(),
     on_note: OnNote = no_note,
 ) -> FeatureSet:
-    """Videos of one subset with features and truth.
+    """Read the videos of one subset, with features and truth.
 
     Args:
         annotations: The folder of annotation arrays (``videoname.npy``, ...), or gt.json.
@@ -79,8 +80,8 @@ def load_thumos(
             array ``Thumos14reduced-I3D-JOINTFeatures.npy``, whose rows follow the arrays.
         subset: ``train`` is what THUMOS14 calls validation; None for both.
         modality: rgb and flow are 1024 wide, joint is both side by side, RGB first.
-        options: The defects.
-        on_note: Told in one line each what was cut and which videos have no features.
+        options: What to do about the data set's defects.
+        on_note: Gets one line on what was cut, and one on which videos have no features.
 
     Raises:
         DataError: A file cannot be used, or no video has features.
@@ -99,14 +100,14 @@ def load_thumos(
 
 
 def read_thumos(path: Path, on_note: OnNote = no_note) -> Annotations:
-    """The annotation as published; subsets are called train and test.
+    """Read the annotations as published; the subsets are called train and test.
 
     Args:
         path: Folder of annotation arrays, or gt.json.
-        on_note: Told what was left out.
+        on_note: Gets a line on what was left out.
 
     Raises:
-        DataError: It cannot be used.
+        DataError: They cannot be used.
     """
     if path.is_dir():
         return _read_arrays(path)
@@ -123,7 +124,10 @@ def read_thumos(path: Path, on_note: OnNote = no_note) -> Annotations:
 
 
 def read_ambiguous(path: Path) -> tuple[tuple[str, Span], ...]:
-    """Intervals nobody could judge, by video; rows are ``video  start end`` in seconds.
+    """Read the intervals that nobody could judge; rows are ``video  start end`` in seconds.
+
+    Returns:
+        (video, interval) pairs.
 
     Raises:
         DataError: A row is something else.
@@ -146,7 +150,7 @@ def read_ambiguous(path: Path) -> tuple[tuple[str, Span], ...]:
 
 
 def without_cliff_diving_as_diving(read: Annotations) -> Annotations:
-    """Remove Diving intervals that only repeat a CliffDiving one."""
+    """Remove Diving intervals that only repeat a CliffDiving one, and tags that rest on them."""
     if not {"CliffDiving", "Diving"} <= set(read.class_names):
         return read
     cliff, diving = (read.class_names.index(name) for name in ("CliffDiving", "Diving"))
@@ -206,7 +210,7 @@ def _video(
             _SUBSETS[subset],
             "",
             seconds_to_us(float(duration_s)),
-            # The weak label is an array of its own: 28 videos have labels that it lacks.
+            # The tags are an array of their own, which lacks labels that 28 videos have.
             tuple(sorted({classes.index(tag) for tag in tags})),  # type: ignore[attr-defined]
             in_order(spans),
         )
@@ -218,6 +222,7 @@ def _video(
 
 
 def _strings(path: Path) -> list[str]:
+    """Read the texts of an array, whatever its shape (...), as a flat list."""
     if is_object_array(path):
         return [str(entry) for entry in read_objects(path)]
     array = _plain_array(path)
@@ -227,6 +232,7 @@ def _strings(path: Path) -> list[str]:
 
 
 def _plain_array(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
+    """Read an array of any shape (...) that holds no Python objects."""
     try:
         array = np.load(path, allow_pickle=False)
     except NPZ_DAMAGE as error:
@@ -260,6 +266,7 @@ def _package(annotations: Path, features: Path, modality: Modality) -> dict[str,
 
 def _package_reader(what: str, entry: object, modality: Modality) -> Rows:
     def rows() -> FloatArray:
+        """Check and cut the features when they are wanted: float32 (T, D)."""
         if not isinstance(entry, np.ndarray):
             raise DataError(f"{what}: is a {type(entry).__name__}, wanted an array of floats")
         return select(entry, modality, what)
