@@ -1,7 +1,7 @@
-"""A training configuration: YAML in, frozen values out; every key present, none unknown.
+"""A training configuration: YAML in, frozen values out. Every key must be there, and no other.
 
-``network`` and ``batches`` are chosen by their ``kind``; the rest of those sections belongs to the
-kind. ``teacher`` changes, by dotted keys, the network that makes the pseudo labels.
+``network`` and ``batches`` are chosen by their ``kind``, and the rest of those sections belongs
+to the kind. ``teacher`` changes, by dotted keys, the network that makes the pseudo labels.
 """
 
 import copy
@@ -25,11 +25,11 @@ def _require(*, holds: bool, what: str, seen: object, wanted: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ClipBatches:
-    """Short tagged clips end to end; a bag stays the single clip.
+    """Short tagged clips are laid end to end in sequences; each clip stays a bag of its own.
 
     Attributes:
-        sequences: B of a batch.
-        clips: Clips laid end to end in a sequence.
+        sequences: B, the number of sequences in a batch.
+        clips: Number of clips in a sequence.
     """
 
     sequences: int
@@ -41,7 +41,7 @@ class ClipBatches:
 
     @property
     def bags(self) -> int:
-        """Bags a step sees."""
+        """Number of bags that a step sees."""
         return self.sequences * self.clips
 
 
@@ -50,9 +50,10 @@ class VideoBatches:
     """Whole videos, each sampled to one length.
 
     Attributes:
-        videos: B of a batch.
-        length: T that every video is sampled to.
-        pairs: Pairs of videos that share a tag, at the head of the batch (co-activity loss).
+        videos: B, the number of videos in a batch.
+        length: T, the number of snippets that every video is sampled to.
+        pairs: Number of pairs of videos that share a tag, at the head of the batch; the
+            co-activity loss needs them.
     """
 
     videos: int
@@ -71,7 +72,7 @@ class VideoBatches:
 
     @property
     def bags(self) -> int:
-        """Bags a step sees."""
+        """Number of bags that a step sees."""
         return self.videos
 
 
@@ -83,14 +84,15 @@ BATCHES: dict[str, type[ClipBatches | VideoBatches]] = {
 
 @dataclass(frozen=True, slots=True)
 class Optimiser:
-    """Adam.
+    """Settings of Adam and of the average of the weights.
 
     Attributes:
-        learning_rate: Of every parameter.
-        weight_decay: L2, added to the gradient as in Adam, not as in AdamW.
+        learning_rate: Learning rate of every parameter.
+        weight_decay: Factor of L2, added to the gradient as in Adam, not as in AdamW.
         clip_norm: Largest gradient norm; 0 never clips.
-        average_decay: Of the exponential moving average of the weights, which is what is kept.
-        mixed_precision: bf16 autocast; only on a GPU.
+        average_decay: Decay of the exponential moving average of the weights, which is what is
+            kept.
+        mixed_precision: Whether bf16 autocast is used; it works only on a GPU.
     """
 
     learning_rate: float
@@ -113,9 +115,10 @@ class Schedule:
     """How long a round trains.
 
     Attributes:
-        unit: What ``length`` counts. Epochs suit data sets of unknown size: what makes scores
-            collapse onto the cores of actions is passes over the data (scenes.md section 2).
-        length: Of one round; under the label-free rule, the longest that is tried.
+        unit: What ``length`` counts. Epochs suit data sets of unknown size, because the number of
+            passes over the data is what makes scores collapse onto the cores of actions
+            (scenes.md section 2).
+        length: Length of one round; under the label-free rule, the longest that is tried.
     """
 
     unit: Literal["iterations", "epochs"]
@@ -125,7 +128,7 @@ class Schedule:
         _require(holds=self.length >= 1, what="length", seen=self.length, wanted=">= 1")
 
     def iterations(self, n_bags: int, bags_a_step: int) -> int:
-        """Steps of a round over ``n_bags`` bags."""
+        """Return the number of steps of a round over ``n_bags`` bags."""
         if self.unit == "iterations":
             return self.length
         return max(1, -(-self.length * n_bags // bags_a_step))
@@ -136,9 +139,10 @@ class PseudoLabels:
     """How a teacher's scores become targets (scenes.md section 3).
 
     Attributes:
-        share: The mean of the highest and of the lowest ``1 / share`` of a bag are its 1 and 0.
-        low: Where between them a target begins to rise from 0.
-        high: Where it reaches 1.
+        share: The mean of a bag's highest ``1 / share`` of scores is put to 1, that of its lowest
+            to 0.
+        low: Where on this scale a target begins to rise from 0.
+        high: Where on this scale it reaches 1.
     """
 
     share: int
@@ -160,11 +164,11 @@ class Stopping:
     """When to stop, without ever looking at intervals.
 
     Attributes:
-        rule: ``fixed``: after the schedule. ``label_free``: train once without the held-out
-            videos, take the first check within ``within`` points of the best held-out tag mAP,
-            then train afresh on everything for as many epochs.
+        rule: ``fixed`` stops after the schedule. ``label_free`` trains once without the held-out
+            videos, takes the first check within ``within`` points of the best held-out tag mAP,
+            then trains afresh on everything for as many epochs.
         holdout: Share of the tagged videos that is held out, in (0, 1).
-        within: Points of mAP, 0..100.
+        within: How far below the best a check may be, in points of mAP, 0..100.
         check_every: Iterations between checks.
     """
 
@@ -183,12 +187,12 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What is written while it trains.
+    """What is written while a network trains.
 
     Attributes:
         every: Iterations between rows of ``log.csv``.
         save_every: Iterations between resumable states.
-        tensorboard: Also write TensorBoard files, where it is installed.
+        tensorboard: Whether TensorBoard files are written too, where it is installed.
     """
 
     every: int
@@ -230,22 +234,22 @@ class _Rest:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """All that decides a training run besides its data.
+    """All that decides a training besides its data.
 
     Attributes:
-        network: Of the last round, the one that is kept.
-        teacher: Of the round before it, where there are two.
+        network: The network of the last round, which is the one that is kept.
+        teacher: The network of the round before it, if there are two.
         batches: How bags become batches.
         data: Which loader reads the videos.
-        background: Whether a camera's background is subtracted from its features.
-        optimiser: Adam and the average of the weights.
+        background: ``camera`` subtracts the camera mean from features, ``none`` does not.
+        optimiser: Settings of Adam and of the average of the weights.
         schedule: Length of a round.
-        rounds: 2 adds a round on the first one's pseudo labels.
-        pseudo_labels: How they are made.
-        stopping: Fixed, or by held-out tags.
-        seed: Of weights, order and dropout.
-        log: What is written.
-        content: The YAML form of all this, every key resolved.
+        rounds: 1, or 2 to add a round on the first one's pseudo labels.
+        pseudo_labels: How these labels are made.
+        stopping: Whether the schedule or held-out tags decide the length.
+        seed: Seed of weights, order and dropout.
+        log: What is written during training.
+        content: The YAML form of all this, with every key resolved.
     """
 
     network: NetworkChoice
@@ -266,26 +270,30 @@ class TrainingConfig:
 def read_training_config(
     path: Path, overrides: Mapping[str, object] | None = None
 ) -> TrainingConfig:
-    """A configuration file, with some of its keys changed.
+    """Read a configuration file, with some of its keys changed.
 
     Args:
-        path: YAML.
-        overrides: Dotted key → value, e.g. ``{"network.sta": False}``.
+        path: The YAML file.
+        overrides: Dotted key → value, e.g. ``{"network.interaction.sta": False}``.
 
     Raises:
-        BundleError: It is unreadable, or a key or value is not what it should be; one line.
-        DataError: An override names no section.
+        BundleError: The file is unreadable, or a key or value is not what it should be.
+        DataError: An override names no key that is there, or a kind is unknown.
     """
     content, _ = read_yaml(path)
     return training_config(with_overrides(content, overrides or {}, str(path)), str(path))
 
 
 def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
-    """A configuration from plain YAML values.
+    """Make a configuration of plain YAML values.
+
+    Args:
+        content: The values.
+        where: Where they are from, for messages.
 
     Raises:
         BundleError: A key or value is not what it should be.
-        DataError: A kind is unknown.
+        DataError: A section is missing, or a kind is unknown.
     """
     special = ("network", "teacher", "batches")
     if missing := [key for key in special if not isinstance(content.get(key), Mapping)]:
@@ -311,7 +319,7 @@ def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
 def with_overrides(
     content: Mapping[str, Any], overrides: Mapping[str, object], where: str
 ) -> dict[str, Any]:
-    """A copy of a configuration's YAML values with dotted keys changed.
+    """Copy a configuration's YAML values, with dotted keys changed.
 
     Raises:
         DataError: A key's section, or the key in it, is not there.
@@ -329,10 +337,10 @@ def with_overrides(
 
 
 def parse_override(text: str) -> tuple[str, object]:
-    """``network.sta=off`` → its dotted key and YAML value.
+    """Split ``network.interaction.sta=off`` into its dotted key and its YAML value.
 
     Raises:
-        DataError: It is no ``key=value``.
+        DataError: The text is no ``key=value``, or the value is no YAML.
     """
     key, equals, value = text.partition("=")
     if not key or not equals:

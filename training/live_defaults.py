@@ -1,7 +1,7 @@
-"""How an exported network is run live, unless somebody measured better for theirs.
+"""How an exported network is run live, unless somebody measured something better for theirs.
 
-Windows and thresholds are those that the study of online localization on rendered scenes found;
-counted in seconds, so that they hold at any stride.
+Windows and thresholds are those that the study of online localization on rendered scenes found.
+They are given in seconds, so that they hold at any stride.
 """
 
 from typing import Any
@@ -25,8 +25,9 @@ PROPOSALS = ProposalSpec(
     soft_nms_sigma=0.3,
     min_peak=0.1,
 )
-# Long videos of many classes, whose scores are softmax shares: every class is searched at its own
-# levels, and whether it happens at all is left to the score (methods.md section 1.6, recipe A).
+# For long videos of many classes, whose scores are softmax shares: every class is searched at
+# levels relative to its own peak, and whether it happens at all is left to the score (methods.md
+# section 1.6, recipe A).
 PUBLISHED_PROPOSALS = ProposalSpec(
     step_us=80_000,
     absolute_levels=(),
@@ -51,7 +52,7 @@ TRACKER = TrackerSpec(
 
 
 def live_defaults(grid: Grid) -> dict[str, Any]:
-    """Fields of ``ModelCard`` for ``export``: window, proposals, tracker."""
+    """Return the fields of ``ModelCard`` that ``export`` sets: window, proposals, tracker."""
 
     def snippets(length_s: float) -> int:
         return max(1, round(length_s * US_PER_S / grid.stride_us))
