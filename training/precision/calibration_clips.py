@@ -21,13 +21,14 @@ _KEPT_BACK = 8  # every eighth video, or snippet
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clips:
-    """What a network is calibrated on.
+    """What a network is calibrated on, and what the result is checked on.
 
     Attributes:
-        calibration: uint8 (L, H, W, 3) each.
-        check: Likewise, and not of the same videos where there are enough of them; may be empty.
-        n_videos: Read.
-        failed: Videos that could not be read, and why.
+        calibration: Snippets, uint8 (L, H, W, 3) each.
+        check: Snippets, uint8 (L, H, W, 3) each, of other videos if there are enough of them; may
+            be empty.
+        n_videos: Number of videos that were read.
+        failed: Why videos could not be read, a line for each.
     """
 
     calibration: tuple[UInt8Array, ...]
@@ -37,10 +38,10 @@ class Clips:
 
 
 def videos_in(given: Sequence[Path]) -> list[Path]:
-    """Video files, and those inside folders at any depth, in order.
+    """List video files, and those inside folders at any depth, in order.
 
     Raises:
-        DataError: A path is not there, or a folder holds none.
+        DataError: A path is not there, or a folder holds no video.
     """
     found: list[Path] = []
     for path in given:
@@ -63,13 +64,13 @@ def read_clips(
     n_snippets: int,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Clips:
-    """Snippets spread evenly over all videos, and over each video.
+    """Read snippets spread evenly over all videos, and over each video.
 
     Args:
         given: Video files, or folders of them.
-        spec: Whose grid and picture size.
-        n_snippets: Wanted in all; short videos may give fewer.
-        on_progress: Told how many videos are read, and of how many.
+        spec: The model whose grid and picture size the snippets have.
+        n_snippets: Number of snippets wanted in all; short videos may give fewer.
+        on_progress: Gets how many videos are read, and how many there are.
 
     Raises:
         DataError: There are no videos, or none that can be read, or they are shorter than a
@@ -100,7 +101,14 @@ def read_clips(
 
 
 def _divided(read: list[list[UInt8Array]]) -> tuple[list[UInt8Array], list[UInt8Array]]:
-    """Whole videos are kept back where that leaves most of them; else snippets."""
+    """Keep back every eighth video for the check or, if there are too few, every eighth snippet.
+
+    Args:
+        read: Each video's snippets, uint8 (L, H, W, 3) each.
+
+    Returns:
+        The snippets to calibrate on, and those to check on.
+    """
     if len(read) < _KEPT_BACK:
         read = [[snippet] for snippets in read for snippet in snippets]
     check = read[_KEPT_BACK // 2 :: _KEPT_BACK]
@@ -109,16 +117,17 @@ def _divided(read: list[list[UInt8Array]]) -> tuple[list[UInt8Array], list[UInt8
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """``wanted`` of ``count`` indices, evenly, without repeats."""
+    """Choose ``wanted`` of ``count`` indices evenly, without repeats."""
     places = np.linspace(0, count - 1, min(count, wanted)) if count > 1 else np.zeros(count)
     return [int(place) for place in np.unique(places.round())]
 
 
 def _snippets_of(path: Path, spec: ModelSpec, wanted: int) -> list[UInt8Array]:
+    """Read up to ``wanted`` snippets of a video, uint8 (L, H, W, 3) each."""
     duration_us = min(probe_video(path).duration_us or 0, _LONGEST_US)
     grid = spec.grid
     n_whole = (duration_us - grid.snippet_end_us(0)) // grid.stride_us + 1
-    # Of a video that does not say how long it is, the first snippets a second apart.
+    # A video that does not say how long it is gives its first snippets, a second apart.
     step = -(-US_PER_S // grid.stride_us)
     chosen = _spread(n_whole, wanted) if n_whole > 0 else [step * i for i in range(wanted)]
     found: list[UInt8Array] = []

@@ -1,6 +1,6 @@
 """A bundle → the same bundle with its backbone in another precision.
 
-The localizer stays f32: it is a thousandth of the work, and ends in sums and a softmax.
+The localizer stays f32, because it is a thousandth of the work and ends in sums and a softmax.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ from training.precision.int8 import OnProgress, to_int8
 
 Precision = FilePrecision
 
-GOAL = 0.99  # of the cosine between features
+GOAL = 0.99  # a conversion is good if no cosine between features is below
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class Likeness:
     """Features of a converted backbone against those of its f32 original, on this machine.
 
     Attributes:
-        mean: Cosine, mean over the snippets.
-        lowest: Of one snippet.
-        n_snippets: Compared; none of them was calibrated on.
+        mean: Mean cosine over the snippets.
+        lowest: Lowest cosine of one snippet.
+        n_snippets: Number of snippets compared; none of them was calibrated on.
     """
 
     mean: float
@@ -45,7 +45,7 @@ class Likeness:
 
     @override
     def __str__(self) -> str:
-        """One line for people."""
+        """Write one line for people."""
         snippets = "snippet" if self.n_snippets == 1 else "snippets"
         return (
             f"features against f32: cosine {self.mean:.4f}, lowest {self.lowest:.4f} "
@@ -54,7 +54,7 @@ class Likeness:
 
 
 def precision_of(name: str) -> Precision:
-    """A precision by its name.
+    """Return a precision by its name.
 
     Raises:
         DataError: There is none of this name.
@@ -69,17 +69,20 @@ def lowered(
     clips: Clips | None = None,
     on_progress: OnProgress = lambda _stage, _done, _total: None,
 ) -> bytes:
-    """A backbone in another precision.
+    """Convert a backbone to another precision.
 
     Args:
         network: Serialised ONNX in f32.
-        precision: f32 gives it back as it is.
+        precision: The precision wanted; f32 gives the network back as it is.
         clips: What int8 is calibrated on.
-        on_progress: Told about calibration.
+        on_progress: Gets stage, done and total during calibration.
+
+    Returns:
+        Serialised ONNX.
 
     Raises:
         BundleError: The network cannot be converted.
-        DataError: int8 without clips.
+        DataError: int8 is wanted without clips.
         DeviceError: OpenVINO, which calibration needs, is missing or failed.
     """
     match precision:
@@ -108,19 +111,19 @@ def convert(
     """Write a bundle that differs in its backbone's precision and has its backbone inside.
 
     Args:
-        bundle: In f32.
-        precision: Wanted: f16, bf16 or int8.
+        bundle: The bundle to convert, in f32.
+        precision: The precision wanted: f16, bf16 or int8.
         out: The new bundle's folder.
-        name: Its name.
+        name: The new bundle's name.
         clips: What int8 is calibrated on.
-        on_progress: Told about calibration.
+        on_progress: Gets stage, done and total during calibration.
 
     Returns:
         ``out``.
 
     Raises:
         BundleError: The bundle is not f32, or cannot be converted.
-        DataError: f32 is wanted, or int8 without clips, or a name that is none.
+        DataError: f32 is wanted, or int8 without clips, or the name cannot be one.
         DeviceError: OpenVINO, which calibration needs, is missing or failed.
     """
     if precision == "f32":
@@ -149,17 +152,17 @@ def convert(
 
 
 def original_of(bundle: ModelBundle) -> Original:
-    """What a bundle's backbone is to those that are made from it."""
+    """Say which original a backbone has that is made from this bundle's."""
     folder = bundle.path.resolve().name
     its_own = folder if is_plain_name(folder) else bundle.name
     return Original(bundle.backbone_sha256, bundle.backbone_model or its_own)
 
 
 def check_is_f32(bundle: ModelBundle) -> None:
-    """Refuse to convert what is converted already.
+    """Refuse to convert a bundle that is converted already.
 
     Raises:
-        BundleError: It is.
+        BundleError: It is not f32.
     """
     if bundle.card.precision != "f32":
         raise BundleError(
@@ -168,7 +171,7 @@ def check_is_f32(bundle: ModelBundle) -> None:
 
 
 def described(card: ModelCard, precision: Precision, clips: Clips | None) -> str:
-    """What a bundle's source says of its conversion."""
+    """Say in words how a backbone was converted, for the bundle's ``source``."""
     text = f"backbone of {card.name} in {precision}"
     if precision == "int8" and clips is not None:
         text += f", calibrated on {len(clips.calibration)} snippets of {clips.n_videos} videos"
@@ -181,10 +184,19 @@ def likeness(
     snippets: Sequence[UInt8Array],
     on_progress: Callable[[str, int, int], None] = lambda _stage, _done, _total: None,
 ) -> Likeness | None:
-    """How close the features of two backbones are, in OpenVINO here; None without snippets.
+    """Compare the features of two backbones, in OpenVINO on this machine.
+
+    Args:
+        original: ONNX file of the f32 backbone.
+        converted: ONNX file of the converted one.
+        snippets: uint8 (L, H, W, 3) each.
+        on_progress: Gets stage, done and total.
+
+    Returns:
+        How alike they are; None if there are no snippets.
 
     Raises:
-        BundleError: A file is no network it can run.
+        BundleError: A file is no network that OpenVINO can run.
         DeviceError: The runtime is missing or failed.
     """
     if not snippets:
@@ -202,6 +214,7 @@ def likeness(
 def _features(
     path: Path, snippets: Sequence[UInt8Array], on_done: Callable[[int], None]
 ) -> npt.NDArray[np.float64]:
+    """Run snippets uint8 (L, H, W, 3) one by one; give their features, float64 (N, D)."""
     backend = open_backend("openvino", path, precision="f32")
     rows = []
     try:

@@ -1,9 +1,9 @@
 """A network in half precision: f32 ONNX → the same network in f16 or bf16.
 
-What is heavy (convolutions, matrix products) and what only moves its results around is lowered:
-weights and arithmetic, written into the file itself, so that a strongly typed TensorRT network
-and OpenVINO read the precision from it. All else stays f32: pixels before the first convolution,
-sums, means, softmax, logarithms. Inputs and outputs keep their types.
+Heavy nodes (convolutions, matrix products), and nodes that only move their results around, are
+lowered in weights and arithmetic. The precision is written into the file itself, so that a
+strongly typed TensorRT network and OpenVINO read it from there. All else stays f32: pixels before
+the first convolution, sums, means, softmax, logarithms. Inputs and outputs keep their types.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ _OPSET_BF16 = 22  # from here on ONNX lets Conv, MaxPool and AveragePool be bf16
 _HIGHEST_F16 = 65504.0
 
 _HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-# Exact in any precision, and all their float inputs are of one type.
+# These are exact in any precision, and all their float inputs are of one type.
 _MOVES = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape"}
     | {"Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
@@ -33,18 +33,19 @@ _MOVES = frozenset(
 
 
 def to_precision(network: bytes, precision: HalfPrecision) -> bytes:
-    """The same network with its heavy part in half precision.
+    """Put the heavy part of a network into half precision.
 
     Args:
-        network: Serialised ONNX in f32; at most some tensors are of other types already.
-        precision: ``f16``: eleven bits of mantissa, but no value beyond 65504. ``bf16``: eight
-            bits, the range of f32; the file is then of opset 22.
+        network: Serialised ONNX in f32; single tensors may be of other types already.
+        precision: ``f16`` has eleven bits of mantissa, but no value beyond 65504. ``bf16`` has
+            eight bits and the range of f32; the file is then of opset 22.
 
     Returns:
         Serialised ONNX; equal bytes for equal arguments.
 
     Raises:
-        BundleError: It is no ONNX file, has control flow, or has a weight beyond f16's range.
+        BundleError: The network is no ONNX file, has control flow, or has a weight beyond f16's
+            range.
     """
     model = _loaded(network)
     if precision == "bf16" and _opset(model) < _OPSET_BF16:
@@ -84,10 +85,10 @@ def _finished(model: onnx.ModelProto, lowering: "_Lowering") -> bytes:
 
 
 class _Lowering:
-    """Copies a graph node by node; a tensor gets its form in the other type when one is wanted.
+    """It copies a graph node by node, and casts a tensor when a node wants it in the other type.
 
     Args:
-        model: In f32, shapes inferred.
+        model: The network in f32, with shapes inferred.
         low: ONNX's number of the half-precision type.
     """
 
@@ -99,7 +100,7 @@ class _Lowering:
         self._constants = {weight.name: weight for weight in graph.initializer}
         self._outputs = {value.name for value in graph.output}
         self._f32 = _f32_tensors(graph)
-        # (tensor as it was called, type it is wanted in) → what it is called now
+        # (a tensor's name in the original, wanted type) → its name in the copy
         self._names: dict[tuple[str, int], str] = {}
         self._kept: dict[str, onnx.TensorProto] = {}
 
@@ -107,7 +108,7 @@ class _Lowering:
         """Copy one node, in the type that it should have.
 
         Raises:
-            BundleError: It holds another graph, or a weight cannot be lowered.
+            BundleError: The node holds another graph, or a weight cannot be lowered.
         """
         if any(item.type == onnx.AttributeProto.GRAPH for item in node.attribute):
             raise BundleError(
@@ -124,7 +125,7 @@ class _Lowering:
                 copy.output[i] = self._lowered_output(name)
 
     def weights(self) -> Iterable[onnx.TensorProto]:
-        """Weights in use, in their types, in the order of their first use."""
+        """Return the weights in use, in their types, in the order of their first use."""
         return self._kept.values()
 
     def _type_of(self, node: onnx.NodeProto) -> int:
@@ -147,7 +148,7 @@ class _Lowering:
         if kind == TensorProto.FLOAT and (name, self._low) not in self._names:
             return name  # computed in f32, wanted in f32
         source = self._names.get((name, self._low), name)
-        # A graph's output has its own name in f32 already.
+        # An output of the graph already exists in f32 under its own name.
         cast = f"{name}/{self._suffix if kind == self._low else 'f32'}"
         self.nodes.append(helper.make_node("Cast", [source], [cast], name=cast, to=kind))
         self._names[name, kind] = cast

@@ -1,9 +1,10 @@
 """A backbone in int8: f32 ONNX and real snippets → the same network with QDQ pairs.
 
-Ranges reach from the smallest to the largest value that the snippets give: features come from the
-largest activations, and every clipping that was tried costs more than it saves. Then biases are
-corrected, from the first convolution to the last: rounding shifts each channel's mean, and the
-bias takes the shift out again. Nothing is trained.
+QDQ is a QuantizeLinear node followed by a DequantizeLinear node. Ranges reach from the smallest
+to the largest value that the snippets give, because features come from the largest activations,
+and every clipping that was tried costs more than it saves. Then biases are corrected, from the
+first convolution to the last: rounding shifts each channel's mean, and the bias takes the shift
+out again. Nothing is trained.
 
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction
 (ICCV 2019), section 4.2, with measured instead of assumed means.
@@ -30,7 +31,7 @@ from training.precision.int8_graph import HIGHEST, Convolution, ConvolutionGraph
 OnProgress = Callable[[str, int, int], None]  # stage, done, total
 Means = npt.NDArray[np.float64]  # (channels,)
 
-# Means need fewer snippets than extremes, and are asked for once a level of the network.
+# Means need fewer snippets than extremes do, and are measured once for each level of the network.
 _SHARE_FOR_MEANS = 4
 _LEAST_FOR_MEANS = 8
 
@@ -41,7 +42,7 @@ class Quantized:
 
     Attributes:
         network: Serialised ONNX.
-        int8_share: Of the convolutions' multiply-adds, in [0, 1].
+        int8_share: Share of the convolutions' multiply-adds that is in int8, in [0, 1].
     """
 
     network: bytes
@@ -60,16 +61,16 @@ def to_int8(
 
     Args:
         network: Serialised ONNX in f32, whose one input takes a snippet.
-        snippets: uint8 (L, H, W, 3) each, of footage like that which it will see.
-        kept: Convolutions, by their output tensor, that stay f32.
-        threads: Of OpenVINO, which runs the f32 network here.
-        on_progress: Told the stage, how many runs of it are done, and of how many.
+        snippets: uint8 (L, H, W, 3) each, of footage like that which the network will see.
+        kept: Names of convolutions' output tensors; these convolutions stay f32.
+        threads: CPU threads of OpenVINO, which runs the f32 network here.
+        on_progress: Gets the stage, how many inferences of it are done, and how many there are.
 
     Returns:
         The network; equal bytes for equal arguments on one machine.
 
     Raises:
-        BundleError: It is no f32 network with convolutions.
+        BundleError: The network is not f32, or has no convolution.
         DataError: There are no snippets, or they leave a tensor without any value but zero.
         DeviceError: OpenVINO is missing or failed.
     """
@@ -86,10 +87,10 @@ def to_int8(
 
 
 def network_input(model: onnx.ModelProto) -> str:
-    """The name of the one input.
+    """Return the name of the one input.
 
     Raises:
-        BundleError: There are more.
+        BundleError: There is more than one.
     """
     weights = {weight.name for weight in model.graph.initializer}
     names = [str(value.name) for value in model.graph.input if value.name not in weights]
@@ -110,11 +111,13 @@ def _loaded(network: bytes) -> onnx.ModelProto:
 
 
 class _Measuring:
-    """Runs a network on snippets and looks at tensors inside it.
+    """It runs a network on snippets, and looks at tensors inside it.
+
+    Snippets are uint8 (L, H, W, 3) each, here as in all functions of this module.
 
     Args:
-        taken: Name of its input.
-        threads: Of OpenVINO.
+        taken: Name of the network's input.
+        threads: CPU threads of OpenVINO.
     """
 
     def __init__(self, taken: str, threads: int | None) -> None:
@@ -124,7 +127,7 @@ class _Measuring:
     def largest(
         self, model: onnx.ModelProto, tensors: Sequence[str], snippets: Iterable[UInt8Array]
     ) -> dict[str, float]:
-        """Largest absolute value of each tensor."""
+        """Find the largest absolute value of each tensor over all snippets (L, H, W, 3)."""
         found = dict.fromkeys(tensors, 0.0)
         for seen in self._runs(model, tensors, snippets):
             for name, value in seen.items():
@@ -134,7 +137,7 @@ class _Measuring:
     def means(
         self, model: onnx.ModelProto, tensors: Sequence[str], snippets: Iterable[UInt8Array]
     ) -> dict[str, Means]:
-        """Mean of each tensor (1, channels, ...) by channel."""
+        """Average each tensor (1, channels, ...) by channel over all snippets (L, H, W, 3)."""
         totals: dict[str, Means] = {}
         n_runs = 0
         for seen in self._runs(model, tensors, snippets):
@@ -147,6 +150,7 @@ class _Measuring:
     def _runs(
         self, model: onnx.ModelProto, tensors: Sequence[str], snippets: Iterable[UInt8Array]
     ) -> Iterator[dict[str, Tensor]]:
+        """Run each snippet (L, H, W, 3) as a batch of one; give tensors (1, channels, ...)."""
         with tempfile.TemporaryDirectory(prefix="s2net-") as folder:
             path = Path(folder) / "network.onnx"
             path.write_bytes(_showing(model, tensors).SerializeToString())
@@ -159,7 +163,7 @@ class _Measuring:
 
 
 def _showing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """The same network with these tensors as its outputs."""
+    """Copy the network, with these tensors as its outputs."""
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     del shown.graph.output[:], shown.graph.value_info[:]
@@ -176,6 +180,7 @@ def _steps(
     snippets: Sequence[UInt8Array],
     on_progress: OnProgress,
 ) -> dict[str, float]:
+    """Measure the int8 step of each source tensor on snippets (L, H, W, 3)."""
     groups = graph.groups(kept)
     sources = [source for group in groups for source in group]
     counted = _counted("measuring ranges", snippets, on_progress)
@@ -202,7 +207,10 @@ def _corrected_biases(
     snippets: Sequence[UInt8Array],
     on_progress: OnProgress,
 ) -> dict[str, FloatArray]:
-    """Biases that give every channel its f32 mean, whatever was rounded before it."""
+    """Find biases that give every channel its f32 mean, whatever was rounded before it.
+
+    The snippets are (L, H, W, 3) each, the biases float32 (out,) by the name of their initializer.
+    """
     stage = "correcting biases"
     levels = _levels(graph)
     total = (len(levels) + 1) * len(snippets)
@@ -221,7 +229,7 @@ def _corrected_biases(
 
 
 def _levels(graph: ConvolutionGraph) -> list[list[Convolution]]:
-    """Convolutions by how many lie on the longest way to them: none feeds its own level."""
+    """Group convolutions by how many lie on the longest way to them; none feeds its own level."""
     depth: dict[str, int] = {}
     levels: dict[int, list[Convolution]] = {}
     known = {c.name: c for c in graph.convolutions}
@@ -241,7 +249,7 @@ def _counted(
     done: int = 0,
     total: int | None = None,
 ) -> Iterator[UInt8Array]:
-    """The snippets; tells how many have been used."""
+    """Give the snippets (L, H, W, 3) one by one, and tell how many have been used."""
     for number, snippet in enumerate(snippets, 1):
         yield snippet
         on_progress(stage, done + number, total or len(snippets))

@@ -1,12 +1,12 @@
 """Where a network of convolutions can be int8, and the same network with that written into it.
 
-A tensor that convolutions take is *quantized*: rounded to 255 steps either side of zero. It comes
-from *sources*, the nearest tensors before it that are not mere maxima or concatenations of
-others; these share one step, so that the maxima and concatenations can be of int8 too.
+A tensor that convolutions take is *quantized*: rounded to whole multiples, -128..127, of a *step*.
+It comes from *sources*, the nearest tensors before it that are not mere maxima or concatenations
+of others. These share one step, so that the maxima and concatenations can be of int8 too.
 
 Quantization is written as pairs of QuantizeLinear and DequantizeLinear (QDQ) around real
-arithmetic, symmetric (zero point 0) as TensorRT demands; a runtime fuses them into its int8
-kernels. Weights are int8 in the file, with one step an output channel.
+arithmetic. It is symmetric (zero point 0), as TensorRT demands, and a runtime fuses the pairs into
+its int8 kernels. Weights are int8 in the file, with one step for each output channel.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ HIGHEST_BEHIND_SIGNS = 64
 
 _TINY = 1e-12  # the step of a channel without weights may be anything but 0
 
-# Rounding before them or after them is the same, if all they take has one step.
+# Rounding before these or after them gives the same, if all that they take has one step.
 _TRANSPARENT = frozenset({"Concat", "MaxPool"})
 
 
@@ -42,12 +42,12 @@ class Convolution:
     """One convolution with constant weights.
 
     Attributes:
-        name: Its output tensor.
-        taken: Its input tensor.
-        weight: Initializer, float32 (out, in / group, *kernel).
-        bias: Initializer, float32 (out,), or None.
-        multiply_adds: In a batch of one.
-        highest: Of its weights in int8.
+        name: Name of its output tensor.
+        taken: Name of its input tensor.
+        weight: Name of an initializer, float32 (out, in / group, *kernel).
+        bias: Name of an initializer, float32 (out,), or None.
+        multiply_adds: Number of multiply-adds in a batch of one.
+        highest: Largest absolute value of its weights in int8.
     """
 
     name: str
@@ -59,13 +59,13 @@ class Convolution:
 
 
 class ConvolutionGraph:
-    """What of a network could be int8. It is never changed.
+    """What of a network could be int8. The network is never changed.
 
     Args:
-        model: In f32; its free batch dimension counts as one.
+        model: The network in f32; its free batch dimension counts as one.
 
     Raises:
-        BundleError: It has no convolution.
+        BundleError: The network has no convolution.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -82,7 +82,7 @@ class ConvolutionGraph:
             raise BundleError("the backbone has no convolution: there is nothing for int8 to gain")
 
     def sources(self, tensor: str) -> tuple[str, ...]:
-        """The tensors that ``tensor`` is maxima and concatenations of; itself, if of none."""
+        """Return the tensors that ``tensor`` is maxima and concatenations of, or else itself."""
         node = self._producers.get(tensor)
         if node is None or node.op_type not in _TRANSPARENT:
             return (tensor,)
@@ -90,7 +90,7 @@ class ConvolutionGraph:
         return tuple(dict.fromkeys(found))
 
     def groups(self, kept: frozenset[str] = frozenset()) -> tuple[tuple[str, ...], ...]:
-        """Sources that must share one step, together; of all convolutions but ``kept``."""
+        """Group the sources that must share one step, for all convolutions but ``kept``."""
         merged: dict[str, set[str]] = {}
         for convolution in self.convolutions:
             if convolution.name in kept:
@@ -106,7 +106,7 @@ class ConvolutionGraph:
         )
 
     def share(self, kept: frozenset[str] = frozenset()) -> float:
-        """Share of all convolutions' multiply-adds that is left to int8, in [0, 1]."""
+        """Return the share of multiply-adds, in [0, 1], of all convolutions but ``kept``."""
         total = sum(convolution.multiply_adds for convolution in self.convolutions)
         lowered = sum(c.multiply_adds for c in self.convolutions if c.name not in kept)
         return lowered / total
@@ -139,14 +139,15 @@ def with_quantization(
     *,
     simulated: bool = False,
 ) -> onnx.ModelProto:
-    """The network with QDQ pairs.
+    """Write the network with QDQ pairs.
 
     Args:
         graph: The network.
-        weights: Initializers that differ from the network's own.
-        steps: What 1 of int8 stands for, by source.
+        weights: Name → array (...), for initializers that differ from the network's own.
+        steps: Source → the value that 1 of int8 stands for.
         kept: Convolutions that stay f32.
-        simulated: Round in f32 instead: what int8 gives where nothing overflows, on any CPU.
+        simulated: True rounds in f32 instead, which gives on any CPU what int8 gives where nothing
+            overflows.
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
@@ -175,7 +176,7 @@ def with_quantization(
 
 
 class _Rounding:
-    """Which tensors have a rounded form."""
+    """It knows which tensors have a rounded form, and what that is called."""
 
     def __init__(self, pairs: "_Pairs", steps: Mapping[str, float]) -> None:
         self._pairs = pairs
@@ -191,21 +192,21 @@ class _Rounding:
 
 
 class _Pairs:
-    """Writes pairs of QuantizeLinear and DequantizeLinear, and constants."""
+    """It writes pairs of QuantizeLinear and DequantizeLinear, and constants."""
 
     def __init__(self, onto: onnx.GraphProto) -> None:
         self._onto = onto
         self._made: dict[str, Array] = {}
 
     def activation(self, name: str, step: float) -> str:
-        """A tensor rounded; gives its name."""
+        """Round a tensor; give the rounded one's name."""
         steps = self.constant(f"{name}/int8/step", np.array(step, np.float32))
         zero = self.constant("int8/zero", np.array(0, np.int8))
         whole = self.node("QuantizeLinear", [name, steps, zero], f"{name}/int8")
         return self.node("DequantizeLinear", [whole, steps, zero], f"{name}/int8/rounded")
 
     def weight(self, name: str, value: FloatArray, highest: int) -> str:
-        """A weight rounded; gives its name."""
+        """Round a weight, float32 (out, ...); give the rounded one's name."""
         levels, step = rounded_weight(value, highest)
         whole = self.constant(f"{name}/int8", levels)
         steps = self.constant(f"{name}/int8/step", step)
@@ -213,12 +214,12 @@ class _Pairs:
         return self.node("DequantizeLinear", [whole, steps, zeros], f"{name}/int8/rounded", axis=0)
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: int) -> str:
-        """Append one; gives its output's name."""
+        """Append a node; give its output's name."""
         self._onto.node.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
     def constant(self, name: str, value: Array) -> str:
-        """Keep a constant; gives its name."""
+        """Keep a constant; give its name."""
         self._made[name] = value
         return name
 
@@ -230,7 +231,7 @@ class _Pairs:
 
 
 class _Simulated(_Pairs):
-    """Writes the same roundings in f32."""
+    """It writes the same roundings in f32."""
 
     @override
     def activation(self, name: str, step: float) -> str:
@@ -244,12 +245,21 @@ class _Simulated(_Pairs):
 
     @override
     def weight(self, name: str, value: FloatArray, highest: int) -> str:
+        """Round a weight, float32 (out, ...), and keep it in f32."""
         levels, step = rounded_weight(value, highest)
         return self.constant(name, levels * spread(step, value.ndim))
 
 
 def rounded_weight(weight: FloatArray, highest: int = HIGHEST) -> tuple[Array, FloatArray]:
-    """Weights as int8, and what 1 of it stands for, by output channel: float32 (out,)."""
+    """Round weights to int8.
+
+    Args:
+        weight: float32 (out, in / group, *kernel), but any shape (out, ...) will do.
+        highest: Largest absolute value in int8.
+
+    Returns:
+        int8 (out, ...), and for each output channel what 1 of int8 stands for, float32 (out,).
+    """
     largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
     step = (np.maximum(largest, _TINY) / highest).astype(np.float32)
     levels = np.rint(weight / spread(step, weight.ndim)).clip(-highest, highest)
@@ -257,7 +267,7 @@ def rounded_weight(weight: FloatArray, highest: int = HIGHEST) -> tuple[Array, F
 
 
 def spread(by_channel: FloatArray, n_dims: int) -> FloatArray:
-    """(out,) → (out, 1, 1, ...), to go with a weight of so many dimensions."""
+    """Reshape (out,) to (out, 1, ...), to go with a weight of so many dimensions."""
     return by_channel.reshape(-1, *[1] * (n_dims - 1))
 
 
