@@ -27,15 +27,21 @@ from training.precision.int8 import OnProgress
 OPSET = 18
 INPUTS = ("features", "valid", "background")
 OUTPUTS = ("cas", "attention", "video_scores")
-_TRACED = (2, 48)  # B, T of the example; both are free in the file
+_TRACED = (2, 48)  # B and T of the example that is traced; both are free in the file
 
 
 @dataclass(frozen=True, slots=True)
 class CameraMeanPace:
-    """How a camera's mean goes on in the daemon; see ``CameraMeanSpec``.
+    """How fast a camera mean moves in the daemon; see ``CameraMeanSpec``.
 
-    The defaults are starting points at a hop of .32 s: a camera that was trained on is trusted as
-    after an hour of footage, a new one as after ten seconds; what was seen an hour ago fades.
+    The defaults are starting points at a hop of .32 s. The mean of a camera that was trained on
+    counts like an hour of footage, that of a new camera like ten seconds. What was seen an hour
+    ago fades.
+
+    Attributes:
+        prior_snippets_known: As how many snippets the mean of a known camera counts at first.
+        prior_snippets_new: As how many snippets the default mean counts for a new camera.
+        memory_snippets: Over how many snippets the mean forgets.
     """
 
     prior_snippets_known: int = 11_250
@@ -44,10 +50,10 @@ class CameraMeanPace:
 
 
 class LocalizerModule(nn.Module):
-    """A network under the contract of ``localizer.onnx``.
+    """A network with the inputs and outputs of ``localizer.onnx``.
 
     Args:
-        network: In evaluation mode; takes features minus the camera mean.
+        network: In evaluation mode; it takes features minus the camera mean.
     """
 
     def __init__(self, network: Network) -> None:
@@ -58,7 +64,16 @@ class LocalizerModule(nn.Module):
     def forward(
         self, features: Tensor, valid: Tensor, camera_mean: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """float32 (B, T, D), (B, T), (B, D) → (B, T, C), (B, T), (B, C)."""
+        """Subtract the camera mean, and score.
+
+        Args:
+            features: float32 (B, T, D).
+            valid: float32 (B, T), 1 where there is a snippet.
+            camera_mean: float32 (B, D).
+
+        Returns:
+            cas (B, T, C), attention (B, T) and video scores (B, C), float32 in [0, 1].
+        """
         centred = (features - camera_mean.unsqueeze(1)) * valid.unsqueeze(2)
         scores = self.network(centred, valid)
         return scores.cas, scores.attention, scores.video_scores
@@ -83,26 +98,27 @@ def export(
 
     Args:
         run: What was trained.
-        base: Whose backbone made the features; everything else the card says is taken over.
-        out: The bundle's folder.
-        name: Of the bundle.
-        version: Under this name.
+        base: The bundle whose backbone made the features; whatever else its card says is taken
+            over.
+        out: The new bundle's folder.
+        name: The new bundle's name.
+        version: Its version under this name.
         source: Where the weights come from, in words.
         changes: Other fields of ``ModelCard``: ``window``, ``proposals``, ``tracker``.
-        pace: How camera means go on in the daemon.
-        without_backbone: Name the base, a published model, instead of copying its 49 MB.
-        precision: Of the backbone; f32 leaves the base's as it is.
+        pace: How fast camera means move in the daemon.
+        without_backbone: True names the base, a published model, instead of copying its 49 MB.
+        precision: Precision of the backbone; f32 leaves the base's as it is.
         clips: What int8 is calibrated on.
-        on_progress: Told about calibration.
+        on_progress: Gets stage, done and total during calibration.
 
     Returns:
         ``out``.
 
     Raises:
-        DataError: The features it was trained on are not of this backbone, or it is none that
-            can be pulled, or int8 is wanted without clips.
-        BundleError: The parts contradict each other, the base is not f32 any more, or ``out``
-            holds what is no bundle's.
+        DataError: This backbone did not make the features that the run was trained on, or the base
+            cannot be pulled and its backbone shall be left out, or int8 is wanted without clips.
+        BundleError: The parts contradict each other, the base is to be converted and is not f32,
+            or ``out`` holds something other than a bundle.
         DeviceError: OpenVINO, which calibration needs, is missing or failed.
     """
     check_features(run, base)
@@ -119,7 +135,8 @@ def export(
     stated = {**(changes or {}), "precision": base.card.precision if is_f32 else precision}
     if not is_f32:
         source = f"{source}; {described(base.card, precision, clips)}"
-    # Before the backbone, which may take minutes: a bad name is told at once.
+    # The card comes before the backbone, which may take minutes, so that a bad name is told at
+    # once.
     card = card_of(run, base, name=name, version=version, source=source, changes=stated)
     if is_f32:
         backbone = _same_backbone(base, without_backbone=without_backbone)
@@ -156,11 +173,11 @@ def _converted(
 
 
 def fixed_zero(camera_mean: CameraMeanSpec) -> CameraMeanSpec:
-    """Camera means for a network trained without: zeros that no footage moves.
+    """Return camera means for a network trained without them: zeros that no footage moves.
 
-    A prior of as many snippets as are remembered, too heavy for footage to pull.
+    The prior counts as many snippets as are remembered, too many for footage to move the mean.
     """
-    heavy = 2**53  # beyond it a float64 count no longer changes
+    heavy = 2**53  # beyond it, counting one more no longer changes a float64
     return replace(
         camera_mean,
         prior_snippets_known=heavy,
@@ -179,10 +196,10 @@ def card_of(
     source: str,
     changes: Mapping[str, Any],
 ) -> ModelCard:
-    """The base's card with what the run decides.
+    """Make the new bundle's card: the base's, with what the run decides.
 
     Raises:
-        DataError: A change is no field of the card, or not what it should be.
+        DataError: A change is no field of the card, or its value is not allowed.
     """
     own = {
         "name": name,
@@ -198,10 +215,10 @@ def card_of(
 
 
 def check_features(run: TrainedNetwork, base: ModelBundle) -> None:
-    """Hold the features of a run to the backbone they will come from.
+    """Refuse a run whose features another backbone made than the one it will be used with.
 
     Raises:
-        DataError: They are of another extractor, or nothing says which.
+        DataError: Another extractor made them, or nothing says which one did.
     """
     wanted = manifest_of(base)
     if not run.manifest:
@@ -210,7 +227,7 @@ def check_features(run: TrainedNetwork, base: ModelBundle) -> None:
             "train on features that s2net extract made"
         )
     for key, value in wanted.items():
-        # The stride is no property of a backbone: the card takes the run's.
+        # The stride is no property of a backbone; the card takes the run's.
         if key != "stride_frames" and run.manifest.get(key) != value:
             raise DataError(
                 f"the run's features: {key} is {run.manifest.get(key)!r}, bundle {base.name} has "
@@ -219,7 +236,7 @@ def check_features(run: TrainedNetwork, base: ModelBundle) -> None:
 
 
 def localizer_onnx(network: Network, feature_dim: int) -> bytes:
-    """A network as ONNX bytes: equal weights give equal bytes.
+    """Write a network as ONNX bytes; equal weights give equal bytes.
 
     Args:
         network: On the CPU, in evaluation mode.
@@ -231,14 +248,15 @@ def localizer_onnx(network: Network, feature_dim: int) -> bytes:
         torch.ones(n_batch, n_snippets),
         torch.zeros(n_batch, feature_dim),
     )
-    # Without B and T: the camera mean's and the video scores' second axes are fixed widths.
+    # Only B is free for the camera mean and the video scores, whose second axis is D or C.
     free = {
         tensor: {0: "B"} if tensor in {"background", "video_scores"} else {0: "B", 1: "T"}
         for tensor in (*INPUTS, *OUTPUTS)
     }
     file = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        # The older exporter: the newer one needs onnxscript and writes versions into the file.
+        # This is the older exporter: the newer one needs onnxscript, and writes versions into the
+        # file.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             LocalizerModule(network).eval(),
@@ -254,7 +272,7 @@ def localizer_onnx(network: Network, feature_dim: int) -> bytes:
 
 
 def _stripped(model: Any) -> bytes:
-    """Without what differs between machines: versions, source locations."""
+    """Remove what differs between machines, versions and source locations, and serialise."""
     model.producer_version = ""
     model.doc_string = ""
     del model.metadata_props[:]

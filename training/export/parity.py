@@ -1,4 +1,4 @@
-"""Is the exported network the trained one? Numbers in f32, events in lower precision."""
+"""Is the exported network the trained one? f32 compares numbers, lower precision also events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,14 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """One input: features (T, D), valid (T,), background (D,), all float32."""
+    """One input of the localizer.
+
+    Attributes:
+        name: What the window is, in words.
+        features: float32 (T, D), zero where not valid.
+        valid: float32 (T,), 1 where there is a snippet.
+        camera_mean: float32 (D,).
+    """
 
     name: str
     features: FloatArray
@@ -39,11 +46,11 @@ class Deviation:
     """How far one output of one window is off.
 
     Attributes:
-        window: Which window.
+        window: The window's name.
         length: T.
-        output: Tensor.
+        output: Name of the output tensor.
         max_error: Largest absolute difference.
-        cosine: Of both outputs as vectors; 1 where both are zero.
+        cosine: Cosine of both outputs as vectors; 1 where both are zero.
     """
 
     window: str
@@ -59,8 +66,9 @@ class ParityReport:
 
     Attributes:
         description: What torch was compared with.
-        deviations: A row a window and output.
-        events: Of f32 (the reference) and a lower precision (the candidate); None: not compared.
+        deviations: One for each window and output.
+        events: How the events of f32 (the reference) and of a lower precision (the candidate)
+            agree; None if they were not compared.
     """
 
     description: str
@@ -69,16 +77,16 @@ class ParityReport:
 
     @property
     def max_error(self) -> float:
-        """Over all windows and outputs; NaN where any is."""
+        """Largest error of all windows and outputs; NaN if any is."""
         return float(np.max([d.max_error for d in self.deviations], initial=0.0))
 
     @property
     def holds(self) -> bool:
-        """Is every error within ``TOLERANCE``?"""
+        """Whether every error is within ``TOLERANCE``."""
         return self.max_error <= TOLERANCE
 
     def table(self) -> str:
-        """A Markdown table, and the agreement of events below it."""
+        """Write a Markdown table, and the agreement of events below it."""
         lines = [
             f"torch against {self.description}",
             "",
@@ -109,15 +117,15 @@ def parity(
 
     Args:
         run: What was trained.
-        localizer: What was exported.
-        records: Where real windows come from; may be empty.
+        localizer: ONNX file of what was exported.
+        records: Videos that real windows come from; may be empty.
         lengths: T of the windows.
-        precision: Of OpenVINO.
-        seed: Of the random windows.
+        precision: Precision of OpenVINO.
+        seed: Seed of the random windows.
 
     Raises:
         DeviceError: The runtime is missing or failed.
-        BundleError: The file is no network it can run.
+        BundleError: The file is no network that OpenVINO can run.
     """
     backend = open_backend("openvino", localizer, precision=precision)
     module = LocalizerModule(run.network).eval()
@@ -137,7 +145,14 @@ def parity(
 def with_events(
     run: TrainedNetwork, bundle: ModelBundle, records: Sequence[VideoRecord], precision: str
 ) -> ParityReport:
-    """``parity`` of a run and its bundle; at lower precision, also whether events agree."""
+    """Compare a run with its bundle as ``parity`` does, below f32 also in events.
+
+    Args:
+        run: What was trained.
+        bundle: What was exported from it.
+        records: Videos that windows and events come from; may be empty.
+        precision: Precision of OpenVINO.
+    """
     report = parity(run, bundle.localizer_path, records, precision=precision)
     if precision == "f32" or not records:
         return report
@@ -148,7 +163,10 @@ def with_events(
 def windows_of(
     run: TrainedNetwork, records: Sequence[VideoRecord], length: int, rng: np.random.Generator
 ) -> list[Window]:
-    """Random and real windows; each whole, without its beginning, and with holes."""
+    """Make random and real windows of T = ``length``.
+
+    Each of them comes whole, without its beginning, and with holes.
+    """
     camera_mean = run.camera_means[""]
     noise = np.abs(rng.standard_normal((length, run.feature_dim))).astype(np.float32)
     sources = [("random", noise, camera_mean)]
@@ -174,14 +192,14 @@ def event_agreement(
     spec: ModelSpec,
     precision: str,
 ) -> Agreement:
-    """Do both precisions find the same events in whole videos?
+    """Compare the events that f32 and a lower precision find in whole videos.
 
     Args:
-        localizer: The exported network.
-        run: Whose camera means are used.
+        localizer: ONNX file of the exported network.
+        run: The run whose camera means are used.
         records: The videos.
-        spec: Proposals, and the score at which an event opens.
-        precision: The lower one.
+        spec: It says how proposals are made, and from which score on an event opens.
+        precision: The lower precision.
     """
     exact = _events(localizer, run, records, spec, "f32")
     lower = _events(localizer, run, records, spec, precision)
@@ -206,6 +224,7 @@ def _deviations(
 
 
 def _deviation(window: Window, output: str, wanted: FloatArray, seen: FloatArray) -> Deviation:
+    """Compare two tensors of one shape (1, ...)."""
     first, second = wanted.astype(np.float64).ravel(), seen.astype(np.float64).ravel()
     norms = float(np.linalg.norm(first) * np.linalg.norm(second))
     cosine = float(first @ second) / norms if norms else float(np.array_equal(first, second))
