@@ -1,4 +1,4 @@
-"""One configuration, named changes, several seeds → ``ablation.csv`` and a table, mean ± sd."""
+"""One configuration, named changes to it and several seeds → ``ablation.csv`` and a table."""
 
 import csv
 import json
@@ -23,7 +23,12 @@ RESULT = "result.json"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A name, and the dotted keys it changes; none for the configuration as it is."""
+    """A named change of a configuration.
+
+    Attributes:
+        name: Its name, which can be that of a folder.
+        changes: Dotted key → value; empty for the configuration as it is.
+    """
 
     name: str
     changes: Mapping[str, object]
@@ -38,9 +43,9 @@ class Trial:
     """One trained and judged network.
 
     Attributes:
-        variant: Its name.
-        seed: Its seed.
-        measures: What the judge said, by name.
+        variant: Name of the variant.
+        seed: Seed of the training.
+        measures: What the judge measured, by name.
     """
 
     variant: str
@@ -55,7 +60,10 @@ class AblationTable:
     trials: tuple[Trial, ...]
 
     def markdown(self, digits: int = 1) -> str:
-        """A row a variant: mean ± sample standard deviation over seeds, a column a measure."""
+        """Write a row for each variant and a column for each measure.
+
+        A cell is the mean ± the sample standard deviation over seeds.
+        """
         measures = list(dict.fromkeys(name for trial in self.trials for name in trial.measures))
         lines = [
             f"| variant | seeds | {' | '.join(measures)} |",
@@ -89,26 +97,27 @@ def ablate(
 
     Args:
         content: The configuration's YAML values.
-        variants: At least one.
-        seeds: At least one.
-        feature_set: What is trained on.
-        out: ``VARIANT/seed-N`` are run folders; ``ablation.csv`` is written after every trial.
-        judge: Measures of a run, by name. It must not look at what is reported as test unless
-            this is the report.
-        manifest: The features' own, as ``train`` takes it.
-        device: Likewise.
-        threads: Likewise.
-        on_progress: Variant, seed and where its training stands.
-        on_trial: Told about every finished trial.
+        variants: At least one variant.
+        seeds: At least one seed.
+        feature_set: The videos that are trained on.
+        out: Folder of the ablation. ``VARIANT/seed-N`` in it are run folders, and
+            ``ablation.csv`` is written after every trial.
+        judge: It gives the measures of a run, by name. It must not look at what is reported as
+            test unless this is the report.
+        manifest: The features' own manifest, as ``train`` takes it.
+        device: ``cpu``, ``cuda`` or ``auto``, as ``train`` takes it.
+        threads: CPU threads of torch, as ``train`` takes it.
+        on_progress: Gets variant, seed and where its training stands.
+        on_trial: Gets every finished trial.
 
     Raises:
-        DataError: Two variants share a name, a change is of no key, or ``out`` holds another
-            ablation's runs.
+        DataError: Two variants share a name, a change has a key that is not there, or ``out``
+            holds another ablation's runs.
     """
     names = [variant.name for variant in variants]
     if twins := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"two variants are called {twins[0]}: rename one")
-    # Every configuration is read before the first is trained: a typo costs no night.
+    # Every configuration is read before the first is trained, so that a typo costs no night.
     configs = {
         (variant.name, seed): training_config(
             with_overrides(content, {**variant.changes, "seed": seed}, variant.name),
@@ -136,10 +145,12 @@ def ablate(
 
 
 def read_variants(content: Mapping[str, Any], where: str) -> tuple[Variant, ...]:
-    """Variants from YAML values: name → dotted keys and values; ``{}`` or nothing: no change.
+    """Make variants of YAML values: name → dotted keys and values.
+
+    A name with ``{}`` or nothing stands for the configuration as it is.
 
     Raises:
-        DataError: They are not of that form.
+        DataError: The values, which are from ``where``, are not of that form.
     """
     found = []
     for name, changes in content.items():

@@ -1,9 +1,9 @@
 """Real fights on surveillance cameras: tagged training clips, and composited test streams.
 
-The clips are two seconds long and come in many sizes and rates, which alone tell fights from the
-rest better than chance; here all are written anew with one size and rate. A stream is test clips
-joined end to end, so it has a scene cut at every boundary: what is measured on it is always called
-composited.
+The clips are two seconds long and come in many sizes and rates. Size and rate alone tell fights
+from the rest better than chance, so all clips are written anew with one size and one rate. A
+stream is test clips joined end to end. It has a scene cut at every boundary, which is why
+everything that is measured on it is called composited.
 
 Source of the clips: Akti, Tataroglu and Ekenel, Vision-based Fight Detection from Surveillance
 Cameras (IPTA 2019).
@@ -27,7 +27,7 @@ from engine.video.frames import read_video
 
 FIGHT = "fight"
 FPS = 25
-# The centre square: a letterbox would give the original shape away, a stretched picture too.
+# The centre square, because a letterbox or a stretched picture would give the original shape away.
 GEOMETRY = FrameGeometry(resize_px=240, crop_px=240)
 GRID = Grid(fps=FPS, snippet_frames=1, stride_frames=1)
 
@@ -38,15 +38,15 @@ _KEY_FRAME_EVERY = 25
 
 @dataclass(frozen=True, slots=True)
 class FightClip:
-    """One original clip.
+    """One clip.
 
     Attributes:
-        name: Unique.
-        path: Its file.
-        is_fight: Else nothing happens in it.
+        name: Its unique name.
+        path: Its file, original or rewritten.
+        is_fight: Whether it shows a fight; if not, nothing happens in it.
         source: The video it was cut from; "" if nobody wrote it down.
-        width_px: Of the original picture.
-        height_px: Likewise.
+        width_px: Width of the original picture in pixels.
+        height_px: Height of the original picture in pixels.
     """
 
     name: str
@@ -59,7 +59,7 @@ class FightClip:
 
 @dataclass(frozen=True, slots=True)
 class StreamPart:
-    """Where in a stream a clip plays."""
+    """A clip and the interval of a stream in which it plays."""
 
     clip: FightClip
     span: Span
@@ -70,9 +70,9 @@ class CompositedStream:
     """Clips joined end to end.
 
     Attributes:
-        name: Unique.
+        name: Its unique name.
         path: The joined video.
-        parts: In order, without a gap.
+        parts: The clips in order, without a gap between them.
     """
 
     name: str
@@ -81,7 +81,7 @@ class CompositedStream:
 
     @property
     def duration_us(self) -> int:
-        """Length of the stream."""
+        """Length of the stream in microseconds."""
         return self.parts[-1].span.end_us
 
     @property
@@ -104,7 +104,7 @@ class FightSet:
 
     Attributes:
         train: Clips to learn from; ``path`` is the rewritten file.
-        streams: To be tested on; no source is also in ``train``.
+        streams: Streams to test on; none of their sources is in ``train`` too.
     """
 
     train: tuple[FightClip, ...]
@@ -112,15 +112,15 @@ class FightSet:
 
     @property
     def videos(self) -> list[Path]:
-        """Everything features are made of."""
+        """All videos that features are extracted from."""
         return [*(clip.path for clip in self.train), *(stream.path for stream in self.streams)]
 
 
 def read_fight_clips(folder: Path) -> list[FightClip]:
-    """The clips that ``folder/manifest.json`` lists.
+    """Read which clips there are from ``folder/manifest.json``.
 
     Raises:
-        DataError: It is missing or damaged.
+        DataError: The manifest is missing or damaged.
     """
     path = folder / "manifest.json"
     try:
@@ -145,11 +145,11 @@ def read_fight_clips(folder: Path) -> list[FightClip]:
 def split_by_source(
     clips: Sequence[FightClip], test_share: float = _TEST_SHARE
 ) -> tuple[list[FightClip], list[FightClip]]:
-    """(train, test) without a source in both; the same for the same clips, in any order.
+    """Divide clips into train and test so that no source is in both.
 
-    Sources, largest first, go to the side that lacks more of what they hold, so both sides get
-    their share of fights and of the rest. Clips of unknown source count as one source: they may
-    be of one camera.
+    Sources, largest first, go to the side that lacks more of what they hold, so that both sides
+    get their share of fights and of the rest. Clips of unknown source count as one source,
+    because they may be of one camera. The order of the clips makes no difference.
     """
     by_source: dict[str, list[FightClip]] = {}
     for clip in sorted(clips, key=lambda clip: clip.name):
@@ -170,15 +170,16 @@ def build_fights(
 ) -> FightSet:
     """Rewrite the clips, join those of the test side, and leave a folder as rendered scenes have.
 
-    ``videos/NAME.mp4``, ``tags.csv`` for training clips, ``annotations.json`` for streams. Videos
-    that are there already are kept, so it can be interrupted.
+    The folder has ``videos/NAME.mp4``, ``tags.csv`` for training clips and ``annotations.json``
+    for streams. Videos that are there already are kept, so it can be interrupted.
 
     Args:
-        folder: Of the original clips.
-        out: Where to.
-        clips_a_stream: Joined into one stream.
-        n_clips: Only so many of each kind, of either side; None: all.
-        seed: Of the order of clips in streams.
+        folder: Folder of the original clips.
+        out: Folder that is written.
+        clips_a_stream: Number of clips joined into one stream.
+        n_clips: At most so many fights and so many other clips are taken on either side; None
+            takes all.
+        seed: Seed of the order of clips in streams.
 
     Raises:
         DataError: The manifest is unusable, or ``out`` holds streams of other clips.
@@ -201,7 +202,7 @@ def build_fights(
 
 
 def interleaved(clips: Sequence[FightClip], draws: np.random.Generator) -> list[FightClip]:
-    """The clips in random order, with no two fights in a row while there is enough else."""
+    """Shuffle clips so that no two fights follow each other while there are enough others."""
     fights = [clip for clip in clips if clip.is_fight]
     others = [clip for clip in clips if not clip.is_fight]
     draws.shuffle(fights)
@@ -218,7 +219,7 @@ def interleaved(clips: Sequence[FightClip], draws: np.random.Generator) -> list[
 
 
 def grid_pictures(path: Path) -> list[UInt8Array]:
-    """A clip's pictures at 25 a second, the centre square of each, uint8 (240, 240, 3)."""
+    """Read a clip's pictures at 25 a second, the centre square of each, uint8 (240, 240, 3)."""
     batches = list(read_video(path, GEOMETRY, GRID))
     shown_us = np.concatenate([batch.pts_us for batch in batches])
     pictures = [picture for batch in batches for picture in batch.rgb]
@@ -226,7 +227,10 @@ def grid_pictures(path: Path) -> list[UInt8Array]:
 
 
 def _grid_rows(shown_us: Int64Array) -> Int64Array:
-    """Which picture is on screen at every grid time from 0 to the last picture."""
+    """Say which picture is on screen at every grid point from 0 to the last picture.
+
+    Picture times in microseconds int64 (N,) → picture numbers int64 (M,).
+    """
     grid_us = np.arange(0, int(shown_us[-1]) + 1, _FRAME_US)
     return np.maximum(np.searchsorted(shown_us, grid_us, "right") - 1, 0)
 
@@ -240,7 +244,7 @@ def _rewritten(clip: FightClip, videos: Path) -> FightClip:
 
 def _joined(name: str, clips: Sequence[FightClip], videos: Path) -> CompositedStream:
     target = videos / f"{name}.mp4"
-    # Its list of parts is written last: a stream that has one is whole.
+    # The list of its parts is written last, so a stream that has one is whole.
     is_there = target.with_suffix(".json").exists()
     ends_us = _ends_of(target, clips) if is_there else _join(clips, target)
     starts_us = [0, *ends_us[:-1]]
@@ -252,10 +256,11 @@ def _joined(name: str, clips: Sequence[FightClip], videos: Path) -> CompositedSt
 
 
 def _join(clips: Sequence[FightClip], target: Path) -> list[int]:
-    """Write a stream and, beside it, which clip ends when; the ends."""
+    """Write a stream and, beside it, which clip ends when; give the ends in microseconds."""
     ends_us: list[int] = []
 
     def pictures() -> Iterator[UInt8Array]:
+        """Give the clips' pictures one after the other, uint8 (240, 240, 3)."""
         for clip in clips:
             shown = grid_pictures(clip.path)
             ends_us.append((ends_us[-1] if ends_us else 0) + len(shown) * _FRAME_US)
@@ -279,6 +284,7 @@ def _ends_of(target: Path, clips: Sequence[FightClip]) -> list[int]:
 
 
 def _encode(pictures: Iterable[UInt8Array], target: Path) -> None:
+    """Write pictures, uint8 (240, 240, 3) each, as a video; it appears whole or not at all."""
     unfinished = target.with_suffix(".part")
     encode_video(pictures, unfinished, fps=FPS, key_frame_every=_KEY_FRAME_EVERY)
     unfinished.replace(target)
@@ -310,6 +316,7 @@ def _write_tables(found: FightSet, out: Path) -> None:
 
 
 def _counts(clips: Sequence[FightClip]) -> Int64Array:
+    """Count fights and other clips, int64 (2,)."""
     n_fights = sum(clip.is_fight for clip in clips)
     return np.array([n_fights, len(clips) - n_fights], np.int64)
 

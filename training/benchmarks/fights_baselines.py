@@ -1,4 +1,7 @@
-"""What needs no network: scene cuts, a regression on a few numbers, and how well a score ranks."""
+"""What needs no network: scene cuts, a regression on a few numbers, how well a score ranks.
+
+N: pictures of a video, or scored things.
+"""
 
 import itertools
 from pathlib import Path
@@ -13,14 +16,18 @@ from training.benchmarks.fights import GEOMETRY, GRID
 BoolArray = npt.NDArray[np.bool_]
 
 _BLOCK_PX = 8  # pictures are compared by the means of blocks
-# A cut: a difference that is so much larger than those around it, and not tiny. Set once, by
-# what a cut is, not on these clips.
+# A cut is a difference above a ratio to the median of those around it, and above a least value,
+# 0..255; the reach is in pictures on either side. All were set once, by what a cut is, and not on
+# these clips.
 _CUT_RATIO, _CUT_LEAST, _CUT_REACH = 4.0, 8.0, 12
 _RIDGE = 1e-3
 
 
 def frame_differences(path: Path) -> Float64Array:
-    """How much each picture differs from the one before, 0..255; float64 (N,), the first is 0."""
+    """Measure how much each picture differs from the one before, float64 (N,) in 0..255.
+
+    The first value is 0.
+    """
     small: list[FloatArray] = []
     for batch in read_video(path, GEOMETRY, GRID):
         n, side = len(batch.rgb), GEOMETRY.crop_px // _BLOCK_PX
@@ -32,7 +39,10 @@ def frame_differences(path: Path) -> Float64Array:
 
 
 def cuts_of(differences: Float64Array) -> Int64Array:
-    """Pictures that begin a new scene: far more changed than in the half second on either side."""
+    """Find pictures that begin a new scene, where far more changes than in the half second around.
+
+    Differences float64 (N,) → picture numbers int64 (M,).
+    """
     found = []
     for at in range(1, len(differences)):
         first, end = max(at - _CUT_REACH, 1), at + _CUT_REACH + 1
@@ -45,16 +55,25 @@ def cuts_of(differences: Float64Array) -> Int64Array:
 
 
 def segments_of(differences: Float64Array) -> list[Span]:
-    """A stream from cut to cut."""
+    """Divide a stream at its cuts; ``differences`` are float64 (N,), one for each picture."""
     edges = [0, *cuts_of(differences).tolist(), len(differences)]
     frame_us = GRID.frame_us
     return [Span(a * frame_us, b * frame_us) for a, b in itertools.pairwise(edges)]
 
 
 def logistic_scores(rows: Float64Array, wanted: BoolArray, asked: Float64Array) -> Float64Array:
-    """Probabilities (M,) of ``asked`` (M, K), by a regression fitted on ``rows`` (N, K).
+    """Fit a logistic regression, and ask it.
 
-    Newton's method on the ridge-penalised likelihood; columns are standardised by ``rows``.
+    It takes Newton's method on the ridge-penalised likelihood; columns are standardised by those
+    of ``rows``.
+
+    Args:
+        rows: float64 (N, K), K numbers of each known thing.
+        wanted: bool (N,), which of them are wanted.
+        asked: float64 (M, K).
+
+    Returns:
+        float64 (M,), the probabilities that the asked ones are wanted.
     """
     mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
 
@@ -72,18 +91,28 @@ def logistic_scores(rows: Float64Array, wanted: BoolArray, asked: Float64Array) 
 
 
 def area_under_roc(scores: Float64Array, wanted: BoolArray) -> float:
-    """Chance that something wanted scores above something else; ties count half."""
+    """Return the chance that something wanted scores above something else; ties count half.
+
+    Args:
+        scores: float64 (N,).
+        wanted: bool (N,).
+    """
     above = scores[wanted][:, None] - np.sort(scores[~wanted])[None, :]
     return float((np.sign(above) + 1).mean() / 2) if above.size else float("nan")
 
 
 def average_precision(scores: Float64Array, wanted: BoolArray) -> float:
-    """Mean precision at the wanted ones; of equal scores, all or none are taken."""
+    """Return the mean precision at the wanted ones; of equal scores, all or none are taken.
+
+    Args:
+        scores: float64 (N,).
+        wanted: bool (N,).
+    """
     values, place = np.unique(-scores, return_inverse=True)
     hits = np.bincount(place, weights=wanted, minlength=len(values))
     precision = np.cumsum(hits) / np.cumsum(np.bincount(place, minlength=len(values)))
     return float((precision * hits).sum() / max(hits.sum(), 1))
 
 
-def _sigmoid(values: Float64Array) -> Float64Array:
+def _sigmoid(values: Float64Array) -> Float64Array:  # (N,) → (N,)
     return np.asarray(1 / (1 + np.exp(-values)), np.float64)

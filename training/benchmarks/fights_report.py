@@ -2,8 +2,8 @@
 
 Two baselines measure what the data gives away: a classifier of nothing but a clip's original
 width and height, and a cut detector whose segments are scored by how much moves in them. All
-numbers are of composited streams. Whatever knows the cuts starts from the true boundaries of every
-clip: the row of random scores says how far they alone go.
+numbers are of composited streams. A method that knows the cuts starts from the true boundaries of
+every clip; the row of random scores says how far these boundaries alone go.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,18 +45,19 @@ _CHANCE_DRAWS = 20
 
 @dataclass(frozen=True, slots=True)
 class FightRow:
-    """One method.
+    """What one method reached.
 
     Attributes:
-        name: Of the method.
-        values: (runs, len(METRICS)) in percent; NaN where it does not apply.
+        name: Name of the method.
+        values: float64 (R, M) in percent, a row for each of R runs and a column for each of
+            ``METRICS``; NaN where a metric does not apply.
     """
 
     name: str
     values: Float64Array
 
     def text(self) -> str:
-        """A row of a Markdown table: mean, and ± sd where there are several runs."""
+        """Write a row of a Markdown table: means and, if there are several runs, ± sd."""
         cells = []
         for column in self.values.T:
             mean, sd = float(column.mean()), float(column.std(ddof=len(column) > 1))
@@ -71,10 +72,10 @@ class FightReport:
 
     Attributes:
         description: The data, in a line.
-        rows: Methods.
-        n_cuts: Scene cuts that are there.
-        n_cuts_found: Of these, found within a frame.
-        n_cuts_wrong: Found where none is.
+        rows: One row for each method.
+        n_cuts: Number of scene cuts that are there.
+        n_cuts_found: Number of these that were found, within a frame.
+        n_cuts_wrong: Number of cuts found where none is.
     """
 
     description: str
@@ -84,12 +85,12 @@ class FightReport:
     n_cuts_wrong: int
 
     def value(self, method: str, metric: str) -> float:
-        """Mean over runs, in percent."""
+        """Return a method's metric in percent, as the mean over its runs."""
         row = next(row for row in self.rows if row.name == method)
         return float(row.values[:, METRICS.index(metric)].mean())
 
     def table(self) -> str:
-        """Markdown, for people."""
+        """Write the report for people, in Markdown."""
         what = "percent, mean ± sd over seeds or draws; mAP: mean over tIoU .1:.1:.7"
         found = f"{self.n_cuts_found} of {self.n_cuts} cuts found within a frame"
         lines = [
@@ -109,7 +110,7 @@ class Answer:
     """What a method says of one stream.
 
     Attributes:
-        curve: float64 (n,), a score for every 80 ms from the stream's start.
+        curve: float64 (N,), a score for every cell of 80 ms from the stream's start.
         proposals: Scored intervals.
     """
 
@@ -131,14 +132,14 @@ def fight_report(
     """Train from tags under every seed; score it and the baselines on the composited streams.
 
     Args:
-        data: As ``build_fights`` gave it.
-        folder: Where that wrote its tables.
-        features: Of all its videos, by ``s2net extract``.
+        data: What ``build_fights`` gave.
+        folder: The folder that ``build_fights`` wrote its tables to.
+        features: Folder of the features that ``s2net extract`` made of all its videos.
         config: How to train.
         runs: Folder of the runs; finished ones are kept.
-        seeds: A run each.
+        seeds: One seed for each run.
         threads: CPU threads of torch while it trains.
-        on_seed: Told which run is done.
+        on_seed: Gets the seed of each run that is done.
 
     Raises:
         DataError: Features are missing or cannot be used.
@@ -182,7 +183,7 @@ def fight_report(
 
 
 def network_answer(run: TrainedNetwork, record: VideoRecord) -> Answer:
-    """The network's answer for a whole stream."""
+    """Give the network's answer for a whole stream."""
     scores = attended_scores(run, record)
     track = ScoredSnippets(int(record.indices[0]), 0, scores)
     curve = curve_of(track, 0, run.grid, _STEP_US).values
@@ -190,7 +191,7 @@ def network_answer(run: TrainedNetwork, record: VideoRecord) -> Answer:
 
 
 def _measured(data: FightSet, answers: Mapping[str, Answer]) -> list[float]:
-    """One value a metric, in percent."""
+    """Return one value for each of ``METRICS``, in percent."""
     clips, clip_scores, frames, frame_scores = [], [], [], []
     for stream in data.streams:
         curve = answers[stream.name].curve
@@ -228,11 +229,12 @@ def _maps(
 
 
 def _on_segments(curve: Float64Array, segments: Sequence[Span]) -> Answer:
-    """Each segment is a proposal with its mean score."""
+    """Make each segment a proposal with the mean score of its cells; ``curve`` is (N,)."""
     return _scored(segments, [_mean_inside(curve, span) for span in segments], len(curve))
 
 
 def _scored(segments: Sequence[Span], scores: Sequence[float], n_cells: int) -> Answer:
+    """Make an answer of segments with one score each, for a curve of ``n_cells``."""
     level = np.zeros(n_cells)
     for span, score in zip(segments, scores, strict=True):
         level[_cells(span, n_cells)] = score
@@ -241,17 +243,18 @@ def _scored(segments: Sequence[Span], scores: Sequence[float], n_cells: int) -> 
 
 
 def _cells(span: Span, n_cells: int) -> slice:
-    """Cells whose centre lies inside; at least one, the nearest, where there is any."""
+    """Return the cells whose centre lies inside the span; at least one, the nearest."""
     first = min(-(-(span.start_us - _STEP_US // 2) // _STEP_US), n_cells - 1)
     end = -(-(span.end_us - _STEP_US // 2) // _STEP_US)
     return slice(first, max(end, first + 1))
 
 
-def _mean_inside(curve: Float64Array, span: Span) -> float:
+def _mean_inside(curve: Float64Array, span: Span) -> float:  # curve (N,)
     return float(curve[_cells(span, len(curve))].mean())
 
 
 def _wanted_cells(stream: CompositedStream, n_cells: int) -> BoolArray:
+    """Say which cells lie in a fight, bool (N,)."""
     wanted = np.zeros(n_cells, bool)
     for one in stream.truth:
         wanted[_cells(one.span, n_cells)] = True
@@ -259,7 +262,10 @@ def _wanted_cells(stream: CompositedStream, n_cells: int) -> BoolArray:
 
 
 def _cells_of(differences: Float64Array) -> Float64Array:
-    """Motion in every cell; what a cut itself changes is no motion."""
+    """Turn differences of pictures (N,) into the motion in every cell (M,).
+
+    What changes at a cut is no motion.
+    """
     still = differences.copy()
     still[cuts_of(differences)] = 0
     per_cell = _STEP_US * FPS // 1_000_000
@@ -279,11 +285,12 @@ def _metadata_only(data: FightSet) -> list[float]:
 
 
 def _sizes(clips: Sequence[FightClip]) -> Float64Array:
+    """Return the logarithms of each clip's width and height, (N, 2)."""
     return np.log(np.array([(clip.width_px, clip.height_px) for clip in clips], np.float64))
 
 
 def _by_chance(data: FightSet, segments: Mapping[str, Sequence[Span]]) -> list[list[float]]:
-    """What boundaries alone are worth: every segment gets a random score."""
+    """Measure what boundaries alone are worth: every segment gets a random score."""
     draws = np.random.default_rng(0)
     rows = []
     for _ in range(_CHANCE_DRAWS):

@@ -1,8 +1,8 @@
-"""What a localization head costs at test time: ours, beside a published peer's, in one run.
+"""What a localization head costs at test time: our heads beside a published peer's, in one run.
 
 Heads take features of a whole video, B = 1, as torch modules and as exported networks in OpenVINO
-f32. They are timed in turn, pass by pass, so that a noisy neighbour slows all alike; on a busy
-machine, CPU time with one thread is what can be compared.
+f32. They are timed in turn, pass by pass, so that other work on the machine slows all alike. On a
+busy machine, CPU time with one thread is what can be compared.
 """
 
 import time
@@ -52,14 +52,14 @@ _CLOCKS: Mapping[Clock, Callable[[], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class HeadTiming:
-    """Medians of one head.
+    """Median times of one head.
 
     Attributes:
-        name: Of the head.
+        name: Name of the head.
         feature_dim: D.
-        n_parameters: Of the network.
-        torch_ms: Milliseconds in torch, one a length.
-        openvino_ms: Milliseconds in OpenVINO f32.
+        n_parameters: Number of the network's parameters.
+        torch_ms: Milliseconds in torch, one for each length.
+        openvino_ms: Milliseconds in OpenVINO f32, one for each length.
     """
 
     name: str
@@ -77,10 +77,10 @@ class HopCost:
         window_snippets: T of the live window.
         feature_dim: D.
         hop_ms: Time between two hops at real-time pace.
-        buffer_ms: New feature → window.
-        localize_ms: Window → scores, OpenVINO f32.
-        track_ms: Scores → event records.
-        total_ms: Of the three together; a median of sums, not their sum.
+        buffer_ms: Time from a new feature to its window.
+        localize_ms: Time from the window to scores, in OpenVINO f32.
+        track_ms: Time from scores to revisions of events.
+        total_ms: Time of all three steps; it is the median of their sums, not the sum of medians.
     """
 
     window_snippets: int
@@ -99,10 +99,11 @@ class HeadCost:
     Attributes:
         lengths: T of each column.
         threads: CPU threads of both runtimes.
-        passes: Timed passes a median is made of.
-        clock: ``wall``, or ``cpu``: time of the process on all its CPUs together.
-        heads: One row each.
+        passes: Number of timed passes in a median.
+        clock: ``wall``, or ``cpu`` for the process's time on all its CPUs together.
+        heads: One row for each head.
         live: Cost of a live stream's hop.
+        published: Peer → published milliseconds, one for each length; they are not ours.
     """
 
     lengths: tuple[int, ...]
@@ -116,10 +117,10 @@ class HeadCost:
     )
 
     def ratio(self, name: str, length: int = GOAL_LENGTH, runtime: str = "torch") -> float:
-        """A head's time over the re-stated peer's, in the same runtime.
+        """Divide a head's time by the re-stated peer's in the same runtime.
 
         Args:
-            name: Of the head.
+            name: Name of the head.
             length: One of ``lengths``.
             runtime: ``torch`` or ``openvino``.
         """
@@ -128,7 +129,7 @@ class HeadCost:
         return float(times[name] / times[PEER])
 
     def table(self) -> str:
-        """Markdown, for people."""
+        """Write the result for people, in Markdown."""
         columns = [f"{runtime} T={n}" for runtime in ("torch", "OpenVINO") for n in self.lengths]
         blank = ("-",) * len(self.lengths)
         rows = [
@@ -190,13 +191,13 @@ def head_cost(
     """Time every head, then a live stream's hop with the live default.
 
     Args:
-        lengths: T.
-        heads: What to time; None: `default_heads`.
-        passes: Timed passes of each, after two that are not counted.
-        hops: Timed hops of the live stream.
-        threads: CPU threads.
-        clock: Of the heads; the live stream's hop is wall time.
-        live: The live stream's head; None: the first of the defaults.
+        lengths: Values of T to time at.
+        heads: The heads to time; None takes `default_heads`.
+        passes: Number of timed passes of each, after two that are not counted.
+        hops: Number of timed hops of the live stream.
+        threads: CPU threads of both runtimes.
+        clock: Clock of the heads; the live stream's hop is measured in wall time.
+        live: The live stream's head; None takes the first of the defaults.
 
     Raises:
         DeviceError: The runtime is missing or failed.
@@ -212,10 +213,10 @@ def live_hop_cost(head: Head, folder: Path, hops: int, threads: int) -> HopCost:
     """Push random features through the daemon's own session, one at a time.
 
     Args:
-        head: Its network has random weights.
-        folder: For the exported network.
-        hops: Timed, once the window and the track are full.
-        threads: Of OpenVINO.
+        head: The head; its network has random weights.
+        folder: Folder for the exported network.
+        hops: Number of hops timed, once the window and the track are full.
+        threads: CPU threads of OpenVINO.
     """
     spec = _live_spec(head.feature_dim)
     session = StreamSession("bench", "0", spec)
@@ -293,7 +294,7 @@ def _medians_ms(
     passes: int,
     clock: Callable[[], float],
 ) -> list[float]:
-    """Median of every call: two a head, in the order of ``heads``."""
+    """Time calls, two for each head, on features (1, ``length``, D); give their medians in ms."""
     given = [_inputs(heads[number // 2].feature_dim, length) for number in range(len(calls))]
     spent = np.zeros((_WARM_UP + passes, len(calls)))
     for row in spent:
@@ -305,9 +306,11 @@ def _medians_ms(
 
 
 def _torch_call(network: Network) -> Callable[[dict[str, FloatArray]], object]:
+    """Make a call that takes inputs as OpenVINO does: (1, T, D), (1, T), (1, D)."""
     module = LocalizerModule(network).eval()
 
     def call(inputs: dict[str, FloatArray]) -> object:
+        """Run the module on (1, T, D), (1, T) and (1, D)."""
         with torch.inference_mode():
             return module(*(torch.from_numpy(array) for array in inputs.values()))
 
@@ -315,6 +318,7 @@ def _torch_call(network: Network) -> Callable[[dict[str, FloatArray]], object]:
 
 
 def _inputs(feature_dim: int, length: int) -> dict[str, FloatArray]:
+    """Make the localizer's inputs: features (1, T, D), valid (1, T), background (1, D)."""
     return {
         "features": _features(length, feature_dim)[None],
         "valid": np.ones((1, length), np.float32),
@@ -323,6 +327,7 @@ def _inputs(feature_dim: int, length: int) -> dict[str, FloatArray]:
 
 
 def _features(n_rows: int, feature_dim: int) -> FloatArray:
+    """Draw random features that are not negative, float32 (T, D)."""
     draws = np.random.default_rng(0)
     return np.abs(draws.standard_normal((n_rows, feature_dim))).astype(np.float32)
 
@@ -337,7 +342,7 @@ def _network(head: Head) -> Network:
 
 def _live_spec(feature_dim: int) -> ModelSpec:
     live = live_defaults(_LIVE_GRID)
-    # Random weights give scores without contrast; a low bar keeps the tracker at work.
+    # Random weights give scores without contrast; low thresholds keep the tracker at work.
     tracker = replace(live["tracker"], open_score=0.0, keep_score=0.0)
     return ModelSpec(
         model_id="bench",

@@ -1,4 +1,4 @@
-"""The heads that `training.benchmarks.heads` times: our shipped shapes and a published peer's."""
+"""The heads that `training.benchmarks.heads` times: those we ship, and a published peer's."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from training.networks.s2net_config import S2NetConfig, light_config, paper_conf
 
 TWO_STREAM, RGB = 2048, 1024
 PEER = "CoLA, re-stated"
-# Torch medians on two cores of another machine, official code: milliseconds at 320/750/2000.
+# Medians in milliseconds at T = 320, 750 and 2000, of the official code in torch on two cores of
+# another machine.
 PUBLISHED_PEERS_MS: Mapping[str, tuple[int, int, int]] = {
     "CO2-Net": (65, 142, 362),
     "SAL": (52, 101, 225),
@@ -25,11 +26,12 @@ PUBLISHED_SOURCE = "their own code in torch fp32, two cores of another machine"
 
 
 class ColaHead(Network):
-    """The layers of CoLA's head as it runs at test time; for its cost only, never trained.
+    """The layers of CoLA's head as it runs at test time, for its cost alone; it is never trained.
 
-    One convolution of 3 over 2048 channels, ReLU, one of 1 to the classes, their sum as
-    actionness, top-k mean over time: 12.63 M parameters. The published forward pass also sorts
-    out hard and easy snippets, which only its loss needs: left out, in its favour.
+    It is a convolution of kernel 3 over 2048 channels, a ReLU, a convolution of kernel 1 to the
+    classes, their sum as actionness, and a top-k mean over time: 12.63 M parameters. The published
+    forward pass also sorts out hard and easy snippets, which only its loss needs. That is left
+    out, in the peer's favour.
 
     Source: Zhang et al., CoLA (CVPR 2021), ``Actionness_Module`` of its published code.
 
@@ -47,19 +49,19 @@ class ColaHead(Network):
 
     @override
     def forward(self, features: Tensor, valid: Tensor) -> Scores:
-        """See the base class."""
-        embedded = self.embedding(features.transpose(1, 2)).relu()
-        cas = self.classifier(embedded).transpose(1, 2) * valid.unsqueeze(2)
-        actionness = cas.sum(dim=2)
+        """Score features (B, T, D) under valid (B, T); see the base class."""
+        embedded = self.embedding(features.transpose(1, 2)).relu()  # (B, D, T)
+        cas = self.classifier(embedded).transpose(1, 2) * valid.unsqueeze(2)  # (B, T, C)
+        actionness = cas.sum(dim=2)  # (B, T)
         k = torch.clamp_min(torch.scalar_tensor(features.shape[1]) // self._POOL_RATIO, 1)
         top = cas.sort(dim=1, descending=True).values
-        is_top = (torch.arange(features.shape[1]) < k).to(cas.dtype)
-        pooled = (top * is_top.view(1, -1, 1)).sum(dim=1) / k
+        is_top = (torch.arange(features.shape[1]) < k).to(cas.dtype)  # (T,)
+        pooled = (top * is_top.view(1, -1, 1)).sum(dim=1) / k  # (B, C)
         return Scores(cas, actionness, pooled.softmax(dim=1), {})
 
     @override
     def losses(self, scores: Scores, batch: BagBatch, step: int) -> dict[str, Tensor]:
-        """It has none here."""
+        """Refuse: there are no scalar terms (), because this head is never trained."""
         raise NotImplementedError
 
 
@@ -68,9 +70,9 @@ class Head:
     """One head to be timed.
 
     Attributes:
-        name: Of its row.
+        name: Name of its row.
         feature_dim: D.
-        build: ``build(feature_dim, n_classes)``.
+        build: ``build(feature_dim, n_classes)`` gives the network.
     """
 
     name: str
@@ -79,7 +81,7 @@ class Head:
 
 
 def default_heads() -> tuple[Head, ...]:
-    """S2Net's shipped shapes, and the peer."""
+    """Return the S2Nets that we ship, and the peer."""
     return (
         Head("S2Net light, RGB (live default)", RGB, _s2net(light_config())),
         Head("S2Net light, two-stream", TWO_STREAM, _s2net(light_config())),

@@ -1,10 +1,10 @@
 """Planted features over real or invented timelines: a self-test of a training set-up.
 
-The videos do not exist, their actions' times do. Every snippet is background that looks like what
-a pooled I3D gives (non-negative, a common mean, slowly changing surroundings), and each action
-adds a weak pattern throughout and a strong one in its core, as far as a snippet lies inside. What
-makes it as hard as footage are the switches of `Strength`. A network that finds nothing here is
-wired wrongly; how good one is on real footage, this does not say.
+A timeline says what happens when in a video; the videos themselves do not exist. Every snippet is
+background that looks like what a pooled I3D gives: non-negative, with a common mean and slowly
+changing surroundings. Each action adds a weak pattern throughout and a strong one in its core, as
+far as a snippet lies inside. The switches of `Strength` make it as hard as footage. A network
+that finds nothing here is wired wrongly. How good a network is on real footage, this does not say.
 """
 
 import json
@@ -47,16 +47,17 @@ class Strength:
     """How clear the planted actions are, in units of the typical pattern's height.
 
     Attributes:
-        weak: Of a class's pattern throughout each instance.
-        core: Of its other pattern, in a part of the instance.
-        spread: Standard deviation of an instance's log gain: some are hardly visible.
-        context: Of surroundings that go with a class, near its actions but not in them: a
+        weak: Height of a class's pattern throughout each action.
+        core: Height of its other pattern, in a part of the action.
+        spread: Standard deviation of an action's log gain; it makes some hardly visible.
+        context: Height of surroundings that go with a class, near its actions but not in them. A
             network that learns from tags alone mistakes them for the action.
-        background: Of surroundings that go with no class.
-        decoys: Cores of a random class a minute where nothing was annotated, at half gain.
+        background: Height of surroundings that go with no class.
+        decoys: Number of cores of a random class, a minute, where nothing was annotated; they
+            have half the gain.
         likeness: Share of a class's pattern that the next class has too.
-        noise: Of every channel, correlated from snippet to snippet.
-        camera_offset: Of a constant vector a camera.
+        noise: Height of every channel's noise, which is correlated from snippet to snippet.
+        camera_offset: Height of a constant vector that each camera adds.
 
     With these defaults, half of THUMOS14's training timelines and RGB alone, 100 steps of a
     two-layer network with top-k pooling reached 47 % mAP averaged over tIoU 0.1 to 0.7.
@@ -74,9 +75,17 @@ class Strength:
 
 
 class Planter:
-    """Features of every video of one invented world; equal seeds give equal features.
+    """It makes the features of every video of one invented world; equal seeds give equal features.
 
-    Streams of one seed differ in patterns and noise, not in what happens when.
+    Streams (RGB, flow) of one seed differ in patterns and noise, not in what happens when.
+
+    Args:
+        n_classes: C.
+        seed: Seed of the world.
+        width: D.
+        strength: How clear the actions are.
+        stream: Number of the stream.
+        n_cameras: Number of cameras.
     """
 
     def __init__(
@@ -101,7 +110,7 @@ class Planter:
         self._offsets = np.abs(offsets).astype(np.float32)
 
     def features(self, video: AnnotatedVideo, camera: int = 0) -> FloatArray:
-        """float32 (T, width), ≥ 0; T is the whole snippets of the video's length, at least 1."""
+        """Make a video's features, float32 (T, D), ≥ 0; T is its whole snippets, at least 1."""
         n_rows = max(1, _length_us(video) // PUBLISHED_GRID.stride_us)
         name = zlib.crc32(video.name.encode())
         draws = np.random.default_rng([self._seed, name])
@@ -118,7 +127,7 @@ class Planter:
     def _loads(
         self, draws: np.random.Generator, video: AnnotatedVideo, n_rows: int
     ) -> tuple[FloatArray, FloatArray]:
-        """How much of each class's weak and core pattern is in each snippet, (T, C) each."""
+        """Say how much of each class's weak and core pattern is in each snippet, (T, C) each."""
         weak = np.zeros((n_rows, len(self._weak)), np.float32)
         core = np.zeros_like(weak)
         for truth in video.truth or ():
@@ -139,7 +148,7 @@ class Planter:
     def _contexts_of(
         self, draws: np.random.Generator, video: AnnotatedVideo, n_rows: int
     ) -> FloatArray:
-        """How much of each surrounding is in each snippet, (T, contexts)."""
+        """Say how much of each surrounding is in each snippet, (T, contexts)."""
         loads = np.zeros((n_rows, _N_CONTEXTS), np.float32)
         chosen = draws.choice(_N_CONTEXTS, _CONTEXTS_A_VIDEO, replace=False)
         slow = np.abs(_drift(draws, n_rows, _CONTEXTS_A_VIDEO, 0.95))
@@ -180,17 +189,17 @@ def plant(
     ``load_thumos(out / "gt.json", out, ...)`` reads it.
 
     Args:
-        timelines: Of `read_thumos` or `synthetic_timelines`; subsets are train and test.
+        timelines: What `read_thumos` or `synthetic_timelines` gave; subsets are train and test.
         out: A folder that is made.
         seed: Equal seeds write equal files.
         modality: rgb alone, 1024 wide; or joint, which writes flow too.
-        strength: How hard it is.
-        n_videos: At most this many of each subset, spread over the classes; None for all.
-        n_cameras: Each video belongs to one, see ``Strength.camera_offset``.
-        on_progress: Told the number of videos written and of all.
+        strength: How clear the actions are.
+        n_videos: At most this many videos of each subset, spread over the classes; None for all.
+        n_cameras: Number of cameras; each video belongs to one, see ``Strength.camera_offset``.
+        on_progress: Gets the number of videos written, and of all.
 
     Returns:
-        The annotation written.
+        The annotation file.
 
     Raises:
         DataError: There is no video to plant, or ``out`` cannot be written.
@@ -228,10 +237,10 @@ def plant(
 def synthetic_timelines(
     seed: int = 0, n_train: int = 200, n_test: int = 212, n_classes: int = 20
 ) -> Annotations:
-    """Invented timelines with THUMOS14's statistics, where its annotation is not at hand.
+    """Invent timelines with THUMOS14's statistics, for when its annotation is not at hand.
 
-    Medians and spreads as measured on it: 162 s a video, 3.2 s an action, 2.6 s between two, 30 %
-    of the time some action, one video in eight with two classes.
+    Medians and spreads are as measured on it: 162 s a video, 3.2 s an action, 2.6 s between two,
+    some action in 30 % of the time, two classes in one video of eight.
     """
     draws = np.random.default_rng([seed, n_classes])
     videos = []
@@ -272,7 +281,7 @@ def _invented_spans(
 def _spread(
     timelines: Annotations, subset: str, n_videos: int | None, seed: int
 ) -> list[AnnotatedVideo]:
-    """The first videos in turn over the classes, so that few videos still show every class."""
+    """Choose videos of the classes in turn, so that few videos still show every class."""
     known = [video for video in timelines.videos if video.subset == subset and video.truth]
     if n_videos is None or n_videos >= len(known):
         return known
@@ -290,12 +299,16 @@ def _spread(
 
 
 def _patterns(draws: np.random.Generator, count: int, width: int) -> FloatArray:
+    """Draw ``count`` patterns of which most channels are 0, float32 (N, D)."""
     touched = draws.random((count, width)) < _DENSITY
     return np.asarray(touched * draws.gamma(2.0, 0.5, (count, width)), np.float32)
 
 
 def _drift(draws: np.random.Generator, n_rows: int, width: int, memory: float) -> FloatArray:
-    """Unit-variance noise (n_rows, width) that remembers: x(t) = m x(t-1) + sqrt(1 - m²) n."""
+    """Draw noise of unit variance, float32 (T, D), that remembers.
+
+    x(t) = m x(t-1) + sqrt(1 - m²) n, with m = ``memory`` and n white noise.
+    """
     rows = draws.normal(size=(n_rows, width)).astype(np.float32)
     for row in range(1, n_rows):
         rows[row] = memory * rows[row - 1] + (1 - memory**2) ** 0.5 * rows[row]

@@ -1,4 +1,4 @@
-"""`s2net bench`: one backbone, two runtimes, one run."""
+"""`s2net bench`: one backbone in two runtimes, timed in one run."""
 
 import os
 import time
@@ -12,7 +12,15 @@ from training.benchmarks.runtimes_torch import TorchBackbone
 
 
 def compare_runtimes(bundle: str, seconds: float, threads: int | None) -> str:
-    """Median seconds a snippet in OpenVINO f32 and in torch fp32, measured in turn.
+    """Time a snippet in OpenVINO f32 and in torch fp32, in turn, and compare the features.
+
+    Args:
+        bundle: The bundle whose backbone is timed, by name or folder.
+        seconds: Length of each runtime's measurement.
+        threads: CPU threads of both; None takes all.
+
+    Returns:
+        Lines for people.
 
     Raises:
         BundleError: The bundle is missing or damaged.
@@ -30,7 +38,7 @@ def compare_runtimes(bundle: str, seconds: float, threads: int | None) -> str:
     ours_s: list[float] = []
     theirs_s: list[float] = []
     while sum(ours_s) + sum(theirs_s) < 2 * seconds or not ours_s:
-        # In turn, so that a noisy neighbour slows both.
+        # They run in turn, so that other work on the machine slows both.
         started_s = time.perf_counter()
         ours.run({"snippets": snippets})
         between_s = time.perf_counter()

@@ -1,7 +1,7 @@
-"""A bundle's backbone run by torch: to compare runtimes on one and the same network.
+"""A bundle's backbone run by torch, to compare runtimes on one and the same network.
 
-Interprets the few ONNX operators that the I3D graph uses. It is for measuring and for parity, not
-for training.
+It interprets the few ONNX operators that the I3D graph uses. It is for measuring and for parity,
+not for training. Values inside are (B, channels, L, H, W).
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class TorchBackbone:
 
     Args:
         path: ``backbone.onnx``.
-        threads: CPU threads of torch, for the whole process; None leaves them.
+        threads: CPU threads of torch, for the whole process; None leaves them as they are.
     """
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
@@ -38,7 +38,7 @@ class TorchBackbone:
         }
 
     def run(self, snippets: UInt8Array) -> FloatArray:
-        """uint8 (B, L, H, W, 3) → float32 (B, D).
+        """Turn snippets uint8 (B, L, H, W, 3) into features float32 (B, D).
 
         Raises:
             KeyError: The file uses an operator that is not known here.
@@ -56,7 +56,10 @@ def _attributes(node: onnx.NodeProto) -> Attributes:
 
 
 def _padded(net: torch.Tensor, attributes: Attributes) -> torch.Tensor:
-    """TF's SAME padding is uneven; torch's own arguments cannot say that."""
+    """Pad (B, ..., L, H, W) with zeros on its last axes as ``pads`` says.
+
+    TensorFlow's SAME padding may be uneven, which torch's own arguments cannot say.
+    """
     pads = attributes.get("pads")
     if not isinstance(pads, list) or not any(pads):
         return net
@@ -66,13 +69,13 @@ def _padded(net: torch.Tensor, attributes: Attributes) -> torch.Tensor:
 
 
 def _conv(inputs: list[torch.Tensor], attributes: Attributes) -> torch.Tensor:
-    net, weight, bias = inputs
+    net, weight, bias = inputs  # (B, in, L, H, W), (out, in, ...), (out,)
     return F.conv3d(_padded(net, attributes), weight, bias, _triple(attributes["strides"]))
 
 
 def _max_pool(inputs: list[torch.Tensor], attributes: Attributes) -> torch.Tensor:
-    # Zeros beyond the border never win: what is pooled has been through a ReLU.
-    net = _padded(inputs[0], attributes)
+    # Zeros beyond the border never win, because what is pooled has been through a ReLU.
+    net = _padded(inputs[0], attributes)  # (B, channels, L, H, W)
     return F.max_pool3d(net, _triple(attributes["kernel_shape"]), _triple(attributes["strides"]))
 
 
@@ -91,7 +94,7 @@ def _axis(attributes: Attributes) -> int:
 
 
 def _reduce_mean(inputs: list[torch.Tensor], attributes: Attributes) -> torch.Tensor:
-    axes = [int(axis) for axis in inputs[1]]
+    axes = [int(axis) for axis in inputs[1]]  # inputs: (B, ...), int64 (N,)
     return inputs[0].mean(dim=axes, keepdim=bool(attributes.get("keepdims", 1)))
 
 

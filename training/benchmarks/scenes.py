@@ -1,6 +1,6 @@
 """A scenes folder with features → every variant under every seed, scored beside baselines.
 
-The folder's tags are all that is trained on; its intervals are read to score, by subset, and by
+The folder's tags are all that is trained on. Its intervals are read to score the subsets, and by
 the one baseline that says so (full supervision). Which subsets are scored is the caller's choice:
 whoever chooses settings asks for ``validation`` alone.
 """
@@ -35,7 +35,7 @@ from training.records import FeatureSet, VideoRecord
 ANNOTATIONS, TAGS, VIDEOS = "annotations.json", "tags.csv", "videos"
 SUBSETS = ("validation", "testing", "unseen")
 MOTION_CACHE = "motion.npz"
-RANDOM_DRAWS = 20  # of the chance baseline; its mean is what is reported
+RANDOM_DRAWS = 20  # how often the chance baseline is drawn; its mean is what is reported
 
 # Subset whose cameras were not trained on → name of the row scored with their own mean.
 OWN_CAMERA_MEAN = "{subset}, own background"
@@ -45,14 +45,14 @@ Found = Mapping[str, Sequence[Proposal]]
 
 @dataclass(frozen=True, slots=True)
 class Scenes:
-    """One data draw.
+    """One data draw: a folder that ``s2net render-scenes`` wrote, and its features.
 
     Attributes:
-        name: Of the draw.
-        tagged: What may be trained on: no interval is in it.
+        name: Name of the draw.
+        tagged: What may be trained on; no interval is in it.
         annotated: The same videos with their intervals, for the supervised baseline.
         subsets: Subset → records with intervals, to score on.
-        manifest: Of the features.
+        manifest: The features' own manifest.
         videos: Folder of the video files.
     """
 
@@ -67,13 +67,13 @@ class Scenes:
 def load_scenes(
     features: Path, scenes_dir: Path, subsets: Sequence[str] = SUBSETS, name: str = ""
 ) -> Scenes:
-    """A scenes folder and what ``s2net extract`` made of its videos.
+    """Read a scenes folder, and what ``s2net extract`` made of its videos.
 
     Args:
-        features: The feature folder.
-        scenes_dir: With ``annotations.json``, ``tags.csv`` and ``videos``.
-        subsets: To score on.
-        name: Of the draw; none: the folder's.
+        features: Folder of feature files.
+        scenes_dir: Folder with ``annotations.json``, ``tags.csv`` and ``videos``.
+        subsets: The subsets to score on.
+        name: Name of the draw; if empty, the folder's.
 
     Raises:
         DataError: A file is missing or damaged, or a subset is not there.
@@ -81,7 +81,8 @@ def load_scenes(
     annotations = scenes_dir / ANNOTATIONS
     classes = read_annotations(annotations).class_names
     clips = load_clips(features, scenes_dir / TAGS, classes=classes)
-    # What is scored lies in the same folder: not even its features may reach a camera mean.
+    # The videos that are scored lie in the same folder, and not even their features may reach a
+    # camera mean.
     rows = tuple(record for record in clips.records if record.tags is not None)
     return Scenes(
         name=name or scenes_dir.name,
@@ -112,13 +113,15 @@ def run_benchmark(
     Args:
         scenes: One draw.
         content: YAML values of the configuration that variants change.
-        variants: Trained on tags.
-        seeds: Each variant under each.
-        out: ``VARIANT/seed-N`` are run folders; results and the motion curves lie beside.
-        supervised: Trained on the intervals of the training subset; none to leave it out.
+        variants: Variants that are trained on tags.
+        seeds: Each variant is trained under each seed.
+        out: Folder of the benchmark. ``VARIANT/seed-N`` in it are run folders; results and the
+            motion curves lie beside them.
+        supervised: Variants that are trained on the intervals of the training subset; may be
+            empty.
         proposals: How scores become intervals.
-        threads: Of torch.
-        on_rows: Told about every finished trial.
+        threads: CPU threads of torch.
+        on_rows: Gets the rows of every finished trial.
 
     Returns:
         Rows in the order they were made, the untrained baselines first.
@@ -163,11 +166,11 @@ def subset_rows(
     seed: int,
     proposals: ProposalSpec = PROPOSALS,
 ) -> list[ResultRow]:
-    """A row a subset, and a second one for a subset that has a camera training did not know.
+    """Score a run: a row for each subset, and a second one if training did not know its cameras.
 
-    The first row takes such a camera's mean from all of training, as a daemon does that
-    sees it for the first time. The second takes the mean of the camera's *other* videos, as a
-    daemon has it that watched the camera for some minutes before.
+    For a camera that training did not know, the first row takes the mean of all training videos,
+    as a daemon does that sees the camera for the first time. The second row takes the mean of the
+    camera's *other* videos, as a daemon has it that watched the camera for some minutes before.
     """
     rows = []
     for subset, records in scenes.subsets.items():
@@ -189,6 +192,7 @@ def _localized(
     camera_means: Mapping[str, FloatArray],
     proposals: ProposalSpec,
 ) -> Found:
+    """Find proposals in each record; ``camera_means`` is record → float32 (D,)."""
     return {
         record.name: propose_whole_video(run, record, camera_means[record.name], proposals)
         for record in records
@@ -196,14 +200,14 @@ def _localized(
 
 
 def other_videos_mean(record: VideoRecord, records: Sequence[VideoRecord]) -> FloatArray:
-    """Mean feature of the camera's other videos, or of its only one; float32 (D,)."""
+    """Average the features of the camera's other videos, or of its only one; float32 (D,)."""
     camera = [one for one in records if one.camera == record.camera]
     others = [one.features for one in camera if one.name != record.name] or [record.features]
     return np.asarray(np.concatenate(others).mean(axis=0, dtype=np.float64), np.float32)
 
 
 def untrained_baselines(scenes: Scenes, proposals: ProposalSpec, cache: Path) -> list[ResultRow]:
-    """Chance and motion energy; both are told each video's true tags, the networks are not."""
+    """Score chance and motion energy; both know each video's true tags, the networks do not."""
     grid = scenes.tagged.grid
     records = [record for some in scenes.subsets.values() for record in some]
     curves = motion_curves(records, scenes.videos, grid, cache)

@@ -1,4 +1,4 @@
-"""What a network is held against: chance, motion energy, supervision with intervals."""
+"""What a network is compared with: chance, motion energy, supervision with intervals."""
 
 import hashlib
 import json
@@ -26,14 +26,17 @@ from training.records import FeatureSet, VideoRecord
 GUESSES_A_TAG = 10
 MOTION_GEOMETRY = FrameGeometry(resize_px=64, crop_px=64)
 
-_PHASE = 3  # of the seeds; the trainer's own phases are 0..2
+_PHASE = 3  # part of every seed; the trainer's own phases are 0..2
 _DARKEST = 5  # percentile of a video's motion that counts as none
 
 
 def chance(
     records: Sequence[VideoRecord], training: FeatureSet, rng: np.random.Generator
 ) -> dict[str, list[Proposal]]:
-    """Random intervals for every true tag: lengths as in training, places and scores uniform."""
+    """Guess random intervals for every true tag.
+
+    Lengths are drawn as in training, places and scores uniformly.
+    """
     lengths_us = np.array(
         [action.span.duration_us for record in training.records for action in record.truth or ()],
         np.int64,
@@ -59,13 +62,16 @@ def _guess(
 def motion_curves(
     records: Sequence[VideoRecord], videos: Path, grid: Grid, cache: Path
 ) -> dict[str, FloatArray]:
-    """Motion energy at every row of every record, in [0, 1], read from ``VIDEO.mp4`` once.
+    """Measure the motion energy at every row of every record, reading ``VIDEO.mp4`` only once.
 
     Args:
-        records: Of these videos.
-        videos: Folder of the files.
-        grid: Of the records' snippets.
-        cache: An npz that keeps what was read.
+        records: The videos.
+        videos: Folder of the video files.
+        grid: Grid of the records' snippets.
+        cache: An npz file that keeps what was measured.
+
+    Returns:
+        Video → float32 (T,), in [0, 1].
     """
     kept: dict[str, FloatArray] = {}
     if cache.exists():
@@ -83,9 +89,10 @@ def motion_curves(
 
 
 def motion_curve(video: Path, record: VideoRecord, grid: Grid) -> FloatArray:
-    """Mean absolute change from frame to frame over each snippet, float32 (T,), in [0, 1].
+    """Return each snippet's mean absolute change from frame to frame, float32 (T,), in [0, 1].
 
-    0 is the video's 5th percentile, 1 its maximum: what a fixed camera's noise adds is taken off.
+    0 is the video's 5th percentile and 1 its maximum, so that what a fixed camera's noise adds is
+    taken off.
     """
     times_us, changes = [], []
     before = None
@@ -108,13 +115,16 @@ def motion_curve(video: Path, record: VideoRecord, grid: Grid) -> FloatArray:
 def motion_proposals(
     record: VideoRecord, curve: FloatArray, n_classes: int, grid: Grid, spec: ProposalSpec
 ) -> list[Proposal]:
-    """The network's own proposal step on one motion curve, for every true tag of the video."""
+    """Make proposals of a motion curve float32 (T,) as of scores, for every true tag."""
     scores = np.repeat(curve[:, None], n_classes, axis=1)
     return proposals_of(record, scores, grid, spec, record.tags or ())
 
 
 def frame_targets(record: VideoRecord, n_classes: int, grid: Grid) -> FloatArray:
-    """Share of each snippet's middle hop that each class's actions cover, float32 (T, C)."""
+    """Return the share of each snippet's middle that a class's actions cover, float32 (T, C).
+
+    The middle is as long as the stride, so that the middles of all snippets tile the video.
+    """
     targets = np.zeros((len(record.indices), n_classes), np.float32)
     inset_us = (grid.snippet_us - grid.stride_us) // 2
     starts_us = np.array([grid.snippet_start_us(int(i)) for i in record.indices]) + inset_us
@@ -133,15 +143,16 @@ def train_supervised(
     *,
     threads: int | None = 1,
 ) -> TrainedNetwork:
-    """The same network on the true intervals: one round of frame cross-entropy.
+    """Train the same network on the true intervals, in one round of frame cross-entropy.
 
     Args:
         content: YAML values of the configuration.
-        variant: Its changes; ``schedule.length`` is this baseline's own.
-        seed: Of weights, order and dropout.
+        variant: Its changes, such as a ``schedule.length`` of this baseline's own.
+        seed: Seed of weights, order and dropout.
         annotated: Records with intervals.
-        out: Run folder; a finished run of the same configuration and data is given back.
-        threads: Of torch while it trains.
+        out: Run folder; if it holds a finished training of the same configuration and data, that
+            is given back.
+        threads: CPU threads of torch while it trains.
     """
     changes = {**variant.changes, "seed": seed, "rounds": 1}
     config = training_config(with_overrides(content, changes, variant.name), variant.name)
@@ -170,6 +181,7 @@ def train_supervised(
 
 
 def _labelled(annotated: FeatureSet, known: Mapping[str, FloatArray]) -> list[Bag]:
+    """Make bags with true targets (T, C); ``known`` is camera → camera mean float32 (D,)."""
     n_classes = len(annotated.class_names)
     targets = {
         record.name: frame_targets(record, n_classes, annotated.grid)

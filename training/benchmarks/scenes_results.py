@@ -1,4 +1,4 @@
-"""Rows of a benchmark → JSON, a table for people, a picture."""
+"""Rows of a benchmark → a JSON file, a table for people, a picture."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +21,10 @@ class ResultRow:
     Attributes:
         draw: Name of the data draw.
         variant: Name of the variant or baseline.
-        seed: Of the training.
-        subset: That was scored.
+        seed: Seed of the training.
+        subset: The subset that was scored.
         per_tiou: tIoU → mAP.
-        per_class: float (C,), mean over the tIoUs; NaN for a class without actions.
+        per_class: C values, the means over the tIoUs; NaN for a class without actions.
     """
 
     draw: str
@@ -36,12 +36,12 @@ class ResultRow:
 
     @property
     def average(self) -> float:
-        """Mean over the tIoUs."""
+        """The mean mAP over the tIoUs."""
         return float(np.mean(list(self.per_tiou.values())))
 
 
 def row_of(draw: str, variant: str, seed: int, subset: str, result: MapResult) -> ResultRow:
-    """The evaluator's result as a row."""
+    """Turn the evaluator's result into a row."""
     return ResultRow(
         draw,
         variant,
@@ -60,13 +60,13 @@ class BenchmarkResults:
     class_names: tuple[str, ...]
 
     def of(self, subset: str, variant: str) -> list[ResultRow]:
-        """A variant's rows on a subset."""
+        """Return a variant's rows on a subset."""
         return [row for row in self.rows if (row.subset, row.variant) == (subset, variant)]
 
     def differences(
         self, subset: str, variant: str, base: str, value: Callable[[ResultRow], float]
     ) -> list[float]:
-        """Variant minus base, pair by pair of the same draw and seed."""
+        """Subtract base from variant, pair by pair of the same draw and seed."""
         held = {(row.draw, row.seed): value(row) for row in self.of(subset, base)}
         return [
             value(row) - held[row.draw, row.seed]
@@ -75,10 +75,10 @@ class BenchmarkResults:
         ]
 
     def markdown(self, subset: str, base: str = "") -> str:
-        """A row a variant: mean ± sample sd over draws and seeds, and its gain over ``base``.
+        """Write a row for each variant: mean ± sample sd over draws and seeds, and its gain.
 
-        The gain's sd is that of the paired differences, which seeds and draws common to both do
-        not widen.
+        The gain is over ``base``. Its sd is that of the paired differences, so that what seeds
+        and draws do to both alike does not widen it.
         """
         head = ["average", *(f"@{tiou}" for tiou in _SHOWN_TIOUS), *self.class_names]
         head = [subset, "runs", *head, "gain", "gain @0.7"]
@@ -103,7 +103,7 @@ class BenchmarkResults:
         return [mean_and_sd(gain, signed=True) if gain else "" for gain in gains]
 
     def write(self, out: Path, base: str = "") -> None:
-        """``results.json`` and ``results.md``; ``plot_results`` makes the picture."""
+        """Write ``results.json`` and ``results.md``; ``plot_results`` makes the picture."""
         content = {"classes": self.class_names, "rows": [_plain(row) for row in self.rows]}
         (out / RESULTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         subsets = dict.fromkeys(row.subset for row in self.rows)
@@ -112,7 +112,7 @@ class BenchmarkResults:
 
 
 def mean_and_sd(values: Sequence[float], *, signed: bool = False) -> str:
-    """``12.3 ± 0.4``; without an sd if there is one value."""
+    """Write ``12.3 ± 0.4``; a single value has no sd."""
     mean = f"{np.mean(values):{'+' if signed else ''}.1f}"
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
 
@@ -120,7 +120,7 @@ def mean_and_sd(values: Sequence[float], *, signed: bool = False) -> str:
 def plot_results(
     results: BenchmarkResults, path: Path, note: Callable[[str], None] = lambda _line: None
 ) -> Path | None:
-    """Bars of the average mAP, a group of them a subset; None without matplotlib."""
+    """Draw bars of the average mAP, a group for each subset; give None without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import (  # noqa: PLC0415 - heavy, optional
             FigureCanvasAgg,
