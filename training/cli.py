@@ -9,8 +9,8 @@ from training.commands import benchmarks, conversion, data, evaluation, networks
 
 app = typer.Typer(
     name="s2net",
-    help="From tagged recordings to a bundle that s2netd runs live: extract, train, evaluate, "
-    "export.",
+    help="Makes a bundle that s2netd runs live from tagged recordings: extract features, train, "
+    "evaluate, export.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -20,7 +20,7 @@ for commands in (data, networks, conversion, evaluation, benchmarks):
 
 
 def main() -> None:
-    """Entry point; an expected error is one line and exit code 1."""
+    """Run the command line; an expected error is one line and exit code 1."""
     try:
         app()
     except S2netdError as error:

@@ -33,11 +33,19 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    bundle: Annotated[str, typer.Option(help="Whose backbone.")] = "kinetics400",
-    seconds: Annotated[float, typer.Option(min=1, help="Length of each measurement.")] = 10,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of both.")] = None,
+    bundle: Annotated[
+        str, typer.Option(help="Bundle whose backbone is timed, by name or folder.")
+    ] = "kinetics400",
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Seconds to measure each runtime for.")
+    ] = 10,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of both runtimes; otherwise all.")
+    ] = None,
 ) -> None:
-    """Time one backbone in OpenVINO f32 and in torch fp32, in one run, and compare the answers.
+    """Time one backbone in OpenVINO f32 and in torch fp32, in turn, and compare the features.
+
+    Prints the median milliseconds of a snippet in each runtime and their ratio.
 
     s2net bench --seconds 20
     """
@@ -47,10 +55,12 @@ def bench(
 
 
 def bench_heads(
-    passes: Annotated[int, typer.Option(min=1, help="Timed passes of each.")] = 9,
+    passes: Annotated[int, typer.Option(min=1, help="Timed passes of each head.")] = 9,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of both runtimes.")] = 2,
 ) -> None:
-    """Time localization heads alone at T = 320, 750 and 2000, and one hop of a live stream.
+    """Time localizers' heads alone on 320, 750 and 2000 snippets, and one hop of a live stream.
+
+    Prints a table of milliseconds in torch and in OpenVINO, beside a published head's.
 
     s2net bench-heads
     """
@@ -62,24 +72,35 @@ def bench_heads(
 
 
 def benchmark(
-    scenes: Annotated[Path, typer.Option(help="What s2net render-scenes wrote.")],
+    scenes: Annotated[Path, typer.Option(help="Folder that s2net render-scenes wrote.")],
     features: Features,
-    out: Annotated[Path, typer.Option(help="Folder of runs, tables and plot.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for runs, tables and plot.")] = Path(
         "runs/benchmark"
     ),
-    variants: Annotated[Path, typer.Option(help="YAML: name → dotted keys and values.")] = Path(
-        "configs/training/ablation-scenes.yaml"
-    ),
-    config: Annotated[Path, typer.Option(help="What they change.")] = Path(
-        "configs/training/s2net-scenes.yaml"
-    ),
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..N-1.")] = 5,
-    only: Annotated[list[str] | None, typer.Option(help="Only this variant; repeatable.")] = None,
+    variants: Annotated[
+        Path,
+        typer.Option(help="YAML file: a variant's name → dotted keys of --config and values."),
+    ] = Path("configs/training/ablation-scenes.yaml"),
+    config: Annotated[
+        Path, typer.Option(help="Training configuration that the variants change.")
+    ] = Path("configs/training/s2net-scenes.yaml"),
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train each variant with so many seeds, from 0 on.")
+    ] = 5,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Train only this variant; repeatable.")
+    ] = None,
     subsets: Annotated[
-        str, typer.Option(help="Comma-separated; test subsets only to report.")
+        str,
+        typer.Option(
+            help="Subsets to score, with commas between; take test subsets only to report."
+        ),
     ] = "validation",
 ) -> None:
-    """The table of docs/measured.md: variants, chance, motion energy and full supervision.
+    """Make the table of docs/measured.md: variants, chance, motion energy, full supervision.
+
+    Trains each variant with each seed on rendered scenes; finished runs are not trained again.
+    Writes results.json, results.md and benchmark.png.
 
     s2net benchmark --scenes scenes --features features --subsets testing,unseen
     """
@@ -119,15 +140,18 @@ def benchmark(
 
 def bench_fights(
     clips: Annotated[Path, typer.Argument(help="Folder of clips with their manifest.json.")],
-    out: Annotated[Path, typer.Option(help="Folder of videos, features and runs.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for videos, features and runs.")] = Path(
         "runs/fights"
     ),
-    config: Annotated[Path, typer.Option(help="How to train.")] = Path(
+    config: Annotated[Path, typer.Option(help="Training configuration.")] = Path(
         "configs/training/s2net-clips.yaml"
     ),
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..N-1.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Train with so many seeds, from 0 on.")] = 5,
 ) -> None:
-    """Real CCTV fights, trained from tags, on composited streams, beside simple baselines.
+    """Measure how well real CCTV fights are found after training from tags, beside baselines.
+
+    Rewrites clips, joins test clips to streams, extracts features, trains, and prints a table.
+    What is finished is kept, so it can be interrupted.
 
     s2net bench-fights fight_surv
     """

@@ -23,21 +23,26 @@ if TYPE_CHECKING:
     from training.precision.calibration_clips import Clips
 
 Precision = Annotated[
-    str, typer.Option(help="Of the backbone: f32, f16, bf16 or int8.", show_default=True)
+    str,
+    typer.Option(help="Precision of the backbone: f32, f16, bf16 or int8.", show_default=True),
 ]
 Calibrate = Annotated[
     list[Path] | None,
     typer.Option(
-        help="For int8: video files or folders of your cameras' footage; repeatable.",
+        help="Video files, or folders of them, of your cameras' footage; int8 needs them, f16 and "
+        "bf16 are compared on them; repeatable.",
         show_default=False,
     ),
 ]
 Snippets = Annotated[
-    int, typer.Option("--snippets", min=8, help="Snippets of it to use; more take longer.")
+    int,
+    typer.Option(
+        "--snippets", min=8, help="Number of snippets to take of --calibrate; more take longer."
+    ),
 ]
 
 N_SNIPPETS = 64
-FEW = 8  # snippets that a likeness rests on
+FEW = 8  # a likeness that rests on fewer snippets says little
 
 
 def register(app: typer.Typer) -> None:
@@ -50,10 +55,14 @@ def convert(
     out: Annotated[Path, typer.Option(help="The new bundle's folder.")],
     precision: Precision = "int8",
     calibrate: Calibrate = None,
-    name: Annotated[str | None, typer.Option(help="Of the bundle; otherwise --out's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the new bundle; otherwise that of --out's folder.")
+    ] = None,
     snippets: Snippets = N_SNIPPETS,
 ) -> None:
     """Write a bundle again with its backbone in f16, bf16 or int8; nothing is trained.
+
+    Prints the new size and, with --calibrate, how close the features are to those of f32.
 
     s2net convert scenes --precision int8 --calibrate my_clips --out bundles/scenes-int8
     """
@@ -78,10 +87,10 @@ def convert(
 def footage(
     precision: str, calibrate: Sequence[Path] | None, base: "ModelBundle", n_snippets: int
 ) -> "Clips | None":
-    """What int8 is calibrated on and any precision is checked on; None if no clips are named.
+    """Read what int8 is calibrated on and every precision checked on; None if no clips are named.
 
     Raises:
-        DataError: int8 without clips, f32 with them, or clips that cannot be used.
+        DataError: int8 comes without clips, f32 with them, or clips cannot be used.
     """
     from training.precision.calibration_clips import read_clips  # noqa: PLC0415 - decodes video
 
@@ -102,7 +111,7 @@ def footage(
 
 
 def tell(original: "ModelBundle", converted: "ModelBundle", clips: "Clips | None") -> None:
-    """What was written, and how close to the original its features are."""
+    """Print what was written, and how close its features are to the original's."""
     from training.precision.convert import GOAL, likeness  # noqa: PLC0415
 
     before, after = (
@@ -132,7 +141,11 @@ def tell(original: "ModelBundle", converted: "ModelBundle", clips: "Clips | None
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar a stage; what it gives is told (stage, done, total)."""
+    """Show a progress bar for each stage.
+
+    Yields:
+        A function to call with stage, done and total.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

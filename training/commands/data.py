@@ -21,15 +21,23 @@ def register(app: typer.Typer) -> None:
 def extract(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the feature files.")] = Path("features"),
-    bundle: Annotated[str, typer.Option(help="Whose backbone and grid.")] = "kinetics400-160",
-    precision: Annotated[str, typer.Option(help="f32, bf16 or auto.")] = "f32",
+    bundle: Annotated[
+        str, typer.Option(help="Bundle whose backbone and grid are used, by name or folder.")
+    ] = "kinetics400-160",
+    precision: Annotated[
+        str, typer.Option(help="Precision of the backbone in OpenVINO: f32, bf16 or auto.")
+    ] = "f32",
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Videos at a time; they share the CPUs.")
+        int | None,
+        typer.Option(
+            min=1, help="Videos at a time, which share the CPUs; otherwise one for each CPU."
+        ),
     ] = None,
 ) -> None:
-    """Write one feature file a video; finished ones are kept, so it can be interrupted.
+    """Write a feature file for each video; finished ones are kept, so it can be interrupted.
 
-    A tags.csv beside the videos is copied to the features, where `s2net train` looks for it.
+    A tags.csv or annotations.json beside the videos is copied to the features for later commands.
+    A video that cannot be read is left out, and the exit code is then 1.
 
     s2net extract my_clips --out features
     """
@@ -68,7 +76,7 @@ def extract(
 
 
 def _copy_labels(given: Iterable[Path], out: Path) -> None:
-    """Tags and annotations that lie in a folder of videos, or beside it, go with the features."""
+    """Copy tags and annotations that lie in a folder of videos, or beside it, to the features."""
     for folder in given:
         for name in ("tags.csv", "annotations.json"):
             found = [place / name for place in (folder, folder.parent) if folder.is_dir()]
@@ -93,16 +101,26 @@ def _videos(given: Iterable[Path]) -> Iterable[Path]:
 
 
 def render_scenes(
-    out: Annotated[Path, typer.Option(help="Folder of the data set.")] = Path("scenes"),
+    out: Annotated[Path, typer.Option(help="Folder for the data set.")] = Path("scenes"),
     draw: Annotated[
-        int, typer.Option(min=0, help="Number of the draw: all but the cameras differs.")
+        int,
+        typer.Option(
+            min=0, help="Number of the draw; another number changes all but the cameras."
+        ),
     ] = 0,
     scale: Annotated[
-        float, typer.Option(min=0.01, max=4, help="Share of the benchmark's number of videos.")
+        float,
+        typer.Option(
+            min=0.01, max=4, help="Number of videos, as a share of the benchmark's number."
+        ),
     ] = 1.0,
-    processes: Annotated[int | None, typer.Option(min=1, help="Videos at a time.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Videos at a time; otherwise one for each CPU.")
+    ] = None,
 ) -> None:
     """Draw surveillance scenes with exact intervals: clips to train on, videos to test on.
+
+    Writes videos, tags.csv and annotations.json.
 
     s2net render-scenes --out scenes && s2net extract scenes/videos --out features
     """
@@ -124,20 +142,30 @@ def render_scenes(
 
 
 def plant(
-    out: Annotated[Path, typer.Option(help="Folder of the feature files.")] = Path("planted"),
+    out: Annotated[Path, typer.Option(help="Folder for the feature files.")] = Path("planted"),
     annotations: Annotated[
         Path | None,
-        typer.Option(help="THUMOS14's gt.json or folder of arrays; none: invented timelines."),
+        typer.Option(
+            help="THUMOS14's gt.json or folder of arrays, which says what happens when; otherwise "
+            "that is invented."
+        ),
     ] = None,
-    modality: Annotated[str, typer.Option(help="joint (2048) or rgb (1024).")] = "joint",
+    modality: Annotated[
+        str, typer.Option(help="joint (2048 numbers a snippet) or rgb (1024).")
+    ] = "joint",
     videos: Annotated[
-        int | None, typer.Option(min=1, help="At most this many a subset, over all classes.")
+        int | None,
+        typer.Option(min=1, help="At most so many videos of each subset, of all classes in turn."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds write equal files.")] = 0,
 ) -> None:
-    """Make features with known actions in them: a self-test of one's set-up.
+    """Make features with known actions in them, as a self-test of one's set-up.
+
+    Writes THUMOS14's published layout, train and test, with a gt.json.
+    If training on it finds nothing, something is set up wrongly.
 
     s2net plant --out planted --videos 40
+
     s2net train --config configs/training/s2net-thumos14.yaml --features planted --out runs/planted
     """
     from training.benchmarks.planted import plant as plant_features  # noqa: PLC0415

@@ -34,25 +34,45 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="Folder of a run, or a bundle.")],
     features: Features,
     annotations: Annotations = None,
-    subset: Annotated[str | None, typer.Option(help="testing, validation, test, ...")] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(
+            help="Subset of the annotations to score, such as testing, validation or test; "
+            "otherwise the configuration's, or testing for a bundle."
+        ),
+    ] = None,
     protocol: Annotated[
-        str, typer.Option(help="seconds, or snippet-rounded as some published figures.")
+        str,
+        typer.Option(
+            help="seconds compares exact times; snippet-rounded rounds them to snippets first, as "
+            "some published figures do."
+        ),
     ] = "seconds",
     ambiguous: Annotated[
-        Path | None, typer.Option(help="THUMOS14's Ambiguous_test.txt: leave those out.")
+        Path | None,
+        typer.Option(help="THUMOS14's Ambiguous_test.txt: its intervals count neither way."),
     ] = None,
     *,
     streaming: Annotated[
-        bool, typer.Option("--streaming", help="A bundle through the daemon's own session.")
+        bool,
+        typer.Option(
+            "--streaming",
+            help="Score a bundle as a live camera gets it, through the daemon's own session.",
+        ),
     ] = False,
     quiet: Annotated[
-        str | None, typer.Option(help="With --streaming: subset without actions.")
+        str | None,
+        typer.Option(
+            help="With --streaming: a subset in which nothing happens, for false alarms."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="With --streaming: folder for figures and plot.")
     ] = None,
 ) -> None:
-    """Mean average precision of a run or a bundle; with --streaming, as a live camera gets it.
+    """Measure the mAP of a run or a bundle on whole videos or, with --streaming, of a live camera.
+
+    Prints a table, in percent; with --streaming also delays, false alarms, accuracy against delay.
 
     s2net evaluate runs/mine --features features --annotations annotations.json
 
@@ -139,17 +159,28 @@ def _evaluate_streaming(
 
 
 def calibrate(
-    bundle: Annotated[str, typer.Argument(help="A bundle.")],
+    bundle: Annotated[str, typer.Argument(help="The bundle to calibrate, by name or folder.")],
     features: Features,
-    out: Annotated[Path, typer.Option(help="Folder of the calibrated bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder for the calibrated bundle.")],
     annotations: Annotations = None,
-    subset: Annotated[str, typer.Option(help="Never the one you report on.")] = "validation",
-    quiet: Annotated[str | None, typer.Option(help="Subset without actions, counted too.")] = None,
+    subset: Annotated[
+        str, typer.Option(help="Subset to fit on; never take the one that you report on.")
+    ] = "validation",
+    quiet: Annotated[
+        str | None,
+        typer.Option(help="Another subset to fit on, in which nothing happens."),
+    ] = None,
     false_alarms_per_hour: Annotated[
-        float, typer.Option(min=0, help="Wanted of all classes together, a camera.")
+        float,
+        typer.Option(
+            min=0, help="How many false alarms a camera may give in an hour, of all classes."
+        ),
     ] = 30.0,
 ) -> None:
-    """Fit each class's opening score to a wanted rate of false alarms, and store them.
+    """Write a bundle again with opening scores fitted to a wanted rate of false alarms.
+
+    Each class gets the lowest score that keeps to its share of the rate.
+    Prints the scores and the rates that they give.
 
     s2net calibrate bundles/mine --features features --out bundles/mine-quieter
     --false-alarms-per-hour 10

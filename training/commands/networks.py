@@ -75,20 +75,27 @@ def train(
         typer.Option(
             "--tags",
             "--annotations",
-            help="tags.csv, a YAML manifest, or the published annotations; "
-            "otherwise tags.csv or gt.json among the features.",
+            help="What happens in each video: tags.csv, a YAML manifest, or published "
+            "annotations; otherwise tags.csv or gt.json among the features.",
         ),
     ] = None,
     config: Config = DEFAULT_CONFIG,
-    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("runs/s2net"),
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the run.")] = Path("runs/s2net"),
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of weights and order; otherwise the configuration's."),
+    ] = None,
     changes: Changes = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or auto.")] = "auto",
     threads: Threads = 1,
     *,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over what is in --out.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew and write over what is in --out.")
+    ] = False,
 ) -> None:
     """Train a network from tags; an interrupted run goes on where it was.
+
+    Writes a run folder with the network, log.csv and log.png; s2net export makes a bundle of it.
 
     s2net train --features features --out runs/mine
 
@@ -126,16 +133,32 @@ def train(
 
 def ablate(
     features: Features,
-    variants: Annotated[Path, typer.Option(help="YAML: name → dotted keys and values.")],
-    tags: Annotated[Path | None, typer.Option(help="As for train.")] = None,
+    variants: Annotated[
+        Path,
+        typer.Option(help="YAML file: a variant's name → dotted keys of --config and values."),
+    ],
+    tags: Annotated[
+        Path | None,
+        typer.Option(
+            help="What happens in each video: tags.csv, a YAML manifest, or published "
+            "annotations; otherwise tags.csv or gt.json among the features."
+        ),
+    ] = None,
     annotations: Annotations = None,
-    subset: Annotated[str | None, typer.Option(help="What is scored.")] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option(help="Subset of the annotations to score; otherwise the configuration's."),
+    ] = None,
     config: Config = DEFAULT_CONFIG,
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs/ablation"),
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..N-1.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/ablation"),
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train each variant with so many seeds, from 0 on.")
+    ] = 5,
     threads: Threads = 1,
 ) -> None:
-    """Train variants of one configuration under several seeds; mean and sd of their mAP.
+    """Train variants of one configuration with several seeds, and compare their mAP.
+
+    Prints a table of mean and standard deviation over seeds; finished runs are not trained again.
 
     s2net ablate --features features --variants configs/training/ablation-scenes.yaml
     --subset validation
@@ -173,22 +196,27 @@ def ablate(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    out: Annotated[Path, typer.Option(help="The bundle's folder.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, as s2net train wrote it.")],
+    out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
     base: Annotated[
-        str, typer.Option(help="Bundle whose backbone made the features.")
+        str, typer.Option(help="Bundle whose backbone made the features, by name or folder.")
     ] = "kinetics400-160",
-    name: Annotated[str | None, typer.Option(help="Of the bundle; otherwise --out's.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the bundle; otherwise that of --out's folder.")
+    ] = None,
     *,
     without_backbone: Annotated[
         bool,
-        typer.Option("--without-backbone", help="Name the base instead of copying its 49 MB."),
+        typer.Option(
+            "--without-backbone",
+            help="Name the base bundle instead of copying its backbone of 49 MB.",
+        ),
     ] = False,
     precision: Precision = "f32",
     calibrate: Calibrate = None,
     snippets: Snippets = N_SNIPPETS,
 ) -> None:
-    """Make a bundle that the daemon runs: s2netd localize my.mp4 --bundle bundles/mine.
+    """Make a bundle of a run, for the daemon: s2netd localize my.mp4 --bundle bundles/mine.
 
     s2net export runs/mine --out bundles/mine
 
@@ -229,13 +257,18 @@ def export(
 
 def parity(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    bundle: Annotated[str, typer.Argument(help="What was exported from it.")],
+    bundle: Annotated[str, typer.Argument(help="The bundle that was exported from the run.")],
     features: Annotated[
-        Path | None, typer.Option(help="Real windows and events are taken from here.")
+        Path | None,
+        typer.Option(help="Folder of feature files, to compare on real windows and events too."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="f32, bf16 or auto, of OpenVINO.")] = "f32",
+    precision: Annotated[
+        str, typer.Option(help="Precision of OpenVINO: f32, bf16 or auto.")
+    ] = "f32",
 ) -> None:
-    """Compare a run in torch with its bundle in OpenVINO; exit 1 beyond 1e-4 in f32.
+    """Compare a run in torch with its bundle in OpenVINO; exit 1 if an error is beyond 1e-4.
+
+    Prints a table of errors by window and output; below f32 it also compares events.
 
     s2net parity runs/mine bundles/mine --features features
     """

@@ -13,18 +13,34 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.errors import DataError, DeviceError
 
 Features = Annotated[
-    Path, typer.Option(help="Folder of feature files.", exists=True, show_default=False)
+    Path,
+    typer.Option(
+        help="Folder of feature files, those of s2net extract or published ones.",
+        exists=True,
+        show_default=False,
+    ),
 ]
 Annotations = Annotated[
     Path | None,
-    typer.Option(help="Every action's interval; otherwise annotations.json or gt.json there."),
+    typer.Option(
+        help="File with every action's interval; otherwise annotations.json or gt.json among the "
+        "features."
+    ),
 ]
-Config = Annotated[Path, typer.Option(help="Training configuration (configs/training).")]
+Config = Annotated[
+    Path, typer.Option(help="Training configuration, a YAML file as in configs/training.")
+]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change one key: network.interaction.sta=false; repeatable."),
+    typer.Option(
+        "--set",
+        help="Change one key of the configuration, such as network.interaction.sta=false; "
+        "repeatable.",
+    ),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads of torch; small networks want 1.")]
+Threads = Annotated[
+    int, typer.Option(min=1, help="CPU threads of torch; small networks are fastest with 1.")
+]
 
 DEFAULT_CONFIG = Path("configs/training/s2net-clips.yaml")
 
@@ -32,13 +48,17 @@ err = Console(stderr=True, highlight=False)
 
 
 def note(line: str) -> None:
-    """A line for people, apart from the result."""
+    """Write a line for people to stderr, apart from the result."""
     err.print(line, style="dim", markup=False, soft_wrap=True)
 
 
 @contextmanager
 def counting(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A progress bar; what it gives is told how much is done and, if only now known, of what."""
+    """Show a progress bar.
+
+    Yields:
+        A function to call with how much is done and, if that was not known before, the total.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -52,7 +72,11 @@ def counting(what: str, total: int | None = None) -> Iterator[Callable[..., None
 
 @contextmanager
 def needs_torch() -> Iterator[None]:
-    """PyTorch is an extra: without it, the fix in one line."""
+    """Say how to install PyTorch, an extra, where it is missing.
+
+    Raises:
+        DeviceError: An import inside the block failed.
+    """
     try:
         yield
     except ImportError as error:
@@ -60,15 +84,15 @@ def needs_torch() -> Iterator[None]:
 
 
 def processes_here() -> int:
-    """How many CPUs this process may use."""
+    """Count the CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def existing(path: Path, what: str) -> Path:
-    """``path``, if it is there.
+    """Return ``path`` if it is there.
 
     Raises:
-        DataError: It is not.
+        DataError: It is not there; the message calls it ``what``.
     """
     if not path.exists():
         raise DataError(f"{what} {path}: there is no such file or folder")
