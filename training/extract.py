@@ -26,10 +26,16 @@ def extract_video(
     extractor: FeatureExtractor,
     on_progress: Callable[[int], None] = lambda _time_us: None,
 ) -> VideoFeatures:
-    """Features of every whole snippet of a video.
+    """Extract the features of every whole snippet of a video.
+
+    Args:
+        path: The video.
+        spec: The model; it says grid and picture size.
+        extractor: The model's backbone.
+        on_progress: Gets the stream time, in microseconds, up to which the video is read.
 
     Raises:
-        UnreadableVideoError: It cannot be read.
+        UnreadableVideoError: The video cannot be read.
     """
     sampler = SnippetSampler(spec.grid, spec.window.max_gap_us)
     rows = []
@@ -49,6 +55,16 @@ def extract_videos(
     on_progress: Callable[[Path, int], None] = lambda _path, _time_us: None,
 ) -> list[Path]:
     """Write a feature file for every video; those that are there already are left alone.
+
+    Args:
+        paths: The videos.
+        bundle: The bundle that says grid and picture size.
+        extractor: Its backbone.
+        out: Folder of the feature files.
+        on_progress: Gets the video and the stream time, in microseconds, up to which it is read.
+
+    Returns:
+        The feature files, in the order of the videos.
 
     Raises:
         BundleError: ``out`` holds features of another extractor, or cannot be written.

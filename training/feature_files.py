@@ -1,8 +1,9 @@
 """The file of one video's features and the manifest of a folder of them, written and read.
 
 A feature file is an npz with ``features`` float32 (T, D) and ``indices`` int64 (T,), the snippets'
-places on the grid: rows are missing where footage was. Beside them, ``manifest.json`` names the
-extractor, so that features of another one are never mixed in. Nothing here unpickles.
+places on the grid. Where footage is missing, rows are missing too. Beside the files,
+``manifest.json`` names the extractor, so that features of another one are never mixed in. Nothing
+here unpickles.
 """
 
 import json
@@ -24,14 +25,19 @@ _N_DIMENSIONS = 2  # rows, feature width
 
 @dataclass(frozen=True, slots=True)
 class VideoFeatures:
-    """One video's features: ``features`` float32 (T, D), ``indices`` int64 (T,)."""
+    """One video's features.
+
+    Attributes:
+        features: float32 (T, D), one row for each snippet.
+        indices: int64 (T,), the snippets' places on the grid, rising.
+    """
 
     features: FloatArray
     indices: Int64Array
 
 
 def manifest_of(bundle: ModelBundle) -> dict[str, object]:
-    """What makes two feature files comparable."""
+    """Return the manifest of features: two files can be compared only if theirs are equal."""
     spec = bundle.spec
     return {
         "extractor_sha256": bundle.backbone_sha256,
@@ -47,10 +53,11 @@ def manifest_of(bundle: ModelBundle) -> dict[str, object]:
 
 
 def claim_folder(folder: Path, manifest: dict[str, object]) -> None:
-    """Say what makes the features of ``folder``; no harm if it is said already.
+    """Write the manifest into ``folder``, or hold it to the one that is there.
 
     Raises:
-        BundleError: Something else made those that are there, or the manifest is damaged.
+        BundleError: Something else made the features that are there, or the manifest there is
+            damaged.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -69,7 +76,7 @@ def claim_folder(folder: Path, manifest: dict[str, object]) -> None:
 
 
 def write_features(found: VideoFeatures, target: Path) -> None:
-    """One video's file, whole or not at all."""
+    """Write one video's file; it appears whole or not at all."""
     unfinished = target.with_suffix(".part")
     with unfinished.open("wb") as file:
         np.savez(file, features=found.features, indices=found.indices)
@@ -77,14 +84,15 @@ def write_features(found: VideoFeatures, target: Path) -> None:
 
 
 def read_features(path: Path, width: int) -> VideoFeatures:
-    """One video's file, checked.
+    """Read and check one video's file.
 
     Args:
         path: The file.
         width: D.
 
     Raises:
-        DataError: It is damaged, pickled, of another type, shape or width, or not finite.
+        DataError: The file is damaged or pickled, or its arrays have another type, shape or width
+            or are not finite.
     """
     try:
         # NumPy leaves a file open that it opened and could not read.
@@ -101,10 +109,10 @@ def read_features(path: Path, width: int) -> VideoFeatures:
 
 
 def checked_matrix(features: FloatArray, what: str, width: int | None) -> FloatArray:
-    """``features`` if it is a finite (T, D) with T > 0 and D = ``width``.
+    """Return ``features`` if it is a finite (T, D) with T > 0 and D = ``width``.
 
     Raises:
-        DataError: Otherwise.
+        DataError: It is not; the message calls it ``what``.
     """
     if features.ndim != _N_DIMENSIONS or (width is not None and features.shape[1] != width):
         raise DataError(
@@ -125,7 +133,7 @@ def checked_matrix(features: FloatArray, what: str, width: int | None) -> FloatA
 
 
 def refuse_damaged(what: str, error: BaseException) -> NoReturn:
-    """Raises DataError for what NumPy could not read; a pickle is called one."""
+    """Raise DataError for what NumPy could not read, and say so if it is a pickle."""
     reason = " ".join(str(error).split())
     if "pickle" in reason.lower():
         raise DataError(
@@ -139,6 +147,7 @@ def refuse_damaged(what: str, error: BaseException) -> NoReturn:
 
 
 def _checked_indices(path: Path, indices: Int64Array, n_rows: int) -> Int64Array:
+    """Return indices int64 (T,) if they rise from 0 or more and T = ``n_rows``."""
     if indices.dtype != np.int64 or indices.shape != (n_rows,):
         raise DataError(
             f"{path}: indices are {indices.dtype} {indices.shape}, wanted int64 ({n_rows},): "

@@ -22,20 +22,21 @@ _MAX_DEPTH = 2
 
 
 def is_object_array(path: Path) -> bool:
-    """Does this ``.npy`` hold a pickle?
+    """Say whether a ``.npy`` holds a pickle.
 
     Raises:
-        DataError: It is no ``.npy``.
+        DataError: The file is no ``.npy``.
     """
     with _open(path) as file:
         return _header(path, file)[1].hasobject
 
 
 def read_objects(path: Path) -> list[object]:
-    """The entries of a one-dimensional object array.
+    """Read the entries of a one-dimensional object array.
 
     Raises:
-        DataError: It is damaged, or holds anything but lists, text, numbers and float arrays.
+        DataError: The file is damaged, or holds anything but lists, text, numbers and float
+            arrays.
     """
     with _open(path) as file:
         shape, dtype = _header(path, file)
