@@ -1,13 +1,16 @@
-"""Starting a command does not load what that command may never use."""
+"""Nothing loads what it may never use: a command no heavy library, a test no other test."""
 
+import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import pytest
 
+from tests.support.checkout import CHECKOUT
 from tests.support.tiny_bundle import backbone
 
 HEAVY = ("torch", "tensorrt", "openvino")
@@ -44,3 +47,47 @@ print("openvino" in sys.modules, sys.modules.get("openvino_telemetry"))
     )
     assert (done.stdout, done.stderr) == ("True None\n", "")
     assert list(home.iterdir()) == []
+
+
+def imported(source: str) -> Iterator[str]:
+    """The modules that a file names, at its head or anywhere else in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def is_of_a_test(module: str) -> bool:
+    """Does it lie among the tests, and not in what they share?"""
+    return (module + ".").startswith(("tests.", ".")) and not module.startswith("tests.support.")
+
+
+def test_no_file_of_the_tests_imports_a_test() -> None:
+    files = sorted((CHECKOUT / "tests").rglob("*.py"))
+    found = {
+        f"{path.relative_to(CHECKOUT)}: {module}"
+        for path in files
+        for module in imported(path.read_text(encoding="utf-8"))
+        if is_of_a_test(module)
+    }
+
+    assert len(files) > 100
+    assert set() == found
+
+
+@pytest.mark.parametrize(
+    ("line", "is_seen"),
+    [
+        ("from tests.daemon.test_cli import cli", True),
+        ("def late():\n    import tests.conftest", True),
+        ("from tests import conftest", True),
+        ("from . import test_cli", True),
+        ("from tests.support import cli", False),
+        ("from tests.support.cli import Cli", False),
+        ("import testscenarios", False),
+    ],
+)
+def test_an_import_of_a_test_is_seen(line: str, *, is_seen: bool) -> None:
+    assert is_seen == any(map(is_of_a_test, imported(line)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import structlog
 
@@ -14,6 +15,7 @@ from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot, OpenModel
 from daemon.sinks.base import EventSink
 from daemon.sources.base import ChunkSource
+from daemon.sources.memory import MemoryLog
 from daemon.state.base import StateStore
 from daemon.stream.flow import FlowControl, FlowLimits
 from daemon.stream.worker import WorkerParts
@@ -21,9 +23,11 @@ from daemon.systemd import Notifier
 from engine.cas import Localizer
 from engine.features import FeatureExtractor
 from engine.judging.histories import histories
+from engine.session import StreamSession
 from engine.spec import ModelSpec
-from engine.types import ActionEvent
-from engine.video.frames import PyAvDecoder
+from engine.straight_line import localize_frames
+from engine.types import ActionEvent, VideoChunk
+from engine.video.frames import PyAvDecoder, read_video
 from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
 
 
@@ -111,6 +115,24 @@ class TestDaemon:
     def count(self, name: str, **labels: str) -> float:
         """A metric's value, 0 if it was never touched."""
         return self.metrics.registry.get_sample_value(f"s2netd_{name}", labels) or 0
+
+
+def a_log(*chunks: VideoChunk) -> MemoryLog:
+    """Each camera's chunks in a partition of its own, and no more to come."""
+    log = MemoryLog()
+    for chunk in chunks:
+        log.append(chunk.camera, chunk)
+    log.finish()
+    return log
+
+
+def straight_line(clip: Path, camera: str) -> list[ActionEvent]:
+    """What a daemon must say of a clip: the same model, without daemon or chunks."""
+    spec = a_spec()
+    batches = read_video(clip, spec.geometry, spec.grid)
+    session = StreamSession(camera, "file", spec)
+    result = localize_frames(batches, session, MeanColourExtractor(), SmoothingLocalizer())
+    return list(result.revisions)
 
 
 def final_of(records: Sequence[ActionEvent]) -> dict[str, ActionEvent]:

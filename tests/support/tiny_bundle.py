@@ -89,6 +89,16 @@ def write_tiny_bundle(
     )
 
 
+def write_fixed_bundle(folder: Path) -> None:
+    """The tiny bundle with the frame size fixed, as every exported backbone has it."""
+    card, model = tiny_card(), backbone()
+    sizes = (card.timeline.snippet_frames, card.geometry.crop_px, card.geometry.crop_px)
+    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:4], sizes, strict=True):
+        dim.dim_value = size
+    networks = (model.SerializeToString(), localizer().SerializeToString())
+    write_bundle(folder, card, backbone=networks[0], localizer=networks[1])
+
+
 def tiny_card() -> ModelCard:
     spec = a_spec()
     return ModelCard(

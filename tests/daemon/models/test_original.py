@@ -16,7 +16,7 @@ from engine.bundle.model_bundle import MANIFEST, ModelBundle, write_bundle
 from engine.bundle.networks import Original
 from engine.bundle.reference import reference_of
 from engine.errors import BundleError
-from tests.daemon.models.test_swap import FakeGpu, a_config, a_rig
+from tests.support.model_rig import FakeGpu, a_config, a_rig
 from tests.support.tiny_convolutions import write_convolutional_bundle
 from training.precision.convert import convert
 from training.precision.half import to_precision

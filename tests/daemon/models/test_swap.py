@@ -2,16 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from daemon.clock import SystemClock
-from daemon.config import ModelConfig, parse_model
 from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
@@ -19,12 +17,12 @@ from daemon.metrics import Metrics
 from daemon.models.opening import GpuSteps, ModelOpener, try_out
 from daemon.models.reading import ReadModel, open_model, open_read, read_model
 from daemon.models.slot import ModelSlot, OpenModel, ServingStatus
-from daemon.models.swap import ModelSwap
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend, Tensor
-from engine.backends.options import OnLog, OnProgress
-from engine.errors import BundleError, DeviceError
+from engine.backends.options import OnLog
+from engine.errors import BundleError
 from tests.support.daemons import LogCapture
+from tests.support.model_rig import FakeGpu, a_config, a_rig, is_closed
 from tests.support.scripted import a_camera_mean
 from tests.support.tiny_bundle import write_tiny_bundle
 
@@ -41,69 +39,6 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "nan": write_tiny_bundle(folder / "nan", is_nan=True),
         "inverted": write_tiny_bundle(folder / "inverted", is_inverted=True),
     }
-
-
-def a_config(bundle: Path, **changes: object) -> ModelConfig:
-    return parse_model({"bundle": str(bundle), "precision": "f32", "threads": 1, **changes})
-
-
-@dataclass
-class Rig:
-    """A swap that serves, with all it works on."""
-
-    swap: ModelSwap
-    slot: ModelSlot
-    status: ServingStatus
-    metrics: Metrics
-    logs: LogCapture
-    told: list[str]
-    device: Device
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(240):
-            while not holds():
-                await asyncio.sleep(0.01)
-
-    def count(self, outcome: str) -> float:
-        labels = {"outcome": outcome}
-        return self.metrics.registry.get_sample_value("s2netd_model_swaps_total", labels) or 0
-
-
-@asynccontextmanager
-async def a_rig(config: ModelConfig, gpu: GpuSteps | None = None) -> AsyncIterator[Rig]:
-    metrics, logs, status, told = Metrics(), LogCapture(), ServingStatus(), []
-    device = Device(BatchPolicy(4), metrics, RunningCalls(SystemClock()))
-    opener = ModelOpener(device, status, told.append, logs.logger(), gpu or GpuSteps())
-    read = await opener.read(config)
-    slot = ModelSlot(await opener.open(read))
-    status.served(slot.current.description)
-    swap = ModelSwap(
-        slot=slot,
-        serving=read,
-        opener=opener,
-        status=status,
-        metrics=metrics,
-        log=logs.logger(),
-    )
-    serving = asyncio.create_task(swap.serve())
-    try:
-        yield Rig(swap, slot, status, metrics, logs, told, device)
-    finally:
-        serving.cancel()
-        await asyncio.wait({serving})
-        await swap.close()
-        opener.close()
-        device.close()
-        assert serving.cancelled()
-        assert all(is_closed(model) for model in slot.models)
-
-
-def is_closed(model: OpenModel) -> bool:
-    try:
-        try_out(model)
-    except DeviceError as error:
-        return "is closed" in str(error)
-    return False
 
 
 async def test_another_bundle_becomes_current_and_the_old_one_is_closed_once_unused(bundles):
@@ -243,41 +178,6 @@ async def test_a_candidate_is_compared_with_its_bundle_in_f32(bundles):
         await opener.discard(same, other)
         opener.close()
         device.close()
-
-
-class FakeGpu:
-    """Plans take as long as they are made to, and run in OpenVINO."""
-
-    def __init__(self, runs: Path) -> None:
-        self.may_finish = threading.Event()
-        self.threads: dict[str, str] = {}
-        self.n_begun = self.n_given_up = 0
-        self._runs = runs  # the bundle that answers
-
-    def steps(self) -> GpuSteps:
-        return GpuSteps(self.build, self.open)
-
-    def build(self, _read: ReadModel, on_progress: OnProgress, on_log: OnLog) -> None:
-        self.n_begun += 1
-        self.threads["build"] = threading.current_thread().name
-        on_log("verbose", "not worth a line")
-        on_log("info", "of use when one looks for a fault")
-        on_log("warning", "this GPU is not a real one\n")
-        n_done = 0
-        while not self.may_finish.wait(0.01):
-            n_done += 1
-            try:
-                on_progress("Building", n_done, 1000)
-            except Exception:
-                self.n_given_up += 1
-                raise
-
-    def open(self, read: ReadModel, _on_log: OnLog) -> OpenModel:
-        self.threads["open"] = threading.current_thread().name
-        model = open_read(read_model(a_config(self._runs)))
-        for backend in model.backends:
-            backend._description = "tensorrt 10 f16 of a test"  # type: ignore[attr-defined]
-        return replace(model, spec=read.spec)
 
 
 async def test_a_plan_is_built_beside_the_batches_of_the_cameras(bundles):

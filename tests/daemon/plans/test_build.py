@@ -16,12 +16,12 @@ from engine.backends.tensorrt.opening import Toolkit
 from engine.backends.tensorrt.plan_cache import Obtained, PlanCache, PlanKey
 from engine.backends.tensorrt.plan_recipe import PlanRecipe
 from engine.errors import DeviceError
-from tests.daemon.plans.test_kept import write_fixed_bundle
 from tests.support.checkout import CHECKOUT
 from tests.support.cli import Cli, in_process
 from tests.support.fake_cuda import FakeCuda, FakeGpu
 from tests.support.fake_tensorrt import FakeTensorRt, fake_plan
 from tests.support.real_parts import missing
+from tests.support.tiny_bundle import write_fixed_bundle
 
 SIZES = [{}, {"max_batch": 5}, {"max_batch": 3, "one_batch_size": True}]
 CONFIG = """

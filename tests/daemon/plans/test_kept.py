@@ -19,13 +19,12 @@ from daemon.plans.machine import Machine, this_machine
 from engine.backends.tensorrt.gpu_identity import NO_GPU, GpuIdentity
 from engine.backends.tensorrt.library import TensorRt, find_tensorrt
 from engine.backends.tensorrt.plan_cache import PlanCache, PlanEntry, PlanKey, TimingsKey
-from engine.bundle.model_bundle import write_bundle
 from engine.errors import DeviceError
 from tests.support.cli import Cli, in_process
 from tests.support.plan_process import a_plan_key
 from tests.support.processes import S2NETD
 from tests.support.real_parts import missing
-from tests.support.tiny_bundle import backbone, localizer, tiny_card
+from tests.support.tiny_bundle import write_fixed_bundle
 
 KEY = a_plan_key()
 GPU = KEY.gpu
@@ -42,16 +41,6 @@ def cli(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return in_process(monkeypatch, capsys)
-
-
-def write_fixed_bundle(folder: Path) -> None:
-    """The tiny bundle with the frame size fixed, as every exported backbone has it."""
-    card, model = tiny_card(), backbone()
-    sizes = (card.timeline.snippet_frames, card.geometry.crop_px, card.geometry.crop_px)
-    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim[1:4], sizes, strict=True):
-        dim.dim_value = size
-    networks = (model.SerializeToString(), localizer().SerializeToString())
-    write_bundle(folder, card, backbone=networks[0], localizer=networks[1])
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from daemon.state.memory import MemoryStateStore
 from engine.errors import CorruptChunkError
 from engine.session import StreamSession
 from engine.straight_line import localize_frames
-from engine.types import ActionEvent, Phase, Reason, VideoChunk
+from engine.types import ActionEvent, Phase, Reason
 from engine.video.frames import read_video
-from tests.support.daemons import TestDaemon, final_of
+from tests.support.daemons import TestDaemon, a_log, final_of, straight_line
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.scripted import (
     MeanColourExtractor,
@@ -33,22 +33,6 @@ from tests.support.scripted import (
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return colour_clip(tmp_path_factory.mktemp("clips") / "busy.mp4", BUSY)
-
-
-def straight_line(clip: Path, camera: str) -> list[ActionEvent]:
-    spec = a_spec()
-    batches = read_video(clip, spec.geometry, spec.grid)
-    session = StreamSession(camera, "file", spec)
-    result = localize_frames(batches, session, MeanColourExtractor(), SmoothingLocalizer())
-    return list(result.revisions)
-
-
-def a_log(*chunks: VideoChunk) -> MemoryLog:
-    log = MemoryLog()
-    for chunk in chunks:
-        log.append(chunk.camera, chunk)
-    log.finish()
-    return log
 
 
 async def run(log: MemoryLog) -> tuple[TestDaemon, list[ActionEvent]]:

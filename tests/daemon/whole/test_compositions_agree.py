@@ -12,8 +12,7 @@ from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource
 from daemon.state.memory import MemoryStateStore
 from engine.types import ActionEvent
-from tests.daemon.whole.test_app import a_log, straight_line
-from tests.support.daemons import TestDaemon
+from tests.support.daemons import TestDaemon, a_log, straight_line
 from tests.support.footage import chunks_of, colour_clip
 
 strengths = st.sampled_from([0, 0, 60, 140, 230])

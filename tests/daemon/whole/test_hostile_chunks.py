@@ -7,8 +7,7 @@ import pytest
 from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
-from tests.daemon.whole.test_app import straight_line
-from tests.support.daemons import TestDaemon
+from tests.support.daemons import TestDaemon, straight_line
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.mutations import mutated_chunks
 

@@ -9,8 +9,7 @@ from daemon.compose import read_again_from
 from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
-from tests.daemon.whole.test_app import straight_line
-from tests.support.daemons import TestDaemon
+from tests.support.daemons import TestDaemon, straight_line
 from tests.support.footage import BUSY, chunks_of, colour_clip
 
 CAMERAS = ("a", "b", "c", "d")

@@ -1,15 +1,11 @@
 """Another model takes over between two chunks: with scripted models, real workers and decoder."""
 
 import asyncio
-import tempfile
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -26,65 +22,22 @@ from daemon.sources.base import Delivery, Position
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
 from daemon.stream.worker import StreamWorker, WorkerParts
-from engine.grid import Grid
 from engine.types import (
     ActionEvent,
     Phase,
     Reason,
     Snippet,
-    SnippetFeature,
-    VideoChunk,
 )
 from engine.video.frames import PyAvDecoder
 from tests.support.daemons import LogCapture, TestDaemon, final_of
-from tests.support.footage import BUSY, chunks_of, colour_clip
-from tests.support.scripted import (
-    MeanColourExtractor,
-    SmoothingLocalizer,
-    a_spec,
+from tests.support.swaps import (
+    N_CHUNKS,
+    NAMES,
+    a_model,
+    busy_chunks,
+    check_grammar,
+    without_repeats,
 )
-
-NAMES = ("a", "b", "coarse")
-N_CHUNKS = 13  # of the clip, the end marker among them
-
-
-class WatchedExtractor(MeanColourExtractor):
-    """Remembers which footage it was shown."""
-
-    def __init__(self) -> None:
-        self.seen: list[Snippet] = []
-
-    def extract(self, snippets: Sequence[Snippet]) -> list[SnippetFeature]:
-        self.seen += snippets
-        return super().extract(snippets)
-
-
-def a_model(name: str, *, open_score: float = 0.4, hop_snippets: int = 1) -> OpenModel:
-    """``a`` and ``b`` differ in name alone, ``coarse`` in its time grid and picture too."""
-    spec = replace(a_spec(hop_snippets=hop_snippets), model_id=f"{name}@0")
-    if name == "coarse":
-        spec = replace(
-            spec,
-            grid=Grid(fps=25, snippet_frames=8, stride_frames=8),
-            geometry=replace(spec.geometry, resize_px=4, crop_px=4),
-        )
-    return OpenModel(
-        spec.with_open_score(open_score),
-        None,
-        WatchedExtractor(),
-        SmoothingLocalizer(),
-        feature_id=name,
-    )
-
-
-@cache
-def busy_chunks() -> tuple[VideoChunk, ...]:
-    with tempfile.TemporaryDirectory() as folder:
-        clip = colour_clip(Path(folder) / "busy.mp4", BUSY, gop=13)
-        # Chunks of 26 frames end amid a snippet, so that a restart must read frames again.
-        chunks = chunks_of(clip, "cam", chunk_s=0.9)
-    assert N_CHUNKS == len(chunks)
-    return tuple(chunks)
 
 
 class Crash(BaseException):
@@ -209,26 +162,6 @@ def live_with_a_crash(world: World, models: Sequence[OpenModel], swaps: dict[int
     world.fate.dies_after = float("inf")
     wanted = model_at({0: 0, **swaps}, world.committed + 1)
     asyncio.run(run_worker(world, models, swaps, wanted))
-
-
-def without_repeats(records: Sequence[ActionEvent]) -> list[ActionEvent]:
-    """Each record once; a repeat must say what it said before."""
-    seen: dict[tuple[str, int], ActionEvent] = {}
-    for record in records:
-        assert record == seen.setdefault((record.event_id, record.revision), record)
-    return list(seen.values())
-
-
-def check_grammar(records: Sequence[ActionEvent]) -> None:
-    """One life an event: opened, updated, and one last word; all of one model."""
-    lives: dict[str, list[ActionEvent]] = defaultdict(list)
-    for record in records:
-        lives[record.event_id].append(record)
-    for life in lives.values():
-        assert list(range(len(life))) == [record.revision for record in life]
-        assert Phase.OPENED == life[0].phase
-        assert [False] * (len(life) - 1) + [True] == [record.final for record in life]
-        assert 1 == len({record.model_id for record in life})
 
 
 swap_plans = st.dictionaries(

@@ -25,9 +25,9 @@ from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
 from engine.types import ActionEvent, CasWindow, FeatureWindow
-from tests.daemon.whole.test_swap import a_model, busy_chunks, check_grammar, without_repeats
 from tests.support.daemons import LogCapture, TestDaemon
 from tests.support.scripted import SmoothingLocalizer, a_spec
+from tests.support.swaps import a_model, busy_chunks, check_grammar, without_repeats
 from tests.support.tiny_bundle import write_tiny_bundle
 
 
