@@ -11,6 +11,7 @@ from engine.bundle.model_bundle import resolve_bundle
 from engine.errors import BundleError
 from tests.support.checkout import CHECKOUT
 from tests.support.real_parts import missing
+from tests.support.skipped import told
 
 settings.register_profile(
     "ci",
@@ -25,6 +26,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 pytest_plugins = ["tests.support.kafka"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what takes minutes, unless it is asked for."""
+    if item.get_closest_marker("soak") and os.environ.get("S2NETD_TEST_SOAK") != "1":
+        pytest.skip("takes minutes: run with S2NETD_TEST_SOAK=1")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what is missing here; failures and errors are listed by pytest itself."""
+    skipped = terminalreporter.getreports("skipped")
+    for line in told(report.longrepr[2] for report in skipped):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
