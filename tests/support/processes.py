@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -43,6 +44,36 @@ def start_s2netd(*arguments: object, log: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [*S2NETD, *map(str, arguments)], stdout=out, stderr=out, env=dict(os.environ)
         )
+
+
+def run_and_kill(
+    config: Path, log: Path, rng: random.Random, *, after: Callable[[], bool] | None
+) -> None:
+    """A daemon's life that a SIGKILL ends, within a second of a moment.
+
+    Args:
+        config: Its configuration.
+        log: What it and those before it log.
+        rng: Says how much of the second it still has.
+        after: Holds from that moment on; None: the moment is its start.
+    """
+    daemon = start_s2netd("run", "--config", config, log=log)
+
+    def has_come() -> bool:
+        assert daemon.poll() is None, log.read_text()
+        return after is None or after()
+
+    wait_until(has_come, log.read_text)
+    time.sleep(rng.random())
+    assert daemon.poll() is None, log.read_text()
+    daemon.kill()
+    daemon.wait()
+
+
+def n_taken_up(log: Path) -> int:
+    """How often a daemon went on with a camera, or began."""
+    text = log.read_text() if log.exists() else ""
+    return text.count("stream.restored") + text.count("stream.opened")
 
 
 def write_config(path: Path, **sections: Any) -> Path:

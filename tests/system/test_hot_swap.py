@@ -100,14 +100,15 @@ def test_health_answers_building_before_the_first_model_is_open(daemon, bundle):
 
 
 @pytest.mark.usefixtures("cameras")
-def test_signals_before_it_is_ready_are_obeyed(daemon, bundle):
+@pytest.mark.parametrize("n_moments", [3, pytest.param(6, marks=pytest.mark.soak)])
+def test_signals_before_it_is_ready_are_obeyed(daemon, bundle, n_moments):
     daemon.configure({"bundle": str(bundle)})
-    for number in range(6):
+    for number in range(n_moments):
         n_logged = len(daemon.logged("daemon.stopped"))
         daemon.start()
         daemon.wait_for(lambda: daemon.ready()[0] != 0)
         daemon.reload()
-        time.sleep(number * 0.05)
+        time.sleep(number * 0.3 / n_moments)
         daemon.stop()
         assert n_logged + 1 == len(daemon.logged("daemon.stopped"))
 
@@ -301,26 +302,30 @@ def test_a_storm_of_sighups_ends_with_what_was_asked_for_last(
     assert len(swaps) == len(daemon.logged("model.closed"))
 
 
-def test_sigterm_in_the_middle_of_a_swap_drains_at_once(daemon, cameras, bundle, other_bundle):
-    for number in range(8):
+@pytest.mark.parametrize("n_moments", [4, pytest.param(8, marks=pytest.mark.soak)])
+def test_sigterm_in_the_middle_of_a_swap_drains_at_once(
+    daemon, cameras, bundle, other_bundle, n_moments
+):
+    for number in range(n_moments):
         daemon.configure({"bundle": str([bundle, other_bundle][number % 2])})
         daemon.start()
         with cameras.sending():
             daemon.wait_for(lambda: daemon.ready()[0] == 200)
             daemon.configure({"bundle": str([other_bundle, bundle][number % 2])})
             daemon.reload()
-            time.sleep(number * 0.03)
+            time.sleep(number * 0.24 / n_moments)
         daemon.stop()
 
     assert not daemon.logged("daemon.failed")
 
 
+@pytest.mark.parametrize("n_kills", [6, pytest.param(12, marks=pytest.mark.soak)])
 def test_kills_among_swaps_tear_no_event_and_lose_none(
-    daemon, cameras, bundle, other_bundle, tmp_path
+    daemon, cameras, bundle, other_bundle, tmp_path, n_kills
 ):
     rng = random.Random(9)  # noqa: S311 - reproducible moments, no secret
     with cameras.sending():
-        for _ in range(12):
+        for _ in range(n_kills):
             daemon.configure({"bundle": str(rng.choice([bundle, other_bundle]))})
             daemon.start()
             daemon.wait_for(lambda: daemon.ready()[0] == 200)

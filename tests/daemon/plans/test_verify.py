@@ -221,9 +221,10 @@ def test_without_opencv_the_golden_set_is_procedural(
     ],
 )
 def test_a_mistake_is_one_clear_line(
-    tiny: Path, changes: dict[str, object], error: type[Exception], message: str
+    tiny: Path, video: Path, changes: dict[str, object], error: type[Exception], message: str
 ) -> None:
-    options = VerifyOptions(bundle=str(tiny), **changes)  # type: ignore[arg-type]
+    asked = {"bundle": str(tiny), "videos": (video,), **changes}
+    options = VerifyOptions(**asked)  # type: ignore[arg-type]
     with pytest.raises(error, match=message) as caught:
         run_verify(options, Console(stderr=True))
 
