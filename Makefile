@@ -5,13 +5,17 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test setup setup-training lint format clean
+.PHONY: help demo test test-fast setup setup-training lint format clean
 
 BIN := .venv/bin
 PINS := pyproject.toml constraints.txt
 # The warning says only that the installed packages lie in this folder, as they should.
 INSTALL = PYTHONWARNINGS='ignore:Editable installation' \
   $(BIN)/python -m pip install --quiet -c constraints.txt -e
+
+# Two processes share the tests, a file at a time: many of them wait.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+FAST := not (slow or kafka or weights or systemd or rtsp or chromium or gpu or shared_data)
 
 # Another project's import path (a sourced ROS workspace, say) or pip target is not ours.
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET
@@ -32,7 +36,8 @@ help:
 	@echo 'make demo [SEED=number]      watch a scene, drawn on the spot, as if by a live camera;'
 	@echo '                             print its events beside what happens'
 	@echo 'make demo VIDEO=file.mp4     watch a video of your own so'
-	@echo 'make test [ARGS=...]         run the tests; ARGS go to pytest'
+	@echo 'make test [ARGS=...]         run the tests; ARGS go to pytest, as -n 0: in one process'
+	@echo 'make test-fast [ARGS=...]    only those that need neither another process nor seconds'
 	@echo 'make setup                   only set up .venv, with what the tests and checks need'
 	@echo 'make setup-training          the same, and PyTorch (several GB)'
 	@echo 'make lint                    formatting, lint, types and import contracts'
@@ -48,7 +53,10 @@ test: .make/dev
 	@{ $(BIN)/s2netd models pull kinetics400 && $(BIN)/s2netd models pull scenes; } || { \
 	  echo 'make test: no weights (the reason is above), so the tests marked "weights" are skipped.'; \
 	  [ -z "$$S2NETD_REQUIRE_REAL_PARTS" ]; }
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-fast: .make/dev
+	@$(PYTEST) -m '$(FAST)' $(ARGS)
 
 setup: .make/dev
 	@echo 'Ready: .venv'

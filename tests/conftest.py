@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,6 +34,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what takes minutes, unless it is asked for."""
     if item.get_closest_marker("soak") and os.environ.get("S2NETD_TEST_SOAK") != "1":
         pytest.skip("takes minutes: run with S2NETD_TEST_SOAK=1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the files of long tests where processes share them: else one works on alone."""
+    unlike = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if unlike:  # no two processes would call them the same
+        raise pytest.UsageError(f"named for an address in memory: {unlike[0]}")
+    if hasattr(config, "workerinput"):
+        n_long = Counter(
+            item.path for item in items if any(map(item.get_closest_marker, ("slow", "kafka")))
+        )
+        items.sort(key=lambda item: -n_long[item.path])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share out whole files, unless told otherwise."""
+    if config.option.dist != "loadfile":
+        return None
+    from tests.support.workers import WholeFiles  # noqa: PLC0415 - needs xdist
+
+    return WholeFiles(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

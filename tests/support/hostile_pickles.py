@@ -15,6 +15,10 @@ class Runs:
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         return self._call
 
+    def __repr__(self) -> str:  # without an address: it names tests
+        call, arguments = self._call
+        return f"{getattr(call, '__name__', call)}{arguments}"
+
 
 HOSTILE: tuple[object, ...] = (
     Runs(eval, "1"),
