@@ -1,7 +1,8 @@
 """`s2netd`: the operator's commands. Heavy libraries are imported by the command that needs them.
 
 A user's mistake ends in one clear line and an exit code: 78 for a configuration or bundle that
-must be changed (systemd does not restart it), 1 for a fault that may pass, 2 for wrong arguments.
+must be changed (the service is then not restarted), 1 for a fault that may pass, and 2 for wrong
+arguments.
 """
 
 import sys
@@ -15,7 +16,7 @@ from engine.errors import BundleError, S2netdError
 
 app = typer.Typer(
     name="s2netd",
-    help="Watches cameras for actions: video chunks in, timed and revised action events out.",
+    help="Watches cameras for actions. Video chunks come in; timed, revised action events go out.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -26,7 +27,7 @@ for commands in (service, video, bench, engine, models, schema):
 
 
 def main() -> None:
-    """Entry point; turns every expected error into one line and an exit code."""
+    """Run a command; turn every expected error into one line and an exit code."""
     try:
         app()
     except (ConfigError, BundleError) as error:
@@ -56,7 +57,12 @@ def _version(*, wanted: bool) -> None:
 def _root(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=lambda value: _version(wanted=value))
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda value: _version(wanted=value),
+            help="Show the version and exit.",
+        ),
     ] = False,
 ) -> None:
     pass

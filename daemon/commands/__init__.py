@@ -1,4 +1,4 @@
-"""The commands of `s2netd`: options, and which function of the daemon they call, a file a topic.
+"""The commands of `s2netd`, one file for each topic: their options, and the function they call.
 
-Each imports what it needs when it runs; what it then does is not here.
+A command imports what it needs when it runs. What it then does is in the rest of `daemon`.
 """

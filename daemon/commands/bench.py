@@ -1,4 +1,4 @@
-"""`s2netd bench`: its options, and which of the two benchmarks they ask for."""
+"""`s2netd bench`: its options, and the choice between the two benchmarks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,59 +22,86 @@ def register(app: typer.Typer) -> None:
 def bench(
     context: typer.Context,
     bundle: BundleOption = "kinetics400",
-    video: Annotated[Path | None, typer.Option(help="Footage; without it, made on the spot.")] = (
-        None
-    ),
-    seconds: Annotated[float, typer.Option(min=2, help="Length of each measurement.")] = 20,
+    video: Annotated[
+        Path | None, typer.Option(help="Footage to measure with.", show_default="made on the spot")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=2, help="Length of each measurement, in seconds.")
+    ] = 20,
     cameras: Annotated[
-        str, typer.Option(help="auto: how many live cameras this machine carries; or a number.")
+        str,
+        typer.Option(
+            help="How many cameras the whole daemon serves: a number; 0 for none; or auto, which "
+            "finds how many live cameras this machine carries."
+        ),
     ] = "0",
-    backend: Annotated[str, typer.Option(help="openvino or tensorrt.")] = "openvino",
-    batch: Annotated[int, typer.Option(min=1, help="Most snippets in one call.")] = 8,
+    backend: Annotated[
+        str, typer.Option(help="openvino (on the CPU) or tensorrt (on an NVIDIA GPU).")
+    ] = "openvino",
+    batch: Annotated[
+        int, typer.Option(min=1, help="Most snippets in one call of the backbone.")
+    ] = 8,
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
     decode: Annotated[
-        str, typer.Option(help="none, or cuda: in the GPU's video decoder, as the daemon does.")
+        str,
+        typer.Option(
+            help="Where chunks are decoded: none (on the CPU) or cuda (the GPU's video decoder)."
+        ),
     ] = "none",
     resolution: Annotated[
-        str, typer.Option(help="WIDTHxHEIGHT of footage that is made on the spot.")
+        str, typer.Option(help="WIDTHxHEIGHT, in pixels, of footage that is made on the spot.")
     ] = "320x240",
     *,
     compare_batch: Annotated[
         bool,
-        typer.Option("--compare-batch", help="Cameras in calls of --batch against calls of one."),
+        typer.Option(
+            "--compare-batch",
+            help="With --cameras: compare calls of up to --batch snippets with calls of one.",
+        ),
     ] = False,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu or cuda: only the networks, by batch size, without video."),
+        typer.Option(
+            help="Measure only the networks, by batch size and without video, on: cpu or cuda."
+        ),
     ] = None,
     also: Annotated[
         list[str] | None,
-        typer.Option(help="With --device: another bundle, of another precision; repeatable."),
+        typer.Option(
+            help="With --device: one more bundle to measure, e.g. in another precision; "
+            "repeat it for several."
+        ),
     ] = None,
     gpu: Annotated[
         int,
         typer.Option(
             min=0,
             max=63,
-            help="Which, of --device cuda, --backend tensorrt and --decode cuda.",
+            help="Which GPU, for --device cuda, --backend tensorrt and --decode cuda; "
+            "0 is the first.",
         ),
     ] = 0,
     leak_batches: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="With --device: calls of each network between two looks at the memory; "
-            "10000 for an acceptance run.",
+            help="With --device: how many calls of each network lie between the two readings of "
+            "its memory; use 10000 for an acceptance run.",
             show_default="1000 on a GPU, 100 on a CPU",
         ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="With --device: a Markdown file to write.")
+        Path | None, typer.Option(help="With --device: write the figures to this Markdown file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of a table.")
+    ] = False,
 ) -> None:
-    """Measure this machine: snippets a second, real-time factor, share of each stage, cameras.
+    """Measure how fast this machine is.
+
+    Without --device it times each stage of one camera and, with --cameras, the whole daemon. With
+    --device it times the networks alone. Nothing here passes or fails.
 
     [dim]s2netd bench[/dim]
     [dim]s2netd bench --cameras auto[/dim]
@@ -119,7 +146,11 @@ def bench(
 
 
 def _refuse_what_does_nothing(context: typer.Context, device: str | None) -> None:
-    """An option that would be ignored is a misunderstanding."""
+    """Refuse options that would be ignored: whoever gives one expects it to do something.
+
+    Raises:
+        ConfigError: Names such an option, and what it goes with.
+    """
     if device is None:
         for name in _given(context, *_ONLY_WITH_DEVICE):
             raise ConfigError(f"{name} goes with --device cpu or --device cuda")
@@ -133,7 +164,7 @@ def _refuse_what_does_nothing(context: typer.Context, device: str | None) -> Non
 
 
 def _given(context: typer.Context, *names: str) -> list[str]:
-    """Those options that are on the command line, as they are written there."""
+    """Those of the options that are on the command line, as they are written there."""
     sources = {name: context.get_parameter_source(name) for name in names}
     return [
         f"--{name.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""`s2netd engine`: plans for NVIDIA GPUs, built, compared, listed and cleared away."""
+"""`s2netd engine`: its options; plans for NVIDIA GPUs are built, compared, listed and deleted."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from daemon.errors import ConfigError
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
     engine = typer.Typer(
-        help="Build, compare and clear away plans for NVIDIA GPUs (TensorRT).",
+        help="Build, compare, list and delete plans: networks that TensorRT compiled for a GPU.",
         no_args_is_help=True,
     )
     engine.command()(build)
@@ -26,31 +26,40 @@ def register(app: typer.Typer) -> None:
 
 def build(
     context: typer.Context,
-    bundle: Annotated[str, typer.Option(help="A bundle folder, or the name of a pulled one.")] = (
-        "kinetics400"
-    ),
+    bundle: Annotated[
+        str, typer.Option(help="A bundle's folder, or the name of a pulled bundle.")
+    ] = "kinetics400",
     runtime: Annotated[
-        str, typer.Option(help="auto, tensorrt, or tensorrt_rtx: which builds without a GPU.")
+        str,
+        typer.Option(
+            help="Which TensorRT: tensorrt; tensorrt_rtx, which builds without a GPU; or auto, "
+            "the first of these that is installed."
+        ),
     ] = "auto",
     max_batch: Annotated[
-        int, typer.Option(min=1, max=256, help="Snippets, or windows, a call at most.")
+        int, typer.Option(min=1, max=256, help="Most snippets, or windows, in one call.")
     ] = 8,
-    gpu: Annotated[int, typer.Option(min=0, max=63, help="As CUDA counts.")] = 0,
+    gpu: Annotated[
+        int, typer.Option(min=0, max=63, help="Which GPU, as CUDA counts; 0 is the first.")
+    ] = 0,
     config: Annotated[
         Path | None,
-        typer.Option(help="A daemon's configuration: bundle, batch and GPU are those."),
+        typer.Option(help="Take bundle, batch sizes and GPU from this daemon's configuration."),
     ] = None,
     *,
     one_batch_size: Annotated[
-        bool, typer.Option(help="For a daemon with model.one_batch_size.")
+        bool, typer.Option(help="Build for a daemon that sets model.one_batch_size.")
     ] = False,
-    verbose: Annotated[bool, typer.Option(help="All that TensorRT says.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    verbose: Annotated[bool, typer.Option(help="Print everything that TensorRT says.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of a table.")
+    ] = False,
 ) -> None:
-    """Build a bundle's plans before the daemon needs them; quick if they are there.
+    """Build a bundle's plans before the daemon needs them.
 
-    A daemon with the same bundle, batch and GPU then starts without building: --config takes them
-    from its configuration. Run it as the daemon's user, with its cache folder (XDG_CACHE_HOME).
+    A daemon with the same bundle, batch sizes and GPU then starts without building. Run the
+    command as the daemon's user and with its cache folder (XDG_CACHE_HOME), for the daemon looks
+    nowhere else. Plans that are in the cache already are not built again.
 
     [dim]s2netd engine build --config configs/daemon/gpu.yaml[/dim]
     [dim]s2netd engine build --bundle scenes[/dim]
@@ -69,7 +78,11 @@ def build(
 
 
 def _refuse_besides_config(context: typer.Context) -> None:
-    """Raises ConfigError for an option that says what the configuration says too."""
+    """Refuse options whose values the configuration already gives.
+
+    Raises:
+        ConfigError: Names these options.
+    """
     given = [
         "--" + name.replace("_", "-")
         for name in ("bundle", "max_batch", "one_batch_size", "gpu")
@@ -81,40 +94,60 @@ def _refuse_besides_config(context: typer.Context) -> None:
 
 def verify(
     bundle: Annotated[
-        str, typer.Option(help="The reference: a bundle folder or name.")
+        str,
+        typer.Option(help="The reference: a bundle's folder, or the name of a pulled bundle."),
     ] = "scenes",
     candidate_bundle: Annotated[
         str | None,
-        typer.Option(help="Of the same classes.", show_default="the reference's bundle"),
+        typer.Option(
+            help="The candidate's bundle, which must have the same classes.",
+            show_default="the reference's bundle",
+        ),
     ] = None,
     backend: Annotated[
-        str, typer.Option(help="The candidate's: openvino or tensorrt.")
+        str, typer.Option(help="What runs the candidate: openvino or tensorrt.")
     ] = "openvino",
-    precision: Annotated[str, typer.Option(help="The candidate's: f32, bf16 or auto.")] = "auto",
-    reference_backend: Annotated[str, typer.Option(help="Of the reference.")] = "openvino",
-    reference_precision: Annotated[str, typer.Option(help="Of the reference.")] = "f32",
+    precision: Annotated[
+        str, typer.Option(help="Precision of the candidate: f32, bf16 or auto.")
+    ] = "auto",
+    reference_backend: Annotated[
+        str, typer.Option(help="What runs the reference: openvino or tensorrt.")
+    ] = "openvino",
+    reference_precision: Annotated[
+        str, typer.Option(help="Precision of the reference: f32, bf16 or auto.")
+    ] = "f32",
     video: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Footage to compare on; repeat it for several.",
+            help="A video to compare on; repeat it for several.",
             show_default="a drawn scene (with OpenCV) and procedural footage",
         ),
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option(min=5, max=600, help="Most of each video.", show_default="all of it"),
+        typer.Option(
+            min=5,
+            max=600,
+            help="How much of each video to use at most, in seconds.",
+            show_default="all of it",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=10**9, help="Of the scene.")] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of each; default all.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=10**9, help="Seed of the drawn scene.")] = 5,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads of each side.", show_default="all cores"),
+    ] = None,
     max_batch: Annotated[
-        int, typer.Option(min=1, max=256, help="Of the candidate: snippets a call, at most.")
+        int, typer.Option(min=1, max=256, help="Most snippets in one call of the candidate.")
     ] = 8,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of a table.")
+    ] = False,
 ) -> None:
     """Compare a backend, a precision or a bundle with a reference: numbers and events.
 
-    Exits 1 beyond the bundle's tolerance. Your own footage (--video) says most.
+    Exits 1 beyond the bundle's tolerance. Footage of your own (--video) is the best test.
 
     [dim]s2netd engine verify --bundle scenes --backend tensorrt[/dim]
     [dim]s2netd engine verify --bundle scenes --candidate-bundle bundles/scenes-int8[/dim]
@@ -143,9 +176,12 @@ def verify(
 
 
 def list_plans(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of a table.")
+    ] = False,
 ) -> None:
-    """The plans in the cache, what they were built for, and whether they can be used here.
+    """List the plans in the cache: what each was built for, and whether it can be used here.
 
     [dim]s2netd engine list[/dim]
     """
@@ -160,13 +196,17 @@ def collect(
     *,
     everything: Annotated[bool, typer.Option("--all", help="Delete every plan.")] = False,
     older_than_days: Annotated[
-        float | None, typer.Option(min=0, help="Delete also what was not used for so long.")
+        float | None,
+        typer.Option(min=0, help="Also delete plans that were not used for so many days."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Delete nothing; only say what would be deleted.")
+    ] = False,
 ) -> None:
-    """Delete plans that this machine cannot use: of another TensorRT or driver, damaged ones.
+    """Delete plans that this machine cannot use.
 
-    Those of a GPU that is not seen now stay, unless --older-than-days or --all take them.
+    These are plans for another TensorRT or driver, and damaged ones. Plans for a GPU that is not
+    seen now stay, unless --older-than-days or --all takes them.
 
     [dim]s2netd engine gc --dry-run[/dim]
     [dim]s2netd engine gc --older-than-days 30[/dim]

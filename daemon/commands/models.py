@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-Name = Annotated[str, typer.Argument(help="E.g. kinetics400.")]
+Name = Annotated[str, typer.Argument(help="Name of a published model, e.g. kinetics400.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_models() -> None:
-    """The models there are, and which are pulled.
+    """List the published models, and say which are pulled.
 
     [dim]s2netd models list[/dim]
     """
@@ -30,7 +30,9 @@ def list_models() -> None:
 
 
 def pull(name: Name) -> None:
-    """Fetch, verify and convert a model; does nothing if it is there.
+    """Fetch, verify and convert a model, and print its bundle's folder.
+
+    A model that is there already is not fetched again.
 
     [dim]s2netd models pull kinetics400[/dim]
     """
@@ -40,7 +42,7 @@ def pull(name: Name) -> None:
 
 
 def verify(name: Name) -> None:
-    """Compare a pulled model with its digests.
+    """Compare the files of a pulled model with their digests.
 
     [dim]s2netd models verify kinetics400[/dim]
     """
@@ -51,7 +53,7 @@ def verify(name: Name) -> None:
 
 
 def print_path(name: Name) -> None:
-    """Where a pulled bundle lies.
+    """Print the folder of a pulled model's bundle.
 
     [dim]cat $(s2netd models path kinetics400)/bundle.yaml[/dim]
     """

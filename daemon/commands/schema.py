@@ -1,4 +1,4 @@
-"""`s2netd schema`: the formats that others read and write, as JSON Schema."""
+"""`s2netd schema`: the formats that other programs read and write, as JSON Schema."""
 
 import json
 
@@ -7,14 +7,19 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    schema = typer.Typer(help="Print a JSON Schema.", no_args_is_help=True)
+    schema = typer.Typer(
+        help="Print the JSON Schema of event records or of the configuration file.",
+        no_args_is_help=True,
+    )
     schema.command()(event)
     schema.command()(config)
     app.add_typer(schema, name="schema")
 
 
 def event() -> None:
-    """Of the event record: the Kafka value, and a line of events.jsonl.
+    """Print the JSON Schema of an event record.
+
+    An event record is the value of a Kafka record, and a line of events.jsonl.
 
     [dim]s2netd schema event > action-event.json[/dim]
     """
@@ -24,7 +29,9 @@ def event() -> None:
 
 
 def config() -> None:
-    """Of the configuration file.
+    """Print the JSON Schema of the daemon's configuration file.
+
+    It describes every key. Editors can complete and check a configuration with it.
 
     [dim]s2netd schema config > s2netd.schema.json[/dim]
     """

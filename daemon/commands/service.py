@@ -1,4 +1,4 @@
-"""The daemon itself: run, and check its configuration."""
+"""`s2netd run` and `s2netd check`: the daemon itself, and a check of its configuration."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The YAML file.")]
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", help="The daemon's configuration, a YAML file.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -18,6 +20,10 @@ def register(app: typer.Typer) -> None:
 def run(config: ConfigOption) -> None:
     """Run the daemon until SIGTERM or Ctrl-C.
 
+    It reads chunks from the configured source and publishes events to the configured sink.
+    SIGHUP makes it read the file again. It exits with 78 if the configuration or the bundle is
+    wrong, and with 1 after a fault that may pass.
+
     [dim]s2netd run --config configs/daemon/local.yaml[/dim]
     """
     from daemon.compose import run_daemon  # noqa: PLC0415
@@ -28,6 +34,8 @@ def run(config: ConfigOption) -> None:
 
 def check(config: ConfigOption) -> None:
     """Check a configuration and its bundle, without starting anything.
+
+    It prints one line if both are right. Otherwise it says what is wrong and exits with 78.
 
     [dim]s2netd check --config /etc/s2netd/edge.yaml[/dim]
     """

@@ -1,4 +1,4 @@
-"""Commands with video: localize files, produce chunks of footage, the demo."""
+"""The commands that take video: `localize`, `produce` and `demo`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,9 +24,9 @@ def register(app: typer.Typer) -> None:
 
 
 def localize(
-    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    videos: Annotated[list[Path], typer.Argument(help="One or more video files.")],
     bundle: BundleOption = "kinetics400",
-    out: Annotated[Path, typer.Option(help="Folder for events.jsonl and the timelines.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for events.jsonl and the pages.")] = Path(
         "out"
     ),
     labels: LabelsOption = None,
@@ -34,9 +34,10 @@ def localize(
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
-    """Find actions in video files; no broker, the same stages as live.
+    """Find actions in video files, through the same stages as live footage.
 
-    Writes events.jsonl (the records a daemon would have published) and one HTML timeline a video.
+    It writes events.jsonl (the records that a daemon would publish) and an HTML timeline page for
+    each video. It needs no broker.
 
     [dim]s2netd localize clip.mp4 --labels "opening bottle,arm wrestling" --out out[/dim]
     """
@@ -65,24 +66,43 @@ def localize(
 
 
 def produce(
-    source: Annotated[str, typer.Argument(help="A file, a folder of files, or an rtsp/http URL.")],
-    camera: Annotated[str, typer.Option(help="Camera id: the record key, or the folder's name.")],
-    to: Annotated[str, typer.Option(help="dir:PATH or kafka:TOPIC")],
-    bootstrap: Annotated[str, typer.Option(help="Kafka bootstrap servers.")] = "127.0.0.1:9092",
+    source: Annotated[
+        str, typer.Argument(help="A video file, a folder of them, or a camera's rtsp or http URL.")
+    ],
+    camera: Annotated[
+        str, typer.Option(help="The camera's name: key of the records, or name of the folder.")
+    ],
+    to: Annotated[str, typer.Option(help="Where chunks go: dir:PATH (a folder) or kafka:TOPIC.")],
+    bootstrap: Annotated[
+        str, typer.Option(help="Kafka brokers, host:port, separated by commas.")
+    ] = "127.0.0.1:9092",
     chunk_s: Annotated[
-        float, typer.Option("--chunk-seconds", min=0.1, max=60, help="Wanted chunk length.")
+        float,
+        typer.Option(
+            "--chunk-seconds", min=0.1, max=60, help="Wanted length of a chunk, in seconds."
+        ),
     ] = 1.0,
     transcode: Annotated[
-        str, typer.Option(help="auto: what cannot be cut; never: keep long GOPs whole; always.")
+        str,
+        typer.Option(
+            help="auto: only what cannot be cut; never: long GOPs stay whole; always: everything."
+        ),
     ] = "auto",
     *,
-    realtime: Annotated[bool, typer.Option(help="At the footage's own pace.")] = False,
-    loop: Annotated[bool, typer.Option(help="Again and again until stopped.")] = False,
-    site: Annotated[str, typer.Option(help="Written into every chunk.")] = "default",
+    realtime: Annotated[
+        bool, typer.Option(help="Send a file at its own pace, as a camera would.")
+    ] = False,
+    loop: Annotated[
+        bool, typer.Option(help="Send the files again and again until stopped.")
+    ] = False,
+    site: Annotated[
+        str, typer.Option(help="Name of the site, written into every chunk.")
+    ] = "default",
 ) -> None:
-    """Cut footage into closed-GOP chunks and publish them.
+    """Cut footage into chunks and send them to a folder or a Kafka topic.
 
-    Cuts at key frames without re-encoding; transcodes only what cannot be cut, saying so.
+    Each chunk is one closed GOP. Footage is cut at key frames without re-encoding; only what
+    cannot be cut is transcoded, with a note on standard error.
 
     [dim]s2netd produce clip.mp4 --camera gate-3 --to dir:chunks[/dim]
     [dim]s2netd produce rtsp://10.0.0.7/stream1 --camera gate-3 --to kafka:s2netd.chunks.v1[/dim]
@@ -105,12 +125,13 @@ def produce(
 
 def demo(
     video: Annotated[
-        Path | None, typer.Argument(help="Your own clip; without it, a scene drawn on the spot.")
+        Path | None, typer.Argument(help="A clip of your own; without it, a scene is drawn.")
     ] = None,
     bundle: Annotated[
         str | None,
         typer.Option(
-            help="A bundle folder or name.", show_default="scenes; of your own clip kinetics400"
+            help="Which networks: a bundle's folder, or the name of a pulled bundle.",
+            show_default="scenes; for your own clip, kinetics400",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for everything the demo writes.")] = Path(
@@ -120,18 +141,32 @@ def demo(
     seed: Annotated[
         list[int] | None,
         typer.Option(
-            min=0, max=10**9, help="Of the scene; repeat it for several.", show_default="a new one"
+            min=0,
+            max=10**9,
+            help="Seed of the scene; repeat it for several scenes.",
+            show_default="a new one",
         ),
     ] = None,
     camera: Annotated[
-        int | None, typer.Option(min=1, max=5, help="Of the scene.", show_default="by seed")
+        int | None,
+        typer.Option(
+            min=1,
+            max=5,
+            help="Which camera sees the scene.",
+            show_default="chosen by the seed",
+        ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=10, max=600, help="Length of the scene.")] = 50,
-    pace: Annotated[str, typer.Option(help="real, or fast: without waiting.")] = "real",
+    seconds: Annotated[
+        float, typer.Option(min=10, max=600, help="Length of the scene, in seconds.")
+    ] = 50,
+    pace: Annotated[
+        str, typer.Option(help="real: as fast as a camera sends; fast: without waiting.")
+    ] = "real",
 ) -> None:
     """Stream a scene or a clip through the daemon and show its events as they come.
 
-    What happens in a scene is known: events are told beside it, and held against it in the end.
+    What happens in a scene is known: it is shown beside the events, and compared with them at the
+    end. The demo also writes an HTML timeline page and summary.json into the folder --out.
 
     [dim]s2netd demo[/dim]
     [dim]s2netd demo --seed 1 --seed 2 --seed 3 --pace fast[/dim]
