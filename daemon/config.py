@@ -1,7 +1,7 @@
 """The daemon's configuration: YAML → frozen pydantic models; unknown keys are refused.
 
 Every field's description is the operator's documentation: the JSON Schema is made from this file,
-and a test holds the table in docs/operating.md to it.
+and a test compares the table in docs/operating.md with it.
 """
 
 from collections.abc import Iterator
@@ -21,103 +21,126 @@ class _Model(BaseModel):
 
 
 class ModelConfig(_Model):
-    """Which network, and how it is run."""
+    """Which networks run, and how."""
 
     bundle: str = Field(
-        "kinetics400", description="A bundle folder, or the name of a pulled bundle."
+        "kinetics400",
+        description="Which networks run: a bundle's folder, or the name of a pulled bundle.",
     )
     labels: tuple[str, ...] | None = Field(
-        None, description="Report only these classes; all of them if left out."
+        None, description="Report only these classes, by name; all of them if left out."
     )
     open_score: float | None = Field(
-        None, gt=0, lt=2, description="Score at which an event opens; the bundle's if left out."
+        None,
+        gt=0,
+        lt=2,
+        description="Score at which an event opens; the bundle's own if left out.",
     )
     backend: BackendKind = Field(
         "openvino",
         description="What runs the networks: openvino on the CPU, tensorrt on an NVIDIA GPU; "
-        "scripted answers zeros (dry runs).",
+        "scripted answers zeros, for dry runs.",
     )
     precision: Precision = Field(
         "auto",
-        description="Of openvino: f32 for parity; bf16 needs a CPU with AMX to be faster; auto "
-        "decides. tensorrt runs what the bundle's networks hold.",
+        description="Of openvino: f32 answers as the reference does; bf16 is faster only on a CPU "
+        "with AMX; auto takes bf16 on such a CPU, else f32. tensorrt computes in the precision "
+        "that the bundle's files hold.",
     )
     threads: int | None = Field(
-        None, ge=1, le=256, description="Threads of the backend; all cores if left out."
+        None, ge=1, le=256, description="CPU threads of the backend; all cores if left out."
     )
     max_batch: int = Field(
         8,
         ge=1,
         le=256,
-        description="Most snippets of several cameras in one backbone call. On a CPU, 1 is slower "
-        "and takes less memory: the network is not compiled again for rows side by side.",
+        description="Most snippets, of all cameras together, in one backbone call. On a CPU, 1 is "
+        "slower and takes less memory, for the network is not compiled a second time for several "
+        "snippets at once.",
     )
     one_batch_size: bool = Field(
         default=False,
-        description="Of tensorrt: pad every call to max_batch, so that a camera's scores are the "
-        "same to the last bit however many cameras share the call; slower at little load.",
+        description="Of tensorrt: pad every call to max_batch. A camera's scores are then the "
+        "same to the last bit, however many cameras share the call; at little load calls are "
+        "slower.",
     )
     max_wait_ms: float = Field(
         0,
         ge=0,
         le=1000,
-        description="How long a snippet may wait for company while the device is free; a few "
-        "milliseconds fill a GPU's batches, on a CPU waiting gains nothing.",
+        description="How long, in milliseconds, a snippet may wait for others while the device is "
+        "free. A few milliseconds fill a GPU's batches; on a CPU, waiting gains nothing.",
     )
-    gpu: int = Field(0, ge=0, le=63, description="Which GPU, of tensorrt; 0 is the first.")
+    gpu: int = Field(0, ge=0, le=63, description="Which GPU tensorrt uses; 0 is the first.")
     while_building: Literal["wait", "openvino"] = Field(
         "wait",
-        description="Before the plans of tensorrt are built and verified: wait, not ready, or "
-        "serve on the CPU.",
+        description="What to do until the plans of tensorrt are built and verified. wait: serve "
+        "no camera and answer that the daemon is not ready; openvino: serve on the CPU.",
     )
     verify: bool = Field(
         default=True,
-        description="Hold a model to its reference before it serves: tensorrt and bf16 to "
-        "openvino in f32, within the bundle's tolerance; that one to plain sense.",
+        description="Compare a model with its reference, which is openvino in f32, before it "
+        "serves; it must stay within the bundle's tolerance. Of the reference itself, only shapes "
+        "and finite numbers are checked.",
     )
 
 
 class DirectorySourceConfig(_Model):
-    """A folder of chunk files per camera."""
+    """One folder of chunk files for each camera."""
 
     kind: Literal["directory"] = "directory"
-    path: Path = Field(description="Holds one folder a camera, named for it.")
+    path: Path = Field(
+        description="Folder that holds one folder for each camera, named for the camera."
+    )
     follow: bool = Field(
-        default=True, description="Wait for more files; false stops at the last one."
+        default=True,
+        description="Wait for more files; if false, the daemon stops after the last one.",
     )
     poll_interval_s: float = Field(
-        0.2, gt=0, le=60, description="How often to look for new files."
+        0.2, gt=0, le=60, description="Time between two looks for new files, in seconds."
     )
 
 
 class KafkaSecurityConfig(_Model):
-    """How to talk to the broker; secrets come from files."""
+    """How to connect to the broker; the password is read from a file."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="Security protocol."
+        "PLAINTEXT",
+        description="Security protocol: with SSL the connection is encrypted, with SASL the "
+        "daemon logs in.",
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="SASL mechanism."
+        "PLAIN", description="How SASL logs in."
     )
-    sasl_username: str | None = Field(None, description="SASL user.")
-    sasl_password_file: Path | None = Field(None, description="File that holds the password.")
-    ca_file: Path | None = Field(None, description="CA certificates, PEM.")
+    sasl_username: str | None = Field(None, description="User name for SASL.")
+    sasl_password_file: Path | None = Field(
+        None, description="File that holds the password for SASL."
+    )
+    ca_file: Path | None = Field(
+        None, description="File of CA certificates for SSL, PEM; the system's if left out."
+    )
 
 
 class KafkaSourceConfig(_Model):
-    """A topic of video chunks."""
+    """A Kafka topic of video chunks."""
 
     kind: Literal["kafka"] = "kafka"
-    bootstrap_servers: str = Field(description="host:port, several separated by commas.")
-    topic: str = Field(description="Topic of the chunks.")
-    group_id: str = Field("s2netd", description="Consumer group.")
+    bootstrap_servers: str = Field(
+        description="Addresses of brokers, host:port, separated by commas."
+    )
+    topic: str = Field(description="Topic that chunks are read from; it must exist.")
+    group_id: str = Field(
+        "s2netd", description="Consumer group; its members share the topic's partitions."
+    )
     group_instance_id: str | None = Field(
         None,
-        description="Name of this member: one that comes back within 30 s moves no partitions. "
-        "Made from the host and state.path if left out.",
+        description="Name of this member of the group: if it comes back within 30 s, no partition "
+        "moves to another member. Made from the host and state.path if left out.",
     )
     start: Literal["earliest", "latest"] = Field(
-        "latest", description="Where to start when the group has no position yet."
+        "latest",
+        description="Where to start while the group has no position: at the earliest record that "
+        "the broker keeps, or after the latest.",
     )
     max_chunk_bytes: int = Field(
         8_388_608, ge=65_536, description="Largest record to accept, in bytes."
@@ -126,60 +149,72 @@ class KafkaSourceConfig(_Model):
 
 
 class JsonlSinkConfig(_Model):
-    """One event record a line."""
+    """A file of event records, one on each line."""
 
     kind: Literal["jsonl"] = "jsonl"
-    path: Path = Field(description="File to append to.")
+    path: Path = Field(description="File that event records are appended to.")
     fsync: Literal["always", "interval", "never"] = Field(
         "always",
-        description="When records reach the disk; only always survives a power cut unharmed.",
+        description="When records are forced to the disk: always, before the daemon goes on; "
+        "interval, about once a second; or never. Only always survives a power cut unharmed.",
     )
 
 
 class KafkaSinkConfig(_Model):
-    """A topic of action events."""
+    """A Kafka topic of event records."""
 
     kind: Literal["kafka"] = "kafka"
-    bootstrap_servers: str = Field(description="host:port, several separated by commas.")
-    topic: str = Field(description="Topic of the events.")
+    bootstrap_servers: str = Field(
+        description="Addresses of brokers, host:port, separated by commas."
+    )
+    topic: str = Field(description="Topic that event records are written to; it must exist.")
     security: KafkaSecurityConfig = KafkaSecurityConfig()
 
 
 class StateConfig(_Model):
-    """Where each camera's state is kept between runs."""
+    """Where each camera's state is kept across restarts of the daemon."""
 
     kind: Literal["sqlite"] = "sqlite"
-    path: Path = Field(description="Database file; lose it and open events are forgotten.")
+    path: Path = Field(
+        description="SQLite file; without it, open events are forgotten at a restart."
+    )
 
 
 class DecodeConfig(_Model):
-    """Decoding, and what a chunk may cost."""
+    """How chunks are decoded, and how large one may be."""
 
-    threads: int = Field(2, ge=1, le=64, description="Cameras decoded at the same time.")
+    threads: int = Field(
+        2, ge=1, le=64, description="How many cameras are decoded at the same time."
+    )
     hardware: Literal["none", "cuda"] = Field(
         "none",
-        description="cuda: in the GPU's video decoder; a camera it cannot decode goes to the CPU.",
+        description="Where chunks are decoded. none: on the CPU; cuda: in the GPU's video "
+        "decoder, and on the CPU those cameras that it cannot decode.",
     )
-    gpu: int = Field(0, ge=0, le=63, description="Which GPU decodes, if one does.")
+    gpu: int = Field(0, ge=0, le=63, description="Which GPU decodes, if one does; 0 is the first.")
     max_pixels: int = Field(
-        8_847_360, ge=1024, description="Largest frame (4096 x 2160), in pixels."
+        8_847_360, ge=1024, description="Largest frame, in pixels; the default is 4096 x 2160."
     )
     max_frames: int = Field(2000, ge=1, description="Most frames in a chunk.")
     max_chunk_bytes: int = Field(67_108_864, ge=1024, description="Largest chunk, in bytes.")
 
 
 class HttpConfig(_Model):
-    """/livez, /readyz and /metrics."""
+    """The HTTP server of /livez, /readyz and /metrics."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; loopback by default.")
-    port: int = Field(9464, ge=0, le=65_535, description="0 takes a free port.")
+    port: int = Field(9464, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
 
 
 class LogConfig(_Model):
-    """Logging to standard error."""
+    """The log, which goes to standard error."""
 
-    form: Literal["json", "console"] = Field("json", description="For machines or for people.")
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
+    form: Literal["json", "console"] = Field(
+        "json", description="json for machines, console for people."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Nothing below this level is logged."
+    )
 
 
 SourceConfig = Annotated[DirectorySourceConfig | KafkaSourceConfig, Field(discriminator="kind")]
@@ -187,9 +222,11 @@ SinkConfig = Annotated[JsonlSinkConfig | KafkaSinkConfig, Field(discriminator="k
 
 
 class Config(_Model):
-    """Everything one daemon is told."""
+    """The configuration of one daemon."""
 
-    site: str = Field("default", min_length=1, description="Written into every event.")
+    site: str = Field(
+        "default", min_length=1, description="Name of the site, written into every event."
+    )
     model: ModelConfig = ModelConfig()
     source: SourceConfig
     sink: SinkConfig
@@ -198,13 +235,23 @@ class Config(_Model):
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
     queue_chunks: int = Field(
-        4, ge=2, le=1000, description="Chunks of one camera in memory before its source waits."
+        4,
+        ge=2,
+        le=1000,
+        description="How many chunks of one camera may wait in memory before its partition is "
+        "paused.",
     )
     max_cameras: int = Field(
-        512, ge=1, description="Chunks of further cameras are refused: names come from outside."
+        512,
+        ge=1,
+        description="Most cameras; chunks of further ones are refused, for a camera's name comes "
+        "from outside.",
     )
     drain_timeout_s: float = Field(
-        20, gt=0, le=600, description="Time to finish what was begun after SIGTERM."
+        20,
+        gt=0,
+        le=600,
+        description="Time to finish what was begun after SIGTERM, in seconds.",
     )
 
 
@@ -257,7 +304,7 @@ def _explained(where: str) -> Iterator[None]:
 
 
 def _yaml_problem(error: Exception) -> str:
-    """One line: a parser's own message spans five and shows the file's inner name."""
+    """The problem in one line; a parser's own message spans five and shows an inner file name."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem}"
     return str(error).splitlines()[0]
@@ -273,5 +320,5 @@ def _explain(problem: dict[str, Any]) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the file, for editors and for checking fleets of files."""
+    """The JSON Schema of a configuration file, for editors and for checks of many files."""
     return Config.model_json_schema()
