@@ -1,6 +1,6 @@
 # `make demo` and `make test` each do all of their own set-up. They write in this folder
 # (.venv, .make) and in one cache folder, $XDG_CACHE_HOME/s2netd or ~/.cache/s2netd.
-# Needed: python3 >= 3.11 with venv, make, git. The first run fetches packages with pip.
+# They need python3 >= 3.11 with venv, make and git. The first run fetches packages with pip.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -9,25 +9,27 @@
 
 BIN := .venv/bin
 PINS := pyproject.toml constraints.txt
-# The warning says only that the installed packages lie in this folder, as they should.
+# The warning that is ignored says that the installed packages lie in this folder, as they should.
 INSTALL = PYTHONWARNINGS='ignore:Editable installation' \
   $(BIN)/python -m pip install --quiet -c constraints.txt -e
 
-# Two processes share the tests, a file at a time: many of them wait.
+# Two processes share the tests, one file at a time, for many tests only wait.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 FAST := not (slow or kafka or weights or systemd or rtsp or chromium or gpu or shared_data)
 
-# Another project's import path (a sourced ROS workspace, say) or pip target is not ours.
+# Another project's import path (a sourced ROS workspace, say) or pip target must not act here.
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET
 export PIP_CACHE_DIR := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/s2netd/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# pip asks `rustc --version`; without a toolchain rustup's stand-in would make a folder in HOME.
+# pip runs `rustc --version`. Without a toolchain, rustup's stand-in for rustc would make a folder
+# in HOME, so it is led to the cache folder.
 ifeq ($(wildcard $(HOME)/.rustup),)
 export RUSTUP_HOME := $(PIP_CACHE_DIR)/rustup
 endif
 
-# A checkout that was moved, or whose .venv was deleted, starts over: its scripts name the old path.
+# The scripts in .venv hold the checkout's path, so a checkout that was moved, or whose .venv was
+# deleted, sets everything up again.
 ifneq ($(shell { $(BIN)/python -c '' && cat .make/venv; } 2>/dev/null),$(CURDIR))
 $(shell rm -rf .make)
 endif
@@ -35,11 +37,11 @@ endif
 help:
 	@echo 'make demo [SEED=number]      watch a scene, drawn on the spot, as if by a live camera;'
 	@echo '                             print its events beside what happens'
-	@echo 'make demo VIDEO=file.mp4     watch a video of your own so'
+	@echo 'make demo VIDEO=file.mp4     watch a video of your own in the same way'
 	@echo 'make test [ARGS=...]         run the tests; ARGS go to pytest, as -n 0: in one process'
 	@echo 'make test-fast [ARGS=...]    only those that need neither another process nor seconds'
 	@echo 'make setup                   only set up .venv, with what the tests and checks need'
-	@echo 'make setup-training          the same, and PyTorch (several GB)'
+	@echo 'make setup-training          set it up with PyTorch too (several GB)'
 	@echo 'make lint                    formatting, lint, types and import contracts'
 	@echo 'make format                  format the code'
 	@echo 'make clean                   delete .venv and everything else made here'
@@ -48,7 +50,8 @@ demo: .make/cpu
 	@$(BIN)/s2netd models pull $(if $(VIDEO),kinetics400,scenes)
 	@$(BIN)/s2netd demo $(if $(VIDEO),"$(VIDEO)",$(addprefix --seed ,$(SEED)))
 
-# Where the real parts are required, missing weights are a failure; else their tests are skipped.
+# Without weights, the tests that need them are skipped; with S2NETD_REQUIRE_REAL_PARTS set, missing
+# weights are a failure.
 test: .make/dev
 	@{ $(BIN)/s2netd models pull kinetics400 && $(BIN)/s2netd models pull scenes; } || { \
 	  echo 'make test: no weights (the reason is above), so the tests marked "weights" are skipped.'; \
