@@ -1,14 +1,15 @@
-"""Start → serve → drain → stop, under one TaskGroup and one deadline.
+"""The daemon's life: start → serve → drain → stop, under one TaskGroup and one deadline.
 
-The pump reads deliveries and hands each to its camera's queue; one task a camera empties it. The
-queues are short: a full one pauses its partition. On SIGTERM the pump stops, the queues are
-emptied, and what does not get done by the deadline is read again at the next start.
+The pump reads deliveries and hands each to its camera's queue, which a task of that camera
+empties. The queues are short, and a full one pauses its partition. On SIGTERM the pump stops and
+the queues are emptied; what is not done by the deadline is read again at the next start.
 
-A model that takes over is told to every camera, so that those without a chunk in hand go over to
-it at once and the others after the chunk they have.
+When a model takes over, every camera is told. A camera without a chunk in hand goes over to it at
+once, any other one after its chunk.
 
-No part of the daemon ends in silence: what is cancelled under one, where a TaskGroup would look
-away, ends the daemon with an error. What was begun is in the state or is read again.
+No part of the daemon ends unnoticed. If what a task waits for is cancelled, a TaskGroup takes the
+task for one that was cancelled on purpose; here it ends the daemon with an error. Work that was
+begun is then either in the state or read again.
 """
 
 import asyncio
@@ -35,22 +36,22 @@ from engine.errors import RefusedChunkError
 
 R = TypeVar("R")
 
-# A quarter of the usual WatchdogSec leaves room for a busy loop.
+# Share of WatchdogSec between two signs of life; a quarter leaves time for a busy event loop.
 WATCHDOG_SHARE = 0.25
 
-# What is refused for its camera's name is counted under this one.
+# Chunks of cameras beyond max_cameras are counted under this name.
 REFUSED_CAMERAS = "(refused)"
 
 
 @dataclass(slots=True)
 class Progress:
-    """What the watchdog and /livez look at: is work going forward?
+    """How far the daemon is, as the watchdog, /livez and /readyz see it.
 
     Attributes:
         ready: Everything is open and warm.
-        draining: SIGTERM came.
-        busy: Cameras with a chunk in hand.
-        n_done: Deliveries finished.
+        draining: No more chunks are read, and those that were read are being finished.
+        busy: How many cameras have a chunk in hand.
+        n_done: How many deliveries are finished.
     """
 
     ready: bool = False
@@ -71,12 +72,12 @@ class _Camera:
     partition: str
     worker: StreamWorker
     queue: asyncio.Queue[Delivery | _Notice] = field(default_factory=asyncio.Queue)
-    is_busy: bool = False  # something of the queue is in hand
-    is_told: bool = False  # a TAKE_OVER is in the queue: one is enough, and counts as a chunk
+    is_busy: bool = False  # something that was in the queue is in hand
+    is_told: bool = False  # a TAKE_OVER is queued; one is enough, for it takes a chunk's place
 
 
 async def nothing_to_serve() -> None:
-    """A ``companion`` of a daemon whose model stays what it is."""
+    """The ``companion`` of a daemon whose model never changes: it does nothing."""
 
 
 class App:
@@ -88,11 +89,11 @@ class App:
         parts: What all cameras share.
         flow: When to pause a partition.
         notifier: The service manager.
-        drain_timeout_s: Time to finish what was begun.
+        drain_timeout_s: Seconds to finish what was begun.
         max_cameras: Chunks of further cameras are refused.
-        stall_s: A decode or device call that runs for this long is a hang.
-        stop: Set it to drain; what ``stop()`` does. Of the app itself if None.
-        companion: Runs beside the cameras until the daemon drains: it brings in other models.
+        stall_s: A decode or device call that runs for so many seconds counts as a hang.
+        stop: ``stop()`` sets it, and when it is set the daemon drains; None: an event of its own.
+        companion: Runs beside the cameras until the daemon drains, and brings in other models.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class App:
         self.progress = Progress()
 
     def stop(self) -> None:
-        """Begin to drain; what SIGTERM does."""
+        """Begin to drain, as SIGTERM does."""
         self._stop.set()
 
     async def serve(self) -> None:
@@ -159,15 +160,15 @@ class App:
                 raise first_of(errors) from errors
 
     async def finished(self, n_deliveries: int) -> None:
-        """Wait until so many deliveries are finished since the start."""
+        """Wait until ``n_deliveries`` are finished, counted from the start."""
         while self.progress.n_done < n_deliveries:
             self._finished.clear()
             await self._finished.wait()
 
     async def release(self, partition: str) -> None:
-        """A partition is being given up: finish what was handed out, then forget its cameras.
+        """Give a partition up: finish its deliveries in hand, then forget its cameras.
 
-        What does not get done by the drain deadline is the next owner's.
+        What is not finished by the drain deadline is left to the partition's next owner.
         """
         try:
             async with asyncio.timeout(self._drain_timeout_s):
@@ -180,7 +181,7 @@ class App:
             self._forget(partition)
 
     def _is_at_work(self, partition: str) -> bool:
-        """Is a delivery of it not safe yet, or a camera of it going over to another model?"""
+        """True while a delivery of the partition is not safe, or a camera of it changes models."""
         return self._ledger.in_flight(partition) > 0 or any(
             camera.is_busy for camera in self._cameras.values() if camera.partition == partition
         )
@@ -204,7 +205,7 @@ class App:
                 camera.queue.put_nowait(_Notice.TAKE_OVER)
 
     def is_live(self) -> tuple[bool, dict[str, Any]]:
-        """For /livez and the watchdog: no decode or device call has been running too long."""
+        """Tell /livez and the watchdog whether no decode or device call runs for too long."""
         oldest_s = self._parts.calls.oldest_s()
         is_live = oldest_s < self._stall_s
         return is_live, {
@@ -215,7 +216,7 @@ class App:
         }
 
     def is_ready(self) -> tuple[bool, dict[str, Any]]:
-        """For /readyz."""
+        """Tell /readyz whether chunks are being read, with each camera's queue."""
         is_ready = self.progress.ready and not self.progress.draining
         return is_ready, {
             "ready": is_ready,
@@ -232,7 +233,7 @@ class App:
         return group.create_task(self._not_in_silence(name, work), name=name)
 
     async def _not_in_silence(self, name: str, work: Callable[[], Awaitable[R]]) -> R:
-        """Do a part of the daemon that only the daemon itself may cancel."""
+        """Do ``work``, which only the daemon itself may cancel; log any other cancellation."""
         try:
             with own_cancellation(name):
                 return await work()
@@ -286,7 +287,7 @@ class App:
             self._log.debug("partition.paused", partition=position.partition)
 
     def _admitted(self, delivery: Delivery) -> Delivery:
-        """Camera names come from outside: too many of them are refused, under one name."""
+        """The delivery, refused if its camera is one too many; names come from outside."""
         if delivery.camera in self._cameras or len(self._cameras) < self._max_cameras:
             return delivery
         error = RefusedChunkError(
@@ -351,7 +352,7 @@ class App:
             task.cancel()
 
     async def _watch(self) -> None:
-        """Feed the watchdog while work goes forward; a hung device or decoder starves it."""
+        """Feed the watchdog as long as neither the device nor a decoder hangs."""
         interval_s = (self._notifier.watchdog_s or 4.0) * WATCHDOG_SHARE
         while True:
             is_live, _ = self.is_live()
@@ -361,7 +362,7 @@ class App:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGTERM and the first Ctrl-C drain; the previous handlers come back afterwards."""
+        """Let SIGTERM and the first Ctrl-C drain; the default handlers come back afterwards."""
         loop = asyncio.get_running_loop()
         handled: list[signal.Signals] = []
         try:
@@ -383,7 +384,7 @@ class App:
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first plain error inside nested groups: what the exit code is chosen by."""
+    """The first plain error inside nested groups; the exit code is chosen by it."""
     first: BaseException = errors
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]

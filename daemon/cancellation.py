@@ -1,8 +1,8 @@
-"""Whose cancellation is it? The law for whoever waits for what others wait for too.
+"""Tells the cancellation of a task itself from the cancellation of what it waits for.
 
-A future that is cancelled under several tasks gives each of them a CancelledError, though nobody
-told them to end. No ``except Exception`` sees it, and a TaskGroup takes such a task for one that
-was cancelled on purpose: it is gone, and nobody hears of it.
+If several tasks wait for one future and it is cancelled, each of them gets a CancelledError,
+though nobody told it to end. No ``except Exception`` catches that error, and a TaskGroup takes
+such a task for one that was cancelled on purpose: it would end, and nobody would hear of it.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ from daemon.errors import ForeignCancellationError
 
 @contextmanager
 def own_cancellation(what: str) -> Iterator[None]:
-    """Let the cancellation of the task itself pass; any other one is an error.
+    """Let the cancellation of the task itself pass, and make an error of any other one.
 
-    A time-out and a TaskGroup around this cancel the task itself, so theirs pass too.
+    A time-out or a TaskGroup around this cancels the task itself, so that passes too.
 
     Args:
-        what: What is waited for, for the error.
+        what: What is waited for; the error names it.
 
     Raises:
-        ForeignCancellationError: What was waited for was cancelled, and not by way of this task.
+        ForeignCancellationError: What was waited for was cancelled, but the task was not.
     """
     try:
         yield

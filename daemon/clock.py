@@ -1,4 +1,4 @@
-"""The only clock. Event time comes from the footage, never from here."""
+"""The daemon's clock. An event's times come from the footage, never from this clock."""
 
 import time
 from typing import Protocol
@@ -11,7 +11,7 @@ class Clock(Protocol):
         """Seconds since some fixed moment; never goes back."""
 
     def unix_us(self) -> int:
-        """Microseconds since 1970, as this machine believes."""
+        """Microseconds since 1970, by this machine's clock."""
 
 
 class SystemClock:

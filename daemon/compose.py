@@ -54,11 +54,11 @@ from engine.video.frames import Decoder, PyAvDecoder
 
 
 def run_daemon(config: Config, path: Path | None = None) -> int:
-    """Run until the source ends or a signal comes; give the process's exit code.
+    """Run until the source ends or a signal comes, and return the process's exit code.
 
     Args:
-        config: What to run.
-        path: Its file, which SIGHUP has read again; None: SIGHUP does nothing.
+        config: The daemon's configuration.
+        path: Its file, which is read again upon SIGHUP; None: SIGHUP does nothing.
     """
     log = set_up(config.log.form, config.log.level)
     try:
@@ -78,7 +78,7 @@ def run_daemon(config: Config, path: Path | None = None) -> int:
 async def _run(config: Config, log: structlog.stdlib.BoundLogger, path: Path | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    # From the first moment: as PID 1 of a container an unhandled SIGTERM would be ignored.
+    # This comes first, for SIGTERM without a handler is ignored by PID 1 of a container.
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     reloader = Reloader(path, config, log) if path is not None else None
     loop.add_signal_handler(signal.SIGHUP, reloader.reload if reloader else lambda: None)
@@ -93,21 +93,21 @@ async def composed(
     stop: asyncio.Event | None = None,
     reloader: Reloader | None = None,
 ) -> AsyncIterator[App]:
-    """Everything open, warm and connected; closed again in the opposite order.
+    """Open, warm up and connect everything; close it in the opposite order afterwards.
 
-    /livez and /readyz answer from the first moment: building a GPU's plans can take minutes.
+    /livez and /readyz answer from the first moment, for building a GPU's plans can take minutes.
 
     Args:
-        config: What to open.
-        log: Where life-cycle is told.
-        stop: Set to drain.
-        reloader: What SIGHUP has read again goes from here to the model.
+        config: The daemon's configuration.
+        log: Starts, stops and faults are logged here.
+        stop: Whoever sets it lets the daemon drain.
+        reloader: Reads the configuration again upon SIGHUP, and tells the model of it.
 
     Raises:
         StoppedError: ``stop`` was set before everything was open.
     """
     notifier = Notifier()
-    apps: list[App] = []  # health and source must be able to name the app that is built on them
+    apps: list[App] = []  # health and source refer to the app, which is only made from them later
     async with contextlib.AsyncExitStack() as stack:
         metrics, calls = Metrics(), RunningCalls(SystemClock())
         start = Start(config, notifier, metrics, log, apps)
@@ -176,14 +176,14 @@ def _parts(
 
 
 def batching(model: ModelConfig) -> BatchPolicy:
-    """How calls are made up."""
+    """The policy by which snippets and windows share the device's calls."""
     return BatchPolicy(model.max_batch, model.max_wait_ms / 1000)
 
 
 def decoders(
     config: DecodeConfig, log: structlog.stdlib.BoundLogger
 ) -> Callable[[ModelSpec], Decoder]:
-    """Makes one camera's decoder for a model."""
+    """A function that makes one camera's decoder for a model."""
     limits = DecodeLimits(
         max_pixels=config.max_pixels,
         max_frames=config.max_frames,
@@ -204,7 +204,7 @@ def decoders(
 
 
 def read_again_from(store: StateStore) -> StartAt:
-    """Where state has a partition begin, as it stands when a partition is assigned."""
+    """A function that asks the store, when a partition is assigned, where reading must begin."""
     return lambda partition: store.low_offsets().get(partition)
 
 
@@ -228,9 +228,9 @@ def _sink(config: Config) -> EventSink:
 
 
 def options_of(section: SourceConfig | SinkConfig) -> dict[str, Any]:
-    """What an adapter's settings are made of: they have the names of the operator's keys.
+    """The keyword arguments of an adapter's settings, which are named like the operator's keys.
 
-    Of Kafka, the keys about the broker are one setting, ``connection``.
+    Kafka's keys about the broker become one argument, ``connection``.
     """
     options = section.model_dump(exclude={"kind"})
     if section.kind == "kafka":
@@ -240,6 +240,6 @@ def options_of(section: SourceConfig | SinkConfig) -> dict[str, Any]:
 
 
 def member_name(state_path: Path) -> str:
-    """A name no other member has, the same after a restart: only one daemon can hold a state."""
+    """A member's name that is unique and survives a restart, as only one daemon holds a state."""
     place = f"{socket.gethostname()}:{state_path.resolve()}"
     return f"s2netd-{hashlib.sha256(place.encode()).hexdigest()[:16]}"

@@ -1,9 +1,9 @@
-"""The shell's own errors, and the exit codes service managers act on."""
+"""The daemon's own errors, and the exit codes that service managers act on."""
 
 from engine.errors import S2netdError, StreamError
 
 EXIT_FAILED = 1
-EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h; the unit does not restart it
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h; systemd's unit does not restart the daemon then
 
 
 class ConfigError(S2netdError):
@@ -19,4 +19,4 @@ class ForeignCancellationError(TransportError):
 
 
 class MalformedRecordError(StreamError):
-    """A record whose headers contradict themselves, its key or its payload."""
+    """A record's headers cannot be read, or contradict each other, its key or its payload."""

@@ -23,18 +23,18 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _Quiet(WSGIRequestHandler):
     @override
     def log_message(self, *_args: object) -> None:
-        """A scrape every few seconds is not worth a line."""
+        """Log nothing, for metrics are fetched every few seconds."""
 
 
 class HealthServer:
-    """Serves until closed.
+    """Serves until closed, in a thread of its own.
 
     Args:
         host: Address to listen on.
-        port: 0 takes a free one; see ``port``.
-        registry: What ``/metrics`` shows.
-        live: Is work going forward? With details.
-        ready: Is everything open and warm? With details.
+        port: Port to listen on; 0 takes a free one, which is then found in ``port``.
+        registry: The metrics that ``/metrics`` shows.
+        live: Tells whether work goes forward, with details.
+        ready: Tells whether everything is open and warm, with details.
 
     Raises:
         ConfigError: The address cannot be listened on.

@@ -1,4 +1,4 @@
-"""`s2netd localize`: video files → events.jsonl, a timeline page each, and a table. No broker."""
+"""`s2netd localize`: video files → events.jsonl, a timeline page for each, and a table."""
 
 import json
 import time
@@ -38,15 +38,15 @@ MAX_NAME = 100
 
 @dataclass(frozen=True, slots=True)
 class LocalizedVideo:
-    """One file's answer.
+    """What was found in one file.
 
     Attributes:
         path: The video.
-        camera: Name used in its events.
-        result: Revisions and curves.
-        duration_us: Stream time of the last frame.
-        spent_s: Time it took.
-        thumbnails: A few frames.
+        camera: Name of the camera in its events.
+        result: Revisions of events, and score curves.
+        duration_us: Stream time of the last frame, in microseconds.
+        spent_s: Seconds that it took.
+        thumbnails: A few frames, in order of time.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class LocalizedVideo:
 
 
 class _ThumbnailTaker:
-    """Keeps about ``N_THUMBNAILS`` evenly spaced frames without knowing the length for sure."""
+    """Keeps about ``N_THUMBNAILS`` evenly spaced frames, though the length is only a guess."""
 
     def __init__(self, duration_us: int | None) -> None:
         self._every_us = max((duration_us or 60_000_000) // N_THUMBNAILS, 1)
@@ -146,7 +146,7 @@ def localize_videos(
 
 @contextmanager
 def writing_to(out: Path) -> Iterator[None]:
-    """Make what the file system refuses a user's error.
+    """Report what the file system refuses as the user's mistake.
 
     Raises:
         ConfigError: ``out`` cannot be written.
@@ -158,7 +158,7 @@ def writing_to(out: Path) -> Iterator[None]:
 
 
 def camera_names(paths: Sequence[Path]) -> list[str]:
-    """File stems, numbered where two files share one; short and printable, for they name files."""
+    """The files' stems, numbered if two are equal; short and printable, for they name files."""
     stems = ["".join(c if c.isprintable() else "?" for c in p.stem)[:MAX_NAME] for p in paths]
     names: list[str] = []
     for stem in stems:
@@ -183,12 +183,12 @@ def timeline_of(
     """The HTML page of one video.
 
     Args:
-        video: Its curves and pictures.
-        model: What made them.
-        title: The page's; None: the file's name.
-        events: To be drawn; None: those of ``video``.
+        video: The curves and pictures to draw.
+        model: The model that made the curves.
+        title: The page's title; None: the file's name.
+        events: Revisions of the events to draw; None: those of ``video``.
         truth: What is known to have happened.
-        mistakes: What of both is to be marked.
+        mistakes: Which events and truth to mark as false or missed.
         notes: More facts for the page's head.
     """
     spec, result = model.spec, video.result
@@ -227,7 +227,7 @@ def timeline_of(
 
 
 def summary_table(videos: Sequence[LocalizedVideo]) -> Table:
-    """Every final event, one a row."""
+    """A table with a row for every final event."""
     table = Table(title="Action events", title_justify="left")
     table.add_column("video", overflow="fold", min_width=12)
     table.add_column("action", overflow="fold", min_width=14)

@@ -1,7 +1,7 @@
-"""structlog set-up, and the list of event names the daemon may log.
+"""Sets structlog up, and lists the event names that the daemon may log.
 
-INFO is life-cycle, WARNING is what an operator may act on, ERROR comes with an exit, lost data, or
-a refusal of what was asked for.
+INFO tells of starts, stops and changes. WARNING tells what an operator may act on. ERROR comes
+with an exit, with lost data, or with a refusal of what was asked for.
 """
 
 import logging
@@ -47,12 +47,12 @@ EVENTS = {
 def set_up(
     form: Literal["json", "console"], level: str, stream: TextIO | None = None
 ) -> structlog.stdlib.BoundLogger:
-    """Configure structlog for the process; give its root logger.
+    """Configure structlog for the process, and return its root logger.
 
     Args:
         form: ``json`` for machines, ``console`` for people.
-        level: debug, info, warning or error.
-        stream: Where to; standard error by default.
+        level: debug, info, warning or error; nothing below it is logged.
+        stream: Where log lines go; standard error by default.
     """
     out = stream or sys.stderr
     renderer: structlog.types.Processor = (
@@ -91,18 +91,18 @@ class _LeastLevel:
         return fields
 
 
-_level = _LeastLevel()  # of the process, as structlog's configuration is
+_level = _LeastLevel()  # one for the process, as structlog's configuration is
 
 
 def set_level(level: str) -> None:
-    """From now on log nothing below debug, info, warning or error."""
+    """From now on log nothing below ``level``: debug, info, warning or error."""
     _level.least = logging.getLevelNamesMapping()[level.upper()]
 
 
 def _send_library_logs(
     out: TextIO, renderer: structlog.types.Processor, shared: list[structlog.types.Processor]
 ) -> None:
-    """The Kafka client logs through the standard library: same form, warnings and above."""
+    """Log what libraries log through ``logging``, such as the Kafka client, from warnings on."""
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

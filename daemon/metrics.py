@@ -62,7 +62,7 @@ class Metrics:
         counter("late_frames", "Frames left out because their time did not rise", "camera")
         counter("snippets", "Snippets given to the backbone", "camera")
         counter("windows", "Windows given to the localizer", "camera")
-        counter("events", "Event records published", "camera", "phase")
+        counter("events", "Revisions of events published", "camera", "phase")
         counter("snapshots_refused", "Stored states that could not be used", "camera")
         gauge("queued_chunks", "Chunks waiting in memory", "camera")
         gauge("paused_partitions", "Partitions paused because a camera's queue is full")
@@ -71,7 +71,7 @@ class Metrics:
         histogram("device_windows", "Windows in one localizer call", BATCH_BUCKETS)
         histogram(
             "device_wait_seconds",
-            "From the asking for a camera's snippets or windows to each call that takes some",
+            "From a camera's asking the device to each call that takes some of what it asked for",
             STAGE_BUCKETS_S,
             ("stage",),
         )
@@ -80,6 +80,6 @@ class Metrics:
         histogram("stage_seconds", "Time of one stage on one chunk", STAGE_BUCKETS_S, ("stage",))
         histogram(
             "event_latency_seconds",
-            "From the capture of the newest frame an event record rests on to its delivery",
+            "From the capture of the newest frame that a revision rests on to its delivery",
             LATENCY_BUCKETS_S,
         )

@@ -1,6 +1,7 @@
-"""Is what Python imports as daemon, engine and training really this distribution?
+"""Checks that what Python imports as daemon, engine and training is this distribution.
 
-Other distributions own such plain names too (python-daemon does) and overwrite files silently.
+Other distributions own such plain names too (python-daemon does), and installing one overwrites
+files without a word.
 """
 
 from importlib.metadata import packages_distributions
@@ -11,10 +12,10 @@ PACKAGES = ("daemon", "engine", "training")
 
 
 def check_packages() -> None:
-    """Hold the three import packages to this distribution.
+    """Check that all three import packages belong to this distribution.
 
     Raises:
-        ConfigError: Names the foreign distribution and the fix.
+        ConfigError: One does not; names the foreign distribution and the fix.
     """
     owners = packages_distributions()
     for name in PACKAGES:

@@ -1,7 +1,7 @@
-"""SIGHUP: the configuration file is read again, and what can change without a restart does.
+"""Upon SIGHUP, reads the configuration file again and applies what needs no restart.
 
-That is the model and the log's level. Other keys that changed are named, and keep their values
-until the daemon is restarted. A file that is no good changes nothing.
+That is the model and the log's level. Other keys that changed are named in the log, and keep their
+old values until the daemon is restarted. A wrong file changes nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from daemon.config import Config, ModelConfig, load
 from daemon.errors import ConfigError
 from daemon.logs import set_level
 
-# These make up the device's batches, of whatever model.
+# These belong to the device's batches, which stay when the model changes.
 _NOT_LIVE = ("model.max_batch", "model.max_wait_ms")
 
 
@@ -24,10 +24,11 @@ class Reloader:
     Args:
         path: The configuration file.
         config: What it held at the start.
-        log: Where the outcome is told.
+        log: The outcome is logged here.
 
     Attributes:
-        on_model: Told the model that is wanted, changed or not: its folder may hold another.
+        on_model: Told which model is wanted, even if it is the same, for the bundle in its folder
+            may be another one.
     """
 
     def __init__(self, path: Path, config: Config, log: structlog.stdlib.BoundLogger) -> None:
@@ -58,7 +59,7 @@ class Reloader:
         self.on_model(model)
 
     def begin(self, on_model: Callable[[ModelConfig], None]) -> None:
-        """From now on models can be brought in; one that was wanted earlier is wanted now."""
+        """From now on tell ``on_model``; a model that was wanted earlier is told at once."""
         self.on_model = on_model
         if self._early is not None:
             on_model(self._early)
@@ -68,7 +69,7 @@ class Reloader:
 
 
 def changed_keys(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted names of the keys whose values differ."""
+    """The keys whose values differ, as dotted names, e.g. ``model.bundle``."""
     for key in before.keys() | after.keys():
         old, new = before.get(key), after.get(key)
         if old == new:

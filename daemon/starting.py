@@ -1,7 +1,7 @@
-"""What there is before the app: health that answers, words for the manager, the first model.
+"""The start, before there is an app: health answers, and the first model is opened.
 
-Building a GPU's plans can take minutes. Until they are there, /livez says that the process lives
-and /readyz that it is building, and the service manager's time-out moves with each step.
+Building a GPU's plans can take minutes. Meanwhile /livez says that the process lives and /readyz
+that it is building, and each step extends the service manager's time-out.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ class Start:
     """The first part of a daemon's life.
 
     Args:
-        config: What to open.
-        notifier: Told how far it is.
-        metrics: What /metrics shows; swaps are counted there.
-        log: Where life-cycle is told.
-        apps: The app, once there is one.
+        config: The daemon's configuration.
+        notifier: The service manager, which is told how far the start is.
+        metrics: What /metrics shows; changes of the model are counted there.
+        log: Changes of the model are logged here.
+        apps: Holds the app, once there is one.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Start:
         self._status = ServingStatus()
 
     def open_health(self) -> HealthServer:
-        """Answer from now on.
+        """Answer /livez, /readyz and /metrics from now on.
 
         Raises:
             ConfigError: The address cannot be listened on.
@@ -67,7 +67,7 @@ class Start:
         )
 
     async def open_model(self, device: Device, stack: contextlib.AsyncExitStack) -> ModelSwap:
-        """Open what serves first, and what brings others in.
+        """Open the model that serves first, and return what brings in others.
 
         Args:
             device: Where models run.
@@ -75,7 +75,7 @@ class Start:
 
         Raises:
             BundleError: The bundle is missing, damaged or foreign, or strays from its reference.
-            ConfigError: A label is not one of its classes.
+            ConfigError: A name in ``labels`` is none of its classes.
             DeviceError: The backend could not be opened.
         """
         opener = ModelOpener(device, self._status, self._tell, self._log)
@@ -112,7 +112,7 @@ class Start:
 
 
 def first_model(config: ModelConfig) -> ModelConfig:
-    """What to serve first: the CPU's model where a GPU's need not be waited for."""
+    """The model to serve first: on the CPU, if it is to serve while a GPU's plans are built."""
     if config.backend != "tensorrt" or config.while_building == "wait":
         return config
     return config.model_copy(update={"backend": "openvino", "precision": "auto"})

@@ -1,4 +1,4 @@
-"""The service manager's notification protocol over ``$NOTIFY_SOCKET`` (sd_notify(3)); stdlib only.
+"""Notifies the service manager over ``$NOTIFY_SOCKET``, as sd_notify(3) does; stdlib only.
 
 Without the socket every call does nothing, so the daemon need not know whether systemd is there.
 """
@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-# A phase of a plan's build may be silent for a minute or two.
+# In seconds; generous, because one phase of building a plan may last a minute or two.
 STARTING_S = 300
 
 
@@ -24,15 +24,15 @@ class Notifier:
         self.watchdog_s = int(usec) / 1e6 if usec.isdigit() and int(usec) > 0 else None
 
     def ready(self, status: str) -> None:
-        """The model is warm and chunks are being read."""
+        """Tell that the model is warm and chunks are being read."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def status(self, status: str) -> None:
-        """One line for ``systemctl status``."""
+        """Give one line for ``systemctl status``."""
         self._send(f"STATUS={status}")
 
     def starting(self, status: str) -> None:
-        """Not ready yet, but getting on: the start may take this much longer from now."""
+        """Tell that the start goes on and may take ``STARTING_S`` longer, counted from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={STARTING_S * 1_000_000}\nSTATUS={status}")
 
     def alive(self) -> None:
@@ -40,7 +40,7 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The drain has begun."""
+        """Tell that the drain has begun."""
         self._send("STOPPING=1")
 
     def _send(self, message: str) -> None:
