@@ -1,4 +1,4 @@
 """One camera's chunks, from the source's deliveries to the position that may be committed.
 
-What is computed of a chunk is in `engine.session`; cameras come and go in `daemon.app`.
+What is computed from a chunk is in `engine.session`; cameras come and go in `daemon.app`.
 """

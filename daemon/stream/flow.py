@@ -1,8 +1,8 @@
 """Queue depths → which partitions to pause and which to resume. Pure.
 
-Every camera has a short queue of chunks. A partition is paused while any camera on it is full and
-resumed once all of them are nearly empty, so a slow box leaves chunks in the broker, not in
-memory, and a camera's backlog holds up only those that share its partition.
+Every camera has a short queue of chunks. A partition is paused as soon as the queue of one of its
+cameras is full, and resumed once all of them are nearly empty. So a slow machine leaves chunks in
+the broker and not in memory, and a camera's backlog holds up only the cameras of its partition.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class FlowLimits:
-    """When to pause and resume; the distance between the two keeps the switch from fluttering."""
+    """When to pause and resume; the two differ, so that a partition does not go to and fro.
+
+    Attributes:
+        full_chunks: A camera with so many chunks in its queue is full.
+        resume_chunks: A full camera with no more than so many is not full any more.
+    """
 
     full_chunks: int = 4
     resume_chunks: int = 1
@@ -24,7 +29,7 @@ class FlowLimits:
 
 @dataclass(slots=True)
 class FlowControl:
-    """Remembers who is full.
+    """Remembers which cameras are full.
 
     Attributes:
         limits: When to pause and resume.
@@ -34,7 +39,13 @@ class FlowControl:
     _full: dict[str, set[str]] = field(default_factory=dict)
 
     def queued(self, partition: str, camera: str, depth: int) -> bool:
-        """A chunk was queued; True if the partition must be paused now."""
+        """Take note of a queued chunk; True if the partition must be paused now.
+
+        Args:
+            partition: Where the chunk came from.
+            camera: Its camera.
+            depth: Chunks in the camera's queue now.
+        """
         if depth < self.limits.full_chunks:
             return False
         full = self._full.setdefault(partition, set())
@@ -43,9 +54,14 @@ class FlowControl:
         return is_first
 
     def taken(self, camera: str, depth: int) -> list[str]:
-        """A chunk of a camera was finished; the partitions that must be resumed now.
+        """Take note of a finished chunk; return the partitions that must be resumed now.
 
-        A camera that moved may have filled up in a partition it will never finish a chunk of.
+        These may be several: a camera that moved may still count as full in the partition that it
+        came from, of which it will never finish a chunk.
+
+        Args:
+            camera: The chunk's camera.
+            depth: Chunks in the camera's queue now.
         """
         if depth > self.limits.resume_chunks:
             return []
@@ -55,9 +71,9 @@ class FlowControl:
         return [partition for partition in freed if not self._full[partition]]
 
     def forget(self, partition: str) -> None:
-        """The partition was given up."""
+        """Forget a partition that was given up."""
         self._full.pop(partition, None)
 
     def is_paused(self, partition: str) -> bool:
-        """Is some camera of this partition full?"""
+        """True if a camera of this partition is full."""
         return bool(self._full.get(partition))

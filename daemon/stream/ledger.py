@@ -1,7 +1,8 @@
 """In-flight offsets → the highest offset that is safe to commit, per partition. Pure.
 
-Deliveries of one partition go to several cameras, which finish in any order. An offset is safe
-once it and everything handed out before it is finished: a commit then loses nothing.
+Deliveries of one partition go to several cameras, which finish them in any order. An offset is
+safe once its delivery and every one that was handed out before it are finished, for then a commit
+loses nothing.
 """
 
 from dataclasses import dataclass, field
@@ -11,10 +12,10 @@ from daemon.sources.base import Position
 
 @dataclass(slots=True)
 class _Tenure:
-    """One partition, from the time it is taken up until it is given up."""
+    """What is known of one partition from when it is taken up until it is given up."""
 
     newest: int
-    in_flight: dict[int, bool]  # offset → is it finished; in offset order
+    in_flight: dict[int, bool]  # offset → whether it is finished; in the order of offsets
 
 
 @dataclass(slots=True)
@@ -25,7 +26,7 @@ class Ledger:
     _safe: dict[str, int] = field(default_factory=dict)
 
     def begin(self, position: Position) -> None:
-        """A delivery was handed out.
+        """Take note of a delivery that was handed out.
 
         Raises:
             ValueError: Its offset does not lie after those handed out before.
@@ -37,11 +38,11 @@ class Ledger:
         tenure.in_flight[position.offset] = False
 
     def finish(self, position: Position) -> Position | None:
-        """A delivery is finished for good.
+        """Take note of a delivery that is finished for good.
 
         Returns:
-            The highest position now safe to commit if it rose, else None. A delivery of a
-            partition that was given up in between raises nothing and frees nothing.
+            The highest position that is safe to commit, if it rose, else None. It is also None for
+            a delivery of a partition that was given up in the meantime.
         """
         tenure = self._tenures.get(position.partition)
         if tenure is None or position.offset not in tenure.in_flight:
@@ -50,11 +51,11 @@ class Ledger:
         return self._rise(position.partition, tenure.in_flight)
 
     def forget(self, partition: str) -> None:
-        """The partition was given up: its unfinished deliveries are somebody else's now."""
+        """Forget a partition that was given up; its next owner reads the unfinished deliveries."""
         self._tenures.pop(partition, None)
 
     def in_flight(self, partition: str) -> int:
-        """Deliveries handed out that are not yet safe."""
+        """How many deliveries were handed out and are not safe yet."""
         tenure = self._tenures.get(partition)
         return len(tenure.in_flight) if tenure else 0
 

@@ -1,6 +1,7 @@
-"""Where a camera stands in its transport: what is done, over, seen before, and needed again. Pure.
+"""Where a camera stands: which chunks are done, were seen before or are needed again. Pure.
 
-All of it but the recent chunks is a ``Place``, which lies in the camera's session and snapshot.
+Apart from the recent chunks, this is kept in a ``Place``, which is part of the camera's session
+and of its snapshot.
 """
 
 from collections import deque
@@ -11,29 +12,36 @@ from engine.errors import SnapshotError
 from engine.session import StreamSession
 from engine.types import Place, VideoChunk
 
-# A producer that comes back after a network cut may still deliver what it had queued.
+# How many ended runs are remembered: a producer that comes back after a network cut may still
+# deliver chunks of its last runs that it had queued.
 N_ENDED_RUNS = 16
 
 
 class RecentChunks:
-    """Where recent chunks begin: a restart needs the frames of the last ones again."""
+    """Where recent chunks begin; after a restart, the frames of the last ones are needed again."""
 
     def __init__(self) -> None:
-        self._starts: deque[tuple[int, int]] = deque(maxlen=256)  # (offset, stream time)
+        self._starts: deque[tuple[int, int]] = deque(maxlen=256)  # (offset, stream time in us)
 
     def add(self, offset: int, start_us: int) -> None:
-        """A chunk's frames were taken in."""
+        """Take note of a chunk whose frames were taken in.
+
+        Args:
+            offset: Its offset in the partition.
+            start_us: Stream time of its first frame, in microseconds.
+        """
         self._starts.append((offset, start_us))
 
     def clear(self) -> None:
-        """No earlier frame is needed."""
+        """Forget all chunks, as no frame so far is needed again."""
         self._starts.clear()
 
     def low_offset(self, resume_us: int | None) -> int | None:
-        """The first delivery that a restart must read again, to have the footage from a time on.
+        """The offset from which a restart must read again; None if it need not.
 
         Args:
-            resume_us: Stream time; None: no footage is needed again.
+            resume_us: Stream time, in microseconds, from which footage is needed again; None: no
+                footage is.
         """
         if resume_us is None:
             self.clear()
@@ -44,9 +52,9 @@ class RecentChunks:
 
 
 def is_done(position: Position, done: Position | None) -> bool:
-    """Was this delivery processed before?
+    """True if this delivery was processed before.
 
-    A camera may have moved to another partition, whose offsets say nothing about this one's.
+    Offsets of another partition, from which the camera may have moved, say nothing about this one.
     """
     return (
         done is not None
@@ -56,10 +64,10 @@ def is_done(position: Position, done: Position | None) -> bool:
 
 
 def done_of(session: StreamSession) -> Position:
-    """The last delivery that is in a stored session.
+    """The position of the last delivery that a stored session took in.
 
     Raises:
-        SnapshotError: It does not say.
+        SnapshotError: The session does not hold it.
     """
     place = session.place
     if place.partition is None or place.offset is None:
@@ -68,12 +76,15 @@ def done_of(session: StreamSession) -> Position:
 
 
 def is_needed_again(place: Place, offset: int) -> bool:
-    """Does the camera need the frames of a chunk that is done? Others of its partition may."""
+    """True if the camera needs the frames of a chunk that is done.
+
+    If it does not, the chunk is read again for the sake of another camera of the partition.
+    """
     return place.low_offset is not None and place.low_offset <= offset
 
 
 def is_duplicate(session: StreamSession, chunk: VideoChunk) -> bool:
-    """Was this chunk seen before, at whatever offset, or is its run over?"""
+    """True if this chunk was seen before, at whatever offset, or if its run is over."""
     place = session.place
     if chunk.run in place.ended_runs:
         return True
@@ -82,5 +93,8 @@ def is_duplicate(session: StreamSession, chunk: VideoChunk) -> bool:
 
 
 def with_ended(place: Place, run: str) -> Place:
-    """Events of an ended run are final: chunks of it that come late must change nothing."""
+    """The place with one more ended run, of which chunks that come late are left out.
+
+    Events of an ended run are final, and such chunks would change them.
+    """
     return replace(place, ended_runs=(*place.ended_runs, run)[-N_ENDED_RUNS:])

@@ -1,16 +1,18 @@
 """One camera's data flow, top to bottom: chunk → frames → … → events, published and remembered.
 
-Order is the guarantee:
-  1. the camera's state is durable in the store, with the chunk's position and its revisions in it,
-  2. then the revisions are durable in the sink, and the state owes them no longer,
-  3. then the position is reported as finished, and may be committed (by ``daemon.app``).
-A crash between any two repeats work, and repeats it with the same event ids and revisions. What
-was published is always in the store too, so that holds even where another model comes after the
-crash, which could not find the same events again.
+Three steps follow one another, and this order is what guarantees that no event is lost:
+  1. The camera's state becomes durable in the store. It holds the chunk's position and the
+     revisions of events that follow from the chunk; until these are published, it owes them.
+  2. Then the revisions become durable in the sink, and the state owes them no longer.
+  3. Then the position is reported as finished, and ``daemon.app`` may commit it.
+A crash between two steps repeats work, with the same event ids and revisions. As all that is
+published is in the store too, this holds even if another model runs after the crash, which could
+not find the same events again.
 
-Another model takes over between two chunks. Of the same bundle, it goes on where the one before
-stopped. Of another, that one's events get their last revisions, and a session of the new model
-succeeds its own: the boundary is one save, which owes those revisions.
+Another model takes over between two chunks. If it is of the same bundle, it goes on where the one
+before stopped. If it is of another bundle, the old model's events get their last revisions, and a
+session of the new model replaces the old one. One save does both: it holds the new session, which
+owes those revisions.
 """
 
 import asyncio
@@ -49,16 +51,16 @@ class WorkerParts:
     """What all cameras share.
 
     Attributes:
-        models: Which model to work with.
-        device: Where its networks run.
+        models: Tells which model to work with.
+        device: Runs the model's networks.
         decode_pool: Threads that decode.
         sink: Where events go.
-        store: Where state is kept.
-        metrics: Counted here.
-        calls: Decodes that do not come back.
-        clock: For latency only.
-        log: Where life-cycle is told.
-        new_decoder: A decoder of one camera's chunks for a model.
+        store: Where each camera's state is kept.
+        metrics: Work and faults are counted here.
+        calls: Told of each decode, so that one that hangs is noticed.
+        clock: Measures latencies and gives deadlines on the device, no event times.
+        log: Changes and faults of a camera are logged here.
+        new_decoder: Makes a decoder of one camera's chunks for a model.
     """
 
     models: ModelSlot
@@ -89,16 +91,17 @@ class StreamWorker:
         self._log = parts.log.bind(camera=camera)
         self._recent = RecentChunks()
         self._in_duplicates = False
-        self._deadline_s = 0.0  # when the camera's next snippet exists, by the device's clock
+        self._deadline_s = 0.0  # when the camera will have its next snippet, by the device's clock
         self._session = self._restore()
         self._done = None if self._session is None else done_of(self._session)
-        # Its frames are not there yet, so the snapshot in the store must stay as it is.
+        # A restored session lacks its latest frames until they are read again; until then the
+        # snapshot in the store must stay as it is.
         self._awaits_replay = (
             self._session is not None and self._session.place.low_offset is not None
         )
 
     async def process_chunk(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
-        """The data flow of one chunk; every line is one stage."""
+        """Put one chunk through every stage, from its frames to revisions of events."""
         session = self._current_session()
         frames = await self._decode(chunk)
         self._refuse_the_past(frames, session)
@@ -154,7 +157,7 @@ class StreamWorker:
             return session.track(cas_windows)
 
     async def process(self, delivery: Delivery) -> None:
-        """Take one delivery as far as the store; a bad chunk is counted, never raised.
+        """Process one delivery, store the state, and publish; a bad chunk is counted, not raised.
 
         Raises:
             DeviceError: The accelerator failed.
@@ -172,7 +175,7 @@ class StreamWorker:
         await self._pay()
 
     async def take_over(self) -> None:
-        """Go over to the current model, if it is another one; to be called between two chunks.
+        """Go over to the current model if it is another one; call this between two chunks.
 
         Raises:
             DeviceError: The accelerator failed.
@@ -202,7 +205,7 @@ class StreamWorker:
         self._log.info("stream.model_changed", before=before.description, model=model.description)
 
     async def _succeed(self, session: StreamSession, model: OpenModel) -> None:
-        """Let another bundle's session take the place of the camera's; it is durable at once."""
+        """Replace the camera's session by one of another bundle, and make that durable at once."""
         last = await self._localize(session, session.break_segment())
         self._session = session.succeeded_by(
             model.spec, model.class_indices, feature_id=model.feature_id, revisions=last
@@ -212,11 +215,11 @@ class StreamWorker:
         self._save(self._session)
 
     async def _pay(self) -> None:
-        """Publish what the saved state owes."""
+        """Publish the revisions that the saved state owes."""
         session = self._session
         if session is None or not session.owed:
             return
-        await self._deliver(session.owed)  # 2. what the state owed is durable, and owed no longer
+        await self._deliver(session.owed)  # 2. the revisions are durable, and owed no longer
         session.owed = ()
         if not self._awaits_replay:
             self._save(session)
@@ -243,7 +246,7 @@ class StreamWorker:
             return revisions
         try:
             revisions += await self._break_if_chunks_are_missing(chunk, session)
-            # Only now: what was just flushed happened by the clock as it was known before.
+            # Only now: the revisions so far are dated by the anchor that was known before.
             if chunk.anchor_us is not None:
                 session.anchor_us = chunk.anchor_us
             return revisions + await self.process_chunk(chunk, delivery.position.offset)
@@ -261,7 +264,7 @@ class StreamWorker:
                 self._parts.metrics.event_latency_seconds.observe(max(latency_s, 0))
 
     def _remember(self, delivery: Delivery, revisions: Sequence[ActionEvent]) -> None:
-        """Make the camera's state durable, with this delivery and what followed from it."""
+        """Make the camera's state durable, with this delivery and the revisions it led to."""
         session, position = self._session, delivery.position
         if session is None:
             return
@@ -270,7 +273,7 @@ class StreamWorker:
         session.place = replace(
             session.place, partition=position.partition, offset=position.offset
         )
-        self._save(session)  # 1. the state is durable, and owes what follows from the chunk
+        self._save(session)  # 1. the state is durable, and owes the revisions
 
     def _save(self, session: StreamSession) -> None:
         self._parts.metrics.open_events.labels(self.camera).set(len(session.open_events))
@@ -278,13 +281,14 @@ class StreamWorker:
         session.place = replace(session.place, low_offset=low_offset)
         done = done_of(session)
         if low_offset is None and session.owed:
-            # A camera may send nothing more, and what it owes must not wait for that.
+            # The camera may send nothing more, and what it owes must not wait for its next chunk.
+            # So a restart reads its last chunk again, and then publishes.
             low_offset = done.offset
         with self._stage("save"):
             self._parts.store.save(self.camera, done.partition, low_offset, session.snapshot())
 
     async def _replay(self, delivery: Delivery) -> None:
-        """Read again what was processed before a restart: only its frames are wanted."""
+        """Take in the frames of a chunk that was processed before a restart, and only these."""
         chunk, session, offset = delivery.chunk, self._session, delivery.position.offset
         if session is None or not is_needed_again(session.place, offset):
             return
@@ -317,7 +321,7 @@ class StreamWorker:
             return None
         self._log.info("stream.restored", run=session.run, offset=done.offset)
         if session.succeeds is not None:
-            # The old model's frames are not ours.
+            # The old model's footage is over; the new one needs no frame of it again.
             session.place = replace(session.place, low_offset=None)
             self._log.info(
                 "stream.model_changed", before=session.succeeds, model=model.description
@@ -331,12 +335,12 @@ class StreamWorker:
 
     def _count_duplicate(self, chunk: VideoChunk) -> None:
         self._parts.metrics.duplicate_chunks.labels(self.camera).inc()
-        if not self._in_duplicates:  # the first of a row is worth a line: a producer may be lost
+        if not self._in_duplicates:  # only the first of a row is logged; the producer may be wrong
             self._log.warning("chunk.duplicate", sequence=chunk.sequence, run=chunk.run)
         self._in_duplicates = True
 
     async def _enter_run(self, chunk: VideoChunk) -> list[ActionEvent]:
-        """A new run of the producer is a new stream time: what was open ends here."""
+        """If the chunk begins a new run, end the old run's events; stream time starts anew."""
         revisions: list[ActionEvent] = []
         before = self._session
         if before is not None and before.run != chunk.run:
