@@ -21,7 +21,7 @@ class EventSink(Protocol):
         """Return once all ``events`` are durable, in this order. Safe to repeat.
 
         Raises:
-            TransportError: They could not be made durable before the deadline; some may have been.
+            TransportError: Not all could be made durable before the deadline; some may have been.
         """
 
     async def close(self) -> None:

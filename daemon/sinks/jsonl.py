@@ -1,7 +1,7 @@
 """Events as lines of JSON in a file, the same records as on Kafka.
 
-A crash can tear only the last line, so that is what opening repairs: everything after the last
-line end is cut off. The publisher that was torn has not returned, so its events come again.
+A crash can tear only the last line, so opening the file cuts off everything after the last line
+end. The ``publish`` that was interrupted has not returned, so its events come again.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ _TAIL_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class JsonlSinkSettings:
-    """Where to write, and when it reaches the disk.
+    """Where to write, and when events are forced to the disk.
 
     Attributes:
         path: The file; its folder is made if missing.
         site: Written into every event.
         fsync: ``always``: before ``publish`` returns. ``interval``: at most once in
-            ``fsync_interval_s``, and at close. ``never``: when the system likes.
-        fsync_interval_s: For ``interval``.
+            ``fsync_interval_s``, and at close. ``never``: the system decides.
+        fsync_interval_s: Seconds between two syncs, for ``interval``.
     """
 
     path: Path
@@ -41,15 +41,15 @@ class JsonlSinkSettings:
 
 
 class JsonlEventSink:
-    """Appends to one file, which it holds for itself.
+    """Appends to one file, which no other process may write meanwhile.
 
     Args:
-        settings: Where and how.
+        settings: Where to write, and how.
     """
 
     def __init__(self, settings: JsonlSinkSettings) -> None:
         self._settings = settings
-        # Held by the writing thread: a cancelled publish leaves its write to finish in peace.
+        # Held by the writing thread, as a write goes on after its ``publish`` was cancelled.
         self._lock = threading.Lock()
         self._fd = -1
         self._size = 0
@@ -109,7 +109,7 @@ class JsonlEventSink:
             self._size += len(lines)
 
     def _cut_back(self) -> None:
-        """No torn line before the next try; where even that fails, opening repairs it."""
+        """Cut off a torn line before the next try; if that fails too, opening repairs it."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, self._size)
 
@@ -124,7 +124,7 @@ class JsonlEventSink:
 
 
 def _hold(fd: int, path: Path) -> None:
-    """Take a file for us alone, if it is one whose end can be repaired and synced."""
+    """Lock a file for this process; it must be a regular one, for its end may need repair."""
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         raise ConfigError(f"{path}: is no regular file; name one, and read it with `tail -F`")
     try:
@@ -142,7 +142,7 @@ def _write_all(fd: int, payload: bytes) -> None:
 
 
 def _whole_lines_bytes(fd: int) -> int:
-    """Size of the file up to and with its last line end."""
+    """Size of the file up to and with its last line end, in bytes."""
     end = os.fstat(fd).st_size
     while end > 0:
         start = max(0, end - _TAIL_BYTES)
@@ -154,7 +154,7 @@ def _whole_lines_bytes(fd: int) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new file's name durable too."""
+    """Make the names of new files in the folder durable."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -15,7 +15,7 @@ class KafkaSinkSettings:
 
     Attributes:
         connection: How to reach the broker.
-        topic: Must exist.
+        topic: The topic of the events; it must exist.
         site: Written into every event.
     """
 
@@ -25,7 +25,7 @@ class KafkaSinkSettings:
 
 
 class KafkaEventSink:
-    """Publishes at least once; the order of one camera's records is kept.
+    """Publishes each revision at least once, as a record; one camera's records stay in order.
 
     Args:
         settings: Where events go.

@@ -1,4 +1,4 @@
-"""A sink without I/O: the records in a list."""
+"""A sink without I/O: it keeps revisions of events in a list."""
 
 from collections.abc import Sequence
 

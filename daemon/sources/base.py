@@ -1,9 +1,9 @@
 """Where video chunks come from, and the promises every source keeps.
 
-A source is a set of *partitions*, each a log of deliveries in rising offset order. One camera's
-chunks all lie in one partition. What was committed is never shown again, except to whoever asks
-for it when the partition is assigned, at a restart or after a rebalance: ``start_at`` names the
-first offset some camera needs to read again.
+A source is a set of *partitions*, each a log of deliveries in the order of rising offsets. All
+chunks of one camera lie in one partition. What was committed is not delivered again, with one
+exception: when a partition is assigned (at a restart or after a rebalance), ``start_at`` names the
+first offset that a camera needs to read again.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,17 +24,17 @@ OnRevoked = Callable[[str], Awaitable[None]]
 
 
 def nothing_to_read_again(_partition: str) -> int | None:
-    """A ``StartAt`` without local state."""
+    """The ``StartAt`` of a daemon without stored state: no footage is needed again."""
     return None
 
 
 async def nothing_to_finish(_partition: str) -> None:
-    """An ``OnRevoked`` for sources that keep their partitions."""
+    """The ``OnRevoked`` of a source that keeps its partitions: there is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """One delivery's place: offsets rise within a partition and may have gaps."""
+    """Where one delivery lies. Offsets rise within a partition and may have gaps."""
 
     partition: str
     offset: int
@@ -42,14 +42,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One record of a source: either a chunk, or the reason why it is none.
+    """One record of a source: either a chunk, or the reason why it cannot be one.
 
     Attributes:
         position: Where it lies.
-        camera: The camera, as far as it can be told.
+        camera: The camera's name; of a bad record, as far as it can be read.
         chunk: The parsed chunk, or None.
-        error: Why there is no chunk, or None.
-        payload: The record's own bytes where ``error`` is set, for a dead-letter queue.
+        error: Why there is no chunk; None if there is one.
+        payload: The record's bytes if ``error`` is set, for a dead-letter queue; else empty.
     """
 
     position: Position
@@ -64,7 +64,7 @@ class Delivery:
 
 
 class ChunkSource(Protocol):
-    """Chunks in order per partition; a bad record is a delivery, never an exception."""
+    """Gives chunks, in order within a partition; a bad record is a delivery, not an exception."""
 
     async def start(self) -> None:
         """Connect.
@@ -75,37 +75,38 @@ class ChunkSource(Protocol):
         """
 
     def deliveries(self) -> AsyncIterator[Delivery]:
-        """Every delivery of every partition; ends when the source ends or is closed.
+        """Give every delivery of every partition, until the source ends or is closed.
 
         Raises:
             TransportError: The source was lost and did not come back.
         """
 
     async def commit(self, position: Position) -> None:
-        """Never show again what lies at or before ``position`` in its partition.
+        """Do not deliver again what lies at or before ``position`` in its partition.
 
-        May be lazy, but not lazier than ``close``; never goes past what was asked, never back.
+        The commit may become durable later, but no later than in ``close``. It never goes beyond
+        the position that was asked for, and never back.
         """
 
     def pause(self, partition: str) -> None:
         """Deliver nothing of ``partition`` until ``resume``."""
 
     def resume(self, partition: str) -> None:
-        """Go on with ``partition`` where it was paused."""
+        """Go on with ``partition`` from where it was paused."""
 
     async def close(self) -> None:
         """Make commits durable and end ``deliveries``. Safe to repeat."""
 
 
 def first_offset(committed_next: int | None, low_offset: int | None) -> int | None:
-    """Where to begin a partition: the lower of what is committed and what is needed again.
+    """The offset at which to begin a partition: the lower one of the two that are given.
 
     Args:
         committed_next: The offset after the last committed one; None if nothing is committed.
-        low_offset: What ``StartAt`` answered.
+        low_offset: What ``StartAt`` answered: the first offset that is needed again; None if none.
 
     Returns:
-        The first offset to read, or None when neither is known.
+        The first offset to read, or None if neither is known.
     """
     known = [offset for offset in (committed_next, low_offset) if offset is not None]
     return min(known, default=None)

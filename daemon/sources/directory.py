@@ -1,14 +1,14 @@
-"""A folder of chunk files per camera: the embedded transport.
+"""Reads chunks from folders, one for each camera: the transport that needs no broker.
 
     root/door/0000000007.json    the chunk's headers, written first
     root/door/0000000007.mp4     the chunk, renamed into place once whole
     root/door/0000000008.end     nothing follows in this run
     root/.positions/door         the last number that was committed
 
-A camera's folder is a partition and a file's number (all digits of its stem) its offset. Files
-without a sidecar are foreign: their camera is the folder, their time the file's, and they are
-taken once a later one exists or they have stood still for a while. Files without a number, hidden
-files, and files whose number was passed already are left alone.
+A camera's folder is a partition, and a file's number (all digits of its stem) is its offset. A
+file without a sidecar (the .json file with the headers) is foreign: its camera is the folder, its
+time the file's, and it is read once a later file exists or it has not changed for a while. Files
+without a number, hidden files, and files whose number was passed already are left alone.
 """
 
 import asyncio
@@ -42,9 +42,11 @@ SIDECAR_SUFFIX = ".json"
 _NO_CHUNKS = frozenset({SIDECAR_SUFFIX.removeprefix("."), "tmp", "part"})
 _MAX_NUMBER = 2**63 - 1  # a state store keeps it in 64 bits
 _NO_DIGITS = re.compile(r"[^0-9]+")
-_UNFINISHED = ".unfinished.tmp"  # of one length, whatever the camera's name; no camera's folder
-_TICK_S = 0.1  # folders' clocks tick at least this often
-_LIST_ANYWAY_S = 5.0  # for file systems whose folders keep coarse times, or none
+# One name for all cameras, so that a long camera name makes no name that is too long for the disk;
+# it begins with a dot, as no camera's folder does.
+_UNFINISHED = ".unfinished.tmp"
+_TICK_S = 0.1  # a folder's time of change is no coarser than this
+_LIST_ANYWAY_S = 5.0  # for file systems whose folders have coarse times of change, or none
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 _log = logging.getLogger("s2netd.directory")
@@ -55,12 +57,12 @@ class DirectorySourceSettings:
     """Where the chunk files are.
 
     Attributes:
-        path: Holds one folder a camera, named for it.
-        follow: Wait for more files; otherwise end after the last.
-        poll_interval_s: How often to look for new files.
-        settle_s: How long a foreign file must stand still before it counts as whole.
+        path: Holds one folder for each camera, named for the camera.
+        follow: Wait for more files; otherwise the source ends after the last.
+        poll_interval_s: Seconds between two looks for new files.
+        settle_s: A foreign file that has not changed for so many seconds counts as whole.
         max_chunk_bytes: Larger files are refused unread.
-        positions: Where committed numbers are kept; ``path/.positions`` if None.
+        positions: Folder of the committed numbers; ``path/.positions`` if None.
     """
 
     path: Path
@@ -73,26 +75,27 @@ class DirectorySourceSettings:
 
 @dataclass(slots=True)
 class _Camera:
-    """What is known of one folder."""
+    """What is known of one camera's folder."""
 
     folder: Path
     committed: int | None
     next_number: int
     pending: deque[tuple[int, Path]] = field(default_factory=deque)
     listed: "_Listing | None" = None
-    growing: tuple[Path, int, int] | None = None  # the newest foreign file: path, size, mtime
+    growing: tuple[Path, int, int] | None = None  # newest foreign file: path, size, mtime in ns
     growing_since_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """A folder that was listed: the same file and time later mean nothing new is in it.
+    """When a folder was listed, and which state of it.
 
-    A file that came within the tick of the folder's clock in which it was listed leaves no trace,
-    so a listing is final only when it came well after the change.
+    As long as the folder's inode and time of change stay the same, nothing new is in it. That
+    holds only if it was listed well after the change: the time does not tell a file that came
+    right after the listing, within one tick of the folder's clock.
     """
 
-    version: tuple[int, int]  # inode, mtime
+    version: tuple[int, int]  # inode, mtime in ns
     since_s: float
     at_s: float
     has_left_some: bool
@@ -103,7 +106,7 @@ class _Listing:
 
 
 class DirectoryChunkSource:
-    """Reads each camera's files by rising number, a file of each camera in turn.
+    """Reads each camera's files in the order of their numbers, one file of each camera in turn.
 
     Args:
         settings: Where the files are.
@@ -200,7 +203,7 @@ class DirectoryChunkSource:
                 camera.committed = position.offset
 
     async def _look(self, now_s: float) -> None:
-        """Take in what is new on the disk, in a thread; state is asked in the event loop."""
+        """Take in what is new on the disk: in a thread, but ``start_at`` in the event loop."""
         new = await asyncio.to_thread(self._scan, now_s)
         for name, committed in new.items():
             committed_next = None if committed is None else committed + 1
@@ -210,7 +213,7 @@ class DirectoryChunkSource:
             await asyncio.to_thread(self._scan, now_s)
 
     def _scan(self, now_s: float) -> dict[str, int | None]:
-        """Take in the files of known cameras; give what is committed of those that are new."""
+        """Take in known cameras' files; return the new cameras, with the number committed."""
         try:
             with os.scandir(self._settings.path) as entries:
                 folders = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
@@ -248,7 +251,8 @@ class DirectoryChunkSource:
 
     def _scan_camera(self, camera: _Camera, now_s: float) -> None:
         status = camera.folder.stat()
-        version = (status.st_ino, status.st_mtime_ns)  # before the listing: what comes later shows
+        # Taken before the listing: what comes after it changes the version.
+        version = (status.st_ino, status.st_mtime_ns)
         before = camera.listed
         if before and before.stands(version, now_s):
             return
@@ -256,12 +260,12 @@ class DirectoryChunkSource:
         camera.listed = _Listing(version, since_s, now_s, self._take_in(camera, now_s))
 
     def _take_in(self, camera: _Camera, now_s: float) -> bool:
-        """Queue the new files of a camera; are there some that cannot be taken yet?"""
+        """Queue a camera's new files; True if there are some that cannot be read yet."""
         seen = self._numbered(camera)
         if not seen:
             return False
-        # A listing made while files appear may hold a later one without an earlier one. Whatever
-        # precedes the newest of a first listing is in a second.
+        # A listing that is made while files appear may hold a later file and lack an earlier one.
+        # A second listing holds all files that precede the newest one of the first.
         newest = max(seen)
         files = self._numbered(camera)
         numbers = sorted(number for number in files if number <= newest)
@@ -283,7 +287,7 @@ class DirectoryChunkSource:
         return files
 
     def _is_whole(self, camera: _Camera, path: Path | None, now_s: float) -> bool:
-        """Is the newest file of a camera finished? With a sidecar it is renamed when whole."""
+        """True if a camera's newest file is finished; one with a sidecar is put there whole."""
         if path is None or path.with_suffix(SIDECAR_SUFFIX).exists():
             return True
         status = path.stat()
@@ -293,7 +297,7 @@ class DirectoryChunkSource:
         return now_s - camera.growing_since_s >= self._settings.settle_s
 
     def _read(self, name: str, number: int, path: Path) -> Delivery | None:
-        """One file as a delivery, or None if it was removed in the meantime."""
+        """One file as a delivery; None if it was removed in the meantime."""
         position = Position(name, number)
         payload = b""
         try:
@@ -321,7 +325,7 @@ def last_number(folder: Path) -> int:
 
 
 def _number(name: str) -> int | None:
-    """A chunk file's number, or None for what is no chunk file."""
+    """A chunk file's number; None for a name that is no chunk file's."""
     stem, _, suffix = name.rpartition(".")  # a Path for each file would cost too much
     if suffix in _NO_CHUNKS or name[0] == ".":
         return None
@@ -330,7 +334,7 @@ def _number(name: str) -> int | None:
 
 
 def _numbered(folder: Path, least: int) -> dict[int, Path]:
-    """The chunk files from number ``least`` on; of two with one number the first by name."""
+    """The chunk files from number ``least`` on; of two with the same number, the first by name."""
     names: dict[int, str] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -371,7 +375,7 @@ def _sidecar_headers(sidecar: Path) -> Headers:
 
 
 def read_position(path: Path) -> int | None:
-    """The last number committed, or None where it is not known."""
+    """The last number that was committed; None if it is not known."""
     try:
         number = int(path.read_text(encoding="ascii"))
     except FileNotFoundError:
@@ -385,7 +389,7 @@ def read_position(path: Path) -> int | None:
 
 
 def _write_position(path: Path, number: int) -> None:
-    """Atomic and synced: a power cut must not leave an empty file under the final name."""
+    """Write a position so that a power cut leaves no empty file: synced first, then renamed."""
     unfinished = path.with_name(_UNFINISHED)
     try:
         with unfinished.open("w", encoding="ascii") as file:

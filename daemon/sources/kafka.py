@@ -1,13 +1,13 @@
 """Chunks from a Kafka topic, shared out among the members of a consumer group.
 
-On assignment a partition begins at the lower of the group's committed offset and the first offset
-that local state asks for. Records are taken from the client one at a time, so nothing is held
-here: a paused or revoked partition delivers nothing more, and what waits, waits in the client's
-bounded buffer or in the broker.
+When a partition is assigned, reading begins at the lower one of two offsets: the group's committed
+one, and the first one that the daemon's stored state asks for. Records are taken from the client
+one at a time, so nothing is held here. A paused or revoked partition delivers nothing more, and
+what waits is in the client's bounded buffer or in the broker.
 
-A topic that was made anew counts its records from 0 again. Between two runs that is seen by an
-offset beyond the newest record, and the partition is read from its oldest; within a run by an
-offset that goes back, and the run ends, so that the next one begins cleanly.
+A topic that was deleted and made anew counts its records from 0 again. At a start this shows as an
+offset beyond the newest record, and the partition is read from its oldest record. While the daemon
+runs it shows as an offset that goes back, and the daemon ends, so that the next start is clean.
 """
 
 import asyncio
@@ -54,16 +54,16 @@ class KafkaSourceSettings:
 
     Attributes:
         connection: How to reach the broker.
-        topic: Must exist.
-        group_id: Consumer group; its members share the partitions out.
-        group_instance_id: A name that outlives the process: a restart within the session time-out
-            then moves no partitions. None for none.
-        start: Where to begin a partition of which neither group nor state know anything.
+        topic: The topic of the chunks; it must exist.
+        group_id: Consumer group; its members share the partitions.
+        group_instance_id: A member name that outlives the process, so that a restart within the
+            session time-out moves no partitions. None: the member has no such name.
+        start: Where to begin a partition of which neither the group nor the state knows anything.
         max_chunk_bytes: Larger records are refused.
-        max_buffer_bytes: Most that one fetch from a broker brings.
-        commit_interval_s: Least time between two commits.
-        session_timeout_ms: Without heartbeat for this long the partitions go to others.
-        max_poll_interval_ms: Without progress for this long too.
+        max_buffer_bytes: Most bytes that one fetch from a broker brings.
+        commit_interval_s: Least time between two commits, in seconds.
+        session_timeout_ms: A member without a heartbeat for so long loses its partitions.
+        max_poll_interval_ms: So does a member without progress for so long.
     """
 
     connection: KafkaConnection
@@ -79,7 +79,7 @@ class KafkaSourceSettings:
 
 
 class KafkaChunkSource:
-    """Reads one topic as a member of a group; each topic partition is a partition.
+    """Reads one topic as a member of a group; its partitions are the topic's.
 
     Args:
         settings: What to read.
@@ -112,10 +112,10 @@ class KafkaChunkSource:
         settings = self._settings
         await describe_topic(settings.connection, settings.topic)
         what = f"group {settings.group_id}"
-        # A member that was killed keeps its place until its session ends; the others wait for it.
+        # A member that was killed keeps its place until its session ends, and the others wait.
         patience_s = settings.session_timeout_ms / 1000
         self._consumer = await persist(settings.connection, what, self._connect, patience_s)
-        # Only then is it settled where each partition begins: "latest" means this moment.
+        # "latest" means this moment, so wait until it is settled where each partition begins.
         await self._took_part.wait()
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
@@ -130,7 +130,7 @@ class KafkaChunkSource:
                     yield self._delivery(record)
 
     async def commit(self, position: Position) -> None:
-        """See ``ChunkSource``; what belongs to a partition that was revoked is left out."""
+        """See ``ChunkSource``; a position in a partition that was revoked is left out."""
         partition = _topic_partition(position.partition)
         if partition not in self._owned:
             return
@@ -182,7 +182,7 @@ class KafkaChunkSource:
             group_id=settings.group_id,
             group_instance_id=settings.group_instance_id,
             enable_auto_commit=False,
-            # Only reached when the broker deleted what we were to read: go on with what is left.
+            # Matters only if the broker deleted what was to be read: go on with what is left.
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             partition_assignment_strategy=(StickyPartitionAssignor,),
@@ -213,7 +213,7 @@ class KafkaChunkSource:
         return [record for records in batches.values() for record in records]
 
     def _is_wanted(self, record: ConsumerRecord) -> bool:
-        """Was the partition neither paused nor revoked while the record was on its way here?"""
+        """True if the partition was neither paused nor revoked while the record was on its way."""
         partition = TopicPartition(record.topic, record.partition)
         if partition in self._ready and partition in self._paused:
             self._open_consumer.seek(partition, record.offset)
@@ -267,7 +267,7 @@ class KafkaChunkSource:
         if not offsets:
             return
         try:
-            # The client itself tries again for ever.
+            # The client itself would try again for ever.
             async with asyncio.timeout(self._settings.connection.connect_timeout_s):
                 await consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError):
@@ -284,10 +284,10 @@ class KafkaChunkSource:
             first = first_offset(*known)
             self._owned[partition] = committed[partition]
             if first is None:
-                # Kept at once: "latest" must mean the same place after a crash.
+                # This is committed too, for "latest" must mean the same place after a crash.
                 first = self._wanted[partition] = start[partition]
             elif _is_beyond(partition, known, newest[partition]):
-                # Nothing is committed in the topic that is there now.
+                # The committed offset is of an earlier topic; in this one nothing is committed.
                 self._owned[partition] = None
                 first = self._wanted[partition] = oldest[partition]
             self._begin(consumer, partition, max(first, oldest[partition]))
@@ -310,14 +310,17 @@ class KafkaChunkSource:
             self._wanted.pop(partition, None)
 
     async def _finish(self, partition: TopicPartition) -> None:
-        """What is not finished in half a session time-out, the next owner reads again."""
+        """Let the daemon finish a partition, for at most half a session time-out.
+
+        The next owner reads again what is not finished by then.
+        """
         name = _name(partition)
         with contextlib.suppress(TimeoutError), own_cancellation(f"finishing {name}"):
             async with asyncio.timeout(self._settings.session_timeout_ms / 2000):
                 await self._on_revoked(name)
 
     def _listener(self, consumer: AIOKafkaConsumer) -> "_Listener":
-        """Aiokafka only logs what a listener raises; ``deliveries`` shall raise it."""
+        """A listener whose errors ``deliveries`` raises, as aiokafka would only log them."""
 
         async def assigned(partitions: set[TopicPartition]) -> None:
             with self._failing_loudly():
@@ -337,7 +340,7 @@ class KafkaChunkSource:
                 yield
         except (KafkaError, S2netdError, TimeoutError) as error:
             self._failure = error
-        except BaseExceptionGroup as errors:  # of what was to be finished
+        except BaseExceptionGroup as errors:  # from the partitions that were to be finished
             self._failure = errors.exceptions[0]
 
 
@@ -361,7 +364,10 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is 
 def _is_beyond(
     partition: TopicPartition, known: tuple[int | None, int | None], newest: int
 ) -> bool:
-    """Do we know of records that the partition does not have? Then it is another one."""
+    """True if the committed or stored offset lies beyond the partition's newest record.
+
+    Then the topic was made anew, and those offsets are of an earlier one.
+    """
     last = max((offset for offset in known if offset is not None), default=newest)
     if last > newest:
         _log.warning(

@@ -1,4 +1,4 @@
-"""A source without I/O: a log in memory that many sources may read, one after the other."""
+"""A source without I/O. It reads a log in memory, which several sources may read in turn."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from engine.types import VideoChunk
 
 @dataclass(slots=True)
 class MemoryLog:
-    """What a broker would keep: deliveries per partition, and what was committed."""
+    """What a broker would keep: each partition's deliveries, and the offset committed in it."""
 
     partitions: dict[str, list[Delivery]] = field(default_factory=dict)
     committed: dict[str, int] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class MemoryLog:
         self._append(partition, partition, None, error, payload)
 
     def finish(self) -> None:
-        """Nothing more will come."""
+        """Tell that nothing more will come."""
         self.is_finished = True
         self.changed.set()
 
@@ -54,7 +54,7 @@ class MemoryLog:
 
 
 class MemoryChunkSource:
-    """Reads a ``MemoryLog``, a delivery of each partition in turn.
+    """Reads a ``MemoryLog``, one delivery of each partition in turn.
 
     Args:
         log: What to read.

@@ -1,4 +1,4 @@
-"""Where each camera's state is kept: the protocol `StateStore`, and one file a store.
+"""Where each camera's state is kept: the protocol `StateStore`, and one file for each store.
 
-The stores keep bytes; what is in them is known in `daemon.stream` and `engine.session`.
+The stores keep bytes; what these mean is known in `daemon.stream` and `engine.session`.
 """

@@ -1,13 +1,13 @@
-"""Where each camera's state is kept between runs, and the promises every store keeps."""
+"""Where each camera's state is kept across restarts, and the promises every store keeps."""
 
 from typing import Protocol
 
 
 class StateStore(Protocol):
-    """One opaque blob a camera. What a blob means is the session's business."""
+    """Keeps one blob of bytes for each camera; only the camera's session knows what it means."""
 
     def load(self, camera: str) -> bytes | None:
-        """The newest saved blob, byte for byte, or None."""
+        """The camera's newest saved blob, byte for byte; None if there is none."""
 
     def save(self, camera: str, partition: str, low_offset: int | None, blob: bytes) -> None:
         """Replace the camera's state, atomically and durably.
@@ -15,9 +15,9 @@ class StateStore(Protocol):
         Args:
             camera: The camera.
             partition: Where its chunks come from.
-            low_offset: The first offset that a restart must read again; None when the camera
-                needs nothing before the committed position (it ended, say). A camera that fell
-                silent for good would otherwise pull every restart back to its last chunk.
+            low_offset: The first offset that a restart must read again; None if the camera needs
+                nothing before the committed position, because its run ended, say. Otherwise a
+                camera that is silent for good would draw every restart back to its last chunk.
             blob: Its state.
 
         Raises:
@@ -25,7 +25,7 @@ class StateStore(Protocol):
         """
 
     def low_offsets(self) -> dict[str, int]:
-        """For each partition the lowest ``low_offset`` of its cameras that need one."""
+        """The lowest ``low_offset`` of each partition's cameras, for partitions that have one."""
 
     def close(self) -> None:
         """Let go. Safe to repeat."""

@@ -13,7 +13,7 @@ VERSION = 1
 
 _AGAIN_S = 0.05
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-# No fault of the file's or the configuration's: a later start may well succeed.
+# Faults that lie neither in the file nor in the configuration: a later start may well succeed.
 _PASSING = _LOCKED | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 _SCHEMA = """
@@ -40,8 +40,8 @@ class SqliteStateSettings:
     """Where the database is.
 
     Attributes:
-        path: Its file; its folder is made if missing.
-        lock_timeout_s: How long to wait at the start for another process that holds it.
+        path: Its file; the folder is made if it is missing.
+        lock_timeout_s: Seconds to wait at the start for another process that holds the file.
     """
 
     path: Path
@@ -49,13 +49,13 @@ class SqliteStateSettings:
 
 
 class SqliteStateStore:
-    """Holds the database for itself: two daemons with one state would undo each other's work.
+    """Keeps state in a database that it locks, as two daemons would undo each other's work.
 
     Args:
-        settings: Where the database is; it is made if missing.
+        settings: Where the database is; it is made if it is missing.
 
     Raises:
-        ConfigError: The file is no database of this version.
+        ConfigError: The file cannot be opened, or is no database of this version.
         TransportError: Another process holds it, or the disk fails or is full.
     """
 
@@ -85,7 +85,10 @@ class SqliteStateStore:
         self._connection.close()
 
     def _open(self, lock_timeout_s: float) -> sqlite3.Connection:
-        """Not with SQLite's own time-out: it does not wait where it turns a journal into a log."""
+        """Open the database, and wait if another process holds it.
+
+        SQLite's own time-out would not do: SQLite does not wait when it changes the journal mode.
+        """
         give_up_s = time.monotonic() + lock_timeout_s
         while True:
             connection = self._connect()
@@ -140,5 +143,5 @@ class SqliteStateStore:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """The primary code; 0 for what the Python module itself raises."""
+    """SQLite's primary error code; 0 for an error that the Python module itself raises."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
