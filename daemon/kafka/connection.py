@@ -1,4 +1,4 @@
-"""What every Kafka client of the daemon shares: address, security, and patience at the start."""
+"""What the Kafka clients share: address, security, and tries up to a deadline."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -43,18 +43,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:
-    """How to reach a broker; secrets come from files.
+    """How to reach a broker; the password is read from a file.
 
     Attributes:
-        bootstrap_servers: ``host:port``, several separated by commas.
+        bootstrap_servers: ``host:port``; several are separated by commas.
         protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
         sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
-        sasl_username: For SASL.
-        sasl_password_file: Holds the password for SASL.
-        ca_file: CA certificates, PEM; the system's if None.
-        certificate_file: Our own certificate for mutual TLS, PEM.
-        key_file: Its private key, PEM.
-        connect_timeout_s: How long to try before giving up, at the start and in between.
+        sasl_username: User name for SASL.
+        sasl_password_file: File that holds the password for SASL.
+        ca_file: File of CA certificates, PEM; None: the system's.
+        certificate_file: File of the daemon's own certificate for mutual TLS, PEM.
+        key_file: File of that certificate's private key, PEM.
+        connect_timeout_s: Seconds to try before giving up, at the start and later.
     """
 
     bootstrap_servers: str
@@ -68,7 +68,7 @@ class KafkaConnection:
     connect_timeout_s: float = 30.0
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments for an aiokafka client; read the secrets anew for every client.
+        """Keyword arguments for an aiokafka client; the files are read anew for every client.
 
         Raises:
             ConfigError: A file cannot be used, or SASL lacks a user or password.
@@ -114,8 +114,8 @@ class TopicFacts:
     """What the broker says about a topic.
 
     Attributes:
-        partitions: Their numbers, rising.
-        max_message_bytes: The largest record it takes, in bytes; None if it would not tell.
+        partitions: Numbers of its partitions, rising.
+        max_message_bytes: The largest record it takes, in bytes; None if the broker does not tell.
     """
 
     partitions: tuple[int, ...]
@@ -123,11 +123,11 @@ class TopicFacts:
 
 
 async def describe_topic(connection: KafkaConnection, topic: str) -> TopicFacts:
-    """Look a topic up, waiting for broker and topic up to the connection's deadline.
+    """Look a topic up; wait for the broker and the topic up to the connection's deadline.
 
     Raises:
-        ConfigError: The broker refuses us.
-        TransportError: No broker, or no such topic, at the deadline.
+        ConfigError: The broker refuses the connection.
+        TransportError: There is no broker, or no such topic, at the deadline.
     """
     return await persist(connection, f"topic {topic}", lambda: _describe(connection, topic))
 
@@ -157,11 +157,15 @@ async def _max_message_bytes(admin: Any, topic: str) -> int | None:
 
 @asynccontextmanager
 async def explained(connection: KafkaConnection, what: str) -> AsyncIterator[None]:
-    """Turn aiokafka's errors into ours.
+    """Turn aiokafka's errors into the daemon's.
+
+    Args:
+        connection: The broker; errors name its address.
+        what: What is tried, for errors.
 
     Raises:
-        ConfigError: The broker knows us and refuses.
-        TransportError: Anything else that Kafka reports, or gives up without a word.
+        ConfigError: The broker refuses login or access.
+        TransportError: Kafka reports another error, or what was waited for was cancelled.
     """
     where = f"Kafka at {connection.bootstrap_servers}"
     try:
@@ -188,13 +192,13 @@ async def persist(
     attempt: Callable[[], Awaitable[T]],
     patience_s: float = 0.0,
 ) -> T:
-    """Try with growing pauses until it works or ``connect_timeout_s`` has passed.
+    """Try, with growing pauses, until it works or ``connect_timeout_s`` has passed.
 
     Args:
-        connection: The broker.
+        connection: The broker, and how long to try.
         what: What is tried, for errors.
-        attempt: One try.
-        patience_s: Time on top, where the broker itself may rightly take so long.
+        attempt: Makes one try.
+        patience_s: Seconds to try on top of that, if the broker itself may rightly take so long.
 
     Raises:
         ConfigError: Trying again cannot help.

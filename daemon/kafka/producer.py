@@ -1,9 +1,9 @@
-"""A Kafka producer that survives its broker: durable records in order, or an error at a deadline.
+"""A Kafka producer that outlives its broker: records durable and in order, or an error.
 
-After an error that leaves open whether a record was written (a time-out, a lost connection) the
-producer is thrown away and a new one sends everything again: a late request of the old one can
-then no longer slip in between (Jepsen's advice; see KIP-890). So records may be repeated, never
-reordered within a call's last attempt, and readers must not mind repetition.
+After an error that leaves open whether a record was written (a time-out, a lost connection), the
+producer is thrown away and a new one sends everything again. A late request of the old producer
+can then not slip in between (Jepsen's advice; see KIP-890). So records may be repeated, and
+readers must put up with that; within the last attempt of a call they are never reordered.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from daemon.kafka.connection import KafkaConnection, describe_topic, persist
 from daemon.wire.records import Record
 
 _LONGEST_ATTEMPT_S = 10.0
-_ATTEMPTS = 3  # that fit into the deadline even if each of them times out
+_ATTEMPTS = 3  # so many fit into the deadline, even if each of them times out
 _MIN_REQUEST_BYTES = 1_048_576
 _STOP_TIMEOUT_S = 2.0
 
@@ -27,18 +27,18 @@ _STOP_TIMEOUT_S = 2.0
 class DurableProducer:
     """Sends to one topic with acks=all and idempotence.
 
-    The partitioner is aiokafka's default, murmur2 of the key, the same as Java's.
+    The partition is chosen by aiokafka's default, murmur2 of the key, which is Java's too.
 
     Args:
         connection: How to reach the broker.
-        topic: Where to send.
+        topic: Where to send; it must exist.
     """
 
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
         self._connection = connection
         self._topic = topic
         self._producer: AIOKafkaProducer | None = None
-        self._changing = asyncio.Lock()  # held while there is neither the old one nor the new
+        self._changing = asyncio.Lock()  # held while one producer is replaced by another
         self._request_bytes = _MIN_REQUEST_BYTES
         self.max_message_bytes: int | None = None
 
@@ -46,8 +46,8 @@ class DurableProducer:
         """Check the topic and connect.
 
         Raises:
-            ConfigError: The broker refuses us.
-            TransportError: No broker or no topic at the deadline.
+            ConfigError: The broker refuses the connection.
+            TransportError: There is no broker, or no such topic, at the deadline.
         """
         facts = await describe_topic(self._connection, self._topic)
         self.max_message_bytes = facts.max_message_bytes
@@ -59,7 +59,7 @@ class DurableProducer:
         """Return once every record is written, in this order for each key.
 
         Raises:
-            ConfigError: The broker refuses us.
+            ConfigError: The broker refuses the connection.
             TransportError: Not all were written at the deadline.
         """
         if records:
@@ -67,14 +67,14 @@ class DurableProducer:
             await persist(self._connection, what, lambda: self._send_once(records))
 
     async def close(self) -> None:
-        """Let go; what ``send`` returned for is written already. Safe to repeat."""
+        """Disconnect; what ``send`` returned for is written already. Safe to repeat."""
         if self._producer is not None:
             await self._give_up(self._producer)
 
     async def _send_once(self, records: Sequence[Record]) -> None:
         producer = await self._ready()
         try:
-            # An idempotent aiokafka producer itself tries again for ever.
+            # Left alone, an idempotent aiokafka producer would try again for ever.
             async with asyncio.timeout(self._attempt_s):
                 waiting = [
                     await producer.send(self._topic, r.value, key=r.key, headers=r.headers)
@@ -89,7 +89,7 @@ class DurableProducer:
             raise
 
     async def _give_up(self, producer: AIOKafkaProducer) -> None:
-        """Whoever comes first abandons it; the others wait, and so does its successor."""
+        """Abandon the producer, once; a new one is made only when that is done."""
         async with self._changing:
             if self._producer is producer:
                 self._producer = None
@@ -123,7 +123,7 @@ class DurableProducer:
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
-    """Stop without sending what is still held: those that wait for it try again themselves.
+    """Stop a producer without sending what it still holds; whoever waits for that tries again.
 
     There is no public way: ``stop`` alone would first send everything, for ever if need be.
     """

@@ -1,4 +1,4 @@
-"""The formats: chunks as they come in, event records as they go out.
+"""The formats of what comes in and goes out: records of chunks and records of events.
 
 Nothing is sent or stored here; that is in `daemon.sources`, `daemon.sinks` and `daemon.produce`.
 """

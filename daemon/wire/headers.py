@@ -1,7 +1,7 @@
-"""Header texts ↔ values: what can be read is checked, what cannot is named.
+"""Header texts ↔ values.
 
-Every reader raises ``MalformedRecordError`` with the header's name, the text seen and the text
-wanted.
+Every reader checks what it reads. For a wrong text it raises ``MalformedRecordError`` with the
+header's name, the text seen and the text wanted.
 """
 
 import re
@@ -15,7 +15,7 @@ Headers = list[tuple[str, bytes]]
 Fields = Mapping[str, str]
 
 MAX_NAME_CHARS = 200
-MAX_US = 10**17  # the year 5138: refuses nonsense, and sums of two still are dates
+MAX_US = 10**17  # the year 5138: refuses nonsense, and the sum of two is still a date
 
 _UNIX_0 = datetime(1970, 1, 1, tzinfo=UTC)
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
@@ -23,12 +23,12 @@ _TIME_BASE = re.compile(r"([0-9]{1,10})/([0-9]{1,10})")
 
 
 def to_headers(values: Mapping[str, str | int | None]) -> Headers:
-    """Headers in the order given; what is None is left out."""
+    """Values as headers, in the order given; what is None is left out."""
     return [(name, str(value).encode()) for name, value in values.items() if value is not None]
 
 
 def to_fields(headers: Iterable[tuple[str, bytes | None]]) -> Fields:
-    """Our headers as text; foreign ones are nobody's business here."""
+    """The ``ce_*`` and ``vc_*`` headers, as text by name; all others are left out."""
     fields: dict[str, str] = {}
     for name, value in headers:
         if not name.startswith(("ce_", "vc_")):
@@ -45,7 +45,7 @@ def to_fields(headers: Iterable[tuple[str, bytes | None]]) -> Fields:
 
 
 def rfc3339(unix_us: int | None) -> str | None:
-    """UTC with microseconds; None stays None: nobody knows."""
+    """Unix microseconds as text, in UTC; None, an unknown time, stays None."""
     if unix_us is None:
         return None
     moment = _UNIX_0 + timedelta(microseconds=unix_us)
@@ -53,7 +53,7 @@ def rfc3339(unix_us: int | None) -> str | None:
 
 
 def read_rfc3339(name: str, text: str) -> int:
-    """Unix microseconds, 0..``MAX_US``."""
+    """Read a time as Unix microseconds, 0..``MAX_US``."""
     try:
         moment = datetime.fromisoformat(text)
         unix_us = (moment - _UNIX_0) // timedelta(microseconds=1)
@@ -65,7 +65,7 @@ def read_rfc3339(name: str, text: str) -> int:
 
 
 def read_name(what: str, text: str) -> str:
-    """A name that may be logged, counted under, and used as a key."""
+    """Read a name that is fit to be logged, to label a metric and to be a key."""
     if not 0 < len(text) <= MAX_NAME_CHARS or not text.isprintable():
         raise MalformedRecordError(
             f"{what} is {text[:MAX_NAME_CHARS]!r}, wanted 1..{MAX_NAME_CHARS} printable characters"
@@ -74,7 +74,7 @@ def read_name(what: str, text: str) -> str:
 
 
 def read_flag(fields: Fields, name: str) -> bool:
-    """``1`` is True; ``0`` and absence are False."""
+    """Read a flag: ``1`` is True; ``0`` is False, and so is a header that is missing."""
     text = fields.get(name, "0")
     if text not in ("0", "1"):
         raise MalformedRecordError(f"{name} is {text!r}, wanted 0 or 1")
@@ -82,7 +82,7 @@ def read_flag(fields: Fields, name: str) -> bool:
 
 
 def read_number(fields: Fields, name: str, most: int) -> int:
-    """A whole number 0..``most`` that must be there."""
+    """Read a whole number 0..``most``; the header must be there."""
     text = fields.get(name)
     if text is None or not _WHOLE_NUMBER.fullmatch(text):
         raise MalformedRecordError(f"{name} is {text!r}, wanted a whole number")
@@ -90,14 +90,14 @@ def read_number(fields: Fields, name: str, most: int) -> int:
 
 
 def within(what: str, number: int, most: int) -> int:
-    """``number``, refused unless it is 0..``most``."""
+    """Return ``number``; refuse it unless it is 0..``most``."""
     if not 0 <= number <= most:
         raise MalformedRecordError(f"{what} is {number}, wanted 0..{most}")
     return number
 
 
 def read_time_base(fields: Fields, name: str) -> Fraction:
-    """Seconds a tick, > 0, that must be there."""
+    """Read the length of a tick in seconds, > 0; the header must be there."""
     text = fields.get(name)
     match = _TIME_BASE.fullmatch(text or "")
     if match is None or 0 in (int(match[1]), int(match[2])):

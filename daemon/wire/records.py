@@ -1,12 +1,11 @@
-"""Records ↔ values: the bytes and headers of video chunks and action events.
+"""Records ↔ values: the bytes and headers of video chunks and of events' revisions.
 
-Both are CloudEvents 1.0 in Kafka's binary mode: attributes travel as ``ce_*`` headers, what is
-particular to video as ``vc_*``, and the record's value stays what it is: the raw bytes of one
-closed GOP (``kcat | ffplay`` works) or plain JSON. A directory of chunk files keeps the same
-headers in a JSON file beside each chunk.
+Both are CloudEvents 1.0 in Kafka's binary mode. Attributes travel as ``ce_*`` headers, and what
+is particular to video as ``vc_*`` headers. The record's value is the raw bytes of one closed GOP
+(``kcat | ffplay`` works) or plain JSON. A directory of chunk files keeps the same headers in a
+JSON file beside each chunk.
 
-Nothing here decodes video, and nothing is written that is not known: a header without a value is
-left out.
+Nothing here decodes video. What is not known is not written: a header without a value is left out.
 """
 
 import json
@@ -55,7 +54,7 @@ _STATES = {Phase.CLOSED: "closed", Phase.RETRACTED: "retracted"}
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What travels: on Kafka as it is, in a directory as two files."""
+    """A record of Kafka: key, headers and value; in a directory of chunks it becomes two files."""
 
     key: bytes
     headers: Headers
@@ -63,7 +62,7 @@ class Record:
 
 
 def chunk_record(chunk: VideoChunk, facts: ChunkFacts, *, site: str) -> Record:
-    """A chunk as a record; its key is the camera, so a camera stays in order."""
+    """A chunk as a record; its key is the camera, so that one camera's chunks stay in order."""
     headers = chunk_headers(chunk, facts, site=site)
     return Record(chunk.camera.encode(), headers, chunk.payload)
 
@@ -110,16 +109,16 @@ def parse_chunk(
     offset: int,
     default_camera: str | None = None,
 ) -> VideoChunk:
-    """Read a chunk's record, ours or a foreign producer's.
+    """Read a chunk's record, of `s2netd produce` or of a foreign producer.
 
-    A record without ``vc_epoch`` is foreign: its camera is the key, its time the record's own, and
-    its place in the stream the offset.
+    A record without ``vc_epoch`` is foreign: its camera is the key, its time the record's time,
+    and its sequence number the offset.
 
     Args:
         key: The record's key.
         headers: The record's headers.
         value: The record's value.
-        timestamp_us: The record's time, Unix microseconds.
+        timestamp_us: The record's time, in Unix microseconds.
         offset: The record's offset.
         default_camera: The camera of records that have no key.
 
@@ -138,7 +137,7 @@ def parse_chunk(
 
 
 def readable_camera(key: bytes | None, default_camera: str) -> str:
-    """The camera a bad record probably belongs to, safe to log and to count under."""
+    """The camera that a bad record probably belongs to; safe to log and to label a metric."""
     text = key.decode("utf-8", "backslashreplace") if key else default_camera
     return "".join(c if c.isprintable() else "?" for c in text[:MAX_NAME_CHARS])
 
@@ -177,7 +176,7 @@ def _check_payload(camera: str, fields: Fields, payload: bytes, *, is_end: bool)
 
 
 def event_record(event: ActionEvent, *, site: str) -> Record:
-    """An event's revision as a record; its key is the camera, so a camera stays in order."""
+    """An event's revision as a record; its key is the camera, whose events so stay in order."""
     headers = to_headers(
         {
             "ce_specversion": "1.0",
@@ -195,13 +194,13 @@ def event_record(event: ActionEvent, *, site: str) -> Record:
 
 
 def event_line(event: ActionEvent, *, site: str) -> bytes:
-    """An event's record value: one line of JSON, without the line's end."""
+    """An event's revision as the value of a record: one line of JSON, without the line end."""
     plain = event_json(event, site=site)
     return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def event_json(event: ActionEvent, *, site: str) -> dict[str, Any]:
-    """An event's whole state as ``schemas/action-event.v1.json`` describes it."""
+    """An event's revision as JSON; ``schemas/action-event.v1.json`` describes the fields."""
 
     def moment(stream_us: int) -> dict[str, Any]:
         return {"time": _capture_time(event.anchor_us, stream_us), "stream_us": stream_us}
@@ -227,14 +226,14 @@ def event_json(event: ActionEvent, *, site: str) -> dict[str, Any]:
 
 
 def event_schema() -> dict[str, Any]:
-    """The JSON Schema of an event's record value."""
+    """The JSON Schema of the value of an event's record."""
     text = files("daemon").joinpath("schemas/action-event.v1.json").read_text(encoding="utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 
 
 def parse_event(value: bytes) -> ActionEvent:
-    """Read an event's record value back; unknown fields are ignored.
+    """Read an event's revision back from the value of its record; unknown fields are ignored.
 
     Raises:
         MalformedRecordError: It is no event of this schema version.
@@ -273,7 +272,7 @@ def _capture_time(anchor_us: int | None, stream_us: int) -> str | None:
 
 
 def _anchor_us(fields: Fields, start_us: int) -> int | None:
-    """Unix time of stream time 0: a moment of this age, so that no sum with it overflows."""
+    """Unix time of stream time 0, in microseconds, within 1970..2199 so that no sum overflows."""
     text = fields.get("ce_time")
     if text is None:
         return None
