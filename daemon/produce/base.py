@@ -1,4 +1,4 @@
-"""Where a producer puts chunks: the other end of a source."""
+"""Where a producer puts chunks, which a source then reads."""
 
 from typing import Protocol
 
@@ -7,10 +7,15 @@ from engine.types import VideoChunk
 
 
 class ChunkWriter(Protocol):
-    """Gives chunks to one transport, in the order they are written."""
+    """Gives chunks to one transport, in the order in which they are written."""
 
     async def start(self) -> None:
-        """Connect; raises as ``ChunkSource.start`` does."""
+        """Connect.
+
+        Raises:
+            TransportError: The transport cannot be reached before the deadline.
+            ConfigError: What was configured cannot work.
+        """
 
     async def write(self, chunk: VideoChunk, facts: ChunkFacts) -> None:
         """Return once the transport has the chunk.

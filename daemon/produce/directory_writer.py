@@ -1,4 +1,4 @@
-"""The producer's end of the directory transport."""
+"""Writes chunks as files, which ``daemon.sources.directory`` reads."""
 
 import asyncio
 import contextlib
@@ -31,12 +31,12 @@ _SUFFIXES = {
 
 
 class DirectoryChunkWriter:
-    """Puts chunks into ``root/<camera>/``, numbered on from what is there or was read.
+    """Puts chunks into ``root/<camera>/``; numbers go on from the files there or those once read.
 
-    Another writer on the same camera is no harm: each number is taken once, in order.
+    Several writers may serve one camera, for each number is taken once and in order.
 
     Args:
-        root: Made if missing.
+        root: Folder of all cameras; it is made if it is missing.
         site: Written into every chunk's headers.
     """
 
@@ -78,7 +78,7 @@ class DirectoryChunkWriter:
         self._next[chunk.camera] = number + 1
 
     def _next_number(self, camera: str, folder: Path) -> int:
-        """Above all that is there, and above what was read and then removed."""
+        """A number above those of all files, and of files that were read and then removed."""
         if camera not in self._next:
             self._next[camera] = last_number(folder) + 1
         committed = read_position(self._root / ".positions" / camera)
@@ -95,10 +95,10 @@ def _folder_name(camera: str) -> str:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Two writers take turns, so that no later number is in place before an earlier one."""
+    """Let writers take turns, so that no number is in place before a lower one."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with contextlib.suppress(OSError):  # network file systems; numbers are taken once anyway
+        with contextlib.suppress(OSError):  # some network disks lack locks; numbers stay unique
             fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
@@ -106,22 +106,25 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _put_pair(folder: Path, number: int, sidecar: bytes, suffix: str, payload: bytes) -> bool:
-    """False if the number is taken already. A payload in place is a chunk that is whole."""
+    """Put a sidecar and then its payload in place; False if the number is taken already.
+
+    A payload that is in place is a whole chunk.
+    """
     sidecar_path = folder / f"{number:010d}{SIDECAR_SUFFIX}"
     if not _put(sidecar_path, sidecar):
         return False
     if not _put(folder / f"{number:010d}{suffix}", payload):
-        sidecar_path.unlink()  # it is not about that file
+        sidecar_path.unlink()  # the payload that has the number is another chunk's
         return False
     return True
 
 
 def _put(path: Path, payload: bytes) -> bool:
-    """The whole file under its name, unless the name is taken."""
+    """Put a whole file in place; False if the name is taken."""
     unfinished = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         unfinished.write_bytes(payload)
-        os.link(unfinished, path)  # unlike a renaming, it never replaces
+        os.link(unfinished, path)  # unlike renaming, a link never replaces a file
     except FileExistsError:
         return False
     finally:

@@ -1,4 +1,4 @@
-"""The producer's end of the Kafka transport."""
+"""Writes chunks as records of a Kafka topic, which ``daemon.sources.kafka`` reads."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import Record, chunk_record
 from engine.types import VideoChunk
 
-# What Kafka adds to a record that travels alone: 61 bytes a batch, and lengths and deltas of at
-# most 5 bytes each (record format v2), two more for every header.
+# What Kafka adds to a record that travels alone (record format v2): 61 bytes for its batch, and
+# lengths and deltas of at most 5 bytes each, of which every header has two.
 _BATCH_BYTES = 100
 _HEADER_BYTES = 10
 
@@ -21,7 +21,7 @@ class KafkaWriterSettings:
 
     Attributes:
         connection: How to reach the broker.
-        topic: Must exist.
+        topic: The topic of the chunks; it must exist.
         site: Written into every chunk's headers.
     """
 
@@ -71,6 +71,6 @@ class KafkaChunkWriter:
 
 
 def record_bytes(record: Record) -> int:
-    """Upper bound of what the record takes in the topic, in bytes."""
+    """The most bytes that the record can take in the topic."""
     headers = sum(len(name) + len(value) + _HEADER_BYTES for name, value in record.headers)
     return len(record.key) + len(record.value) + headers + _BATCH_BYTES

@@ -1,7 +1,8 @@
 """`s2netd produce`: footage → closed-GOP chunks on a transport.
 
-Every run over a source is a run of its own, ended by an end marker, so the daemon knows that
-nothing follows. A live camera that drops out is connected to again, in a new run.
+Each pass over a file, and each connection to a camera, is a run, and ends with an end marker, so
+that the daemon knows that nothing follows. A live camera that drops out is connected to again, in
+a new run.
 """
 
 import asyncio
@@ -55,7 +56,7 @@ class ProduceOptions:
 
     @property
     def is_live(self) -> bool:
-        """A network address, which paces itself and never ends by design."""
+        """True for a network address: a camera there sets the pace and is not expected to end."""
         return "://" in self.source
 
 
@@ -64,8 +65,8 @@ class Producer:
 
     Args:
         options: What to do.
-        console: Where notes go.
-        clock: For pacing and capture time.
+        console: Notes and progress are shown here.
+        clock: Sets the pace and gives capture times; None: the machine's.
     """
 
     def __init__(
@@ -93,15 +94,15 @@ class Producer:
         self.n_bytes = 0
 
     def stop(self) -> None:
-        """Publish the chunk in hand and the end marker, then return from ``run``."""
+        """Let ``run`` publish the chunk in hand and the end marker, and then return."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Produce everything.
+        """Produce chunks until the source ends or ``stop`` is called.
 
         Raises:
-            ConfigError: The source or the target cannot be.
-            TransportError: The target is lost.
+            ConfigError: The source or the target is not usable as it was named.
+            TransportError: The target cannot be reached any more.
             UnreadableVideoError: The source is no video.
         """
         files = None if self._options.is_live else source_files(self._options.source)
@@ -138,10 +139,10 @@ class Producer:
             retry_s = min(retry_s * 2, LAST_RETRY_S)
 
     async def _produce_run(self, writer: ChunkWriter, source: str, progress: Progress) -> None:
-        """One run over one source, end marker included."""
+        """Produce one run of one source, end marker included."""
         run = new_run()
         started_s = self._clock.monotonic_s()
-        # A file read as fast as it goes was not captured now, and nobody told us when it was.
+        # A file that is read as fast as it goes was captured at some other time, which is unknown.
         is_now = self._options.is_live or self._options.realtime
         anchor_us = self._clock.unix_us() if is_now else None
         task = progress.add_task(f"{source}: opening")
@@ -178,7 +179,7 @@ class Producer:
             progress.remove_task(task)
 
     async def _pace(self, until_s: float) -> None:
-        """A camera delivers a chunk when its last frame was captured, not before."""
+        """Wait until ``until_s``, as a camera delivers a chunk only after its last frame."""
         wait_s = until_s - self._clock.monotonic_s()
         if wait_s > 0:
             with suppress(TimeoutError):
@@ -190,7 +191,7 @@ class Producer:
 
 
 def open_writer(to: str, bootstrap: str, *, site: str) -> ChunkWriter:
-    """The target of ``--to``.
+    """Make the writer for the target that ``--to`` names.
 
     Raises:
         ConfigError: It is neither ``dir:PATH`` nor ``kafka:TOPIC``.
@@ -210,15 +211,15 @@ def _close(pieces: Iterator[CutChunk]) -> None:
 
 
 def new_run() -> str:
-    """A name no other run has; sorts by time, for people."""
+    """A run's name, which no other run has; names sort by time, for people."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 
 def source_files(source: str) -> list[Path]:
-    """The file, or the video files of the folder by name.
+    """The file, or the video files of a folder, sorted by name.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: There is no such file, or none in the folder.
     """
     path = Path(source)
     if path.is_dir():
@@ -250,8 +251,8 @@ def _facts_of(piece: CutChunk) -> ChunkFacts:
 
 
 def produce_blocking(options: ProduceOptions, console: Console) -> None:
-    """The command: runs until done, SIGTERM or Ctrl-C."""
-    # The Kafka client repeats at length what our own error says in a line.
+    """Produce until the source ends, or until SIGTERM or Ctrl-C."""
+    # The Kafka client would repeat at length what the daemon's own error says in a line.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
     async def run() -> Producer:
