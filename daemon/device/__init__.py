@@ -1,4 +1,4 @@
-"""What computes the networks: whose request is next, and the one thread that makes the calls.
+"""Runs the networks: chooses whose request is next, in the one thread that makes the calls.
 
-Which model it computes with is in `daemon.models`, the runtimes are in `engine.backends`.
+Which model is used is decided in `daemon.models`; the runtimes are in `engine.backends`.
 """

@@ -1,18 +1,19 @@
-"""Which waiting snippets and windows go into the device's next call, and when. Pure.
+"""Decides which waiting snippets and windows go into the device's next call, and when. Pure.
 
-Time comes in as numbers. The law, lane by lane (a lane is one kind of work):
+Time comes in as numbers. A lane is one kind of work, snippets or windows. The rules:
 
-1. A call holds items of one group only, at most ``max_size``; a request may be spread over calls.
-2. Cameras take turns. In each round every waiting camera gives up to ``turn_size`` items, cameras
-   in the order of their deadlines; one that joins, joins the round that is being served.
+1. A call holds items of one group only, at most ``max_size``. A request may be spread over calls.
+2. The cameras of a lane take turns. In each round every waiting camera gives up to ``turn_size``
+   items, and the cameras come in the order of their deadlines. A camera that joins takes part in
+   the round that is being served.
 3. A call is made as soon as a group is full or one of its requests has waited ``max_wait_s``.
-4. Where both lanes wait, windows go first, since they are cheap and end a chunk's way through the
-   device, but never twice in a row.
+4. If both lanes wait, windows go first, since they are cheap and are the last thing that a chunk
+   needs the device for; but they do not go twice in a row.
 
-So nobody starves. With C cameras in a lane, an item that ``p`` items of its own camera precede
-waits, once it is due, for at most ``turn_size * (2 + p // turn_size)`` items of each other camera;
-every call takes at least the first of them and, in a lane of one group, ``max_size``. Between two
-calls of a lane there is at most one of the other.
+So no camera waits for ever. Consider an item that is due and that ``p`` items of its own camera
+precede. It waits for at most ``turn_size * (2 + p // turn_size)`` items of each other camera in
+its lane. Every call takes at least the first of these items and, if the lane has one group only,
+``max_size`` of them. Between two calls of a lane there is at most one of the other lane.
 """
 
 import heapq
@@ -22,13 +23,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import takewhile
 
-# A chunk of a live camera has two or three snippets: its turn is the whole chunk, so that sharing
-# the device does not make every camera finish last.
+# A chunk of a live camera has two or three snippets, and a turn takes them all. With shorter turns
+# all cameras would finish their chunks late, at about the same time.
 TURN_SIZE = 4
 
 
 class Lane(Enum):
-    """The two kinds of work; a camera's order holds within each."""
+    """The two kinds of work; a camera's items stay in order within each."""
 
     SNIPPETS = "backbone"
     WINDOWS = "localizer"
@@ -36,12 +37,12 @@ class Lane(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BatchPolicy:
-    """How calls are made up.
+    """The limits by which items share calls.
 
     Attributes:
         max_size: Most items in one call, >= 1.
-        max_wait_s: How long an item may wait for company while the device is free, >= 0.
-        turn_size: Most items of one camera before it is another's turn, >= 1.
+        max_wait_s: Seconds that an item may wait for others while the device is free, >= 0.
+        turn_size: Most items of one camera before it is another camera's turn, >= 1.
     """
 
     max_size: int
@@ -63,11 +64,12 @@ class Request:
 
     Attributes:
         lane: The kind of work.
-        camera: Whose items.
-        group: What must be equal for items to share a call: the network, and their shapes.
-        n_items: How many, >= 1.
-        arrived_s: When it was asked.
-        deadline_s: When the camera's next snippet exists. It decides only who is first in a round.
+        camera: The camera that the items are of.
+        group: What must be equal for items to share a call: the network, and the items' shapes.
+        n_items: How many items, >= 1.
+        arrived_s: When the request was made, in seconds on the device's clock.
+        deadline_s: When the camera will have its next snippet, on the same clock. It decides only
+            which camera is first in a round.
     """
 
     lane: Lane
@@ -80,7 +82,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Items ``first`` to ``first + n_items`` of a request."""
+    """A part of a request: ``n_items`` of its items, beginning with number ``first``."""
 
     request: Request
     first: int
@@ -89,29 +91,29 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One call: its pieces in the order of its rows, one piece a request, of one group."""
+    """One call: pieces of requests of one group, one for each request, in the order of rows."""
 
     lane: Lane
     pieces: tuple[Piece, ...]
 
     @property
     def n_items(self) -> int:
-        """Rows of the call."""
+        """How many items, and so rows, the call has."""
         return sum(piece.n_items for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """Nothing is due before ``at_s``, unless something is added."""
+    """Tells that no call is due before ``at_s``, unless a request is added."""
 
     at_s: float
 
 
 class Batcher:
-    """What waits for the device.
+    """Holds the requests that wait for the device, and makes calls of them.
 
     Args:
-        policy: How calls are made up.
+        policy: The limits by which items share calls.
     """
 
     def __init__(self, policy: BatchPolicy) -> None:
@@ -123,19 +125,19 @@ class Batcher:
         self._lanes[request.lane].add(request)
 
     def cancel(self, request: Request) -> None:
-        """Forget what is left of a request; nothing happens if nothing is."""
+        """Forget what is left of a request, if anything is."""
         self._lanes[request.lane].cancel(request)
 
     @property
     def n_waiting(self) -> int:
-        """Items that wait."""
+        """How many items wait."""
         return sum(lane.n_waiting for lane in self._lanes.values())
 
     def next(self, now_s: float) -> Batch | WaitUntil | None:
         """The call to make now that the device is free.
 
         Args:
-            now_s: On the clock of ``arrived_s``.
+            now_s: The time, in seconds on the clock of ``arrived_s``.
 
         Returns:
             The call, whose items then wait no more; or when to ask again; None if nothing waits.
@@ -155,7 +157,7 @@ class Batcher:
 
 @dataclass(slots=True)
 class _Waiting:
-    """What is left of a request; ``number`` counts requests in the order they came."""
+    """What is left of a request; ``number`` counts requests in the order in which they came."""
 
     request: Request
     number: int
@@ -168,21 +170,21 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Camera:
-    """A camera's requests, and the place of its next item: round * turn_size + items so far."""
+    """A camera's requests and its place: round * turn_size + items that it gave in that round."""
 
     place: int = 0
     requests: deque[_Waiting] = field(default_factory=deque)
 
 
-# Round, deadline, number (no two are equal) and camera: the first goes first.
+# Round, deadline, number (no two are equal) and camera; the lowest goes first.
 _Rank = tuple[int, float, int, _Camera]
 
 
 class _FairQueue:
-    """One lane.
+    """The requests of one lane.
 
     ``_round`` never falls while something waits, and no waiting camera's next item is more than
-    one round ahead of it: so what a camera was given while nobody else wanted it is forgotten.
+    one round ahead of it. So a camera loses nothing by what it was given while no other waited.
     """
 
     def __init__(self, lane: Lane, policy: BatchPolicy) -> None:
@@ -208,7 +210,7 @@ class _FairQueue:
             camera.requests = deque(kept)
 
     def due_s(self) -> dict[Hashable, float]:
-        """When the call of each group may be made, of those groups that cameras need next."""
+        """When the call of each group may be made, for the groups of the cameras' next items."""
         due_s: dict[Hashable, float] = {}
         n_items: Counter[Hashable] = Counter()
         for camera in self._waiting():
@@ -225,7 +227,10 @@ class _FairQueue:
         }
 
     def take(self, groups: Collection[Hashable]) -> Batch:
-        """The call of the first camera whose next item is of one of ``groups``; there is one."""
+        """The next call, of the group of the first camera whose next item is of ``groups``.
+
+        At least one camera's next item must be of one of ``groups``.
+        """
         ranks = [self._rank(camera) for camera in self._waiting()]
         lead_round, *_, lead = min(rank for rank in ranks if _group(rank[-1]) in groups)
         group = _group(lead)
@@ -275,7 +280,7 @@ def _group(camera: _Camera) -> Hashable:
 
 
 def _n_next(camera: _Camera) -> int:
-    """Items of the camera that may share its next item's call."""
+    """How many of the camera's items may share the call of its next item."""
     group = _group(camera)
     run = takewhile(lambda waiting: waiting.request.group == group, camera.requests)
     return sum(waiting.n_left for waiting in run)

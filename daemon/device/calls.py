@@ -1,6 +1,6 @@
-"""Calls that are running now, and for how long: what tells slow work from a hang.
+"""Which calls are running now, and for how long; this tells slow work from a hang.
 
-A daemon that makes progress elsewhere is not well if one decoder or the device never comes back.
+A daemon is not well if one decoder or the device never comes back, even if other work goes on.
 """
 
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from daemon.clock import Clock
 
 
 class RunningCalls:
-    """Start times of the calls that have not come back.
+    """Remembers when the calls began that have not come back.
 
     Args:
-        clock: Monotonic time.
+        clock: Gives the monotonic time.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -22,10 +22,10 @@ class RunningCalls:
         self._n_begun = 0
 
     def begin(self, allowance_s: float = 0) -> int:
-        """A call begins.
+        """Take note of a call that begins.
 
         Args:
-            allowance_s: How much longer than others it may take; its age counts from then on.
+            allowance_s: Seconds that it may take longer than others; its age counts from then on.
 
         Returns:
             Its number, for ``end``.
@@ -36,12 +36,12 @@ class RunningCalls:
         return number
 
     def end(self, number: int) -> None:
-        """It came back."""
+        """Take note of a call that came back."""
         del self._started_s[number]
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Around one call."""
+        """Take note of the call that is made inside the ``with`` block."""
         number = self.begin()
         try:
             yield

@@ -1,8 +1,8 @@
-"""One thread owns the device; requests of many cameras share its calls.
+"""One thread owns the device, and requests of many cameras share its calls.
 
 While the device is busy, requests pile up; when it is free, ``batching`` says which of them go
-into the next call. On a CPU nothing is gained by waiting for company: batches grow by themselves
-when the box is loaded.
+into the next call. On a CPU nothing is gained by waiting for more requests: under load, batches
+grow by themselves.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from engine.types import CasWindow, FeatureWindow, Snippet, SnippetFeature
 
 R = TypeVar("R")
 
-# Opening and trying a model takes seconds on a GPU; what is not back by then never will be.
+# Opening and trying a model takes seconds on a GPU; work that is not back after this time hangs.
 LONG_WORK_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Ticket:
-    """A request's items and what has come back for them so far, by place."""
+    """A request's items, and the answers that have come back so far, by the items' places."""
 
     work: Callable[[Sequence[Any]], list[Any]]
     items: Sequence[Any]
@@ -42,11 +42,11 @@ class Device:
     """Networks that share one device, callable from the event loop while ``serve`` runs.
 
     Args:
-        policy: How calls are made up.
-        metrics: Sizes, waits and times of calls are told here.
-        calls: So are calls that do not come back.
-        clock: For the policy's waits; the machine's if None.
-        thread: Its one thread, which outlives it; one of its own if None.
+        policy: The limits by which items share calls.
+        metrics: Sizes, waits and times of calls are counted here.
+        calls: Told of each call, so that one that hangs is noticed.
+        clock: Measures how long requests wait; None: the machine's.
+        thread: The one thread for calls, which outlives the device; None: one of its own.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Device:
         self._wake = asyncio.Event()
 
     async def run(self, work: Callable[[], R]) -> R:
-        """Do anything on the device thread, between two calls; needs no ``serve``.
+        """Do any work on the device thread, between two calls; ``serve`` need not run.
 
-        It may take ``LONG_WORK_S`` longer than a call before it is held to hang.
+        It may take ``LONG_WORK_S`` longer than a call before it counts as a hang.
         """
         await self._is_free.acquire()
         return await self._on_thread(work, LONG_WORK_S)
@@ -86,10 +86,14 @@ class Device:
         """Features of one camera's snippets, in order.
 
         Args:
-            extractor: Used from the device thread only; snippets of two never share a call.
-            snippets: All of one shape.
-            camera: Whose; cameras take turns.
-            deadline_s: When the camera's next snippet exists, on the device's clock; now if None.
+            extractor: Used from the device thread only; a call is of one extractor.
+            snippets: The frames of each are uint8 (L, H, W, 3), all of one shape.
+            camera: The camera that the snippets are of; cameras take turns.
+            deadline_s: When the camera will have its next snippet, in seconds on the device's
+                clock; None: now.
+
+        Returns:
+            A float32 (D,) vector for each snippet.
 
         Raises:
             DeviceError: The backend failed.
@@ -112,10 +116,13 @@ class Device:
         """CAS of one camera's windows, in order.
 
         Args:
-            localizer: Used from the device thread only; windows of two never share a call.
-            windows: All of one shape.
-            camera: Whose; cameras take turns.
+            localizer: Used from the device thread only; a call is of one localizer.
+            windows: The features of each are float32 (T, D), all of one shape.
+            camera: The camera that the windows are of; cameras take turns.
             deadline_s: As in ``extract``.
+
+        Returns:
+            For each window, scores of C classes, float32 (T, C), and attention, float32 (T,).
 
         Raises:
             DeviceError: The backend failed.
@@ -142,7 +149,7 @@ class Device:
                     await self._wake.wait()
 
     def close(self) -> None:
-        """Wait for what is running and end the thread, unless it is another's."""
+        """Wait for what is running, and end the thread unless the caller gave it."""
         if self._owns_thread:
             self._thread.shutdown(wait=True)
 
@@ -180,13 +187,13 @@ class Device:
             answers = await self._call(batch, partial(tickets[0].work, rows))
         except S2netdError as error:
             for piece, ticket in zip(batch.pieces, tickets, strict=True):
-                self._batcher.cancel(piece.request)  # a half answer is none
+                self._batcher.cancel(piece.request)  # half an answer is of no use
                 if not ticket.answer.done():
                     ticket.answer.set_exception(error)
         else:
             _hand_out(batch, tickets, answers)
         if batch.lane is Lane.SNIPPETS:
-            # Whoever now has windows may ask for them before the next, long call is made.
+            # A camera that now has a window asks for it before the next long call is made.
             await asyncio.sleep(0)
 
     async def _call(self, batch: Batch, work: Callable[[], list[Any]]) -> list[Any]:
@@ -209,9 +216,9 @@ class Device:
             waits.observe(started_s - piece.request.arrived_s)
 
     async def _on_thread(self, work: Callable[[], R], allowance_s: float = 0) -> R:
-        """Run on the device thread, which the caller has acquired; it is free when this is done.
+        """Work on the device thread, which the caller has acquired; it is free afterwards.
 
-        A caller may be cancelled meanwhile; the work goes on, and the thread is not free before.
+        If the caller is cancelled, the work goes on, and the thread is free only when it is done.
         """
         done = asyncio.get_running_loop().run_in_executor(self._thread, work)
         done.add_done_callback(partial(self._release, self._calls.begin(allowance_s)))
@@ -221,7 +228,7 @@ class Device:
         self._calls.end(number)
         self._is_free.release()
         if not done.cancelled():
-            done.exception()  # nobody may be left to look at it
+            done.exception()  # marks it as seen, for perhaps nobody waits for it any more
 
 
 def _hand_out(batch: Batch, tickets: Sequence[_Ticket], answers: Sequence[Any]) -> None:
