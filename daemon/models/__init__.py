@@ -1,4 +1,4 @@
-"""Models in the daemon: read, opened, held, replaced while cameras are served, pulled.
+"""Reads, opens, holds and pulls models, and replaces them while cameras are served.
 
 The files of a model are read in `engine.bundle`; plans for GPUs are managed in `daemon.plans`.
 """

@@ -1,11 +1,11 @@
 """Configuration → an open, warm, verified model, while cameras are being served.
 
-Slow work is done aside: reading and hashing the bundle, building plans, compiling for the CPU, and
-the reference's part of a verification. What must be done where the model will run (opening it on a
-GPU, warming it up, its own part of the verification) goes to the device thread in short steps,
-between the batches of the cameras.
+Slow work is done in a thread of its own ("aside"): reading and hashing the bundle, building plans,
+compiling for the CPU, and the reference's part of a verification. Some work must be done where the
+model will run: opening it on a GPU, warming it up, and its own part of the verification. That goes
+to the device thread in short steps, between the batches of the cameras.
 
-Whoever waits for it may be cancelled at any moment: what was opened is closed again.
+If the task that waits for a model is cancelled, what was opened for it is closed again.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ R = TypeVar("R")
 
 Tell = Callable[[str], None]
 
-# Enough to see that a network answers, and that two rows of a call do not upset each other.
+# Two are enough to see that a network answers, and that the rows of a call do not mix.
 _TRIED_SNIPPETS = 2
 
-# What a runtime says, by how loudly it is passed on. Not "verbose": a build says some 10^5 lines
-# of that, which `s2netd engine build --verbose` shows.
+# The log level at which a runtime's messages are passed on. "verbose" is left out, as one build
+# says some 10^5 lines of that; `s2netd engine build --verbose` shows them.
 _LEVELS = {
     "internal_error": logging.WARNING,
     "error": logging.WARNING,
@@ -50,16 +50,16 @@ _LEVELS = {
 
 
 class _GivenUpError(Exception):
-    """Nobody waits for the plan any more."""
+    """Ends the build of a plan that nobody waits for any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuSteps:
-    """What a GPU needs, so that the order of things can be tried without one.
+    """The steps that need a GPU; a test puts others in their place.
 
     Attributes:
-        build: Puts the plans into the cache; see ``build_plans``.
-        open: Opens them, on the device thread; see ``open_read``.
+        build: Puts a model's plans into the cache; see ``build_plans``.
+        open: Opens a model from its plans, on the device thread; see ``open_read``.
     """
 
     build: Callable[[ReadModel, OnProgress, OnLog], None] = build_plans
@@ -67,17 +67,17 @@ class GpuSteps:
 
 
 class ModelOpener:
-    """Brings models to where they can serve, one at a time.
+    """Opens models so that they can serve, one at a time.
 
     Args:
         device: Where they will run.
-        status: Told how far it is.
-        tell: Likewise, in words, from the event loop; only while things move.
-        log: What a runtime says that somebody may want to act on.
-        gpu: How models get onto a GPU; of ``daemon.models.reading`` if left out.
+        status: Told which model is being opened or verified.
+        tell: Told of each step in words, in the event loop.
+        log: Warnings and errors of a runtime are logged here.
+        gpu: The steps that need a GPU; by default those of ``daemon.models.reading``.
 
     Attributes:
-        tell: The same; no words once nothing is on its way.
+        tell: The same; an empty text tells that no model is on its way any more.
     """
 
     def __init__(
@@ -97,17 +97,17 @@ class ModelOpener:
         self._leftover: asyncio.Task[None] | None = None
 
     async def settle(self) -> None:
-        """Wait until what was given up is closed."""
+        """Wait until the models that were given up are closed."""
         leftover = self._leftover
         if leftover is None:
             return
-        await asyncio.wait({leftover})  # cancelled here, it is still waited for later
+        await asyncio.wait({leftover})  # if this wait is cancelled, a later one waits again
         self._leftover = None
         if (error := leftover.exception()) is not None:
             self._note("error", f"closing what was given up: {error}")
 
     def close(self) -> None:
-        """Wait for what runs aside, and end its thread."""
+        """Wait for the work aside, and end its thread."""
         self._thread.shutdown(wait=True)
 
     async def read(self, config: ModelConfig) -> ReadModel:
@@ -115,7 +115,7 @@ class ModelOpener:
         return await self._aside(lambda: read_model(config))
 
     async def open(self, read: ReadModel) -> OpenModel:
-        """Build what must be built, open, warm up, and verify unless told not to.
+        """Build plans if need be, open the model, warm it up, and verify it unless told not to.
 
         Raises:
             BundleError: A network does not keep the contract, or strays from its reference.
@@ -139,13 +139,14 @@ class ModelOpener:
             await self._aside(read.check_unchanged)
         except BaseException:
             given_up.set()
-            # Aside: whoever waits may be cancelled again, and a drain must not wait for a build.
+            # A task of its own, for this one may be cancelled again, and a drain must not wait for
+            # a build.
             self._leftover = asyncio.create_task(self._clean_up(opened), name="clean up")
             raise
         return model
 
     async def _clean_up(self, opened: list[OpenModel]) -> None:
-        # Both threads are waited for first: one may be opening the model at this moment.
+        # Wait for both threads first, as one of them may be opening the model at this moment.
         await self._aside(lambda: None)
         await self._device.run(lambda: None)
         await self.discard(*opened)
@@ -173,12 +174,12 @@ class ModelOpener:
 
         def on_progress(phase: str, n_done: int, n_steps: int) -> None:
             if given_up.is_set():
-                raise _GivenUpError  # ends the build; the cache keeps nothing
+                raise _GivenUpError  # ends the build, and the cache keeps nothing of it
             share = f"{phase}: {n_done} of {n_steps}"
             loop.call_soon_threadsafe(self.tell, f"building {read.spec.model_id}: {share}")
 
         await self._aside(lambda: self._gpu.build(read, on_progress, on_log))
-        # The thread that opens a GPU's context owns it.
+        # A GPU's context belongs to the thread that opens it.
         await self._device.run(lambda: opened.append(self._gpu.open(read, on_log)))
 
     def _note(self, severity: str, message: str) -> None:
@@ -198,13 +199,13 @@ class ModelOpener:
             )
 
     async def compare(self, read: ReadModel, model: OpenModel) -> Verification:
-        """Hold an open model to its bundle in f32 on the CPU.
+        """Compare an open model with its reference: its bundle in f32 on the CPU.
 
         Raises:
             BundleError: A network does not keep the contract.
             DeviceError: A backend could not be opened, or failed.
         """
-        # Batches of one: it answers the same, in half the memory.
+        # With batches of one the reference answers the same, and takes half the memory.
         in_f32 = {"backend": "openvino", "precision": "f32", "max_batch": 1}
         original = await self._aside(lambda: reference_of(read.bundle))
         wanted = ReadModel(
@@ -222,7 +223,7 @@ class ModelOpener:
                 class_indices=read.class_indices,
                 batch_sizes=sizes,
             )
-            # Taking a step may draw footage, so that is done aside too.
+            # Making a step may draw footage, so it is done aside too.
             steps = verifier.steps()
             while (step := await self._aside(lambda: next(steps, None))) is not None:
                 at = self._aside if step.side == "reference" else self._device.run
@@ -240,7 +241,10 @@ class ModelOpener:
 
 
 def must_be_compared(backends: Sequence[EngineBackend]) -> bool:
-    """A file in f32 on the CPU in f32 is itself the reference, and a dry run has none."""
+    """True if a model must be compared with its reference.
+
+    An f32 file that runs in f32 on the CPU is itself the reference, and a dry run has none.
+    """
     kind, *_ = backends[0].description.split()
     if kind == "openvino":
         return any(" f32 " not in f"{b.description} " or " as " in b.description for b in backends)
@@ -248,10 +252,10 @@ def must_be_compared(backends: Sequence[EngineBackend]) -> bool:
 
 
 def try_out(model: OpenModel) -> None:
-    """Hold a model's answers to the contract on a few drawn snippets: shapes, finite numbers.
+    """Check a model's answers to a few drawn snippets: their shapes, and that they are finite.
 
     Raises:
-        BundleError: Says which answer is none.
+        BundleError: An answer has another shape, or a number that is not finite; names it.
         DeviceError: The runtime failed.
     """
     spec, who = model.spec, model.description
@@ -275,6 +279,7 @@ def try_out(model: OpenModel) -> None:
 
 
 def _hold(who: str, what: str, seen: FloatArray, shape: tuple[int, ...]) -> None:
+    """Check that ``seen``, float32 (...), has this shape and finite numbers only."""
     if seen.shape != shape:
         raise BundleError(f"{who}: {what} are {seen.shape}, wanted {shape}")
     if not np.isfinite(seen).all():

@@ -9,10 +9,10 @@ from engine.published import models
 
 
 def pull_with_progress(name: str, console: Console) -> Path:
-    """Fetch, verify and convert a model; quick if it is there.
+    """Fetch, verify and convert a model, unless it is there; return its bundle's folder.
 
     Raises:
-        WeightsError: It could not be had; says what to do.
+        WeightsError: The model could not be fetched; says what to do.
     """
     tasks: dict[str, TaskID] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())

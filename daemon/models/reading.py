@@ -1,4 +1,4 @@
-"""A bundle's networks, opened: what run, localize, demo and bench all start with."""
+"""Reads a bundle and opens its networks, as run, localize, demo and bench all do first."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from engine.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class ReadModel:
-    """A bundle that was read and verified, and what the configuration makes of it.
+    """A bundle that was read and verified, and how it is to be run.
 
     Attributes:
-        config: How it is to be run.
-        bundle: Its files.
-        spec: The model, with the configuration's opening score.
+        config: The configuration by which it is to be run.
+        bundle: The bundle and its files.
+        spec: The model's facts, with the configuration's opening score.
         class_indices: Classes to report; None means all.
     """
 
@@ -43,18 +43,18 @@ class ReadModel:
 
     @property
     def feature_id(self) -> str:
-        """Equal where features can be compared: same backbone, time grid and picture."""
+        """Equal for models whose features can be mixed: same backbone, grid and picture size."""
         spec = self.spec
-        # Snapshots hold a digest of this text, so it keeps the name that a grid once had.
+        # Snapshots hold a digest of this text, so the text must keep the grid's older name.
         grid = repr(spec.grid).replace("Grid(", "Timeline(", 1)
         what = f"{self.bundle.backbone_sha256} {grid} {spec.geometry}"
         return hashlib.sha256(what.encode()).hexdigest()
 
     def check_unchanged(self) -> None:
-        """Its folder still holds the same bundle; one that is exported in place is replaced.
+        """Check that the folder still holds this bundle, for an export may replace it in place.
 
         Raises:
-            BundleError: It holds another one, or none.
+            BundleError: The folder holds another bundle, or none.
         """
         seen = ModelBundle.load(resolve_bundle(self.config.bundle)).digest
         if seen != self.bundle.digest:
@@ -65,7 +65,7 @@ class ReadModel:
 
 
 def read_model(config: ModelConfig) -> ReadModel:
-    """Read and verify a bundle, and hold the configuration to it. No device is opened.
+    """Read and verify a bundle, and check the configuration against it; no device is opened.
 
     Raises:
         BundleError: The bundle is missing, damaged or foreign.
@@ -94,7 +94,7 @@ def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None)
 
     Args:
         read: The bundle, and how it is to be run.
-        on_log: Told what the runtime says.
+        on_log: Told what the runtime says, with a severity.
 
     Raises:
         BundleError: A network does not keep the contract.
@@ -121,7 +121,7 @@ def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None)
             tuple(backends),
             read.feature_id,
         )
-    except BaseException:  # what was opened must not outlive what was not
+    except BaseException:  # if the second network cannot be opened, the first one must be closed
         for backend in backends:
             backend.close()
         raise
@@ -132,12 +132,13 @@ def build_plans(
     on_progress: OnProgress,
     on_log: OnLog = lambda _severity, _message: None,
 ) -> None:
-    """Have the plans of both networks in the cache, so that opening them takes no time.
+    """Put the plans of both networks into the cache, so that opening them takes no time.
 
     Args:
         read: The bundle, and how it is to be run.
-        on_progress: Told how far it is. What it raises ends the build, and nothing is kept.
-        on_log: Told what TensorRT says.
+        on_progress: Told how far the build is. An error that it raises ends the build, of which
+            nothing is kept then.
+        on_log: Told what TensorRT says, with a severity.
 
     Raises:
         BundleError: TensorRT cannot run a network.
@@ -157,8 +158,8 @@ def build_plans(
 
 
 def backend_options(read: ReadModel, on_log: OnLog) -> BackendOptions:
-    """What both networks of a bundle are opened with; whoever builds plans beforehand, uses it."""
-    # Live, every window is as long as the bundle says; the start of a stream is padded.
+    """The options that both networks of a bundle are opened with, and plans are built with."""
+    # Live, every window is as long as the bundle says; at the start of a run it is padded.
     n_snippets = read.spec.window.window_snippets
     return BackendOptions(
         max_batch=read.config.max_batch,
@@ -172,10 +173,10 @@ def backend_options(read: ReadModel, on_log: OnLog) -> BackendOptions:
 def class_indices_of(
     class_indices: Sequence[str] | None, class_names: Sequence[str]
 ) -> frozenset[int] | None:
-    """Class indices of names.
+    """The class indices of the names that are given; None, which means all, stays None.
 
     Raises:
-        ConfigError: Names the unknown label and the classes most like it.
+        ConfigError: A name is unknown; it is named, with the classes most like it.
     """
     if class_indices is None:
         return None
@@ -189,10 +190,11 @@ def class_indices_of(
 
 
 def check_model(config: ModelConfig) -> str:
-    """Read and verify a bundle and its labels without opening a device; describe it.
+    """Check a bundle, and ``labels`` against it, without opening a device; return a description.
 
     Raises:
-        BundleError: The bundle is missing, damaged or foreign, or what it would be compared with.
+        BundleError: The bundle, or the one it would be compared with, is missing, damaged or
+            foreign.
         ConfigError: A name in `labels` is none of its classes.
     """
     read = read_model(config)

@@ -1,8 +1,8 @@
-"""Models that are open: which one serves now, and who still uses the one before.
+"""The models that are open: which one is current, and how many cameras still use another one.
 
-A camera takes the model that is current, works with it, and gives it back when it goes over to
-the next one, between two chunks. So for a moment two models are in use, and one that nobody uses
-any more can be closed: no camera, and so no call of the device, holds it.
+A camera takes the current model, works with it, and gives it back when it goes over to the next
+one, between two chunks. So two models may be in use for a while. A model that no camera uses any
+more can be closed, as then no call of the device uses it either.
 """
 
 from collections.abc import Callable
@@ -19,15 +19,15 @@ State = Literal["building", "verifying", "serving"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenModel:
-    """Backbone and localizer, ready to run from one thread. Two are never equal.
+    """Backbone and localizer, ready to run from one thread. No two are equal.
 
     Attributes:
-        spec: The model, with the configuration's opening score.
+        spec: The model's facts, with the configuration's opening score.
         class_indices: Classes to report; None means all.
-        extractor: Snippets → features.
-        localizer: Windows → CAS.
-        backends: Backbone and localizer: what ``warm_up`` and ``close`` work on.
-        feature_id: Names what makes its features; see ``StreamSession``.
+        extractor: Turns snippets into features.
+        localizer: Turns windows of features into CAS.
+        backends: What runs backbone and localizer; ``warm_up`` and ``close`` act on these.
+        feature_id: Equal for models whose features can be mixed; see ``StreamSession``.
     """
 
     spec: ModelSpec
@@ -45,21 +45,21 @@ class OpenModel:
         return f"{self.spec.model_id} on {self.backends[0].description}"
 
     def warm_up(self) -> None:
-        """First calls, which compile and allocate."""
+        """Make first calls, which compile and allocate."""
         for backend in self.backends:
             backend.warm_up()
 
     def close(self) -> None:
-        """Free the device."""
+        """Close both networks and free what they hold on the device."""
         for backend in self.backends:
             backend.close()
 
 
 class ModelSlot:
-    """The one place where the current model is looked up.
+    """Holds the current model, and counts who uses which.
 
     Args:
-        model: What serves first.
+        model: The model that serves first.
 
     Attributes:
         on_unused: Told of a model that is not current and that nobody uses: close it.
@@ -74,7 +74,7 @@ class ModelSlot:
 
     @property
     def current(self) -> OpenModel:
-        """What cameras go over to."""
+        """The model that cameras go over to."""
         return self._current
 
     @property
@@ -84,12 +84,12 @@ class ModelSlot:
         return (self._current, *others)
 
     def take(self) -> OpenModel:
-        """The current model, to be given back."""
+        """Take the current model; the caller must give it back."""
         self._n_users[self._current] = self._n_users.get(self._current, 0) + 1
         return self._current
 
     def give_back(self, model: OpenModel) -> None:
-        """One user less.
+        """Give back a model that was taken.
 
         Raises:
             ValueError: Nobody took it.
@@ -103,7 +103,7 @@ class ModelSlot:
                 self.on_unused(model)
 
     def put(self, model: OpenModel) -> None:
-        """Let another model be the current one."""
+        """Make another model the current one."""
         before, self._current = self._current, model
         if before not in self._n_users:
             self.on_unused(before)
@@ -112,12 +112,12 @@ class ModelSlot:
 
 @dataclass(slots=True)
 class ServingStatus:
-    """What /readyz says of the model.
+    """What /readyz tells about the model.
 
     Attributes:
-        serving: What serves, for people; None before the first model is open.
-        state: What is being done: ``serving`` where no other model is on its way.
-        candidate: What is on its way.
+        serving: The model that serves, described for people; None before the first one is open.
+        state: ``building`` or ``verifying`` a candidate; ``serving`` if there is none.
+        candidate: The model that is on its way to serve; None if there is none.
         last_error: Why the newest candidate did not take over; None once one did.
     """
 
@@ -127,27 +127,27 @@ class ServingStatus:
     last_error: str | None = None
 
     def begin(self, candidate: str) -> None:
-        """A candidate is being opened."""
+        """Tell that a candidate is being opened."""
         self.state, self.candidate = "building", candidate
 
     def verify(self, candidate: str) -> None:
-        """It is open and being verified."""
+        """Tell that the candidate is open and being verified."""
         self.state, self.candidate = "verifying", candidate
 
     def served(self, serving: str) -> None:
-        """It took over."""
+        """Tell that the candidate took over."""
         self.serving, self.state, self.candidate, self.last_error = serving, "serving", None, None
 
     def failed(self, error: str) -> None:
-        """It did not take over; the one before serves on."""
+        """Tell that the candidate did not take over; the model before it goes on serving."""
         self.state, self.candidate, self.last_error = "serving", None, error
 
     def unchanged(self) -> None:
-        """What was wanted is what serves."""
+        """Tell that the model that was wanted is the one that serves."""
         self.state, self.candidate, self.last_error = "serving", None, None
 
     def report(self) -> dict[str, Any]:
-        """As JSON."""
+        """The status as JSON."""
         return {
             "serving": self.serving,
             "state": self.state,

@@ -1,7 +1,8 @@
-"""Another model while cameras are served: opened in the background, taken over between chunks.
+"""Replaces the model while cameras are served, which then go over to it between two chunks.
 
-The newest wish wins: what is on its way for an older one is given up. Whatever goes wrong with a
-candidate, the model that serves goes on; the log, a metric and /readyz say why.
+The new model is opened in the background. If yet another one is wanted meanwhile, the first is
+given up. Whatever goes wrong with a candidate, the model that serves goes on; the log, a metric
+and /readyz tell what it was.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from daemon.models.reading import ReadModel
 from daemon.models.slot import ModelSlot, OpenModel, ServingStatus
 from engine.errors import DeviceError
 
-# What a model is but for its bundle's digest. The other keys say how to bring one in.
+# With the bundle's digest, these keys tell models apart. The other keys say how to bring one in.
 _MAKES_A_MODEL = frozenset(
     {
         "bundle",
@@ -35,7 +36,7 @@ _MAKES_A_MODEL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """Two wishes of one identity are the same model."""
+    """Equal for two configurations that give the same model."""
 
     digest: str
     keys: str
@@ -46,15 +47,15 @@ class _Identity:
 
 
 class ModelSwap:
-    """Brings in the models it is told to.
+    """Brings in the models that are wanted, one after another.
 
     Args:
-        slot: Where the current model is.
-        serving: What was read for it.
-        opener: Opens the others.
-        status: Told how it goes.
-        metrics: Swaps are counted here.
-        log: Where life-cycle is told.
+        slot: Holds the current model.
+        serving: The bundle that the current model was opened from.
+        opener: Opens other models.
+        status: Told how far a candidate is.
+        metrics: Changes of the model are counted here.
+        log: Changes of the model are logged here.
     """
 
     def __init__(
@@ -81,16 +82,16 @@ class ModelSwap:
 
     @property
     def slot(self) -> ModelSlot:
-        """Where the current model is."""
+        """Holds the current model."""
         return self._slot
 
     def want(self, config: ModelConfig) -> None:
-        """Bring this model in, instead of any other that is on its way."""
+        """Bring this model in; give up any other one that is on its way."""
         self._wish = config
         self._wished.set()
 
     async def serve(self) -> None:
-        """Grant wishes until cancelled."""
+        """Bring in the models that are wanted, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._close_unused(), name="close models")
             while True:
@@ -106,7 +107,7 @@ class ModelSwap:
                 await asyncio.wait({granting, newer})
 
     async def close(self) -> None:
-        """Close every model, on the device thread; no camera works any more."""
+        """Close every model, on the device thread; by then no camera may work any more."""
         await self._opener.settle()
         await self._opener.discard(*self._slot.models, *self._unused)
 
@@ -128,7 +129,7 @@ class ModelSwap:
             return
         finally:
             self._opener.tell("")
-        # From here on nothing is waited for: the model is either on its way or takes over.
+        # No await from here on: otherwise a cancellation could leave the change half done.
         self._serving = wanted
         self._status.served(model.description)
         self._metrics.model_swaps.labels("done").inc()
