@@ -1,4 +1,4 @@
-"""`s2netd engine`: plans for GPUs, built, listed, cleared away; models held to a reference.
+"""`s2netd engine`: builds, lists and deletes plans for GPUs, and compares models with a reference.
 
 How a plan is built and kept is in `engine.backends.tensorrt`, the comparison itself in
 `engine.verification`.

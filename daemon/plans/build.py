@@ -1,4 +1,4 @@
-"""`s2netd engine build`: a bundle's plans, built before the daemon needs them."""
+"""`s2netd engine build`: builds a bundle's plans before the daemon needs them."""
 
 import json
 from collections.abc import Iterator
@@ -31,9 +31,9 @@ class BuildOptions:
     """See `s2netd engine build --help`.
 
     Attributes:
-        model: The daemon's that will want the plans.
-        runtime: Which TensorRT.
-        verbose: Tell all that it says.
+        model: The model section of the daemon that will need the plans.
+        runtime: Which TensorRT; see ``find_tensorrt``.
+        verbose: Print everything that TensorRT says.
     """
 
     model: ModelConfig
@@ -46,13 +46,13 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuiltNetwork:
-    """A row of what was built.
+    """A network and its plan.
 
     Attributes:
         name: ``backbone`` or ``localizer``.
-        key: What the plan belongs to.
-        plan: The plan.
-        path: Its file.
+        key: What the plan was built from and for.
+        plan: The plan, and how it was obtained.
+        path: The plan's file in the cache.
     """
 
     name: str
@@ -61,7 +61,7 @@ class BuiltNetwork:
     path: Path
 
     def to_json(self) -> dict[str, Any]:
-        """For machines."""
+        """The row as JSON."""
         return {
             "network": self.name,
             "onnx_sha256": self.key.onnx_sha256,
@@ -78,7 +78,7 @@ def configured_model(path: Path) -> ModelConfig:
     """The model that a daemon with this configuration will open.
 
     Raises:
-        ConfigError: The file is wrong, or the daemon would want no plans.
+        ConfigError: The file is wrong, or a daemon with it would need no plans.
     """
     model = load(path).model
     if model.backend != "tensorrt":
@@ -87,12 +87,12 @@ def configured_model(path: Path) -> ModelConfig:
 
 
 def run_build(options: BuildOptions, console: Console, *, as_json: bool = False) -> None:
-    """Build what is not in the cache yet; print a table, or JSON, to ``console``.
+    """Build the plans that are not in the cache yet; print a table, or JSON, to ``console``.
 
     Args:
-        options: What and with what.
-        console: For the result; progress and TensorRT's warnings go to standard error.
-        as_json: Machine-readable.
+        options: What to build, and with which TensorRT.
+        console: Shows the result; progress and TensorRT's warnings go to standard error.
+        as_json: Print JSON instead of a table.
 
     Raises:
         ConfigError: There is no such label in the bundle.
@@ -155,7 +155,11 @@ def _build(
 
 @contextmanager
 def _gpu(trt: TensorRt, index: int) -> Iterator[tuple[GpuIdentity, str]]:
-    """The GPU to build for, current; without one where that is enough, and why there is none."""
+    """Open the GPU to build for; without one, ``NO_GPU`` if that is enough, and why there is none.
+
+    Raises:
+        DeviceError: There is no GPU, and this TensorRT cannot build without one.
+    """
     from engine.backends.tensorrt.cuda_pycuda import open_pycuda  # noqa: PLC0415 - heavy
 
     try:

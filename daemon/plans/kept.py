@@ -1,4 +1,4 @@
-"""`s2netd engine list` and `gc`: which plans are kept, and for what."""
+"""`s2netd engine list` and `s2netd engine gc`: show the plans that are kept, and delete plans."""
 
 import json
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ _DAY_S = timedelta(days=1).total_seconds()
 def run_list(
     cache: PlanCache, machine: Machine, now_s: float, console: Console, *, as_json: bool = False
 ) -> None:
-    """Print what is kept.
+    """Print the plans that are kept.
 
     Args:
-        cache: Where.
-        machine: Judges what can be used.
-        now_s: The wall clock, seconds since 1970.
-        console: For the table.
-        as_json: Machine-readable.
+        cache: Where the plans are.
+        machine: Tells which of them can be used here.
+        now_s: The time, in seconds since 1970.
+        console: Shows the result.
+        as_json: Print JSON instead of a table.
 
     Raises:
-        DeviceError: The folder cannot be read.
+        DeviceError: The cache folder cannot be read.
     """
     entries = cache.entries()
     if as_json:
@@ -55,19 +55,19 @@ def run_gc(
     older_than_days: float | None = None,
     dry_run: bool = False,
 ) -> None:
-    """Delete what this machine cannot use, and damaged files; say what.
+    """Delete plans that this machine cannot use, and damaged files; print each one.
 
     Args:
-        cache: Where.
-        machine: Judges what can be used.
-        now_s: The wall clock, seconds since 1970.
-        console: For the answer.
-        everything: Delete all.
-        older_than_days: Delete also what was not loaded for so long.
-        dry_run: Only say what would go.
+        cache: Where the plans are.
+        machine: Tells which of them can be used here.
+        now_s: The time, in seconds since 1970.
+        console: Shows the result.
+        everything: Delete every plan.
+        older_than_days: Also delete plans that were not loaded for so many days.
+        dry_run: Delete nothing; only print what would be deleted.
 
     Raises:
-        DeviceError: The folder cannot be read, or a file cannot be deleted.
+        DeviceError: The cache folder cannot be read, or a file cannot be deleted.
     """
 
     def reason(entry: PlanEntry) -> str:
@@ -95,7 +95,7 @@ def run_gc(
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Table:
-    """Readable on 80 columns: kind and version of a TensorRT stay in one line."""
+    """A table that fits 80 columns, with kind and version of a TensorRT on one line."""
     table = Table(show_lines=True)
     table.add_column("network", overflow="fold")
     table.add_column("built for", overflow="fold", width=_RUNTIME_WIDTH)

@@ -17,12 +17,12 @@ _KINDS: tuple[TensorRtChoice, ...] = ("tensorrt", "tensorrt_rtx")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What plans can be made for and run on.
+    """The TensorRTs and the GPUs of this machine.
 
     Attributes:
         tensorrts: Every TensorRT that can be imported.
         gpus: Every GPU that can be opened.
-        no_gpu: Why there is none; empty if there is one.
+        no_gpu: Why there is no GPU; empty if there is one.
     """
 
     tensorrts: tuple[TensorRt, ...]
@@ -30,11 +30,12 @@ class Machine:
     no_gpu: str = ""
 
     def use(self, entry: PlanEntry) -> tuple[Use, str]:
-        """Can a plan be used here, and why not?
+        """Whether a plan can be used here, and if not, why.
 
-        What is not seen now may be there again at the next start (a driver or a GPU that failed,
-        another virtual environment), so a plan for it is not called foreign. All GPUs have one
-        driver, though: where one is seen, plans for another driver are.
+        A plan for something that is not seen now is not called foreign. It may be seen again at
+        the next start: a driver or a GPU may have failed, or another virtual environment may be
+        active. As all GPUs share one driver, a plan for another driver is foreign if any GPU is
+        seen.
         """
         if entry.key is None:
             return "foreign", f"damaged: {entry.damage}"
@@ -60,7 +61,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """What is here; imports every TensorRT and opens every GPU for a moment."""
+    """Find what is here; this imports every TensorRT and opens every GPU for a moment."""
     tensorrts = []
     for kind in _KINDS:
         try:
@@ -76,10 +77,10 @@ def this_machine() -> Machine:
 
 
 def gpu_identity(index: int) -> tuple[GpuIdentity, str]:
-    """A GPU's identity, or ``NO_GPU`` and the reason.
+    """A GPU's identity and an empty text; or ``NO_GPU`` and the reason why there is none.
 
     Args:
-        index: As CUDA counts, from 0.
+        index: The GPU's number, as CUDA counts, from 0.
     """
     from engine.backends.tensorrt.cuda_pycuda import open_pycuda  # noqa: PLC0415 - heavy
 

@@ -1,4 +1,4 @@
-"""`s2netd engine verify`: may a backend, precision or bundle stand in for the reference?"""
+"""`s2netd engine verify`: tells whether a backend, precision or bundle may replace a reference."""
 
 import tempfile
 from contextlib import ExitStack, closing
@@ -38,7 +38,7 @@ SCENE_S = 50.0
 
 
 class NotAlikeError(S2netdError):
-    """The candidate is further from the reference than the bundle admits; the process exits 1."""
+    """The candidate differs from the reference beyond the tolerance; the process exits 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ class VerifyOptions:
 
 
 def run_verify(options: VerifyOptions, console: Console) -> Verification:
-    """Open both sides, show them the golden set behind a progress bar, compare.
+    """Open both sides, let them answer for the same footage, and compare their answers.
 
     Args:
-        options: What and on what.
-        console: Where the progress goes.
+        options: What to compare, and on which footage.
+        console: Shows the progress.
 
     Raises:
         BundleError: A bundle is missing or damaged, or the two are not about the same.
@@ -100,7 +100,7 @@ def run_verify(options: VerifyOptions, console: Console) -> Verification:
             _open(candidate, options.backend, options.precision, options, stack, console),
             golden,
             reference.spec,
-            # The candidate's: it is what would be served.
+            # The candidate's tolerance comes first, for the candidate is what would serve.
             candidate.tolerance or reference.tolerance,
             candidate_spec=candidate.spec,
             batch_sizes=sizes_to_try(options.backend, options.max_batch),
@@ -127,7 +127,7 @@ def _watch(verifier: Verifier, console: Console) -> None:
 def _golden(
     options: VerifyOptions, spec: ModelSpec, stack: ExitStack, console: Console
 ) -> GoldenSet:
-    """What both are shown; files of its own are gone when the stack is closed."""
+    """The footage that both sides are shown; files made for it are deleted with the stack."""
 
     def note(what: str) -> None:
         console.print(what, markup=False)
@@ -143,7 +143,7 @@ def _golden(
     seconds = options.seconds or SCENE_S
     path = folder / "scene.mp4"
     scene = render_scene(path, options.seed, None, seconds, console)
-    path = path.rename(folder / f"{scene.camera}.mp4")  # a camera's clip is named for it
+    path = path.rename(folder / f"{scene.camera}.mp4")  # a clip's name is its camera's
     about = f"{scene.title}, {seconds:g} s"
     clips = (*of_videos([path], spec).clips, *drawn.clips)
     return GoldenSet(f"{about}, and {drawn.about}", clips)
@@ -157,7 +157,10 @@ def _open(
     stack: ExitStack,
     console: Console,
 ) -> Networks:
-    """Both networks of a bundle, closed with the stack; a plan may have to be built first."""
+    """Open both networks of a bundle, after building their plans if need be.
+
+    They are closed with the stack.
+    """
 
     def on_log(severity: str, message: str) -> None:
         if severity in ("error", "warning"):
