@@ -1,5 +1,4 @@
-"""The timeline page: one HTML file that shows events, scores and what was really there.
+"""The timeline page: one HTML file that shows events, scores and what really happened.
 
-It is drawn of what it is given; scores and pictures are gathered in `daemon.localize` and
-`daemon.demo`.
+It is drawn from values that it is given; `daemon.localize` and `daemon.demo` gather them.
 """

@@ -1,4 +1,4 @@
-"""The drawing: pictures, curves and event bars on one time axis, as HTML and inline SVG. Pure."""
+"""Draws pictures, curves and event bars on one time axis, as HTML and inline SVG. Pure."""
 
 import base64
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from engine.judging.truth import TruthSpan
 from engine.types import Span
 
 MAX_THUMBNAILS = 12
-_FRAME_COUNTS = (12, 9, 6, 3)  # threes, of which a narrow page shows the middle one
-_PX_A_CHARACTER = 6.2  # of 12 px digits and punctuation, in a wide face
+_FRAME_COUNTS = (12, 9, 6, 3)  # multiples of three, for a narrow page shows every third picture
+_PX_A_CHARACTER = 6.2  # width of digits and punctuation of 12 px, in a wide typeface
 _DENSE_POINTS = 500
 _EDGE = 0.02  # share of the axis in which a centred label would stick out
 
@@ -32,7 +32,7 @@ _EDGE = 0.02  # share of the axis in which a centred label would stick out
 def chart(
     lanes: list[Lane], axes: Axes, thumbnails: Sequence[Thumbnail], curves: CurveSet | None
 ) -> str:
-    """Everything on the time axis; nothing where there is nothing to draw."""
+    """The chart as HTML: all that lies on the time axis; empty if there is nothing to draw."""
     if not lanes and not thumbnails:
         return ""
     grid = "".join(_tick(tick, axes) for tick in ticks(axes.end_us))
@@ -66,7 +66,7 @@ def _gap(span: Span, axes: Axes) -> str:
 
 
 def _film(thumbnails: Sequence[Thumbnail], axes: Axes) -> str:
-    """Equal slots along the axis, each with the picture nearest to its middle."""
+    """The pictures, in equal slots along the axis: in each the one nearest to its middle."""
     if not thumbnails:
         return ""
     most = min(len(thumbnails), MAX_THUMBNAILS)
@@ -122,7 +122,7 @@ def _curve(curve: Curve, threshold: str, axes: Axes) -> str:
 
 
 def _threshold(lane: Lane, axes: Axes) -> str:
-    """The score an event needs; attention is not what an event is judged by."""
+    """The line of the score that an event needs; the lane of attention has none."""
     if lane.open_score is None:
         return ""
     return f'<path class="threshold" d="M0 {axes.height(lane.open_score)}H{CURVE_X_UNITS}" />'
@@ -144,7 +144,7 @@ def _bar_row(events: list[History], axes: Axes) -> str:
 
 
 def _bar(event: History, room_us: int, axes: Axes) -> str:
-    """A bar with its label twice: inside, and in the room beside it; the style shows what fits."""
+    """An event's bar, its label twice: inside and beside it; the style sheet shows what fits."""
     last, span = event.last, event.last.span
     label = f"{between(span.start_us, span.end_us)} · {score(last.score)}"
     is_false = last.event_id in axes.mistakes.false_events

@@ -11,7 +11,7 @@ from engine.judging.truth import TruthSpan
 from engine.types import FloatArray, Int64Array, Span
 
 MAX_CURVES = 6
-CURVE_X_UNITS = 100_000  # fine enough for a day's axis, and written without a decimal point
+CURVE_X_UNITS = 100_000  # so fine that whole numbers do for the axis of a day
 CURVE_Y_UNITS = 1000
 _MAGNIFIED_BELOW = 0.5
 NEUTRAL = "neutral"
@@ -22,11 +22,12 @@ class CurveSet:
     """Class scores over time.
 
     Attributes:
-        times_us: int64 (n,), strictly increasing: the middle of each scored snippet.
-        scores: float32 (n, C_shown) in [0, 1].
-        class_names: C_shown class names.
-        breaks: Rows that are the first after a gap, each in 1..n-1.
-        attention: float32 (n,), foreground confidence; None where it is not known.
+        times_us: int64 (N,), strictly increasing, in microseconds of stream time: the middle of
+            each snippet that was scored.
+        scores: float32 (N, C_shown) in [0, 1].
+        class_names: The names of the C_shown classes.
+        breaks: Rows that are the first after a gap, each in 1..N-1.
+        attention: float32 (N,) in [0, 1]; None if it is not known.
     """
 
     times_us: Int64Array
@@ -59,10 +60,10 @@ class Thumbnail:
 
 @dataclass(frozen=True, slots=True)
 class Mistakes:
-    """Where reports and truth part; drawn as such.
+    """Where reports and truth differ, to be marked on the page.
 
     Attributes:
-        false_events: Ids of the events that report nothing that happened.
+        false_events: Ids of the events that report something that did not happen.
         missed: What happened and was not reported.
     """
 
@@ -72,7 +73,13 @@ class Mistakes:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One score over time, at least one value; ``breaks`` as in ``CurveSet``."""
+    """One score over time.
+
+    Attributes:
+        times_us: int64 (N,), N >= 1, as in ``CurveSet``.
+        values: float32 (N,) in [0, 1].
+        breaks: As in ``CurveSet``.
+    """
 
     times_us: Int64Array
     values: FloatArray
@@ -85,21 +92,21 @@ class Curve:
 
     @property
     def peak_us(self) -> int:
-        """Its time."""
+        """The time of the highest value, in microseconds."""
         return int(self.times_us[self.values.argmax()])
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One class: its scores, its events and what is known of it.
+    """What the page shows of one class, or of attention.
 
     Attributes:
-        class_name: Its name.
-        curve: Its scores.
-        events: Reported of it.
-        truth: What is known to have happened.
-        hue: Name of a colour.
-        open_score: What an event of it needs; None where it has no events.
+        class_name: The class's name.
+        curve: Its scores; None if they are not known.
+        events: Its events.
+        truth: When it is known to have happened.
+        hue: Name of its colour.
+        open_score: The score that an event of it needs; None for attention, which has no events.
     """
 
     class_name: str
@@ -112,7 +119,14 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """Time runs over ``[0, end_us]``, scores over ``[0, top]``; what the marks need to know."""
+    """The axes, on which time runs over ``[0, end_us]`` and scores over ``[0, top]``.
+
+    Attributes:
+        end_us: Where the time axis ends, in microseconds.
+        top: Where the score axis ends.
+        row_of: Row of each event in the table, by event id.
+        mistakes: Which events and truth to mark.
+    """
 
     end_us: int
     top: float
@@ -120,7 +134,7 @@ class Axes:
     mistakes: Mistakes = field(default_factory=Mistakes)
 
     def place(self, from_us: int, to_us: int | None = None) -> str:
-        """CSS that puts an element at a moment, or over an interval, of the time axis."""
+        """CSS that puts an element at a moment of the time axis, or over an interval of it."""
         left = min(max(from_us, 0), self.end_us)
         at = f"left:{100 * left / self.end_us:.4f}%"
         if to_us is None:
@@ -129,11 +143,11 @@ class Axes:
         return f"{at};width:{100 * (right - left) / self.end_us:.4f}%"
 
     def across(self, time_us: int) -> int:
-        """Distance from the left of a curve's box, in its units."""
+        """Distance from the left edge of a curve's box, 0..``CURVE_X_UNITS``."""
         return round(CURVE_X_UNITS * max(time_us, 0) / self.end_us)
 
     def height(self, value: float) -> int:
-        """Distance from the top of a curve's box, in its units."""
+        """Distance from the top edge of a curve's box, 0..``CURVE_Y_UNITS``."""
         return round(CURVE_Y_UNITS * (1 - min(max(value / self.top, 0.0), 1.0)))
 
 
@@ -184,7 +198,7 @@ def axes_of(
     heights = [lane.open_score for lane in lanes if lane.open_score is not None]
     heights += [lane.curve.peak for lane in lanes if lane.curve]
     highest = max(heights, default=0.0)
-    # A quiet video is not magnified beyond the threshold it stayed below.
+    # A video without events is not magnified so much that its scores rise above the threshold.
     top = 1.0 if highest > _MAGNIFIED_BELOW else np.ceil(max(highest, 0.05) * 12) / 10
     rows = {event.last.event_id: i for i, event in enumerate(events)}
     return Axes(max(ends), float(top), rows, mistakes)

@@ -1,7 +1,7 @@
 """Geometry of the timeline page: which points, ticks, rows and colours are drawn. Pure.
 
-Everything is placed in shares of the time axis, so one page fits a phone and a wall: what does
-not fit at a width is hidden by the style sheet, which knows the width.
+Everything is placed in shares of the time axis, so the same page fits a phone and a wall. Only the
+style sheet knows the width, and it hides what does not fit.
 """
 
 import zlib
@@ -29,7 +29,13 @@ _MAX_TICKS = (5, 12, 40, 120)
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A labelled moment; ``level`` says from which width on it is shown."""
+    """A moment on the time axis with a label.
+
+    Attributes:
+        time_us: The moment.
+        level: From which width on it is shown; 0: always.
+        tenths: Whether the label shows tenths of a second.
+    """
 
     time_us: int
     level: int
@@ -37,7 +43,7 @@ class Tick:
 
 
 def ticks(axis_us: int) -> list[Tick]:
-    """Round moments on ``[0, axis_us]``, coarse levels first, finer ones between them."""
+    """Round moments on ``[0, axis_us]``: those of coarse levels first, then finer ones between."""
     levels: dict[int, int] = {}
     step_us = 0
     for level, most in enumerate(_MAX_TICKS):
@@ -60,17 +66,17 @@ def _step(axis_us: int, most: int, coarser_us: int) -> int:
 
 
 def decimated(values: FloatArray, limit: int = MAX_CURVE_POINTS) -> Int64Array:
-    """Indices of at most ``limit`` of the values that keep every local extreme's height.
+    """Choose at most ``limit`` of a curve's values, so that its peaks keep their height.
 
-    Of each of many equal pieces its lowest and its highest value remain, so a peak of a single
-    snippet is as high in a day's curve as in a minute's.
+    The curve is cut into equal pieces, and the lowest and the highest value of each are kept. So
+    the peak of a single snippet is as high in a day's curve as in a minute's.
 
     Args:
-        values: float32 (n,).
+        values: float32 (N,).
         limit: At least 4.
 
     Returns:
-        int64 (m,), rising, m <= limit; with the first and the last value.
+        Indices of the values, int64 (M,), rising, M <= limit, with the first and the last index.
     """
     if len(values) <= limit:
         return np.arange(len(values), dtype=np.int64)
@@ -83,14 +89,17 @@ def decimated(values: FloatArray, limit: int = MAX_CURVE_POINTS) -> Int64Array:
 
 
 def runs(indices: Int64Array, breaks: Sequence[int]) -> list[Int64Array]:
-    """Split rising row indices wherever a break (first row after a gap) lies between two."""
+    """Split rising row indices, int64 (M,), wherever a break lies between two of them.
+
+    A break is the first row after a gap. The pieces, each int64 (M_piece,), are not empty.
+    """
     cuts = np.searchsorted(indices, sorted(breaks))
     inner = sorted({int(cut) for cut in cuts} - {0, len(indices)})
     return [run for run in np.split(indices, inner) if len(run)]
 
 
 def packed(spans: Sequence[Span]) -> list[int]:
-    """A row for each span such that spans of one row do not overlap; few rows, earliest first."""
+    """A row number for each span, so that spans of one row do not overlap; few rows are used."""
     rows = [0] * len(spans)
     ends: list[int] = []
     for i in sorted(range(len(spans)), key=lambda i: spans[i]):
@@ -101,16 +110,17 @@ def packed(spans: Sequence[Span]) -> list[int]:
 
 
 def label_rooms(spans: Sequence[Span], axis_us: int) -> list[int]:
-    """Free time beside each bar of one row that its label may use.
+    """The room beside each bar of one row, in microseconds, that the bar's label may use.
 
-    Positive: to the right of the bar; negative: to the left. No room is given to two labels.
+    A positive room is to the right of the bar, a negative one to the left. No room is given to two
+    labels.
 
     Args:
-        spans: Sorted and disjoint.
+        spans: The bars, sorted and disjoint.
         axis_us: Where the axis ends.
     """
     rooms = []
-    taken_us = 0  # up to here the row is full
+    taken_us = 0  # up to here the room in the row is taken
     for i, span in enumerate(spans):
         after_us = spans[i + 1].start_us if i + 1 < len(spans) else axis_us
         left, right = span.start_us - taken_us, after_us - span.end_us
@@ -121,10 +131,10 @@ def label_rooms(spans: Sequence[Span], axis_us: int) -> list[int]:
 
 
 def hues(names: Iterable[str]) -> dict[str, int]:
-    """A colour number for each class: its own wherever possible, so it is the same on all pages.
+    """The number of a colour for each class, if possible the same one on all pages.
 
-    Where two classes of one page want the same colour the later one takes the next free one; with
-    more classes than colours, colours repeat (each lane carries its name).
+    If two classes of one page want the same colour, the later one takes the next free one. With
+    more classes than colours, colours repeat; each lane carries its class's name.
     """
     chosen: dict[str, int] = {}
     for name in names:

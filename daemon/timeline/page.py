@@ -1,8 +1,9 @@
-"""One self-contained HTML file that shows what happened in a video and why it was reported.
+"""Makes one self-contained HTML file that shows what was reported of a video, and why.
 
-In: score curves, revisions of events, thumbnails. Out: the page as a string. It loads nothing,
-reads without JavaScript, on paper and at any width, and follows the reader's light or dark scheme.
-Nothing here reads a clock or a file: equal input gives equal bytes.
+Score curves, revisions of events and thumbnails go in, and the page comes out as a string. The
+page loads nothing. It can be read without JavaScript, on paper and at any width, and follows the
+reader's light or dark scheme. Nothing here reads a clock or a file, so equal input gives equal
+bytes.
 """
 
 from collections import Counter
@@ -46,20 +47,21 @@ def render_timeline(
     anchor_us: int | None = None,
     notes: Sequence[str] = (),
 ) -> str:
-    """The page.
+    """Make the page.
 
     Args:
-        title: The video or camera.
-        subtitle: The model, say.
-        duration_us: Length of what was looked at; the axis grows if an event ends later.
-        events: Records of one stream, all revisions that are known, in any order.
-        curves: Scores; None if they were not kept.
-        open_score: Score from which an interval becomes an event; drawn as a line.
+        title: The video's or camera's name.
+        subtitle: A line below the title, such as the model.
+        duration_us: Length of the footage; the axis is longer if an event ends later.
+        events: Revisions of events of one run, all that are known, in any order.
+        curves: Score curves; None if they were not kept.
+        open_score: Score at which an event opens; it is drawn as a line.
         thumbnails: Pictures in order of time; at most ``MAX_THUMBNAILS`` are used.
-        class_open_scores: Those of classes that have their own.
-        truth: Drawn below the events of the same class.
-        mistakes: Events and truth that are marked as not belonging together.
-        anchor_us: Unix time of stream time 0; else that of the events, where they have one.
+        class_open_scores: The opening scores of classes that have their own, by class name.
+        truth: What is known to have happened; it is drawn below the events of the same class.
+        mistakes: Events and truth to mark as false or missed.
+        anchor_us: Unix time of stream time 0, in microseconds; None: that of the events, if they
+            have one.
         notes: Short facts for the page's head.
 
     Returns:
@@ -93,7 +95,7 @@ def render_timeline(
 
 
 def _verdict(events: list[History], lanes: list[Lane]) -> str:
-    """The finding in one or two sentences."""
+    """What was found, in one or two sentences."""
     standing = [event for event in events if event.is_kept]
     retracted = len(events) - len(standing)
     taken_back = f" {count(retracted, 'event')} opened and taken back." if retracted else ""
@@ -104,7 +106,7 @@ def _verdict(events: list[History], lanes: list[Lane]) -> str:
 
 
 def _of_which(events: list[History]) -> str:
-    """The classes of the events, by name while they are few."""
+    """The events' classes: their names if they are few, else how many they are."""
     numbers = Counter(event.last.class_name for event in events)
     if len(numbers) > _MAX_NAMED:
         return f" of {len(numbers)} classes"
@@ -128,7 +130,7 @@ def _strongest(lanes: list[Lane]) -> str:
 
 
 def _key(lanes: list[Lane], curves: CurveSet | None, mistakes: Mistakes) -> str:
-    """What the marks mean; only those that are on this page."""
+    """The key, which tells what the marks mean that are on this page."""
     events = [event for lane in lanes for event in lane.events]
     states = {event.state for event in events}
     truth = any(lane.truth for lane in lanes)

@@ -1,6 +1,6 @@
-"""Style sheet, script and content policy of the timeline page, from its two package files.
+"""Style sheet, script and content policy of the timeline page, made from two package files.
 
-The style sheet decides by the width of a bar or of the axis which labels are shown, so the same
+The style sheet decides by the width of a bar, or of the axis, which labels are shown. So the same
 page fits a phone, a wall, paper and any zoom. The script only adds a read-out and the zoom.
 """
 
@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from daemon.timeline.marks import N_HUES
 
-# A bar's label is shown inside or beside it where this many pixels are free.
+# Widths, in pixels, that a bar's label may need; it is shown where so many are free.
 LABEL_WIDTHS_PX = tuple(range(60, 261, 20))
 
 _HUES = "\n".join(
@@ -33,12 +33,12 @@ def _read(name: str) -> str:
 _SHEET = _read("timeline.css").replace("/* hues */", _HUES).replace("/* labels */", _LABELS)
 STYLE = f"\n{_SHEET}"
 
-# The page is XML too, where a bare < or & would end the script.
+# The page is XML too, in which a bare < or & in the script would be markup.
 SCRIPT = f"//<![CDATA[\n{_read('timeline.js')}//]]>"
 
 _SCRIPT_DIGEST = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode("ascii")
 
-# Should a hostile label ever slip through the escaping, it can neither run nor send anything.
+# If a hostile name ever slipped through the escaping, it could neither run nor send anything.
 CONTENT_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     f"script-src 'sha256-{_SCRIPT_DIGEST}'; base-uri 'none'; form-action 'none'"

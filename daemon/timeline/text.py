@@ -1,4 +1,4 @@
-"""Words and numbers of the timeline page: escaped text, times, scores. Pure."""
+"""Writes the words and numbers of the timeline page: escaped text, times, scores. Pure."""
 
 import html
 from datetime import UTC, datetime, timedelta
@@ -11,8 +11,9 @@ _RUN = datetime(1970, 1, 1, tzinfo=UTC)
 def text(untrusted: str) -> str:
     """Any string as HTML text or attribute value, on one line and of bounded length.
 
-    Camera ids and class names come from outside: besides the mark-up characters, whatever could
-    not be encoded (lone surrogates) or would reorder its surroundings (bidi controls) is replaced.
+    Names of cameras and classes come from outside. So mark-up characters are escaped, and two
+    kinds of characters are replaced: those that cannot be encoded (lone surrogates), and those
+    that would reorder the text around them (bidi controls).
     """
     shown = untrusted[:MAX_TEXT_CHARS]
     if len(untrusted) > MAX_TEXT_CHARS:
@@ -33,12 +34,12 @@ def clock(time_us: int, *, tenths: bool = True) -> str:
 
 
 def between(start_us: int, end_us: int) -> str:
-    """Start and end, joined by an en dash."""
+    """Start and end as clock times, joined by an en dash."""
     return f"{clock(start_us)}–{clock(end_us)}"  # noqa: RUF001
 
 
 def delay(wait_us: int) -> str:
-    """``1.5 s after``, ``1.5 s before`` or ``at``."""
+    """A wait in words: ``1.5 s after``, ``1.5 s before`` or ``at``."""
     if abs(wait_us) < US_PER_TENTH // 2:
         return "at"
     return f"{abs(wait_us) / 1_000_000:.1f} s {'before' if wait_us < 0 else 'after'}"
@@ -50,12 +51,12 @@ def score(value: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 event``, ``2 events``."""
+    """A number with its noun: ``1 event``, ``2 events``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def wall_clock(anchor_us: int | None, time_us: int) -> str:
-    """Date and time of day in UTC; empty where it is unknown or no calendar holds it."""
+    """Date and time of day in UTC; empty if it is unknown or beyond the calendar."""
     if anchor_us is None:
         return ""
     try:
