@@ -1,7 +1,8 @@
-"""The demo's middle: a clip through the real daemon, its events told beside what happens.
+"""Streams the demo's clip through the real daemon and tells its events beside what happens.
 
-A producer cuts the clip into a folder of chunks as a camera would deliver them; the daemon, in the
-same process but over the same files as any other, turns them into events.
+A producer cuts the clip into chunks, as a camera would deliver them, and puts these into a folder.
+The daemon turns them into events. It runs in the same process, but reads and writes the same kinds
+of files as any other daemon.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A moment at which something starts or ends."""
+    """A moment, in stream time, and words for what starts or ends then."""
 
     time_us: int
     words: str
@@ -46,8 +47,8 @@ class Narrator:
     """Tells what happens and what is reported, in order of stream time.
 
     Args:
-        console: Where lines go; a quiet one swallows them.
-        truth: What happens; None if nobody knows.
+        console: Shows the lines; a quiet console drops them.
+        truth: What happens in the clip; None if it is not known.
     """
 
     def __init__(self, console: Console, truth: Sequence[TruthSpan[str]] | None) -> None:
@@ -60,13 +61,13 @@ class Narrator:
             self._line("seen to", "truth", "reported")
 
     def reach(self, time_us: int) -> None:
-        """Footage up to here has been processed."""
+        """Tell what happens up to ``time_us``, for footage up to there has been processed."""
         while self._untold and self._untold[0].time_us <= time_us:
             told = self._untold.pop(0)
             self._line(clock_text(told.time_us), told.words, "")
 
     def tell(self, revision: ActionEvent) -> None:
-        """One revision, after everything that had happened by then."""
+        """Tell one revision, after everything that had happened by then."""
         self.reach(revision.decided_us)
         sign = _SIGNS.get(revision.phase)
         if sign is None:
@@ -77,7 +78,7 @@ class Narrator:
         self._line(clock_text(revision.decided_us), "", words)
 
     def finish(self) -> None:
-        """Tell the rest."""
+        """Tell everything that is left."""
         while self._untold:
             self.reach(self._untold[0].time_us)
 
@@ -96,21 +97,21 @@ def stream(
     *,
     realtime: bool,
 ) -> list[ActionEvent]:
-    """Produce and consume at the same time, until the end marker is processed.
+    """Produce chunks and process them at the same time, until the end marker is processed.
 
     Args:
-        clip: What the camera sees.
-        model: What watches it.
+        clip: The footage of the camera.
+        model: The model that watches it.
         out: Folder for chunks, events, state and log.
-        console: Where the producer's notes go.
+        console: Shows the producer's notes.
         narrator: Told every revision as it comes.
-        realtime: At the clip's own pace, not as fast as it goes.
+        realtime: Stream at the clip's own pace, and not as fast as it goes.
 
     Returns:
-        Every revision.
+        Every revision of every event, in the order in which they were published.
 
     Raises:
-        S2netdError: Anything a user can mend, in one line.
+        S2netdError: Anything that the user can put right, in one line.
         KeyboardInterrupt: Ctrl-C or SIGTERM; what was in hand has been finished.
     """
     (out / "chunks").mkdir()
@@ -121,7 +122,7 @@ def stream(
         chunk_s=_CHUNK_S,
         realtime=realtime,
     )
-    # A bar that is redrawn belongs on a terminal, not in a file of lines.
+    # Progress is redrawn again and again, which suits a terminal and not a file.
     producer = Producer(options, console if console.is_terminal else Console(stderr=True))
     watcher = _Watcher(out / "events.jsonl", narrator)
     if not asyncio.run(_stream(producer, _config(model, out), out / "daemon.log", watcher)):
@@ -132,7 +133,7 @@ def stream(
 
 
 class _Watcher:
-    """Reads the daemon's event file as a subscriber would."""
+    """Reads the daemon's file of event records, as another program would."""
 
     def __init__(self, path: Path, narrator: Narrator) -> None:
         self._path = path
@@ -140,7 +141,7 @@ class _Watcher:
         self.revisions: list[ActionEvent] = []
 
     def read(self) -> None:
-        """Tell what is new; a line that is not whole yet waits."""
+        """Tell the revisions that are new; a line that is not whole yet is left for later."""
         if not self._path.exists():
             return
         lines = self._path.read_bytes().split(b"\n")[:-1]
@@ -150,9 +151,9 @@ class _Watcher:
             self._narrator.tell(revision)
 
     async def follow(self, app: App) -> None:
-        """Until cancelled."""
+        """Read again and again until cancelled."""
         while True:
-            n_done = app.progress.n_done  # read first: their events are in the file by now
+            n_done = app.progress.n_done  # taken before reading, so their events are in the file
             self.read()
             self._narrator.reach(n_done * _CHUNK_US)
             await asyncio.sleep(_POLL_S)
@@ -167,7 +168,7 @@ def _config(model: ModelConfig, out: Path) -> Config:
             "state": {"path": str(out / "state.sqlite")},
             "http": {"port": 0},
             "log": {"form": "json", "level": "info"},
-            "drain_timeout_s": 3,  # Ctrl-C must not take long
+            "drain_timeout_s": 3,  # so that Ctrl-C does not take long
         },
         "demo",
     )
@@ -183,15 +184,15 @@ async def _stream(producer: Producer, config: Config, log: Path, watcher: _Watch
 
 
 async def _serve_and_watch(app: App, producer: Producer, watcher: _Watcher) -> bool:
-    """True once everything is processed, False if the daemon was stopped before."""
+    """Serve until everything is processed; False if the daemon was stopped before that."""
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(app.serve())
         watching = group.create_task(watcher.follow(app))
         producing = group.create_task(producer.run())
         await asyncio.wait({producing, serving}, return_when=asyncio.FIRST_COMPLETED)
-        producer.stop()  # Ctrl-C ends the daemon first
+        producer.stop()  # Ctrl-C ends only the daemon
         await producing
-        done = group.create_task(app.finished(producer.n_chunks + 1))  # and the end marker
+        done = group.create_task(app.finished(producer.n_chunks + 1))  # one for the end marker
         await asyncio.wait({done, serving}, return_when=asyncio.FIRST_COMPLETED)
         is_whole = done.done()
         done.cancel()

@@ -1,4 +1,4 @@
-"""What the demo says in the end: found, missed and false, for people and as JSON. Pure."""
+"""What the demo says at the end: what was found, missed and false, in words and as JSON. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ class SceneResult:
     """One scene's outcome.
 
     Attributes:
-        seed: Of the scene.
-        camera: It was seen by.
-        duration_us: Its length.
-        comparison: Events against truth.
-        n_straight_line: Events that the same clip gives in one straight line.
-        video: The file.
-        timeline: The page.
+        seed: The seed that the scene was drawn from.
+        camera: Name of the camera that saw it.
+        duration_us: Its length in microseconds.
+        comparison: Its events compared with what happened.
+        n_straight_line: How many events the straight line gives for the same clip.
+        video: The video file.
+        timeline: The timeline page.
     """
 
     seed: int
@@ -41,12 +41,12 @@ class SceneResult:
 
     @property
     def n_live(self) -> int:
-        """Events that stood in the end."""
+        """How many events stood at the end, which means that they were not taken back."""
         return len(self.comparison.found) + len(self.comparison.false)
 
 
 def event_table(comparison: Comparison) -> Table:
-    """Every action and every false event, by time."""
+    """A table of every action and every false event, in order of time."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     table.add_column("action", overflow="fold")
@@ -83,7 +83,7 @@ def _clock(span: Span) -> str:
 
 
 def sentence(comparison: Comparison) -> str:
-    """The outcome in one line."""
+    """The outcome in one sentence."""
     taken_back = comparison.n_taken_back
     return (
         f"{len(comparison.found)} of {comparison.n_truth} actions found, "
@@ -96,7 +96,7 @@ def sentence(comparison: Comparison) -> str:
 
 
 def scene_table(results: Sequence[SceneResult], whole: Comparison) -> Table:
-    """A row a scene, and their total."""
+    """A table with a row for each scene, and one for all of them together."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_footer=True)
     columns = [("seed", "total"), ("camera", "")]
     columns += list(zip(_COLUMNS, _scene_row(whole), strict=True))
@@ -131,7 +131,7 @@ def _seconds(value: float | None) -> str:
 
 
 def summary(model: str, results: Sequence[SceneResult], whole: Comparison) -> dict[str, Any]:
-    """Everything as JSON; what cannot be divided is null."""
+    """All figures as JSON; a share of nothing is null."""
     return {
         "model": model,
         "match_tiou": FOUND_TIOU,

@@ -1,7 +1,7 @@
 """`s2netd demo`: a fresh scene, or your own clip, streamed through the real daemon.
 
-Nothing here is special-cased for the demo but the scene: it is drawn on the spot, so what happens
-in it is known, and the events can be held against it.
+The daemon is not changed for the demo. Only the scene is special: it is drawn on the spot, so what
+happens in it is known, and the events can be compared with that.
 """
 
 import json
@@ -56,21 +56,21 @@ class DemoOptions:
 
     @property
     def model(self) -> ModelConfig:
-        """The bundle that knows what is to be seen, unless another is named."""
+        """The model that watches: the bundle that is named, else one that suits the video."""
         usual = SCENE_BUNDLE if self.video is None else OWN_BUNDLE
         return parse_model({"bundle": self.bundle or usual, "labels": self.labels})
 
     @property
     def is_realtime(self) -> bool:
-        """At the footage's own pace."""
+        """True if footage comes at its own pace."""
         return self.pace == PACES[0]
 
 
 def run_demo(options: DemoOptions, console: Console) -> None:
-    """Stream, watch, and write the timeline.
+    """Stream the scenes or the clip through the daemon, and write timelines and figures.
 
     Raises:
-        S2netdError: Anything a user can mend, in one line.
+        S2netdError: Anything that the user can put right, in one line.
     """
     check_model(options.model)
     if options.video is not None:
@@ -101,7 +101,7 @@ def _demo_of_own(clip: Clip, options: DemoOptions, console: Console) -> None:
 
 def _demo_of_scenes(options: DemoOptions, console: Console) -> None:
     seeds = options.seeds or (fresh_seed(),)
-    _clear(options.out)  # what an interrupted demo leaves there must be its own
+    _clear(options.out)  # so that nothing of an earlier demo is left if this one is interrupted
     results = []
     with ExitStack() as stack:
         model: OpenModel | None = None
@@ -110,7 +110,7 @@ def _demo_of_scenes(options: DemoOptions, console: Console) -> None:
             _clear(out)
             clip = _scene(seed, options, out, console)
             revisions = _watch(clip, options, out, console, is_only=len(seeds) == 1)
-            # Not before: while the daemon works, the machine is its own.
+            # Not before: while the daemon works, nothing else should load the machine.
             model = model or stack.enter_context(closing(open_model(options.model)))
             results.append(_judge(seed, clip, revisions, model, out, console))
     whole = total([result.comparison for result in results])
@@ -133,7 +133,7 @@ def _scene(seed: int, options: DemoOptions, out: Path, console: Console) -> Clip
 def _watch(
     clip: Clip, options: DemoOptions, out: Path, console: Console, *, is_only: bool
 ) -> list[ActionEvent]:
-    """Stream; told line by line where there is only one scene."""
+    """Stream a clip through the daemon; if it is the only one, tell it line by line."""
     _announce(clip, options, console)
     told = console if is_only else Console(quiet=True)
     narrator = Narrator(told, clip.truth)
@@ -158,7 +158,7 @@ def _judge(
     out: Path,
     console: Console,
 ) -> SceneResult:
-    """Hold the events against the truth, draw both, and say what came of it."""
+    """Compare the events with the truth, draw both, and say how it went."""
     comparison = compare(clip.truth or (), revisions)
     video = _draw(clip, revisions, comparison, model, out, console)
     console.print(event_table(comparison))
@@ -184,7 +184,7 @@ def _draw(
     out: Path,
     console: Console,
 ) -> LocalizedVideo:
-    """The timeline of the live revisions, over the curves of a second look at the clip."""
+    """Draw the timeline of the live revisions; the curves are of a straight line over the clip."""
     mistakes = None
     if comparison is not None:
         false = frozenset(event.last.event_id for event in comparison.false)
@@ -212,12 +212,12 @@ def _agreement(n_live: int, n_straight_line: int) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    """A line of text that holds paths or numbers, as it is."""
+    """Print a line of text without markup, for it may hold paths and numbers."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _clear(out: Path) -> None:
-    """Delete what an earlier demo wrote, and nothing else that may lie there."""
+    """Delete what an earlier demo wrote into the folder, and nothing else."""
     with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(out / "chunks", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The scene that the demo watches: drawn on the spot, so what happens in it is known exactly."""
+"""Draws the scene that the demo watches, so that what happens in it is known exactly."""
 
 import secrets
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ class Clip:
     """A video to be streamed.
 
     Attributes:
-        path: The file.
-        title: For people.
-        camera: Whose footage it is.
-        truth: What happens in it, by start; None if nobody knows.
+        path: The video file.
+        title: A title for people.
+        camera: Name of the camera that the footage is of.
+        truth: What happens in it, sorted by start; None if it is not known.
     """
 
     path: Path
@@ -38,21 +38,21 @@ class Clip:
 
 
 def fresh_seed() -> int:
-    """A number that nobody chose."""
+    """A random seed."""
     return secrets.randbelow(_MAX_FRESH_SEED)
 
 
 def render_scene(
     path: Path, seed: int, camera: int | None, seconds: float, console: Console
 ) -> Clip:
-    """Draw a scene that no data set holds, behind a progress bar.
+    """Draw a scene that no data set holds, while a progress bar is shown.
 
     Args:
         path: The file to write.
-        seed: What happens and how it looks.
-        camera: Number of the camera; None: the seed chooses.
-        seconds: Length.
-        console: Where the bar goes.
+        seed: Decides what happens in the scene and how it looks.
+        camera: Number of the camera that sees it; None: the seed decides.
+        seconds: Length of the scene.
+        console: Shows the progress bar.
 
     Raises:
         ConfigError: OpenCV is not installed.
@@ -76,6 +76,7 @@ def render_scene(
         task = progress.add_task("drawing the scene", total=round(script.duration_s * FPS))
 
         def watched() -> Iterator[UInt8Array]:
+            """The scene's pictures, each uint8 (H, W, 3); the bar advances with each."""
             for picture in pictures(script):
                 yield picture
                 progress.advance(task)

@@ -12,7 +12,7 @@ from engine.types import ActionEvent
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An action and the event that reported it."""
+    """An action, the event that reported it, and the tIoU of the two."""
 
     truth: TruthSpan[str]
     event: History
@@ -20,7 +20,7 @@ class Found:
 
     @property
     def open_delay_us(self) -> int:
-        """From the action's start to the footage on which its event opened."""
+        """Time from the action's start to the footage on which its event opened."""
         return self.event.opening_delay_us(self.truth.span)
 
     @property
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def n_truth(self) -> int:
-        """Actions."""
+        """How many actions there were."""
         return len(self.found) + len(self.missed)
 
     @property
@@ -62,12 +62,12 @@ class Comparison:
 
     @property
     def open_delay_s(self) -> float | None:
-        """Median over what was found."""
+        """Median of the opening delays of all that was found, in seconds."""
         return _median_s([pair.open_delay_us for pair in self.found])
 
     @property
     def final_delay_s(self) -> float | None:
-        """Median over what was found and settled before the stream ended."""
+        """Median of the final delays, in seconds, of what was settled before the footage ended."""
         delays = [pair.final_delay_us for pair in self.found]
         return _median_s([delay for delay in delays if delay is not None])
 
