@@ -1,4 +1,4 @@
-"""`python -m daemon` is `s2netd`."""
+"""`python -m daemon` does what `s2netd` does."""
 
 from daemon.cli import main
 

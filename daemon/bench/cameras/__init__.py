@@ -1,4 +1,4 @@
-"""How many live cameras this machine carries, and where the time of one goes.
+"""Measures how many live cameras this machine carries, and which stage takes how much time.
 
 The networks alone, without video and daemon, are in `daemon.bench.networks`.
 """

@@ -1,7 +1,7 @@
-"""What sharing calls brings: many cameras in batches against the same cameras one by one.
+"""Measures what sharing calls brings: many cameras in calls of a batch, and in calls of one.
 
-Both sides run in turn, in one process, on one model, through the daemon's own ``Device``; what is
-compared is each pair of neighbouring runs, because machines are noisy.
+The two sides run in turn, in one process, on one model, through the daemon's own ``Device``.
+Because machines are noisy, each run is compared with the neighbouring run of the other side.
 """
 
 import asyncio
@@ -18,9 +18,10 @@ from daemon.metrics import Metrics
 from daemon.models.reading import OpenModel
 from engine.types import CasWindow, FeatureWindow, Snippet, SnippetFeature, Span
 
-# Pairs of runs; the middle one is told.
+# Pairs of runs, of which the median speed-up is shown.
 N_PAIRS = 7
-# Asks of one run that measures the queue itself: long enough to be steady, a fraction of a second.
+# Requests in one run that measures the queue itself: enough for a steady figure, and the run takes
+# a fraction of a second.
 N_QUEUE_ASKS = 500
 
 NewDevice = Callable[[BatchPolicy, Metrics], Device]
@@ -28,7 +29,7 @@ NewDevice = Callable[[BatchPolicy, Metrics], Device]
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """What every camera asks for again and again: a snippet, and the window it completes."""
+    """What every camera asks for again and again: a snippet, and the window that it completes."""
 
     model: OpenModel
     snippet: Snippet
@@ -40,9 +41,9 @@ class _Run:
     """One run of one side.
 
     Attributes:
-        snippets_per_s: All cameras together.
-        mean_batch: Snippets a backbone call.
-        busy_share: Share of the time that the device was in calls.
+        snippets_per_s: Snippets a second, of all cameras together.
+        mean_batch: Mean number of snippets in a backbone call.
+        busy_share: Share of the time that the device spent in calls.
     """
 
     snippets_per_s: float
@@ -51,7 +52,7 @@ class _Run:
 
 
 class _Echo:
-    """A backbone that takes no time: what is left is the queue's own."""
+    """A backbone that takes no time, so that only the queue's own time is left."""
 
     feature_dim = 1
 
@@ -65,18 +66,19 @@ _NOTHING = np.zeros(1, np.float32)
 def compare_batches(
     new_device: NewDevice, model: OpenModel, n_cameras: int, batch: int, seconds: float
 ) -> dict[str, float]:
-    """Throughput of ``n_cameras`` in calls of up to ``batch`` against calls of one.
+    """Compare the throughput of ``n_cameras`` in calls of up to ``batch`` with calls of one.
 
     Args:
-        new_device: All on the thread that may use the model.
-        model: Warm.
-        n_cameras: Each asks for a snippet and then for a window, and begins again.
+        new_device: Makes devices on the thread that may use the model.
+        model: The model, warm.
+        n_cameras: How many cameras; each asks for a snippet, then for a window, and begins again.
         batch: Most items in a call.
-        seconds: For all runs together, if the model is quick enough for that.
+        seconds: Time for all runs together, if the model is fast enough for that.
 
     Returns:
-        Snippets a second, mean batch and share of the time in calls of both sides; the median,
-        least and greatest speed-up of ``pairs`` pairs; and the queue's own time in microseconds.
+        For both sides: snippets a second, mean batch, and share of the time spent in calls. Of
+        the ``pairs`` pairs: the median, least and greatest speed-up. And the queue's own time for
+        a snippet, in microseconds.
     """
     load = _load(model)
     one, many = BatchPolicy(1), BatchPolicy(batch)
@@ -85,7 +87,7 @@ def compare_batches(
     n_rounds = max(int(seconds / (2 * N_PAIRS) / once_s), 1)
     pairs: list[tuple[_Run, _Run]] = []
     for number in range(N_PAIRS):
-        # Whatever drifts, drifts against each side as often.
+        # The sides take turns in being first, so that a drift of the machine hits both equally.
         order = (one, many) if number % 2 else (many, one)
         runs = {policy: _run(new_device, policy, load, n_cameras, n_rounds) for policy in order}
         pairs.append((runs[one], runs[many]))
@@ -148,7 +150,11 @@ def _run(
 async def _feed(
     device: Device, ask: Callable[[str], Awaitable[object]], n_cameras: int, n_rounds: int
 ) -> float:
-    """Seconds until every camera has asked ``n_rounds`` times, each as soon as it is answered."""
+    """Let every camera ask ``n_rounds`` times, each time as soon as it is answered.
+
+    Returns:
+        The seconds that this took.
+    """
 
     async def camera(name: str) -> None:
         for _ in range(n_rounds):
@@ -164,7 +170,7 @@ async def _feed(
 
 
 def _queue_us(new_device: NewDevice, policy: BatchPolicy, load: _Load, n_cameras: int) -> float:
-    """Microseconds a snippet, of queue, threads and event loop; the middle of some runs."""
+    """Time of queue, threads and event loop for one snippet, in microseconds; a median of runs."""
     echo, spent_us = _Echo(), []
     n_rounds = max(N_QUEUE_ASKS // n_cameras, 1)
     for _ in range(N_PAIRS):

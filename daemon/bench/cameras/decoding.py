@@ -1,4 +1,4 @@
-"""Where chunks are decoded while something is measured, and whether they really were."""
+"""Where chunks are decoded during a measurement, and whether they really were decoded there."""
 
 from collections.abc import MutableMapping
 from typing import Any
@@ -15,10 +15,10 @@ from engine.video.frames import PyAvDecoder
 
 
 def decode_config(hardware: str, gpu: int) -> DecodeConfig:
-    """The daemon's own section for ``--decode``.
+    """The daemon's ``decode`` section for the option ``--decode``.
 
     Raises:
-        ConfigError: There is no such hardware.
+        ConfigError: ``hardware`` is not known.
     """
     match hardware:
         case "none" | "cuda":
@@ -28,16 +28,16 @@ def decode_config(hardware: str, gpu: int) -> DecodeConfig:
 
 
 class Decoding:
-    """The daemon's decoders, and what they say of falling back to the CPU.
+    """The daemon's decoders, and a record of how often they fell back to the CPU.
 
     Args:
-        config: As the daemon's.
+        config: The daemon's ``decode`` section.
 
     Attributes:
         config: The same.
-        new_decoder: A decoder of one camera's chunks for a model.
-        notes: Each time a camera fell back to the CPU, and each that stayed there: why. None is
-            there as long as the hardware decodes everything.
+        new_decoder: Makes a decoder of one camera's chunks for a model.
+        notes: A reason for each time that a camera fell back to the CPU or stayed there; empty as
+            long as the hardware decodes everything.
     """
 
     def __init__(self, config: DecodeConfig) -> None:
@@ -47,7 +47,7 @@ class Decoding:
         self.new_decoder = decoders(config, log)
 
     def figures(self) -> dict[str, str | int]:
-        """Where chunks were to be decoded, and how often that failed; the first reason."""
+        """Where chunks were to be decoded, how often that failed, and why it failed first."""
         if self.config.hardware == "none":
             return {"decode_asked": "CPU"}
         found: dict[str, str | int] = {
@@ -66,11 +66,13 @@ class Decoding:
 def stage_decoder(
     config: DecodeConfig, spec: ModelSpec, first: VideoChunk
 ) -> tuple[PyAvDecoder, str]:
-    """A decoder that is timed, and where it decodes; the CPU, if the GPU cannot.
+    """A decoder for one camera's stages, and in words where it decodes.
+
+    If the GPU cannot decode the first chunk, this is the CPU.
 
     Args:
-        config: Where it is to decode.
-        spec: Of the model.
+        config: Where to decode.
+        spec: The model's facts.
         first: A chunk to try.
     """
     software = PyAvDecoder(spec.geometry, spec.grid)

@@ -19,11 +19,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class BenchModel:
-    """A warm model, and the one thread that may use it: a GPU's owner is who opened it.
+    """A warm model and the one thread that may use it, as a GPU belongs to who opened it.
 
     Attributes:
-        model: Warm.
-        thread: Where it was opened.
+        model: The model, warm.
+        thread: The thread in which it was opened.
         batch: Most snippets in one call.
     """
 
@@ -32,17 +32,17 @@ class BenchModel:
     batch: int
 
     def run(self, work: Callable[[], R]) -> R:
-        """Do it on the model's thread."""
+        """Do ``work`` on the model's thread."""
         return self.thread.submit(work).result()
 
     def new_device(self, policy: BatchPolicy, metrics: Metrics) -> Device:
-        """A device of the daemon's, on the model's thread."""
+        """A ``Device``, as the daemon has one, on the model's thread."""
         return Device(policy, metrics, RunningCalls(SystemClock()), thread=self.thread)
 
 
 @contextmanager
 def opened(config: ModelConfig) -> Iterator[BenchModel]:
-    """Open and warm a model; closed afterwards.
+    """Open a model and warm it up; close it afterwards.
 
     Raises:
         S2netdError: As ``open_model``.

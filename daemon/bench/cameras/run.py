@@ -1,6 +1,6 @@
-"""`s2netd bench`: what this machine can do, measured through the product's own code.
+"""`s2netd bench` without `--device`: measures stages and cameras through the daemon's own code.
 
-Ratios are taken inside one run, because machines are noisy. Nothing here passes or fails.
+Ratios are taken within one run, because machines are noisy. Nothing here passes or fails.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from daemon.config import DecodeConfig, ModelConfig, parse_model
 from daemon.errors import ConfigError
 from engine.video.frames import probe_video
 
-# Footage that is made on the spot; shown again and again where more is wanted.
+# Length of the footage that is made on the spot; if more is needed, it is shown again and again.
 _DRAWN_S = 20
 
 
@@ -60,7 +60,7 @@ class _Shown:
 
 
 def machine() -> dict[str, str | int]:
-    """What a number must stand beside."""
+    """What one must know of the machine to compare its figures: CPU, cores, Python."""
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -78,8 +78,8 @@ def run_bench(options: BenchOptions, console: Console, *, as_json: bool) -> None
     """Measure, then print a table or JSON.
 
     Raises:
-        ConfigError: ``--cameras`` is no number, or none where batches are to be compared;
-            another option is unknown.
+        ConfigError: ``--cameras`` is neither a number nor ``auto``, or is no number though batches
+            are to be compared; or the value of another option is not known.
     """
     n_cameras = int(options.cameras) if options.cameras.isdecimal() else None
     if n_cameras is None and options.cameras != "auto":

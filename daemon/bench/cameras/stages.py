@@ -1,4 +1,4 @@
-"""One camera's straight line, each stage timed, on footage as a small camera sends it."""
+"""Times each stage of one camera's straight line, on footage as a camera sends it."""
 
 import re
 import time
@@ -26,12 +26,12 @@ class StageTimes:
     """Seconds spent in each stage of one camera's straight line.
 
     Attributes:
-        decode_s: Codec and container.
-        preprocess_s: Resize, crop, colour, sampling.
-        backbone_s: I3D.
-        rest_s: Windows, localizer, proposals, tracker.
-        n_snippets: Snippets extracted.
-        video_s: Footage processed.
+        decode_s: Time in the codec and the container.
+        preprocess_s: Time in resize, crop, colour conversion and sampling.
+        backbone_s: Time in the backbone, I3D.
+        rest_s: Time in windows, localizer, proposals and tracker.
+        n_snippets: How many snippets went through the backbone.
+        video_s: Length of the footage.
     """
 
     decode_s: float
@@ -43,11 +43,11 @@ class StageTimes:
 
     @property
     def total_s(self) -> float:
-        """All stages."""
+        """Time in all stages, in seconds."""
         return self.decode_s + self.preprocess_s + self.backbone_s + self.rest_s
 
     def shares(self) -> dict[str, float]:
-        """Each stage's share of the whole, adding up to 1."""
+        """Each stage's share of the time; the shares add up to 1."""
         return {
             "decode_share": self.decode_s / self.total_s,
             "preprocess_share": self.preprocess_s / self.total_s,
@@ -61,8 +61,8 @@ class Footage:
     """A clip as a producer would send it.
 
     Attributes:
-        chunks: In order; at least one.
-        durations_us: Of each, up to the first frame of the next.
+        chunks: The chunks, in order; there is at least one.
+        durations_us: How long each lasts, up to the first frame of the next, in microseconds.
     """
 
     chunks: tuple[VideoChunk, ...]
@@ -70,10 +70,10 @@ class Footage:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``WIDTHxHEIGHT`` in pixels.
+    """Read ``WIDTHxHEIGHT``, in pixels.
 
     Raises:
-        ConfigError: It is no such text, or no size that H.264 and the daemon take.
+        ConfigError: The text is not of this form, or H.264 or the daemon does not take the size.
     """
     found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     width, height = (int(side) for side in found.groups()) if found else (0, 0)
@@ -90,13 +90,13 @@ def parse_size(text: str) -> tuple[int, int]:
 def camera_footage(
     folder: Path, seconds: float, size: tuple[int, int] = CAMERA_SIZE, *, key_frame_s: int = 1
 ) -> Path:
-    """A clip as a camera sends it: 25 fps, H.264, a key frame a second.
+    """Make a clip as a camera sends it: H.264, 25 frames a second.
 
     Args:
-        folder: Where to.
-        seconds: How long.
+        folder: Where the file is put.
+        seconds: Length of the clip.
         size: Width and height in pixels, both even.
-        key_frame_s: Seconds from key frame to key frame.
+        key_frame_s: Seconds from one key frame to the next.
     """
     width, height = size
     rng = np.random.default_rng(0)
@@ -110,10 +110,10 @@ def camera_footage(
 
 
 def footage_of(video: Path) -> Footage:
-    """The clip as a producer would send it.
+    """A video as the chunks that a producer would make of it.
 
     Raises:
-        UnreadableVideoError: It cannot be opened or cut.
+        UnreadableVideoError: The video cannot be opened or cut.
     """
     pieces: Sequence[CutChunk] = list(cut_video(str(video), chunk_s=1.0, on_note=lambda _: None))
     chunks = tuple(piece.to_chunk("bench", "e", i) for i, piece in enumerate(pieces))
@@ -123,7 +123,7 @@ def footage_of(video: Path) -> Footage:
 def time_stages(
     chunks: Sequence[VideoChunk], model: OpenModel, decoder: PyAvDecoder
 ) -> StageTimes:
-    """One camera, stage after stage, each timed; the decoder is new."""
+    """Put one camera's chunks through all stages, and time each; the decoder must be new."""
     session = StreamSession("bench", "e", model.spec, model.class_indices)
     decode_s = sample_s = backbone_s = rest_s = 0.0
     n_snippets, last_us = 0, 0
@@ -148,7 +148,7 @@ def time_stages(
 
 
 def backbone_rate(model: OpenModel, size: int, seconds: float) -> float:
-    """Snippets a second of the backbone alone, in calls of ``size``."""
+    """How many snippets a second the backbone alone takes, in calls of ``size`` snippets."""
     grid, side = model.spec.grid, model.spec.geometry.crop_px
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (grid.snippet_frames, side, side, 3), np.uint8)

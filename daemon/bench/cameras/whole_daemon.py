@@ -1,4 +1,4 @@
-"""How many cameras the whole daemon carries, in memory: without a broker and without files."""
+"""Measures how many cameras the whole daemon carries, in memory: without broker and files."""
 
 import asyncio
 import time
@@ -28,20 +28,20 @@ from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
 from engine.types import VideoChunk
 
-# A live camera that is this far behind at the end of a run is falling behind.
+# If the daemon ends a measurement so many seconds late, it does not keep up with its live cameras.
 MOST_LAG_S = 3.0
-# Cameras that are fed as fast as they go, to find out how many would be carried live.
+# How many cameras are fed as fast as the daemon takes footage, to estimate how many it carries.
 _N_FED = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the daemon did in one run.
+    """What the daemon did in one measurement.
 
     Attributes:
-        spent_s: From the start to the end of the last camera's work.
-        footage_s: Of each camera.
-        n_snippets: Of all cameras, given to the backbone.
+        spent_s: Seconds from the start to the end of the last camera's work.
+        footage_s: Seconds of footage of each camera.
+        n_snippets: How many snippets of all cameras went through the backbone.
     """
 
     spent_s: float
@@ -49,24 +49,25 @@ class Served:
     n_snippets: int
 
     def cameras(self, stride_us: int) -> float:
-        """Live cameras whose snippets these would be: each has one every ``stride_us``.
+        """How many live cameras would have given these snippets, one every ``stride_us`` each.
 
-        Footage would overstate it, since its end and its beginning are no whole snippets.
+        The length of footage would overstate it, for its beginning and its end make no whole
+        snippets.
         """
         return self.n_snippets / self.spent_s * stride_us / 1e6
 
 
 class LoopingCameras:
-    """A source of ``n`` cameras that show the same chunks again and again.
+    """A source of cameras that all show the same chunks again and again.
 
     Args:
-        footage: One clip.
-        n_cameras: How many cameras.
-        seconds: How much footage each gives at least.
-        paced: At the footage's own pace, or as fast as it is taken.
+        footage: The clip that they show.
+        n_cameras: How many cameras there are.
+        seconds: How many seconds of footage each camera gives at least.
+        paced: Give footage at its own pace; otherwise as fast as it is taken.
 
     Attributes:
-        footage_s: How much each gives: whole chunks.
+        footage_s: How many seconds of footage each camera gives, in whole chunks.
     """
 
     def __init__(self, footage: Footage, n_cameras: int, seconds: float, *, paced: bool) -> None:
@@ -74,12 +75,12 @@ class LoopingCameras:
         self._paced = paced
         self._paused: set[str] = set()
         self._changed = asyncio.Event()
-        self._chunks: list[tuple[VideoChunk, float]] = []  # and when it is over, in seconds
+        self._chunks: list[tuple[VideoChunk, float]] = []  # each with its end, in seconds
         self.footage_s = 0.0
         self._loop(footage, seconds)
 
     def _loop(self, footage: Footage, seconds: float) -> None:
-        """Time goes on from loop to loop, by what each chunk lasts."""
+        """Repeat the clip until it is long enough; stream time goes on from loop to loop."""
         start_us = 0
         for chunk, duration_us in cycle(zip(footage.chunks, footage.durations_us, strict=True)):
             if start_us >= seconds * 1e6:
@@ -96,10 +97,10 @@ class LoopingCameras:
         self.footage_s = start_us / 1e6
 
     async def start(self) -> None:
-        """Nothing to connect to."""
+        """See ``ChunkSource``; there is nothing to connect to."""
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
-        """Every camera's next chunk in turn."""
+        """See ``ChunkSource``; gives each camera's next chunk in turn."""
         started_s = time.monotonic()
         for number, (chunk, end_s) in enumerate(self._chunks):
             if self._paced:
@@ -112,7 +113,7 @@ class LoopingCameras:
                 yield Delivery(Position(name, number), name, replace(chunk, camera=name))
 
     async def commit(self, _position: Position) -> None:
-        """Nothing to remember."""
+        """See ``ChunkSource``; there is nothing to remember."""
 
     def pause(self, partition: str) -> None:
         """See ``ChunkSource``."""
@@ -124,7 +125,7 @@ class LoopingCameras:
         self._changed.set()
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """See ``ChunkSource``; there is nothing to close."""
 
 
 async def serve_cameras(
@@ -136,7 +137,7 @@ async def serve_cameras(
     paced: bool,
     decoding: Decoding,
 ) -> Served:
-    """Let the whole daemon serve ``n_cameras`` of ``seconds`` or a little more, in memory."""
+    """Let the whole daemon serve ``n_cameras``, each for ``seconds`` or a little more."""
     metrics = Metrics()
     device = bench.new_device(BatchPolicy(bench.batch), metrics)
     source = LoopingCameras(footage, n_cameras, seconds, paced=paced)
@@ -187,7 +188,11 @@ def _n_snippets(metrics: Metrics) -> int:
 def most_cameras(
     footage: Footage, bench: BenchModel, seconds: float, console: Console, decoding: Decoding
 ) -> tuple[Served, int]:
-    """(what it did when fed as fast as it goes, live cameras carried)."""
+    """Find out how many live cameras the daemon carries.
+
+    Returns:
+        What it did when it was fed as fast as it goes, and how many live cameras it carried.
+    """
     with console.status("feeding the daemon as fast as it takes footage"):
         served = asyncio.run(
             serve_cameras(

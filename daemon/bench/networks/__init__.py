@@ -1,4 +1,4 @@
-"""What the CPU or a GPU does with a bundle's two networks: rates, calls and memory.
+"""Measures what the CPU or a GPU does with a bundle's two networks: rates, calls and memory.
 
-No video is decoded and no daemon runs here; with both, it is `daemon.bench.cameras`.
+No video is decoded and no daemon runs here; `daemon.bench.cameras` measures with both.
 """

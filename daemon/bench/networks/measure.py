@@ -1,4 +1,4 @@
-"""One bundle's two networks on a device: rates by batch size, memory, and what they compare to."""
+"""Measures a bundle's two networks on a device: rates by batch size, memory, and comparisons."""
 
 import os
 import tempfile
@@ -32,15 +32,15 @@ _PROBE = MatMul(rows=8, width=8, n_products=1)
 
 
 def measure(bundle: ModelBundle, bench: DeviceBench, status: Console) -> DeviceFigures:
-    """Everything there is to know of one bundle.
+    """Measure everything about one bundle.
 
     Args:
-        bundle: Its networks are opened, and closed again.
-        bench: Where.
-        status: Told what is under way.
+        bundle: The bundle, whose networks are opened and closed again.
+        bench: The device, and how to measure.
+        status: Shows what is being measured.
 
     Raises:
-        BundleError: A network is none for this device.
+        BundleError: The device cannot run a network.
         DeviceError: The device or its runtime is missing or failed.
     """
     length = bundle.spec.window.window_snippets
@@ -77,7 +77,7 @@ def measure(bundle: ModelBundle, bench: DeviceBench, status: Console) -> DeviceF
 
 
 def _leak_rows(bench: DeviceBench) -> int:
-    # A CPU takes rows one by one, and a row of the backbone takes long.
+    # A CPU computes rows one by one, and one row of the backbone takes long enough.
     return 1 if bench.device == "cpu" else bench.options.max_batch
 
 
@@ -116,7 +116,7 @@ def _figures(
     used_mib: Callable[[], float],
     status: Console,
 ) -> NetworkFigures:
-    """Its timings, and the memory before and after as many calls as are asked for."""
+    """A network's figures: its timings, and the memory before and after ``leak_batches`` calls."""
     with status.status(f"{bench.options.leak_batches} more batches, {network.path.name}"):
         network.backend.run(question)
         before_mib = used_mib()
@@ -135,7 +135,10 @@ def _figures(
 
 
 def _memory_probe(bench: DeviceBench, stack: ExitStack) -> Callable[[], float]:
-    """Tells the memory in use, in MiB: of the GPU, through a small network, or of the process."""
+    """A function that tells the memory in use, in MiB, of the process or of the GPU.
+
+    A GPU is asked through a small network, which is closed with the stack.
+    """
     if bench.device == "cpu":
         return _resident_mib
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

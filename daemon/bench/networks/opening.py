@@ -1,4 +1,4 @@
-"""How the networks that ``bench --device`` measures are opened, and what they are computed in."""
+"""Opens the networks that ``bench --device`` measures, and tells their precision."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,14 +22,14 @@ class DeviceBenchOptions:
     """See `s2netd bench --help`.
 
     Attributes:
-        bundles: Name or folder of each; those of one model in several precisions, say.
-        device: ``cpu``: OpenVINO; ``cuda``: TensorRT.
-        precision: As of ``open_backend``.
-        max_batch: Largest batch.
-        seconds: For each size of each network.
-        leak_batches: Calls of each network, before and after which memory is compared.
-        threads: Of the CPU.
-        gpu: Index of the GPU.
+        bundles: Name or folder of each bundle, e.g. of one model in several precisions.
+        device: ``cpu``, which OpenVINO runs, or ``cuda``, which TensorRT runs.
+        precision: The precision, as for ``open_backend``.
+        max_batch: The largest batch.
+        seconds: Seconds for each batch size of each network.
+        leak_batches: How many calls of each network lie between two readings of the memory.
+        threads: CPU threads; None: all cores.
+        gpu: Number of the GPU; 0 is the first.
     """
 
     bundles: tuple[str, ...]
@@ -53,13 +53,13 @@ class DeviceBenchOptions:
 
 @dataclass(frozen=True, slots=True)
 class DeviceBench:
-    """What everything that is measured on one device has in common.
+    """What all measurements on one device share.
 
     Attributes:
-        options: As asked for.
-        device: Where.
+        options: What to measure.
+        device: Where to measure.
         opening: Opens a network there.
-        clock_s: A clock that never goes back.
+        clock_s: Gives the time in seconds, and never goes back.
     """
 
     options: DeviceBenchOptions
@@ -68,11 +68,11 @@ class DeviceBench:
     clock_s: Callable[[], float] = time.perf_counter
 
     def computed_in(self, held: str, description: str) -> str:
-        """What a network is computed in: a CPU widens half precision to what it has.
+        """The precision that a network is computed in; a CPU may widen a half-precision file.
 
         Args:
-            held: The precision that its file holds.
-            description: Of the backend that runs it.
+            held: The precision that the network's file holds.
+            description: The description of the backend that runs it.
         """
         if self.device == "cuda" or held == "int8":
             return held
@@ -86,9 +86,9 @@ class OpenNetwork:
     Attributes:
         backend: Runs it.
         path: Its file.
-        precision: What it is computed in.
+        precision: The precision that it is computed in.
         open_s: Seconds that opening it took.
-        origin: Where its plan came from; empty: it has none.
+        origin: Where its plan came from; empty if it has none.
     """
 
     backend: EngineBackend
@@ -100,10 +100,10 @@ class OpenNetwork:
 
 @contextmanager
 def opened(bench: DeviceBench, path: Path, sizes: BackendOptions) -> Iterator[OpenNetwork]:
-    """Open a network, and note how long that took; closed afterwards.
+    """Open a network, and measure how long that takes; close it afterwards.
 
     Raises:
-        BundleError: It is no network for this device.
+        BundleError: The device cannot run the network.
         DeviceError: The device or its runtime is missing or failed.
     """
     phases: set[str] = set()
@@ -117,5 +117,5 @@ def opened(bench: DeviceBench, path: Path, sizes: BackendOptions) -> Iterator[Op
 
 
 def _origin(phases: set[str]) -> str:
-    # One that another process builds meanwhile is waited for, and is then in the cache.
+    # If another process is building the plan, it is waited for, and is then in the cache.
     return "built" if phases - {"waiting"} else "from the cache"

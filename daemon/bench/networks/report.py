@@ -1,4 +1,4 @@
-"""What ``bench_device`` measured, and how it is shown: a table, or Markdown."""
+"""What ``bench --device`` measured, and how it is shown: as a table or as Markdown."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ class NetworkFigures:
     """What was measured of one network.
 
     Attributes:
-        precision: What its arithmetic is in on this device.
-        open_s: Seconds until it was open, its plan included; warming up is not.
+        precision: The precision of its arithmetic on this device.
+        open_s: Seconds until it was open, with its plan but without warming up.
         origin: Where its plan came from: ``built`` or ``from the cache``; empty on the CPU.
-        timings: By batch size.
-        leak_rows: Rows of each of the ``leak_batches`` calls.
-        before_mib: Memory in use before these: of the GPU, or of this process on the CPU.
-        after_mib: And after them.
+        timings: The timings, one for each batch size.
+        leak_rows: How many rows each of the ``leak_batches`` calls has.
+        before_mib: Memory in use before these calls, in MiB: of the GPU, or, on the CPU, of this
+            process.
+        after_mib: The same after these calls.
     """
 
     precision: str
@@ -36,21 +37,25 @@ class DeviceFigures:
     """What was measured of one bundle.
 
     Attributes:
-        bundle: Its name and digits of its digest.
-        description: Backend, precision and device.
-        backbone: A row is a snippet.
-        localizer: A row is a window.
-        backbone_gflop: Of one snippet; of int8 in 10⁹ integer operations, as below.
-        backbone_tflops: At the fastest batch size, called in turns with the products.
-        matmul_precision: What the products are in: the backbone's precision, unless the device
-            cannot multiply matrices in int8.
-        matmul_tflops: Of a chain of large matrix products, called in turns with the backbone.
-        matmul_share: How much of that the backbone reaches, 0..1 (more where a convolution's
-            faster form needs less arithmetic than is counted).
-        memory_mib: What both networks took: of the GPU, or of this process on the CPU.
-        leak_batches: Calls of each network between its two figures of memory.
-        graph_gain: How many times as fast a batch of one is with CUDA graphs; 0: no GPU.
-        overlap_gain: How many times as fast many batches are if copies overlap; 0: no GPU.
+        bundle: The bundle's name and the first digits of its digest.
+        description: Backend, precision and device, in words.
+        backbone: The backbone's figures; a row is a snippet.
+        localizer: The localizer's figures; a row is a window.
+        backbone_gflop: Arithmetic of the backbone for one snippet, in 10⁹ operations; in int8
+            these are integer operations, here and below.
+        backbone_tflops: The backbone's rate at its fastest batch size, in 10¹² operations a
+            second; it was called in turns with the matrix products.
+        matmul_precision: Precision of the products: the backbone's, unless the device cannot
+            multiply matrices in int8.
+        matmul_tflops: The rate of a chain of large matrix products, in 10¹² operations a second.
+        matmul_share: The backbone's rate divided by the products', 0..1; it may be more if a
+            faster form of a convolution needs less arithmetic than is counted.
+        memory_mib: Memory that both networks took, in MiB: of the GPU, or, on the CPU, of this
+            process.
+        leak_batches: How many calls of each network lie between its two readings of the memory.
+        graph_gain: How many times as fast a batch of one is with CUDA graphs; 0 without a GPU.
+        overlap_gain: How many times as fast many batches are if copies overlap with work; 0
+            without a GPU.
     """
 
     bundle: str
@@ -69,12 +74,12 @@ class DeviceFigures:
 
     @property
     def networks(self) -> tuple[tuple[str, NetworkFigures], ...]:
-        """Both, with what they are called."""
+        """The figures of both networks, each with the network's name."""
         return (("backbone", self.backbone), ("localizer", self.localizer))
 
 
 def table(figures: DeviceFigures) -> Table:
-    """Of one bundle, for a terminal."""
+    """A table of one bundle's figures, for a terminal."""
     shown = Table(title=f"{figures.bundle}: {figures.description}")
     for column in ("network", "batch", "rows/s", "p50 ms", "p99 ms", "calls"):
         shown.add_column(column, justify="left" if column == "network" else "right")

@@ -1,7 +1,7 @@
-"""``s2netd bench --device``: what the CPU or a GPU does with a bundle's two networks.
+"""``s2netd bench --device``: measures what the CPU or a GPU does with a bundle's two networks.
 
-Every number comes from the backends' own ``run``. Ratios are taken inside one process, in turns
-where it can be. Nothing here passes or fails.
+Every figure comes from the backends' own ``run``. The two sides of a ratio are measured in one
+process, and in turns if possible. Nothing here passes or fails.
 """
 
 import json
@@ -31,9 +31,9 @@ def run_device_bench(
     Args:
         options: What to measure.
         console: Where the result goes.
-        as_json: JSON instead of a table.
-        report: A Markdown file to write; None: none.
-        opening: Opens a network; None: with the device's backend.
+        as_json: Print JSON instead of a table.
+        report: A Markdown file to write; None: no file is written.
+        opening: Opens a network; None: the device's backend does.
 
     Raises:
         ConfigError: The report cannot be written.
@@ -61,7 +61,7 @@ def run_device_bench(
 
 
 def _check_writable(report: Path) -> None:
-    """Before anything is measured; a file that was not there is not there afterwards."""
+    """Check, before anything is measured, that the report can be written; leave no file behind."""
     was_there = report.exists()
     _write(report, "", mode="a")
     if not was_there:

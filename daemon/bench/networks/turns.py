@@ -1,4 +1,4 @@
-"""What ``bench --device`` compares in turns: with matrix products, without graphs or overlap."""
+"""Compares a network in turns with matrix products, and with itself without graphs or overlap."""
 
 import tempfile
 from contextlib import closing
@@ -21,20 +21,20 @@ from engine.backends.rates import (
 from engine.errors import BundleError, DeviceError
 
 _MATMUL: dict[DeviceKind, MatMul] = {"cpu": CPU_MATMUL, "cuda": GPU_MATMUL}
-# Where matrices cannot be multiplied in int8.
+# The precision of the products if the device cannot multiply matrices in int8.
 _INSTEAD_OF_INT8: dict[DeviceKind, str] = {"cpu": "f32", "cuda": "f16"}
-# Rows enough for four batches: the copies of three of them can overlap with work.
+# Batches in a call that shows the gain of overlap; the copies of three can overlap with work.
 _OVERLAPPING = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """A backbone beside matrix products.
+    """The rates of a backbone and of matrix products.
 
     Attributes:
-        backbone_tflops: 10¹² operations a second.
-        matmul_tflops: Likewise, of the products.
-        matmul_precision: What the products are in.
+        backbone_tflops: The backbone's rate, in 10¹² operations a second.
+        matmul_tflops: The products' rate, in 10¹² operations a second.
+        matmul_precision: The products' precision.
     """
 
     backbone_tflops: float
@@ -44,11 +44,11 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """How many times as fast the GPU is with each.
+    """How many times as fast the GPU is with graphs, and with overlap, as without.
 
     Attributes:
-        graphs: CUDA graphs, for one row.
-        overlap: Copies that overlap with work, for many batches.
+        graphs: The gain of CUDA graphs, for one row.
+        overlap: The gain of copies that overlap with work, for many batches.
     """
 
     graphs: float
@@ -63,16 +63,16 @@ class _Products:
 
 
 def beside_matmul(bench: DeviceBench, backbone: OpenNetwork, batch: int, gflop: float) -> Beside:
-    """Rates of a batch of the backbone and of matrix products, in turns.
+    """Measure the rates of a batch of the backbone and of matrix products, in turns.
 
     Args:
-        bench: Where.
-        backbone: Warm.
-        batch: Rows of a call.
+        bench: The device, and how to measure.
+        backbone: The backbone, warm.
+        batch: How many rows a call has.
         gflop: Arithmetic of one row, in 10⁹ operations.
 
     Raises:
-        BundleError: The products are no network for this device.
+        BundleError: The device cannot run the products.
         DeviceError: The device failed.
     """
     size = _MATMUL[bench.device]
@@ -97,7 +97,7 @@ def beside_matmul(bench: DeviceBench, backbone: OpenNetwork, batch: int, gflop: 
 def _open_products(
     bench: DeviceBench, backbone: OpenNetwork, size: MatMul, folder: Path
 ) -> _Products:
-    """In the precision that the backbone is computed in, if the device can."""
+    """Open the products in the precision that the backbone is computed in, if the device can."""
     precision = backbone.precision
     if precision == "int8":
         try:
@@ -117,12 +117,12 @@ def _opened_products(bench: DeviceBench, size: MatMul, precision: str, folder: P
 
 
 def gains(bench: DeviceBench, backbone: OpenNetwork, sizes: BackendOptions) -> Gains:
-    """What graphs bring to one row, and overlap to many batches.
+    """Measure what graphs bring to one row, and overlap to many batches.
 
     Args:
-        bench: Where.
-        backbone: Warm, with both.
-        sizes: It was opened with.
+        bench: The device, and how to measure.
+        backbone: The backbone, warm, opened with graphs and overlap.
+        sizes: The options that it was opened with.
 
     Raises:
         DeviceError: The device failed.
