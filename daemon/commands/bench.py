@@ -100,8 +100,9 @@ def bench(
 ) -> None:
     """Measure how fast this machine is.
 
-    Without --device it times each stage of one camera and, with --cameras, the whole daemon. With
-    --device it times the networks alone. Nothing here passes or fails.
+    Without --device it times each stage of one camera and, with --cameras, the
+    whole daemon. With --device it times the networks alone. Nothing here passes
+    or fails.
 
     [dim]s2netd bench[/dim]
     [dim]s2netd bench --cameras auto[/dim]

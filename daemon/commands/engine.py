@@ -57,9 +57,10 @@ def build(
 ) -> None:
     """Build a bundle's plans before the daemon needs them.
 
-    A daemon with the same bundle, batch sizes and GPU then starts without building. Run the
-    command as the daemon's user and with its cache folder (XDG_CACHE_HOME), for the daemon looks
-    nowhere else. Plans that are in the cache already are not built again.
+    A daemon with the same bundle, batch sizes and GPU then starts without
+    building. Run the command as the daemon's user and with its cache folder
+    (XDG_CACHE_HOME), for the daemon looks nowhere else. Plans that are in the
+    cache already are not built again.
 
     [dim]s2netd engine build --config configs/daemon/gpu.yaml[/dim]
     [dim]s2netd engine build --bundle scenes[/dim]
@@ -147,7 +148,8 @@ def verify(
 ) -> None:
     """Compare a backend, a precision or a bundle with a reference: numbers and events.
 
-    Exits 1 beyond the bundle's tolerance. Footage of your own (--video) is the best test.
+    Exits 1 beyond the bundle's tolerance. Footage of your own (--video) is the
+    best test.
 
     [dim]s2netd engine verify --bundle scenes --backend tensorrt[/dim]
     [dim]s2netd engine verify --bundle scenes --candidate-bundle bundles/scenes-int8[/dim]
@@ -205,8 +207,8 @@ def collect(
 ) -> None:
     """Delete plans that this machine cannot use.
 
-    These are plans for another TensorRT or driver, and damaged ones. Plans for a GPU that is not
-    seen now stay, unless --older-than-days or --all takes them.
+    These are plans for another TensorRT or driver, and damaged ones. Plans for a
+    GPU that is not seen now stay, unless --older-than-days or --all takes them.
 
     [dim]s2netd engine gc --dry-run[/dim]
     [dim]s2netd engine gc --older-than-days 30[/dim]

@@ -31,7 +31,8 @@ def event() -> None:
 def config() -> None:
     """Print the JSON Schema of the daemon's configuration file.
 
-    It describes every key. Editors can complete and check a configuration with it.
+    It describes every key. Editors can complete and check a configuration with
+    it.
 
     [dim]s2netd schema config > s2netd.schema.json[/dim]
     """

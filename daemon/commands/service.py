@@ -20,9 +20,9 @@ def register(app: typer.Typer) -> None:
 def run(config: ConfigOption) -> None:
     """Run the daemon until SIGTERM or Ctrl-C.
 
-    It reads chunks from the configured source and publishes events to the configured sink.
-    SIGHUP makes it read the file again. It exits with 78 if the configuration or the bundle is
-    wrong, and with 1 after a fault that may pass.
+    It reads chunks from the configured source and publishes events to the
+    configured sink. SIGHUP makes it read the file again. It exits with 78 if the
+    configuration or the bundle is wrong, and with 1 after a fault that may pass.
 
     [dim]s2netd run --config configs/daemon/local.yaml[/dim]
     """
@@ -35,7 +35,8 @@ def run(config: ConfigOption) -> None:
 def check(config: ConfigOption) -> None:
     """Check a configuration and its bundle, without starting anything.
 
-    It prints one line if both are right. Otherwise it says what is wrong and exits with 78.
+    It prints one line if both are right. Otherwise it says what is wrong and
+    exits with 78.
 
     [dim]s2netd check --config /etc/s2netd/edge.yaml[/dim]
     """

@@ -36,8 +36,8 @@ def localize(
 ) -> None:
     """Find actions in video files, through the same stages as live footage.
 
-    It writes events.jsonl (the records that a daemon would publish) and an HTML timeline page for
-    each video. It needs no broker.
+    It writes events.jsonl (the records that a daemon would publish) and an HTML
+    timeline page for each video. It needs no broker.
 
     [dim]s2netd localize clip.mp4 --labels "opening bottle,arm wrestling" --out out[/dim]
     """
@@ -101,8 +101,8 @@ def produce(
 ) -> None:
     """Cut footage into chunks and send them to a folder or a Kafka topic.
 
-    Each chunk is one closed GOP. Footage is cut at key frames without re-encoding; only what
-    cannot be cut is transcoded, with a note on standard error.
+    Each chunk is one closed GOP. Footage is cut at key frames and not encoded
+    again. Only what cannot be cut is transcoded, with a note on standard error.
 
     [dim]s2netd produce clip.mp4 --camera gate-3 --to dir:chunks[/dim]
     [dim]s2netd produce rtsp://10.0.0.7/stream1 --camera gate-3 --to kafka:s2netd.chunks.v1[/dim]
@@ -165,8 +165,9 @@ def demo(
 ) -> None:
     """Stream a scene or a clip through the daemon and show its events as they come.
 
-    What happens in a scene is known: it is shown beside the events, and compared with them at the
-    end. The demo also writes an HTML timeline page and summary.json into the folder --out.
+    What happens in a scene is known: it is shown beside the events, and compared
+    with them at the end. The demo also writes an HTML timeline page and
+    summary.json into the folder --out.
 
     [dim]s2netd demo[/dim]
     [dim]s2netd demo --seed 1 --seed 2 --seed 3 --pace fast[/dim]
