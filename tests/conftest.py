@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from engine.bundle.model_bundle import resolve_bundle
 from engine.errors import BundleError
 from tests.support.checkout import CHECKOUT
-from tests.support.real_parts import missing
+from tests.support.real_parts import has_torch, missing
 from tests.support.skipped import told
 
 settings.register_profile(
@@ -31,7 +31,9 @@ pytest_plugins = ["tests.support.kafka"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave out what takes minutes, unless it is asked for."""
+    """Leave out what needs torch where there is none, and what takes minutes unless asked for."""
+    if item.get_closest_marker("torch") and not has_torch():
+        missing("no torch: pip install 's2netd[training]'")
     if item.get_closest_marker("soak") and os.environ.get("S2NETD_TEST_SOAK") != "1":
         pytest.skip("takes minutes: run with S2NETD_TEST_SOAK=1")
 

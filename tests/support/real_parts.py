@@ -1,6 +1,9 @@
 """What becomes of a test whose real part (broker, browser, service manager...) is not here."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import NoReturn
 
 import pytest
@@ -15,6 +18,24 @@ def missing(part: str) -> NoReturn:
     if os.environ.get("S2NETD_REQUIRE_REAL_PARTS") == "1":
         pytest.fail(f"{part} (S2NETD_REQUIRE_REAL_PARTS=1)", pytrace=False)
     pytest.skip(part)
+
+
+def has_torch() -> bool:
+    """Without it, tests marked ``torch`` are skipped (see ``conftest``)."""
+    return find_spec("torch") is not None
+
+
+@contextmanager
+def torch_imports() -> Iterator[None]:
+    """What needs torch is imported in here, and left out where torch is not installed.
+
+    Any other import that fails is an error: as a skip, it would hide what moved or broke.
+    """
+    try:
+        yield
+    except ImportError:
+        if has_torch():
+            raise
 
 
 def missing_gpu_part(part: str) -> NoReturn:

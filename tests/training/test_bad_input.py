@@ -11,29 +11,19 @@ import yaml
 
 from engine.bundle.model_bundle import ModelBundle
 from engine.video.cutting import encode_video
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 from tests.support.tiny_bundle import write_tiny_bundle
 from training.cli import main
 from training.feature_files import manifest_of
 
-try:
+with torch_imports():
     from tests.support.tiny_training import small_content
 
     SMALL = small_content(schedule__length=2)
-except ImportError as failure:
-    NO_TORCH = str(failure)
-else:
-    NO_TORCH = ""
 
 pytestmark = [pytest.mark.torch, pytest.mark.openvino]
 
 DIM = 3
-
-
-@pytest.fixture(autouse=True)
-def _needs_torch() -> None:
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
 
 
 class Command:

@@ -120,7 +120,7 @@ def test_without_a_gpu_or_with_one_the_frames_are_the_cpu_s() -> None:
         assert np.array_equal(wanted.pts_us, seen.pts_us)
         assert np.array_equal(wanted.rgb, seen.rgb)
     if notes:
-        assert notes[0].startswith("decoded on the CPU: stream ")
+        assert notes[0].startswith("decoded on the CPU: camera ")
     decoder.close()
 
 
@@ -146,5 +146,5 @@ def _interleaved(planar: VideoFrame) -> VideoFrame:
 def test_a_codec_no_gpu_knows_is_a_chunk_s_fault_not_ours() -> None:
     assert "mjpeg" in CodecContext.create("mjpeg", "r").codec.canonical_name
     chunk = a_chunk(make_video(codec="mjpeg", container="avi", n_frames=4, fps=Fraction(25)))
-    with pytest.raises(CorruptChunkError, match="stream "):
+    with pytest.raises(CorruptChunkError, match="camera "):
         PyAvDecoder(GEOMETRY, GRID, gpu=97).decode(chunk)

@@ -5,23 +5,13 @@ import csv
 import pytest
 
 from engine.errors import DataError
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 from tests.support.tiny_training import planted, small_content
 
-try:
+with torch_imports():
     from training.benchmarks.ablate import AblationTable, Trial, Variant, ablate, read_variants
-except ImportError as failure:
-    NO_TORCH = str(failure)
-else:
-    NO_TORCH = ""
 
 pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def _torch():
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
 
 
 class Judge:

@@ -14,7 +14,7 @@ from engine.types import Span
 from engine.video.cutting import encode_video
 from engine.video.frames import probe_video
 from tests.support.checkout import CHECKOUT
-from tests.support.real_parts import missing
+from tests.support.real_parts import missing, torch_imports
 from training.benchmarks.fights import (
     CompositedStream,
     FightClip,
@@ -35,12 +35,8 @@ from training.benchmarks.fights_baselines import (
 from training.loaders.annotations import read_annotations
 from training.loaders.tags import read_tags
 
-try:
+with torch_imports():
     from training.benchmarks.fights_report import METRICS, fight_report
-except ImportError as failure:
-    NO_TORCH = str(failure)
-else:
-    NO_TORCH = ""
 
 CONFIG = CHECKOUT / "configs/training/s2net-clips.yaml"
 
@@ -223,8 +219,6 @@ def test_a_cut_stands_out_from_the_motion_around_it() -> None:
 @pytest.mark.shared_data
 @pytest.mark.slow
 def test_real_fights_are_found_in_composited_streams(tmp_path: Path) -> None:
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
     from training.extract import extract_in_parallel  # noqa: PLC0415 - after the check for torch
 
     data = Path(os.environ.get("S2NETD_TEST_DATA", CHECKOUT.parent / "shared" / "data"))

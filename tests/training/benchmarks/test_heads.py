@@ -2,25 +2,19 @@
 
 import pytest
 
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 
-try:
+with torch_imports():
     import torch
 
     from training.benchmarks.heads import head_cost
     from training.benchmarks.heads_peers import PEER, ColaHead, Head, default_heads
-except ImportError as failure:
-    NO_TORCH = str(failure)
-else:
-    NO_TORCH = ""
 
 pytestmark = [pytest.mark.torch, pytest.mark.openvino]
 
 
 @pytest.fixture(scope="module")
 def cost():
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
     light = default_heads()[0]
     small = Head(light.name, 128, light.build)  # the least its whitening takes
     return head_cost(
@@ -67,8 +61,6 @@ def test_the_table_keeps_measured_and_cited_apart(cost):
 
 
 def test_the_peer_has_the_published_size():
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
     peer = ColaHead(2048, 20)
 
     assert 12_625_920 == sum(parameter.numel() for parameter in peer.parameters())

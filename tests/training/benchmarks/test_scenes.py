@@ -9,11 +9,11 @@ import pytest
 from engine.grid import Grid
 from engine.judging.truth import TruthSpan
 from engine.types import FrameBatch, Span
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 from tests.support.tiny_training import MANIFEST, a_record, planted, small_content
 from training.records import FeatureSet
 
-try:
+with torch_imports():
     from training.benchmarks import scenes_baselines as baselines
     from training.benchmarks.ablate import Variant
     from training.benchmarks.scenes import (
@@ -29,20 +29,10 @@ try:
     )
     from training.evaluation.whole_video import proposals_of
     from training.live_defaults import PROPOSALS
-except ImportError as failure:
-    NO_TORCH = str(failure)
-else:
-    NO_TORCH = ""
 
 pytestmark = pytest.mark.torch
 HOP_US = 160_000
 GRID = Grid(25, 4, 4)
-
-
-@pytest.fixture(autouse=True)
-def _torch():
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
 
 
 def action(label, first_hop, end_hop):

@@ -13,17 +13,13 @@ import pytest
 import daemon.cli
 from tests.support.checkout import CHECKOUT
 from tests.support.footage import colour_clip
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 from tests.support.tiny_bundle import write_tiny_bundle
 from training.benchmarks.planted import plant, synthetic_timelines
 from training.cli import main
 
-try:
+with torch_imports():
     import torch  # noqa: F401 - what most of these commands need
-except ImportError as failure:
-    NO_TORCH = str(failure)
-else:
-    NO_TORCH = ""
 
 pytestmark = [pytest.mark.torch, pytest.mark.openvino, pytest.mark.slow]
 
@@ -41,12 +37,6 @@ SMALL = {
     "optimiser.learning_rate": 0.02,
     "optimiser.average_decay": 0.8,
 }
-
-
-@pytest.fixture(autouse=True)
-def _needs_torch() -> None:
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
 
 
 @pytest.fixture

@@ -9,27 +9,17 @@ import pytest
 from engine.bundle.model_bundle import ModelBundle
 from engine.errors import DataError
 from engine.judging.agreement import Agreement
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 from tests.support.tiny_bundle import write_tiny_bundle
 from tests.support.tiny_training import planted, small_config
 
-try:
+with torch_imports():
     from training.export.export import export, localizer_onnx
     from training.export.parity import TOLERANCE, Deviation, ParityReport, event_agreement, parity
     from training.feature_files import manifest_of
     from training.learning.train import train
-except ImportError as failure:
-    NO_TORCH = str(failure)
-else:
-    NO_TORCH = ""
 
 pytestmark = [pytest.mark.torch, pytest.mark.openvino]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _needs_torch():
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
 
 
 @pytest.fixture(scope="module")

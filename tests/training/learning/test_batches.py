@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from engine.errors import DataError
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 from tests.support.tiny_training import a_record, planted
 
-try:
+with torch_imports():
     from training.config import ClipBatches, VideoBatches
     from training.learning.batches import (
         Sampler,
@@ -21,18 +21,8 @@ try:
         places_of,
         training_bags,
     )
-except ImportError as failure:
-    NO_TORCH = str(failure)
-else:
-    NO_TORCH = ""
 
 pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _torch():
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import BundleError, DataError
 from tests.support.error_bounds import Bounded, assert_within, gamma
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 from tests.support.tiny_training import (
     CONFIGS,
     MANIFEST,
@@ -19,7 +19,7 @@ from tests.support.tiny_training import (
     small_content,
 )
 
-try:
+with torch_imports():
     import torch
 
     from training.config import (
@@ -39,18 +39,8 @@ try:
         tag_map,
     )
     from training.learning.train import score_video, train
-except ImportError as failure:
-    NO_TORCH = str(failure)
-else:
-    NO_TORCH = ""
 
 pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _torch():
-    if NO_TORCH:
-        missing(f"no torch ({NO_TORCH}): pip install 's2netd[training]'")
 
 
 def trained(out, feature_set=None, **changes):

@@ -11,25 +11,17 @@ import math
 import pytest
 
 from tests.support.error_bounds import gamma
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 
-try:
+with torch_imports():
     import torch
 
     from training.networks import losses
     from training.networks.boundary import boundary_evidence, boundary_loss
-except ImportError:
-    torch = None
 
 pytestmark = [pytest.mark.torch, pytest.mark.numeric]
 
 SHARE = gamma(32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def torch_is_here():
-    if torch is None:
-        missing("no torch: pip install 's2netd[training]'")
 
 
 def tensor(*rows):

@@ -13,17 +13,15 @@ from engine.backends import open_backend
 from engine.errors import BundleError, DataError
 from engine.files.strict_yaml import parse, plain
 from tests.support.error_bounds import HALF_ULP, U, gamma
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 
-try:
+with torch_imports():
     import torch
-    from training.parity import TOLERANCE
 
+    from training.export.parity import TOLERANCE
     from training.networks import NETWORKS
     from training.networks.base import BagBatch
     from training.networks.s2net_config import S2NetConfig, light_config, paper_config
-except ImportError:
-    torch = None
 
 pytestmark = pytest.mark.torch
 
@@ -45,8 +43,6 @@ FORMS = (
 
 @pytest.fixture(scope="module", autouse=True)
 def torch_is_here():
-    if torch is None:
-        missing("no torch: pip install 's2netd[training]'")
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # networks this small only wait for each other's threads
     yield

@@ -12,9 +12,9 @@ import math
 import pytest
 
 from tests.support.error_bounds import gamma
-from tests.support.real_parts import missing
+from tests.support.real_parts import torch_imports
 
-try:
+with torch_imports():
     import torch
     from torch.nn import functional
 
@@ -26,8 +26,6 @@ try:
         prototype_contrast,
     )
     from training.networks.s2net_config import paper_config
-except ImportError:
-    torch = None
 
 pytestmark = [pytest.mark.torch, pytest.mark.numeric]
 
@@ -35,12 +33,6 @@ SHARE = 2 * gamma(64)
 
 N_CLASSES, WIDTH = 2, 2
 EVERY = [[1.0, 1.0, 1.0]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def torch_is_here():
-    if torch is None:
-        missing("no torch: pip install 's2netd[training]'")
 
 
 def some_prototypes(**fields):
