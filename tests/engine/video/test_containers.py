@@ -1,5 +1,6 @@
 """The door: containers are known by their first bytes, and their tables are not believed."""
 
+import os
 import struct
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from engine.errors import RefusedChunkError
 from engine.video.containers import CONTENT_TYPES, DecodeLimits, check_declared_samples, sniff
 from tests.support.mutations import claiming_mp4
-from tests.support.videos import has_encoder, make_video
+from tests.support.videos import ENCODERS, has_encoder, make_video
 
 
 @pytest.mark.parametrize(
@@ -116,3 +117,15 @@ def test_sizes_outside_the_limits_are_refused(width: int, height: int) -> None:
 def test_sizes_at_the_limits_are_taken() -> None:
     for width, height in ((16, 16), (4096, 2160), (2160, 4096), (8192, 1080)):
         DecodeLimits().check_size(width, height)
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+def test_footage_is_made_without_becoming_real_time(codec: str) -> None:
+    """Else the tests after it, and every process they start, would starve the machine."""
+    if not has_encoder(codec):
+        pytest.skip(f"this build of FFmpeg has no {codec} encoder")
+    before = os.sched_getscheduler(0)
+
+    make_video(codec=codec, container="matroska", n_frames=2)
+
+    assert before == os.sched_getscheduler(0)
