@@ -15,7 +15,7 @@ INSTALL = PYTHONWARNINGS='ignore:Editable installation' \
 
 # Two processes share the tests, one file at a time, for many tests only wait.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
-FAST := not (slow or kafka or weights or systemd or rtsp or chromium or gpu or shared_data)
+FAST := not (slow or kafka or weights or torch or tensorrt_rtx or systemd or rtsp or chromium or gpu)
 
 # Another project's import path (a sourced ROS workspace, say) or pip target must not act here.
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET
