@@ -74,6 +74,12 @@ class _Camera:
     queue: asyncio.Queue[Delivery | _Notice] = field(default_factory=asyncio.Queue)
     is_busy: bool = False  # something that was in the queue is in hand
     is_told: bool = False  # a TAKE_OVER is queued; one is enough, for it takes a chunk's place
+    is_ending: bool = False  # an END is queued, which takes no chunk's place
+
+    @property
+    def depth(self) -> int:
+        """Chunks in the queue, with what takes a chunk's place."""
+        return self.queue.qsize() - self.is_ending
 
 
 async def nothing_to_serve() -> None:
@@ -196,6 +202,7 @@ class App:
                 while not camera.queue.empty():
                     camera.queue.get_nowait()
                 camera.queue.put_nowait(_Notice.END)
+                camera.is_ending = True
                 del self._cameras[name]
 
     def _tell_cameras(self) -> None:
@@ -222,8 +229,7 @@ class App:
             "ready": is_ready,
             "draining": self.progress.draining,
             "cameras": {
-                name: {"queued": camera.queue.qsize()}
-                for name, camera in sorted(self._cameras.items())
+                name: {"queued": camera.depth} for name, camera in sorted(self._cameras.items())
             },
         }
 
@@ -279,7 +285,7 @@ class App:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         camera.queue.put_nowait(delivery)
-        depth = camera.queue.qsize()
+        depth = camera.depth
         self._metrics.queued_chunks.labels(name).set(depth)
         if self._flow.queued(position.partition, name, depth):
             self._source.pause(position.partition)
@@ -308,7 +314,7 @@ class App:
                     camera.is_busy = False
                     self._finished.set()  # for whoever waits until a partition is at rest
                 if isinstance(item, Delivery):
-                    await self._finish(item, camera.queue.qsize())
+                    await self._finish(item, camera.depth)
         finally:
             camera.worker.close()
 
@@ -318,8 +324,7 @@ class App:
             return
         camera.is_told = False
         await camera.worker.take_over()
-        depth = camera.queue.qsize()
-        self._metrics.queued_chunks.labels(camera.worker.camera).set(depth)
+        self._metrics.queued_chunks.labels(camera.worker.camera).set(camera.depth)
 
     async def _finish(self, delivery: Delivery, depth: int) -> None:
         position = delivery.position
@@ -339,10 +344,11 @@ class App:
         """Let every camera finish what it was given, up to the deadline."""
         self.progress.draining = True
         self._notifier.stopping()
-        n_waiting = sum(camera.queue.qsize() for camera in self._cameras.values())
+        n_waiting = sum(camera.depth for camera in self._cameras.values())
         self._log.info("daemon.draining", chunks=n_waiting)
         for camera in self._cameras.values():
             camera.queue.put_nowait(_Notice.END)
+            camera.is_ending = True
         if not self._tasks:
             return
         _, late = await asyncio.wait(set(self._tasks), timeout=self._drain_timeout_s)

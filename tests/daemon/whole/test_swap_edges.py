@@ -76,6 +76,31 @@ async def test_a_partition_that_leaves_waits_for_the_camera_that_goes_over(n_bef
     check_grammar(without_repeats(sink.events))
 
 
+async def test_a_swap_during_the_drain_leaves_no_partition_paused() -> None:
+    """Neither notice in the queue, of the end and of the swap, keeps the camera full."""
+    log, localizer = MemoryLog(), HeldUp()
+    for chunk in busy_chunks():
+        log.append("cam", chunk)
+    log.finish()
+    daemon = TestDaemon(
+        MemoryChunkSource(log), MemoryEventSink(), MemoryStateStore(), localizer=localizer
+    )
+    localizer.is_held = True
+    async with asyncio.timeout(60):
+        serving = asyncio.create_task(daemon.serve())
+        while not daemon.logs.named("partition.paused"):
+            await asyncio.sleep(0.01)
+        localizer.is_held = False
+        daemon.app.stop()
+        while not daemon.app.progress.draining:
+            await asyncio.sleep(0)
+        daemon.models.put(a_model("b"))
+        localizer.may_answer.set()
+        await serving
+
+    assert 0 == daemon.count("paused_partitions")
+
+
 class DyingSink(MemoryEventSink):
     """Once told to, it fails as the end of the process would."""
 
