@@ -1,6 +1,7 @@
 """What the Kafka clients share: address, security, and tries up to a deadline."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ from daemon.errors import ConfigError, TransportError
 
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 5.0
+_ADDRESS = re.compile(
+    r"(\[[^\]]+\]|[^:\s]+)(?::([1-9][0-9]{0,4}))?"
+)  # the default is Kafka's port
+_PORTS = 65_536
 
 _CHECK = "is the broker running, and is bootstrap_servers its address as seen from here?"
 _REFUSALS = (
@@ -71,8 +76,9 @@ class KafkaConnection:
         """Keyword arguments for an aiokafka client; the files are read anew for every client.
 
         Raises:
-            ConfigError: A file cannot be used, or SASL lacks a user or password.
+            ConfigError: An address or file cannot be used, or SASL lacks a user or password.
         """
+        self._check_addresses()
         options: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers,
             "security_protocol": self.protocol,
@@ -86,6 +92,16 @@ class KafkaConnection:
                 "sasl_plain_password": self._password(),
             }
         return options
+
+    def _check_addresses(self) -> None:
+        """Refuse here what would be a client's ValueError, or a search for a host without name."""
+        for address in self.bootstrap_servers.split(","):
+            match = _ADDRESS.fullmatch(address.strip())
+            if match is None or int(match[2] or 1) >= _PORTS:
+                raise ConfigError(
+                    f"bootstrap_servers is {self.bootstrap_servers!r}, wanted host:port, several "
+                    "separated by commas"
+                )
 
     def _ssl_context(self) -> Any:
         files = (self.ca_file, self.certificate_file, self.key_file)

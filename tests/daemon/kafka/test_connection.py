@@ -22,6 +22,17 @@ def test_plaintext_needs_nothing() -> None:
     assert {"bootstrap_servers": "a:1,b:2", "security_protocol": "PLAINTEXT"} == options
 
 
+@pytest.mark.parametrize("servers", ["", "a:", ":1", "a:b", "a:0", "a:65536", "a:1,,b:2"])
+def test_an_address_that_is_none_is_refused(servers: str) -> None:
+    with pytest.raises(ConfigError, match=r"bootstrap_servers is '.*', wanted host:port"):
+        KafkaConnection(servers).options()
+
+
+@pytest.mark.parametrize("servers", ["a:1", "a", "a:1, b:65535", "[::1]:9092", "[::1]"])
+def test_addresses_are_taken_as_they_are(servers: str) -> None:
+    assert servers == KafkaConnection(servers).options()["bootstrap_servers"]
+
+
 def test_sasl_takes_its_password_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("s3cret with space \n")
     connection = KafkaConnection(
