@@ -1,9 +1,13 @@
 """Options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", help="The daemon's configuration, a YAML file.")
+]
 BundleOption = Annotated[
     str, typer.Option(help="Which networks: a bundle's folder, or the name of a pulled bundle.")
 ]

@@ -1,14 +1,10 @@
 """`s2netd run` and `s2netd check`: the daemon itself, and a check of its configuration."""
 
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="The daemon's configuration, a YAML file.")
-]
+from daemon.commands.options import ConfigOption
 
 
 def register(app: typer.Typer) -> None:

@@ -194,7 +194,7 @@ async def explained(connection: KafkaConnection, what: str) -> AsyncIterator[Non
         ) from error
     except UnknownTopicOrPartitionError as error:
         raise TransportError(
-            f"{where}: {what}: no such topic; create it (kafka-topics.sh --create)"
+            f"{where}: {what}: no such topic; create it (s2netd topics create)"
         ) from error
     except TimeoutError as error:
         raise TransportError(f"{where}: {what}: no answer; {_CHECK}") from error

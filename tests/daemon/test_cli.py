@@ -168,6 +168,7 @@ def test_the_installed_program_shows_no_traceback_either(things):
     [
         *("run", "check", "localize", "produce", "demo", "bench"),
         *("models pull", "models list", "models verify", "schema event", "schema config"),
+        *("topics create", "topics check"),
     ],
 )
 def test_help_says_what_the_command_does_and_shows_an_example(cli: Cli, command):

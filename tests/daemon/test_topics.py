@@ -1,0 +1,343 @@
+"""`s2netd topics` on a real broker: what it creates, finds, mends and says."""
+
+import asyncio
+import shlex
+import uuid
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin.new_partitions import NewPartitions
+from aiokafka.protocol.admin import CreateAclsRequest
+
+from daemon.errors import TransportError
+from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.topic_admin import create, look
+from daemon.kafka.topics import Unseen, chunks_topic
+from tests.support.cli import Answer, Cli, in_process
+from tests.support.kafka import OwnBroker
+
+NOBODY = "127.0.0.1:1"
+CHUNKS = chunks_topic("c", n_partitions=1, retention_hours=1, max_chunk_bytes=100_000)
+
+
+class Topics:
+    """Two topics that are named in a configuration, and the command over them."""
+
+    def __init__(self, cli: Cli, folder: Path, bootstrap: str) -> None:
+        self._cli = cli
+        self.bootstrap = bootstrap
+        self.path = folder / "edge.yaml"
+        self.chunks, self.events = (f"{kind}-{uuid.uuid4().hex}" for kind in ("chunks", "events"))
+        broker = {"kind": "kafka", "bootstrap_servers": bootstrap}
+        self.plain: dict[str, Any] = {
+            "source": {**broker, "topic": self.chunks},
+            "sink": {**broker, "topic": self.events},
+            "state": {"path": "state.sqlite"},
+        }
+        self.write()
+
+    def write(self) -> None:
+        self.path.write_text(yaml.safe_dump(self.plain))
+
+    def run(self, verb: str, *options: object) -> Answer:
+        return self._cli("topics", verb, "--config", self.path, *options)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return in_process(monkeypatch, capsys)
+
+
+@pytest.fixture
+def topics(cli: Cli, tmp_path: Path, kafka_bootstrap: str) -> Topics:
+    return Topics(cli, tmp_path, kafka_bootstrap)
+
+
+def ask(bootstrap: str, what: Any) -> Any:
+    """Run what needs an admin client, in an event loop of its own, as the command does."""
+
+    async def run() -> Any:
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+        await admin.start()
+        try:
+            return await what(admin)
+        finally:
+            await admin.close()
+
+    return asyncio.run(run())
+
+
+@pytest.mark.kafka
+def test_what_create_made_is_what_check_wants_and_is_made_once(topics: Topics) -> None:
+    missing = topics.run("check")
+    created = topics.run("create")
+    checked = topics.run("check")
+    again = topics.run("create")
+
+    mend = f"is missing; run: s2netd topics create --config {topics.path}"
+    assert (
+        78,
+        f"chunks topic {topics.chunks}: {mend}\nevents topic {topics.events}: {mend}\n",
+    ) == (
+        missing.code,
+        missing.out,
+    )
+    assert [0, 0, 0] == [created.code, checked.code, again.code]
+    assert [
+        (
+            f"chunks topic {topics.chunks}: created with 4 partition(s), cleanup.policy=delete, "
+            "retention.ms=86400000, max.message.bytes=8404992"
+        ),
+        (
+            f"events topic {topics.events}: created with 4 partition(s), cleanup.policy=delete, "
+            "retention.ms=604800000"
+        ),
+    ] == created.out.splitlines()
+    assert f"chunks topic {topics.chunks}: ok\nevents topic {topics.events}: ok\n" == checked.out
+    assert 2 == again.out.count("is there, and left as it is")
+    assert "" == missing.err + created.err + checked.err + again.err
+
+
+@pytest.mark.kafka
+def test_options_are_held_to_and_told_in_the_mend(topics: Topics) -> None:
+    options = ("--partitions", 6, "--chunk-retention-hours", 2, "--event-retention-days", 1)
+
+    missing = topics.run("check", *options)
+    topics.run("create", *options, "--replication-factor", 1)
+
+    assert f"run: s2netd topics create --config {topics.path} {shlex.join(map(str, options))}" in (
+        missing.out
+    )
+    assert 0 == topics.run("check", *options).code
+    alter = f"run: kafka-configs.sh --bootstrap-server {topics.bootstrap} --alter"
+    assert [
+        (
+            f"chunks topic {topics.chunks}: retention.ms is 7200000 (2 h), wanted at least "
+            f"86400000 (24 h); {alter} --entity-type topics --entity-name {topics.chunks} "
+            "--add-config retention.ms=86400000"
+        ),
+        (
+            f"events topic {topics.events}: retention.ms is 86400000 (1 d), wanted at least "
+            f"604800000 (7 d); {alter} --entity-type topics --entity-name {topics.events} "
+            "--add-config retention.ms=604800000"
+        ),
+    ] == topics.run("check").out.splitlines()
+
+
+@pytest.mark.kafka
+def test_each_wrong_setting_is_named_and_its_mend_mends_it(topics: Topics) -> None:
+    wrong = {"cleanup.policy": "compact", "retention.ms": "1000", "max.message.bytes": "50000"}
+    ask(
+        topics.bootstrap,
+        lambda admin: admin.create_topics([NewTopic(topics.chunks, 1, 1, topic_configs=wrong)]),
+    )
+    topics.run("create")
+
+    before = topics.run("check")
+    for line in before.out.splitlines():
+        _, is_mend, command = line.partition("; run: ")
+        if is_mend:
+            ask(topics.bootstrap, partial(altered, words=shlex.split(command)))
+    after = topics.run("check")
+
+    assert (78, 0) == (before.code, after.code), after.out
+    subject = f"chunks topic {topics.chunks}: "
+    wrong_ones = ("has 1 ", "cleanup.policy is ", "retention.ms is ", "max.message.bytes is ")
+    for line, start in zip(before.out.splitlines()[1:], wrong_ones, strict=True):
+        assert line.startswith(subject + start)
+    assert f"events topic {topics.events}: ok" in before.out
+
+
+async def altered(admin: Any, words: list[str]) -> None:
+    """Do what the command line would do; the broker's tools take seconds each to start."""
+    options = dict(pairwise(words))
+    if words[0] == "kafka-topics.sh":
+        more = {options["--topic"]: NewPartitions(int(options["--partitions"]))}
+        await admin.create_partitions(more)
+        return
+    assert "kafka-configs.sh" == words[0]
+    name, _, value = options["--add-config"].partition("=")
+    topic = options["--entity-name"]
+    # Unlike the tool, this request resets what it does not name.
+    asked = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    own = {each[0]: each[1] for each in asked[0].resources[0][4] if each[3] == 1}
+    wanted = ConfigResource(ConfigResourceType.TOPIC, topic, {**own, name: value})
+    (answer,) = await admin.alter_configs([wanted])
+    assert 0 == answer.resources[0][0], answer
+
+
+@pytest.mark.kafka
+def test_a_limit_of_the_broker_is_told_as_its_own_and_a_topic_may_go_beyond(
+    topics: Topics,
+) -> None:
+    topics.plain["source"]["max_chunk_bytes"] = 9_000_000  # our broker's message.max.bytes is less
+    topics.write()
+    ask(topics.bootstrap, lambda admin: admin.create_topics([NewTopic(topics.chunks, 4, 1)]))
+
+    answer = topics.run("check")
+
+    assert (
+        f"chunks topic {topics.chunks}: max.message.bytes is 8388608 (the broker's own default), "
+        "wanted at least 9000000; run: "
+    ) in answer.out
+
+
+@pytest.mark.kafka
+async def test_a_topic_that_was_created_takes_the_largest_chunk(kafka_bootstrap: str) -> None:
+    connection = KafkaConnection(kafka_bootstrap)
+    topic = chunks_topic(
+        f"c-{uuid.uuid4().hex}", n_partitions=1, retention_hours=1, max_chunk_bytes=9_000_000
+    )
+
+    assert [True, False] == [await create(connection, topic, -1) for _ in range(2)]
+
+    producer = AIOKafkaProducer(**connection.options(), max_request_size=2**26)
+    await producer.start()
+    try:
+        await producer.send_and_wait(topic.name, bytes(9_000_000), b"door")
+    finally:
+        await producer.stop()
+
+
+@pytest.mark.kafka
+def test_what_the_broker_refuses_is_one_line_and_must_be_changed(topics: Topics) -> None:
+    answer = topics.run("create", "--replication-factor", 3)
+
+    assert 78 == answer.code
+    assert f"chunks topic {topics.chunks}: the broker refuses it: " in answer.complaint
+
+
+@pytest.mark.kafka
+def test_looking_creates_no_topic_and_missing_rights_are_named(
+    cli: Cli, tmp_path: Path, own_broker: OwnBroker
+) -> None:
+    own_broker.start()
+    own_broker.run("stop")
+    with (tmp_path / "kafka" / "server.properties").open("a") as properties:
+        properties.write(
+            "auto.create.topics.enable=true\n"
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
+            "allow.everyone.if.no.acl.found=true\n"
+        )
+    topics = Topics(cli, tmp_path, own_broker.start())
+
+    assert 2 == topics.run("check").out.count("is missing")
+    ask(topics.bootstrap, lambda admin: denied(admin, topics.chunks))
+    checked, created = topics.run("check"), topics.run("create")
+
+    acls = (
+        f"run: kafka-acls.sh --bootstrap-server {topics.bootstrap} --add --allow-principal "
+        "User:NAME"
+    )
+    assert [78, 78] == [checked.code, created.code], created.err
+    assert [
+        (
+            f"chunks topic {topics.chunks}: the broker does not let us look at it; {acls} "
+            f"--operation Describe --operation DescribeConfigs --topic {topics.chunks}"
+        ),
+        (
+            f"events topic {topics.events}: is missing; run: s2netd topics create --config "
+            f"{topics.path}"
+        ),
+    ] == checked.out.splitlines()
+    assert [
+        (
+            f"chunks topic {topics.chunks}: the broker does not let us create it; {acls} "
+            f"--operation Create --topic {topics.chunks}"
+        ),
+        (
+            f"events topic {topics.events}: created with 4 partition(s), cleanup.policy=delete, "
+            "retention.ms=604800000"
+        ),
+    ] == created.out.splitlines()
+
+
+async def denied(admin: Any, topic: str) -> None:
+    """Let nobody look at the topic's settings or create it, as KIP-140 numbers all that.
+
+    Once a resource has rules, what they do not allow is denied, even what the broker itself does.
+    """
+    everything, to_create, to_describe_configs = 2, 5, 10
+    is_topic, is_cluster, is_literal, deny, allow = 2, 4, 3, 2, 3
+    for kind, name, operation, permission in (
+        (is_cluster, "kafka-cluster", everything, allow),
+        (is_cluster, "kafka-cluster", to_create, deny),
+        (is_topic, topic, to_create, deny),
+        (is_topic, topic, to_describe_configs, deny),
+    ):
+        request = CreateAclsRequest(
+            kind, name, is_literal, "User:ANONYMOUS", "*", operation, permission
+        )
+        answer = await admin._send_request(request)
+        assert 0 == answer.creation_responses[0][0], answer
+
+
+def test_a_configuration_without_kafka_is_told_so(cli: Cli, tmp_path: Path) -> None:
+    topics = Topics(cli, tmp_path, NOBODY)
+    topics.plain["source"] = {"kind": "directory", "path": "chunks"}
+    topics.plain["sink"] = {"kind": "jsonl", "path": "events.jsonl"}
+    topics.write()
+
+    for verb in ("create", "check"):
+        answer = topics.run(verb)
+        assert 78 == answer.code
+        assert "neither source nor sink is of kind kafka" in answer.complaint
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "told"),
+    [
+        ("sink", "topic", "same", "source.topic and sink.topic are both same"),
+        ("sink", "topic", "two words", "events topic 'two words': Kafka allows no such name"),
+        ("sink", "bootstrap_servers", "a:b", "bootstrap_servers is 'a:b', wanted host:port"),
+        ("source", "tropic", "x", "source.kafka.tropic: unknown key"),
+    ],
+)
+def test_what_cannot_work_is_one_line_before_a_broker_is_asked(
+    cli: Cli, tmp_path: Path, section: str, key: str, value: str, told: str
+) -> None:
+    topics = Topics(cli, tmp_path, NOBODY)
+    topics.plain["source"]["topic"] = "same"
+    if key == "bootstrap_servers":
+        topics.plain["source"] = {"kind": "directory", "path": "chunks"}
+    topics.plain[section][key] = value
+    topics.write()
+
+    answer = topics.run("check")
+
+    assert 78 == answer.code
+    assert told in answer.complaint
+
+
+async def test_a_broker_that_is_not_there_is_given_up_at_the_connections_deadline() -> None:
+    connection = KafkaConnection(NOBODY, connect_timeout_s=1)
+
+    for attempt in (look(connection, [CHUNKS]), create(connection, CHUNKS, -1)):
+        with pytest.raises(TransportError, match=r"chunks topic c: .*gave up after 1 s"):
+            await attempt
+
+
+@pytest.mark.slow
+def test_an_unreachable_broker_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    answer = Topics(cli, tmp_path, NOBODY).run("check")
+
+    assert (1, "") == (answer.code, answer.out)
+    assert f"Kafka at {NOBODY}: chunks topic chunks-" in answer.complaint
+    assert "is the broker running" in answer.complaint
+
+
+@pytest.mark.kafka
+async def test_a_topic_that_is_missing_is_seen_to_be(kafka_bootstrap: str) -> None:
+    seen = await look(KafkaConnection(kafka_bootstrap), [CHUNKS])
+
+    assert {"c": Unseen.MISSING} == seen.topics
+    assert {"replica.fetch.max.bytes", "socket.request.max.bytes"} == set(
+        *map(frozenset, seen.brokers.values())
+    )
