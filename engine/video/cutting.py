@@ -1,21 +1,21 @@
 """A video source → closed-GOP chunks, byte for byte what the camera encoded.
 
 A chunk starts at an IDR picture, so it can be decoded without anything before it, and keeps the
-source's own ticks, so its frames have the same stream times as in the whole video. Re-encoding
-costs time and quality: it is done only where a source cannot be cut, and never silently.
+source's own ticks, so its frames have the same stream times as in the whole video. The chunks of
+a run, one after the other, are again one video. Re-encoding costs time and quality: it is done
+only where a source cannot be cut, and never silently.
 """
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 import av
-from av.container import InputContainer, OutputContainer
+from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange
@@ -25,6 +25,7 @@ from engine.errors import UnreadableVideoError
 from engine.grid import ticks_to_us
 from engine.types import UInt8Array, VideoChunk
 from engine.video.containers import CONTENT_TYPES
+from engine.video.fragments import Fragment, lead_for
 from engine.video.frames import (
     CHUNK_CODECS,
     DEFAULT_FPS,
@@ -43,9 +44,6 @@ from engine.video.frames import (
 Transcode = Literal["auto", "never", "always"]
 Note = Callable[[str], None]
 
-# One fragment, whose header is written last, when the codec's parameters are certainly known; no
-# edit list, because a reader that honours one may drop frames.
-_MP4_OPTIONS = {"movflags": "delay_moov+default_base_moof+frag_custom", "use_editlist": "0"}
 # Each chunk is one GOP and visually lossless, and no frame waits for another.
 _X264_OPTIONS = {
     "preset": "veryfast",
@@ -74,7 +72,7 @@ class CutChunk:
     """A closed-GOP piece of a video, decodable by itself.
 
     Attributes:
-        payload: A fragmented MP4.
+        payload: A fragmented MP4, whose times count from the start of the run.
         content_type: Its media type.
         start_ticks: First frame's pts since the first frame of the run, in ``time_base``.
         time_base: Seconds in a tick, the source's own.
@@ -197,6 +195,8 @@ class _Cutter:
         self._failure = failure
         self._origin: int | None = None  # pts that is stream time 0
         self._next_free = 0  # start ticks below this were given out
+        self._n_chunks = 0
+        self._lead: int | None = None  # of the run; known with its first chunk
 
     def cut(self, packets: Iterator["Packet[VideoStream]"]) -> Iterator[CutChunk]:
         why = self._why_not_copied()
@@ -273,10 +273,14 @@ class _Cutter:
 
     def _copied(self, packets: list["Packet[VideoStream]"], next_pts: int | None) -> CutChunk:
         ordered = _sorted_pts(packets)
-        end = self._end(ordered, next_pts)
-        payload = _remux(packets, ordered, self._stream, end, self._time_base)
+        start, end = self._start(ordered[0]), self._end(ordered, next_pts)
+        shown = [start + (_pts(packet) or 0) - ordered[0] for packet in packets]
+        if self._lead is None:
+            self._lead = lead_for(shown, self._time_base)
+        mp4 = Fragment(self._time_base, self._n_chunks, self._lead)
+        mp4.copy(self._stream, packets, shown, start + end - ordered[0])
         size = self._stream.codec_context.width, self._stream.codec_context.height
-        return self._chunk(payload, ordered, end, size, codec_name(self._stream))
+        return self._chunk(mp4.finish(), start, ordered, end, size, codec_name(self._stream))
 
     def _encode(self, packets: Iterable["Packet[VideoStream]"], why: str) -> Iterator[CutChunk]:
         self._on_note(f"re-encoded with H.264, for {why}")
@@ -287,25 +291,38 @@ class _Cutter:
                 yield self._encoded(encoder, pts)
                 encoder = None
             if encoder is None:
-                encoder = _Encoder(self._stream, self._time_base, frame)
+                mp4 = Fragment(self._time_base, self._n_chunks, self._lead or 0)
+                encoder = _Encoder(mp4, self._stream, self._time_base, self._start(pts), frame)
             encoder.add(pts, frame)
         if encoder is not None:
             yield self._encoded(encoder, None)
 
     def _encoded(self, encoder: "_Encoder", next_pts: int | None) -> CutChunk:
         end = self._end(encoder.pts, next_pts)
-        return self._chunk(encoder.finish(), encoder.pts, end, encoder.size, "h264")
+        payload = encoder.finish()
+        return self._chunk(payload, encoder.start, encoder.pts, end, encoder.size, "h264")
 
-    def _chunk(
-        self, payload: bytes, pts: list[int], end: int, size: tuple[int, int], codec: str
-    ) -> CutChunk:
+    def _start(self, pts: int) -> int:
+        """A new chunk's first pts → ticks since the run's first frame."""
         if self._origin is None:
-            self._origin = pts[0]
-        start = pts[0] - self._origin
+            self._origin = pts
+        start = pts - self._origin
         if start < self._next_free:
             self._on_note("the source's clock jumped back; stream time goes on from where it was")
             self._origin -= self._next_free - start
             start = self._next_free
+        return start
+
+    def _chunk(
+        self,
+        payload: bytes,
+        start: int,
+        pts: list[int],
+        end: int,
+        size: tuple[int, int],
+        codec: str,
+    ) -> CutChunk:
+        self._n_chunks += 1
         self._next_free = start + pts[-1] - pts[0] + 1
         start_us = ticks_to_us(start, self._time_base)
         return CutChunk(
@@ -334,13 +351,20 @@ class _Cutter:
 class _Encoder:
     """Frames → one H.264 chunk. Each has its own encoder, so that nothing refers across chunks."""
 
-    def __init__(self, stream: VideoStream, time_base: Fraction, first: VideoFrame) -> None:
+    def __init__(
+        self,
+        mp4: Fragment,
+        stream: VideoStream,
+        time_base: Fraction,
+        start: int,
+        first: VideoFrame,
+    ) -> None:
         self.pts: list[int] = []
+        self.start = start
         self.size = first.width // 2 * 2, first.height // 2 * 2  # even: 4:2:0 halves them
         self._source_size = first.width, first.height
-        self._buffer = io.BytesIO()
-        self._container = _open_mp4(self._buffer)
-        self._out = self._container.add_stream(
+        self._mp4 = mp4
+        self._out = mp4.container.add_stream(
             "libx264", rate=stream.average_rate or DEFAULT_FPS, options=_X264_OPTIONS
         )
         self._out.width, self._out.height = self.size
@@ -365,12 +389,24 @@ class _Encoder:
         picture.pts = pts - self.pts[0]
         picture.time_base = self._time_base
         picture.pict_type = 0  # the encoder chooses, not the source
-        self._container.mux(self._out.encode(picture))
+        self._mux(self._out.encode(picture))
 
     def finish(self) -> bytes:
-        self._container.mux(self._out.encode(None))
-        self._container.close()
-        return self._buffer.getvalue()
+        self._mux(self._out.encode(None))
+        return self._mp4.finish()
+
+    def _mux(self, packets: list["Packet[VideoStream]"]) -> None:
+        for packet in packets:
+            shown, duration = self.start + (packet.pts or 0), packet.duration or 0
+            whole = self._with_parameters(packet) if packet.is_keyframe else packet
+            self._mp4.add_in_order(whole, shown, duration)
+
+    def _with_parameters(self, key: "Packet[VideoStream]") -> "Packet[VideoStream]":
+        """A player reads no header but the run's first, and that may be of other parameters."""
+        payload = (self._out.codec_context.extradata or b"") + bytes(key)
+        whole = cast("Packet[VideoStream]", Packet(payload))
+        whole.stream, whole.is_keyframe = self._out, True
+        return whole
 
 
 def _open_source(source: str | Path, *, live: bool, timeout_s: float) -> InputContainer:
@@ -450,36 +486,3 @@ def _nals(packet: "Packet[VideoStream]", stream: VideoStream) -> Iterator[bytes]
     while at + n_length < len(payload):
         yield payload[at + n_length : at + n_length + 1]
         at += n_length + int.from_bytes(payload[at : at + n_length], "big")
-
-
-def _open_mp4(buffer: io.BytesIO) -> OutputContainer:
-    return av.open(buffer, "w", format="mp4", options=_MP4_OPTIONS)
-
-
-def _remux(
-    packets: list["Packet[VideoStream]"],
-    ordered_pts: list[int],
-    stream: VideoStream,
-    end: int,
-    time_base: Fraction,
-) -> bytes:
-    """The same encoded bytes as one fragmented MP4 whose ticks start at 0.
-
-    Decoding times are made anew from the sorted pts, as late as B-frames allow: sources leave
-    them out, repeat them or start below zero, and a decoder needs only their order.
-    """
-    decode_at: list[int] = []
-    for pts in ordered_pts:
-        decode_at.append(max(pts - ordered_pts[0], decode_at[-1] + 1 if decode_at else 0))
-    shifted = [(_pts(packet) or 0) - ordered_pts[0] for packet in packets]
-    delay = max(0, *(dts - pts for dts, pts in zip(decode_at, shifted, strict=True)), 0)
-    after = [*decode_at[1:], max(end - ordered_pts[0], decode_at[-1] + 1)]
-    buffer = io.BytesIO()
-    with _open_mp4(buffer) as container:
-        out = container.add_stream_from_template(stream, opaque=True)
-        for packet, pts, dts, until in zip(packets, shifted, decode_at, after, strict=True):
-            packet.stream = out
-            packet.pts, packet.dts, packet.duration = pts + delay, dts, until - dts
-            packet.time_base = time_base
-            container.mux_one(packet)
-    return buffer.getvalue()
