@@ -2,8 +2,8 @@
 
 Both are CloudEvents 1.0 in Kafka's binary mode. Attributes travel as ``ce_*`` headers, and what
 is particular to video as ``vc_*`` headers. The record's value is the raw bytes of one closed GOP
-(``kcat | ffplay`` works) or plain JSON. A directory of chunk files keeps the same headers in a
-JSON file beside each chunk.
+(``kcat -C -f %s ... | ffplay -`` plays a run) or plain JSON. A directory of chunk files keeps the
+same headers in a JSON file beside each chunk.
 
 Nothing here decodes video. What is not known is not written: a header without a value is left out.
 """

@@ -1,12 +1,14 @@
 """`s2netd produce`: what a camera's footage becomes on a transport, and when."""
 
 import asyncio
+import io
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import pytest
 from rich.console import Console
 
@@ -14,6 +16,8 @@ import daemon.produce.producer
 from daemon.errors import ConfigError
 from daemon.produce.producer import ProduceOptions, Producer, open_writer, source_files
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
+from daemon.wire.facts import ChunkFacts
+from daemon.wire.records import chunk_record
 from engine.errors import UnreadableVideoError
 from engine.types import VideoChunk
 from engine.video.frames import PyAvDecoder
@@ -103,6 +107,26 @@ async def test_every_run_is_an_run_that_ends_with_an_end_marker(tmp_path, consol
     payloads = [chunk.payload for chunk in first]
     assert b"" == payloads[-1]
     assert (3, sum(map(len, payloads))) == (producer.n_chunks, producer.n_bytes)
+
+
+async def test_the_chunks_of_a_run_play_as_one_video(tmp_path, console):
+    """Record after record, or file after file: ``cat chunks/gate/*.mp4 | ffplay -``."""
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(make_video(n_frames=100, gop=10, b_frames=2))
+    chunks = tmp_path / "chunks"
+    await Producer(options_for(clip, chunks, chunk_s=0.4), console).run()
+
+    files = b"".join(path.read_bytes() for path in sorted(chunks.glob("gate/*.mp4")))
+    records = b"".join(
+        chunk_record(chunk, ChunkFacts(), site="here").value for chunk in await published(chunks)
+    )
+
+    assert files == records
+    with av.open(io.BytesIO(files)) as container:
+        times_s = [frame.time for frame in container.decode(video=0)]
+    assert [index / 25 for index in range(100)] == pytest.approx(
+        [time_s - times_s[0] for time_s in times_s]
+    )
 
 
 async def test_every_file_of_a_folder_is_an_run_in_the_order_of_names(tmp_path, console):
