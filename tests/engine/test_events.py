@@ -3,7 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.events import EventTracker, TrackerState, _revise
+from engine.events import (
+    EventTracker,
+    TrackerState,
+    _revise,
+    event_from_json,
+    event_to_json,
+)
 from engine.scores import ScoredSnippets
 from engine.types import Phase, Reason, Span
 from tests.support.scripted import a_spec
@@ -193,3 +199,32 @@ def test_a_state_with_a_final_event_among_the_live_ones_is_refused():
 
     with pytest.raises(ValueError, match="final"):
         TrackerState.from_json(plain)
+
+
+def test_snapshots_keep_the_words_they_began_with():
+    """A state file of before must stay readable, whatever the fields are called by now."""
+    stored = {
+        "event_id": "e1",
+        "stream_id": "cam",
+        "epoch": "run-1",
+        "revision": 3,
+        "phase": "updated",
+        "reason": "score",
+        "label": 1,
+        "label_name": "red",
+        "span": {"start_us": 5, "end_us": 9},
+        "score": 0.5,
+        "decided_us": 9,
+        "anchor_us": None,
+        "model_id": "tiny@0",
+    }
+
+    event = event_from_json(stored)
+
+    assert ("cam", "run-1", 1, "red") == (
+        event.camera,
+        event.run,
+        event.class_index,
+        event.class_name,
+    )
+    assert stored == event_to_json(event)
