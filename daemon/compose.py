@@ -128,7 +128,7 @@ async def composed(
         async def on_revoked(partition: str) -> None:
             await apps[0].release(partition)
 
-        source = _source(config, read_again_from(store), on_revoked)
+        source = _source(config, store.low_offset, on_revoked)
         stack.push_async_callback(source.close)
         app = App(
             source=source,
@@ -201,11 +201,6 @@ def decoders(
         return FallbackDecoder(hardware, software, fell_back)
 
     return new_decoder
-
-
-def read_again_from(store: StateStore) -> StartAt:
-    """A function that asks the store, when a partition is assigned, where reading must begin."""
-    return lambda partition: store.low_offsets().get(partition)
 
 
 def _source(config: Config, start_at: StartAt, on_revoked: OnRevoked) -> ChunkSource:

@@ -24,8 +24,11 @@ class StateStore(Protocol):
             TransportError: It could not be written.
         """
 
-    def low_offsets(self) -> dict[str, int]:
-        """The lowest ``low_offset`` of each partition's cameras, for partitions that have one."""
+    def low_offset(self, partition: str) -> int | None:
+        """The lowest ``low_offset`` of a partition's cameras, as of now; None if none has one.
+
+        It moves with every save, so it is asked each time a partition is assigned.
+        """
 
     def close(self) -> None:
         """Let go. Safe to repeat."""

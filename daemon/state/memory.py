@@ -25,14 +25,10 @@ class MemoryStateStore:
         """See ``StateStore``."""
         self._rows[camera] = _Row(partition, low_offset, bytes(blob))
 
-    def low_offsets(self) -> dict[str, int]:
+    def low_offset(self, partition: str) -> int | None:
         """See ``StateStore``."""
-        lowest: dict[str, int] = {}
-        for row in self._rows.values():
-            if row.low_offset is not None:
-                known = lowest.get(row.partition, row.low_offset)
-                lowest[row.partition] = min(known, row.low_offset)
-        return lowest
+        mine = (row.low_offset for row in self._rows.values() if row.partition == partition)
+        return min((offset for offset in mine if offset is not None), default=None)
 
     def close(self) -> None:
         """See ``StateStore``; there is nothing to close."""

@@ -29,10 +29,7 @@ INSERT INTO stream_state (stream_id, partition, low_offset, blob) VALUES (?, ?, 
 ON CONFLICT (stream_id) DO UPDATE SET
     partition = excluded.partition, low_offset = excluded.low_offset, blob = excluded.blob
 """
-_LOW_OFFSETS = """
-SELECT partition, min(low_offset) FROM stream_state
-WHERE low_offset IS NOT NULL GROUP BY partition
-"""
+_LOW_OFFSET = "SELECT min(low_offset) FROM stream_state WHERE partition = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +72,11 @@ class SqliteStateStore:
         with self._explained():
             self._connection.execute(_SAVE, (camera, partition, low_offset, blob))
 
-    def low_offsets(self) -> dict[str, int]:
+    def low_offset(self, partition: str) -> int | None:
         """See ``StateStore``."""
         with self._explained():
-            return dict(self._connection.execute(_LOW_OFFSETS).fetchall())
+            (lowest,) = self._connection.execute(_LOW_OFFSET, (partition,)).fetchone()
+        return None if lowest is None else int(lowest)
 
     def close(self) -> None:
         """See ``StateStore``."""

@@ -35,7 +35,7 @@ def test_the_newest_state_replaces_the_one_before(store: StateStore) -> None:
     store.save("door", "chunks/1", 3, b"new")
 
     assert b"new" == store.load("door")
-    assert {"chunks/1": 3} == store.low_offsets()
+    assert (None, 3) == (store.low_offset("chunks/0"), store.low_offset("chunks/1"))
 
 
 def test_cameras_do_not_touch_each_other(store: StateStore) -> None:
@@ -50,7 +50,8 @@ def test_a_partition_starts_at_the_lowest_need_of_its_cameras(store: StateStore)
     store.save("yard", "chunks/0", 40, b"")
     store.save("gate", "chunks/1", 5, b"")
 
-    assert {"chunks/0": 40, "chunks/1": 5} == store.low_offsets()
+    assert (40, 5) == (store.low_offset("chunks/0"), store.low_offset("chunks/1"))
+    assert store.low_offset("chunks/2") is None
 
 
 def test_a_camera_that_needs_nothing_holds_no_partition_back(store: StateStore) -> None:
@@ -61,8 +62,17 @@ def test_a_camera_that_needs_nothing_holds_no_partition_back(store: StateStore) 
     store.save("door", "chunks/0", None, b"ended")
     store.save("gate", "chunks/1", None, b"ended")
 
-    assert {"chunks/0": 70} == store.low_offsets()
+    assert (70, None) == (store.low_offset("chunks/0"), store.low_offset("chunks/1"))
     assert b"ended" == store.load("door")
+
+
+def test_a_partition_s_start_moves_with_every_save(store: StateStore) -> None:
+    answers = [store.low_offset("chunks/0")]
+    for low in (3, 40, None):
+        store.save("door", "chunks/0", low, b"")
+        answers.append(store.low_offset("chunks/0"))
+
+    assert [None, 3, 40, None] == answers
 
 
 def test_close_may_be_repeated(store: StateStore) -> None:

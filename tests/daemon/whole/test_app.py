@@ -155,7 +155,7 @@ async def test_a_background_outlives_the_producers_run_and_the_daemon(clip):
             log.append("cam", chunk)
         if run != "a":  # the first daemon sees the first two
             log.finish()
-            source = MemoryChunkSource(log, store.low_offsets().get)
+            source = MemoryChunkSource(log, store.low_offset)
             await TestDaemon(source, sink, store, spec=spec).serve()
 
     wanted, camera_mean = [], None
@@ -188,7 +188,7 @@ async def test_stopping_anywhere_and_starting_again_changes_nothing(clip, stop_a
         log.append("cam", chunk)
     log.finish()
 
-    source = MemoryChunkSource(log, store.low_offsets().get)
+    source = MemoryChunkSource(log, store.low_offset)
     await TestDaemon(source, sink, store).serve()
 
     assert straight_line(clip, "cam") == sink.events
@@ -211,7 +211,7 @@ async def test_work_repeated_after_a_crash_repeats_the_same_records(clip):
     store.n_left = 1000
     log = a_log(*chunks)
     log.committed["cam"] = 3
-    await TestDaemon(MemoryChunkSource(log, store.low_offsets().get), sink, store).serve()
+    await TestDaemon(MemoryChunkSource(log, store.low_offset), sink, store).serve()
 
     seen: dict[tuple[str, int], ActionEvent] = {}
     for record in sink.events:
@@ -335,7 +335,7 @@ async def test_a_restart_reads_again_only_for_the_camera_that_needs_it(clip):
     log.finish()
     await TestDaemon(MemoryChunkSource(log), MemoryEventSink(), store).serve()
 
-    again = TestDaemon(MemoryChunkSource(log, store.low_offsets().get), MemoryEventSink(), store)
+    again = TestDaemon(MemoryChunkSource(log, store.low_offset), MemoryEventSink(), store)
     await again.serve()
 
     assert 0 == again.count("chunks_total", camera="busy")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from daemon.compose import read_again_from
 from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.state.memory import MemoryStateStore
@@ -21,18 +20,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return colour_clip(tmp_path_factory.mktemp("clips") / "odd.mp4", BUSY, gop=13)
 
 
-def test_the_state_is_asked_anew_each_time() -> None:
-    store = MemoryStateStore()
-    start_at = read_again_from(store)
-    answers = [start_at("p")]
-
-    for low in (3, 40, None):
-        store.save("door", "p", low, b"")
-        answers.append(start_at("p"))
-
-    assert [None, 3, 40, None] == answers
-
-
 async def test_a_rebalance_cuts_no_event_and_reads_only_what_is_needed_again(clip: Path) -> None:
     per_camera = [chunks_of(clip, name, chunk_s=0.5) for name in CAMERAS]
     turns = list(zip(*per_camera, strict=True))
@@ -42,7 +29,7 @@ async def test_a_rebalance_cuts_no_event_and_reads_only_what_is_needed_again(cli
     async def on_revoked(partition: str) -> None:
         await daemons[0].app.release(partition)
 
-    source = MemoryChunkSource(log, read_again_from(store), on_revoked)
+    source = MemoryChunkSource(log, store.low_offset, on_revoked)
     daemon = TestDaemon(source, sink, store)
     daemons.append(daemon)
     serving = asyncio.create_task(daemon.serve())

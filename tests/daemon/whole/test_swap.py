@@ -131,8 +131,8 @@ async def run_worker(
             ),
         )
         try:
-            low = world.store.low_offsets().get("cam", world.committed + 1)
-            for offset in range(min(low, world.committed + 1), len(busy_chunks())):
+            low, after = world.store.low_offset("cam"), world.committed + 1
+            for offset in range(after if low is None else min(low, after), len(busy_chunks())):
                 if offset in swaps and offset > world.committed:
                     slot.put(models[swaps[offset]])
                 chunk = busy_chunks()[offset]

@@ -129,7 +129,7 @@ async def test_what_a_silent_camera_owes_is_published_after_a_crash() -> None:
             await serving
         assert not all(record.final for record in records)
 
-        source = MemoryChunkSource(log, store.low_offsets().get)
+        source = MemoryChunkSource(log, store.low_offset)
         again = TestDaemon(source, MemoryEventSink(records), store)
         serving = asyncio.create_task(again.serve())
         await again.app.finished(1)
