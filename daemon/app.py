@@ -1,36 +1,38 @@
 """The daemon's life: start → serve → drain → stop, under one TaskGroup and one deadline.
 
 The pump reads deliveries and hands each to its camera's queue, which a task of that camera
-empties. The queues are short, and a full one pauses its partition. On SIGTERM the pump stops and
-the queues are emptied; what is not done by the deadline is read again at the next start.
+empties. The queues are short, and a full one pauses its partition. What follows from a delivery
+goes into the next step of its partition's ``Tenure``. On SIGTERM the pump stops and the queues
+are emptied; what is not done by the deadline is read again at the next start.
 
 When a model takes over, every camera is told. A camera without a chunk in hand goes over to it at
 once, any other one after its chunk.
 
 No part of the daemon ends unnoticed. If what a task waits for is cancelled, a TaskGroup takes the
 task for one that was cancelled on purpose; here it ends the daemon with an error. Work that was
-begun is then either in the state or read again.
+begun is then either in a step or done again.
 """
 
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
+from daemon.cameras import Camera, CameraLimits, Notice
 from daemon.cancellation import own_cancellation
 from daemon.device.thread import Device
-from daemon.errors import ForeignCancellationError
+from daemon.errors import ForeignCancellationError, StaleOwnerError
+from daemon.journal.base import Journal, Past, Step
 from daemon.metrics import Metrics
 from daemon.sources.base import ChunkSource, Delivery
 from daemon.stream.flow import FlowControl
-from daemon.stream.ledger import Ledger
-from daemon.stream.worker import StreamWorker, WorkerParts
+from daemon.stream.tenure import StepLimits, Tenure
+from daemon.stream.worker import Beginning, StreamWorker, WorkerParts
 from daemon.systemd import Notifier
 from engine.errors import RefusedChunkError
 
@@ -51,7 +53,7 @@ class Progress:
         ready: Everything is open and warm.
         draining: No more chunks are read, and those that were read are being finished.
         busy: How many cameras have a chunk in hand.
-        n_done: How many deliveries are finished.
+        n_done: How many deliveries are finished, and what follows from them is kept.
     """
 
     ready: bool = False
@@ -60,26 +62,13 @@ class Progress:
     n_done: int = 0
 
 
-class _Notice(Enum):
-    """What a camera's queue holds besides deliveries."""
-
-    TAKE_OVER = "another model is current"
-    END = "nothing follows"
-
-
 @dataclass(slots=True)
-class _Camera:
-    partition: str
-    worker: StreamWorker
-    queue: asyncio.Queue[Delivery | _Notice] = field(default_factory=asyncio.Queue)
-    is_busy: bool = False  # something that was in the queue is in hand
-    is_told: bool = False  # a TAKE_OVER is queued; one is enough, for it takes a chunk's place
-    is_ending: bool = False  # an END is queued, which takes no chunk's place
+class _Holding:
+    """A partition that is ours: the right to it, and its cameras by name."""
 
-    @property
-    def depth(self) -> int:
-        """Chunks in the queue, with what takes a chunk's place."""
-        return self.queue.qsize() - self.is_ending
+    tenure: Tenure
+    next_offset: int
+    cameras: dict[str, Camera]
 
 
 async def nothing_to_serve() -> None:
@@ -87,16 +76,18 @@ async def nothing_to_serve() -> None:
 
 
 class App:
-    """One daemon.
+    """One daemon; it owns the partitions that its source reads.
 
     Args:
-        source: Where chunks come from; already started.
+        source: Where chunks come from; ``start`` starts it.
+        journal: Keeps what follows from them; already started.
         device: Backbone and localizer; warm.
         parts: What all cameras share.
         flow: When to pause a partition.
         notifier: The service manager.
         drain_timeout_s: Seconds to finish what was begun.
-        max_cameras: Chunks of further cameras are refused.
+        steps: When steps go to the journal.
+        cameras: How many cameras there may be, and when one is silent or forgotten.
         stall_s: A decode or device call that runs for so many seconds counts as a hang.
         stop: ``stop()`` sets it, and when it is set the daemon drains; None: an event of its own.
         companion: Runs beside the cameras until the daemon drains, and brings in other models.
@@ -106,29 +97,34 @@ class App:
         self,
         *,
         source: ChunkSource,
+        journal: Journal,
         device: Device,
         parts: WorkerParts,
         flow: FlowControl,
         notifier: Notifier,
         drain_timeout_s: float,
-        max_cameras: int = 512,
+        steps: StepLimits | None = None,
+        cameras: CameraLimits | None = None,
         stall_s: float = 60.0,
         stop: asyncio.Event | None = None,
         companion: Callable[[], Coroutine[Any, Any, None]] = nothing_to_serve,
     ) -> None:
         self._source = source
+        self._journal = journal
         self._device = device
         self._parts = parts
         self._flow = flow
         self._notifier = notifier
         self._drain_timeout_s = drain_timeout_s
-        self._max_cameras = max_cameras
+        self._steps = steps or StepLimits()
+        self._limits = cameras or CameraLimits()
         self._stall_s = stall_s
         self._metrics: Metrics = parts.metrics
         self._log: structlog.stdlib.BoundLogger = parts.log
-        self._ledger = Ledger()
-        self._cameras: dict[str, _Camera] = {}
-        self._tasks: set[asyncio.Task[None]] = set()  # also of cameras that were given up
+        self._held: dict[str, _Holding] = {}
+        self._camera_tasks: set[asyncio.Task[None]] = set()  # also of cameras that were given up
+        self._group: asyncio.TaskGroup | None = None
+        self._to_begin: list[Callable[[], None]] = []  # tasks of partitions taken before ``serve``
         self._stop = stop or asyncio.Event()
         self._companion = companion
         self._finished = asyncio.Event()
@@ -137,6 +133,14 @@ class App:
     def stop(self) -> None:
         """Begin to drain, as SIGTERM does."""
         self._stop.set()
+
+    async def start(self) -> None:
+        """Start the source, which asks for its partitions.
+
+        Raises:
+            ConfigError, TransportError: As of ``ChunkSource.start``.
+        """
+        await self._source.start(self)
 
     async def serve(self) -> None:
         """Run until the source is finished or ``stop`` is called, then drain.
@@ -148,16 +152,20 @@ class App:
         with self._signals():
             try:
                 async with asyncio.TaskGroup() as group:
+                    self._group = group
                     helpers = [
-                        self._begin("device", self._device.serve, group),
-                        self._begin("watchdog", self._watch, group),
+                        self._begin("device", self._device.serve),
+                        self._begin("watchdog", self._watch),
+                        self._begin("housekeeping", self._keep_house),
                     ]
-                    companion = self._begin("companion", self._companion, group)
+                    companion = self._begin("companion", self._companion)
+                    for begin in self._to_begin:
+                        begin()
                     self._parts.models.on_put = self._tell_cameras
                     self.progress.ready = True
                     self._notifier.ready("consuming")
                     self._log.info("daemon.ready")
-                    await self._pump(group)
+                    await self._pump()
                     companion.cancel()
                     await self._drain()
                     for helper in helpers:
@@ -166,50 +174,128 @@ class App:
                 raise first_of(errors) from errors
 
     async def finished(self, n_deliveries: int) -> None:
-        """Wait until ``n_deliveries`` are finished, counted from the start."""
+        """Wait until ``n_deliveries`` are finished and kept, counted from the start."""
         while self.progress.n_done < n_deliveries:
             self._finished.clear()
             await self._finished.wait()
 
-    async def release(self, partition: str) -> None:
-        """Give a partition up: finish its deliveries in hand, then forget its cameras.
+    async def take(self, partition: str, *, fallback: int, log_id: str = "") -> int:
+        """See ``PartitionOwner``."""
+        held = self._held.get(partition)
+        if held is not None and held.tenure.is_held and log_id in {"", held.tenure.log_id}:
+            held.tenure.resume()
+            self._log.info("partition.kept", partition=partition)
+            return held.tenure.next_to_read
+        await self.give_back(partition)
+        past = await self._journal.take(partition)
+        is_log_new = bool(past.log_id and log_id) and past.log_id != log_id
+        known = None if is_log_new else past.next_offset
+        next_offset = fallback if known is None else known
+        first = next_offset if is_log_new else past.first_offset(next_offset)
+        self._log.info(
+            "partition.taken", partition=partition, step=past.number, first_offset=first
+        )
+        if is_log_new:
+            self._log.warning("partition.made_anew", partition=partition, before=past.next_offset)
+        holding = _Holding(
+            Tenure(
+                partition,
+                self._journal,
+                number=past.number,
+                next_offset=next_offset,
+                first_offset=first,
+                log_id=log_id or past.log_id,
+                limits=self._steps,
+                on_kept=partial(self._on_kept, partition),
+            ),
+            next_offset=known or 0,
+            cameras={},
+        )
+        await holding.tenure.open()
+        self._held[partition] = holding
+        self._when_serving(partial(self._open_partition, holding, past, is_log_new=is_log_new))
+        return first
 
-        What is not finished by the drain deadline is left to the partition's next owner.
-        """
+    async def hold(self, partition: str) -> None:
+        """See ``PartitionOwner``; what cannot be kept by the drain deadline is left undone."""
+        held = self._held.get(partition)
+        if held is None:
+            return
         try:
             async with asyncio.timeout(self._drain_timeout_s):
-                while self._is_at_work(partition):
-                    self._finished.clear()
-                    await self._finished.wait()
+                await held.tenure.hold()
+        except StaleOwnerError:
+            await self._lose(partition)
         except TimeoutError:
             self._log.warning("daemon.drain_timeout", partition=partition)
-        finally:  # the source may be less patient than we are
+            await self.give_back(partition)
+        except asyncio.CancelledError:  # the source may be less patient than we are
             self._forget(partition)
+            raise
 
-    def _is_at_work(self, partition: str) -> bool:
-        """True while a delivery of the partition is not safe, or a camera of it changes models."""
-        return self._ledger.in_flight(partition) > 0 or any(
-            camera.is_busy for camera in self._cameras.values() if camera.partition == partition
-        )
+    async def give_back(self, partition: str) -> None:
+        """See ``PartitionOwner``."""
+        if partition in self._held:
+            self._forget(partition)
+        await self._journal.give_back(partition)
 
     def _forget(self, partition: str) -> None:
-        self._ledger.forget(partition)
+        holding = self._held.pop(partition)
+        holding.tenure.end()
         if self._flow.is_paused(partition):
-            self._flow.forget(partition)
             self._metrics.paused_partitions.dec()
-        for name, camera in list(self._cameras.items()):
-            if camera.partition == partition:
-                while not camera.queue.empty():
-                    camera.queue.get_nowait()
-                camera.queue.put_nowait(_Notice.END)
-                camera.is_ending = True
-                del self._cameras[name]
+        self._flow.forget(partition)
+        for camera in holding.cameras.values():
+            camera.end(at_once=True)
+
+    async def _lose(self, partition: str) -> None:
+        """Another process owns the partition; nobody hears of what we had in hand."""
+        self._log.warning("partition.lost", partition=partition)
+        self._metrics.lost_partitions.inc()
+        self._source.renounce(partition)
+        await self.give_back(partition)
+
+    def _when_serving(self, begin: Callable[[], None]) -> None:
+        if self._group is None:
+            self._to_begin.append(begin)
+        else:
+            begin()
+
+    def _open_partition(self, holding: _Holding, past: Past, *, is_log_new: bool) -> None:
+        tenure = holding.tenure
+        if tenure.is_over:
+            return
+        self._begin(f"steps of {tenure.partition}", partial(self._keep_steps, tenure))
+        # All at once: one that sends nothing any more may have events that are open.
+        for name, left in past.cameras.items():
+            self._open_camera(holding, name, Beginning(left, holding.next_offset, is_log_new))
+
+    async def _keep_steps(self, tenure: Tenure) -> None:
+        try:
+            await tenure.serve()
+        except StaleOwnerError:
+            await self._lose(tenure.partition)
+
+    def _on_kept(self, partition: str, step: Step, n_deliveries: int) -> None:
+        """A step is kept: count what is in it."""
+        now_us = self._parts.clock.unix_us()
+        for revision in step.revisions:
+            self._metrics.events.labels(revision.camera, revision.phase.value).inc()
+            if revision.anchor_us is not None:
+                latency_s = (now_us - revision.anchor_us - revision.decided_us) / 1e6
+                self._metrics.event_latency_seconds.observe(max(latency_s, 0))
+        self._metrics.steps.inc()
+        self._source.reached(partition, step.next_offset)
+        self.progress.n_done += n_deliveries
+        self._finished.set()
+
+    def _cameras(self) -> Iterator[Camera]:
+        for holding in self._held.values():
+            yield from holding.cameras.values()
 
     def _tell_cameras(self) -> None:
-        for camera in self._cameras.values():
-            if not camera.is_told:
-                camera.is_told = True
-                camera.queue.put_nowait(_Notice.TAKE_OVER)
+        for camera in self._cameras():
+            camera.tell(Notice.TAKE_OVER)
 
     def is_live(self) -> tuple[bool, dict[str, Any]]:
         """Tell /livez and the watchdog whether no decode or device call runs for too long."""
@@ -225,18 +311,17 @@ class App:
     def is_ready(self) -> tuple[bool, dict[str, Any]]:
         """Tell /readyz whether chunks are being read, with each camera's queue."""
         is_ready = self.progress.ready and not self.progress.draining
+        cameras = sorted(self._cameras(), key=lambda camera: camera.name)
         return is_ready, {
             "ready": is_ready,
             "draining": self.progress.draining,
-            "cameras": {
-                name: {"queued": camera.depth} for name, camera in sorted(self._cameras.items())
-            },
+            "cameras": {camera.name: {"queued": camera.depth} for camera in cameras},
         }
 
-    def _begin(
-        self, name: str, work: Callable[[], Awaitable[None]], group: asyncio.TaskGroup
-    ) -> asyncio.Task[None]:
-        return group.create_task(self._not_in_silence(name, work), name=name)
+    def _begin(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        if self._group is None:
+            raise AssertionError("tasks begin while the daemon serves")
+        return self._group.create_task(self._not_in_silence(name, work), name=name)
 
     async def _not_in_silence(self, name: str, work: Callable[[], Awaitable[R]]) -> R:
         """Do ``work``, which only the daemon itself may cancel; log any other cancellation."""
@@ -247,7 +332,7 @@ class App:
             self._log.error("task.lost", task=name, reason=str(error))
             raise
 
-    async def _pump(self, group: asyncio.TaskGroup) -> None:
+    async def _pump(self) -> None:
         """Hand deliveries out until the source ends or the daemon is told to stop."""
         deliveries = aiter(self._source.deliveries())
         stopped = asyncio.create_task(self._stop.wait(), name="stop")
@@ -262,7 +347,7 @@ class App:
                 if delivery is None:
                     self._log.info("source.finished")
                     break
-                self._hand_out(delivery, group)
+                self._hand_out(delivery)
                 coming = asyncio.create_task(self._next(deliveries))
         finally:
             left: set[asyncio.Task[Any]] = {coming, stopped}
@@ -273,89 +358,99 @@ class App:
     async def _next(self, deliveries: AsyncIterator[Delivery]) -> Delivery | None:
         return await self._not_in_silence("source", lambda: anext(deliveries, None))
 
-    def _hand_out(self, delivery: Delivery, group: asyncio.TaskGroup) -> None:
-        delivery = self._admitted(delivery)
-        position, name = delivery.position, delivery.camera
-        self._ledger.begin(position)
-        camera = self._cameras.get(name)
+    def _hand_out(self, delivery: Delivery) -> None:
+        partition = delivery.position.partition
+        holding = self._held.get(partition)
+        if holding is None or holding.tenure.is_held:  # revoked while it was on its way
+            return
+        delivery = self._admitted(delivery, holding)
+        holding.tenure.begin(delivery.position.offset)
+        camera = holding.cameras.get(delivery.camera)
         if camera is None:
-            camera = _Camera(position.partition, StreamWorker(name, self._parts))
-            self._cameras[name] = camera
-            task = self._begin(f"camera {name}", partial(self._work, camera), group)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        camera.queue.put_nowait(delivery)
-        depth = camera.depth
-        self._metrics.queued_chunks.labels(name).set(depth)
-        if self._flow.queued(position.partition, name, depth):
-            self._source.pause(position.partition)
+            beginning = Beginning(None, holding.next_offset)
+            camera = self._open_camera(holding, delivery.camera, beginning)
+        camera.put(delivery)
+        self._metrics.queued_chunks.labels(camera.name).set(camera.depth)
+        if self._flow.queued(partition, camera.name, camera.depth):
+            self._source.pause(partition)
             self._metrics.paused_partitions.inc()
-            self._log.debug("partition.paused", partition=position.partition)
+            self._log.debug("partition.paused", partition=partition)
 
-    def _admitted(self, delivery: Delivery) -> Delivery:
+    def _admitted(self, delivery: Delivery, holding: _Holding) -> Delivery:
         """The delivery, refused if its camera is one too many; names come from outside."""
-        if delivery.camera in self._cameras or len(self._cameras) < self._max_cameras:
+        most = self._limits.most
+        if delivery.camera in holding.cameras or sum(1 for _ in self._cameras()) < most:
             return delivery
         error = RefusedChunkError(
-            f"camera {delivery.camera!r} is one more than max_cameras ({self._max_cameras})"
+            f"camera {delivery.camera!r} is one more than max_cameras ({most})"
         )
         return replace(delivery, camera=REFUSED_CAMERAS, chunk=None, error=error)
 
-    async def _work(self, camera: _Camera) -> None:
+    def _open_camera(self, holding: _Holding, name: str, beginning: Beginning) -> Camera:
+        camera = Camera(StreamWorker(name, self._parts, beginning), holding.tenure)
+        holding.cameras[name] = camera
+        task = self._begin(f"camera {name}", partial(self._work, camera))
+        self._camera_tasks.add(task)
+        task.add_done_callback(self._camera_tasks.discard)
+        return camera
+
+    async def _work(self, camera: Camera) -> None:
         """Empty one camera's queue until told that nothing follows."""
         try:
-            while (item := await camera.queue.get()) is not _Notice.END:
+            await camera.tenure.finish(camera.name, await camera.worker.begin())
+            while (item := await camera.next()) is not Notice.END:
                 self.progress.busy += 1
-                camera.is_busy = True
                 try:
-                    await self._work_on(item, camera)
+                    await camera.work_on(item)
                 finally:
                     self.progress.busy -= 1
-                    camera.is_busy = False
-                    self._finished.set()  # for whoever waits until a partition is at rest
-                if isinstance(item, Delivery):
-                    await self._finish(item, camera.depth)
+                self._took(camera)
         finally:
             camera.worker.close()
 
-    async def _work_on(self, item: Delivery | _Notice, camera: _Camera) -> None:
-        if isinstance(item, Delivery):
-            await camera.worker.process(item)
-            return
-        camera.is_told = False
-        await camera.worker.take_over()
-        self._metrics.queued_chunks.labels(camera.worker.camera).set(camera.depth)
-
-    async def _finish(self, delivery: Delivery, depth: int) -> None:
-        position = delivery.position
-        self.progress.n_done += 1
-        # 3. of the guarantee (see daemon.stream.worker): what is durable may be committed.
-        safe = self._ledger.finish(position)
-        if safe is not None:
-            await self._source.commit(safe)
-        self._finished.set()
-        self._metrics.queued_chunks.labels(delivery.camera).set(depth)
-        for partition in self._flow.taken(delivery.camera, depth):
+    def _took(self, camera: Camera) -> None:
+        """A camera has one chunk less in its queue."""
+        partition = camera.tenure.partition
+        self._metrics.queued_chunks.labels(camera.name).set(camera.depth)
+        if self._flow.taken(partition, camera.name, camera.depth):
             self._source.resume(partition)
             self._metrics.paused_partitions.dec()
             self._log.debug("partition.resumed", partition=partition)
 
     async def _drain(self) -> None:
-        """Let every camera finish what it was given, up to the deadline."""
+        """Let every camera finish what it was given, and keep it, up to the deadline."""
         self.progress.draining = True
         self._notifier.stopping()
-        n_waiting = sum(camera.depth for camera in self._cameras.values())
+        n_waiting = sum(camera.depth for camera in self._cameras())
         self._log.info("daemon.draining", chunks=n_waiting)
-        for camera in self._cameras.values():
-            camera.queue.put_nowait(_Notice.END)
-            camera.is_ending = True
-        if not self._tasks:
-            return
-        _, late = await asyncio.wait(set(self._tasks), timeout=self._drain_timeout_s)
-        if late:
-            self._log.warning("daemon.drain_timeout", cameras=len(late))
-        for task in late:
-            task.cancel()
+        for camera in self._cameras():
+            camera.end()
+        if self._camera_tasks:
+            _, late = await asyncio.wait(set(self._camera_tasks), timeout=self._drain_timeout_s)
+            if late:
+                self._log.warning("daemon.drain_timeout", cameras=len(late))
+            for task in late:
+                task.cancel()
+        for partition in list(self._held):
+            await self.hold(partition)
+            await self.give_back(partition)
+
+    async def _keep_house(self) -> None:
+        """Tell cameras that send nothing any more, and forget them after a long time."""
+        loop = asyncio.get_running_loop()
+        before_s = loop.time()
+        while True:
+            await asyncio.sleep(self._limits.look_s)
+            # A process that was stopped for a while has heard of nothing meanwhile.
+            passed_s = min(loop.time() - before_s, 2 * self._limits.look_s)
+            before_s = loop.time()
+            for partition, holding in self._held.items():
+                if holding.tenure.is_held or not self._source.is_caught_up(partition):
+                    continue
+                for camera in list(holding.cameras.values()):
+                    camera.pass_time(passed_s, self._limits)
+                    if camera.is_forgotten:
+                        del holding.cameras[camera.name]
 
     async def _watch(self) -> None:
         """Feed the watchdog as long as neither the device nor a decoder hangs."""

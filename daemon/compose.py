@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -15,12 +16,15 @@ from typing import Any
 import structlog
 
 from daemon.app import App
+from daemon.cameras import CameraLimits
 from daemon.clock import SystemClock
 from daemon.config import (
     Config,
     DecodeConfig,
     DirectorySourceConfig,
     JsonlSinkConfig,
+    KafkaSinkConfig,
+    KafkaSourceConfig,
     ModelConfig,
     SinkConfig,
     SourceConfig,
@@ -29,21 +33,24 @@ from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError
+from daemon.journal.base import Journal
+from daemon.journal.kafka.journal import KafkaJournal
+from daemon.journal.kafka.settings import KafkaJournalSettings
+from daemon.journal.local import LocalJournal, LocalJournalSettings
+from daemon.journal.projections.base import Projection
+from daemon.journal.projections.jsonl import JsonlProjection, JsonlSettings
+from daemon.journal.projections.topic import TopicProjection, TopicSettings
 from daemon.kafka.connection import KafkaConnection
 from daemon.logs import set_up
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot
 from daemon.reload import Reloader
-from daemon.sinks.base import EventSink
-from daemon.sinks.jsonl import JsonlEventSink, JsonlSinkSettings
-from daemon.sinks.kafka import KafkaEventSink, KafkaSinkSettings
-from daemon.sources.base import ChunkSource, OnRevoked, StartAt
+from daemon.sources.base import ChunkSource
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
 from daemon.starting import Start, StoppedError, first_model, unless
-from daemon.state.base import StateStore
-from daemon.state.sqlite import SqliteStateSettings, SqliteStateStore
 from daemon.stream.flow import FlowControl, FlowLimits
+from daemon.stream.tenure import StepLimits
 from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
 from engine.errors import BundleError, S2netdError
@@ -51,6 +58,8 @@ from engine.spec import ModelSpec
 from engine.video.containers import DecodeLimits
 from engine.video.fallback import FallbackDecoder
 from engine.video.frames import Decoder, PyAvDecoder
+
+_NO_TOPIC_CHARACTER = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def run_daemon(config: Config, path: Path | None = None) -> int:
@@ -117,31 +126,26 @@ async def composed(
         swap = await unless(stop, start.open_model(device, stack))
         slot = swap.slot
         log.info("daemon.started", model=slot.current.description, pid=os.getpid())
-        store = SqliteStateStore(SqliteStateSettings(config.state.path))
-        stack.callback(store.close)
-        sink = _sink(config)
-        stack.push_async_callback(sink.close)
-        await sink.start()
         pool = ThreadPoolExecutor(config.decode.threads, thread_name_prefix="decode")
         stack.callback(pool.shutdown)
-
-        async def on_revoked(partition: str) -> None:
-            await apps[0].release(partition)
-
-        source = _source(config, store.low_offset, on_revoked)
+        source, journal = _transports(config)
+        stack.push_async_callback(journal.close)
+        await journal.start()
         stack.push_async_callback(source.close)
         app = App(
             source=source,
+            journal=journal,
             device=device,
-            parts=_parts(config, log, slot, device, pool, sink, store, metrics, calls),
+            parts=_parts(config, log, slot, device, pool, metrics, calls),
             flow=FlowControl(FlowLimits(config.queue_chunks, config.queue_chunks // 2)),
             notifier=notifier,
             drain_timeout_s=config.drain_timeout_s,
-            max_cameras=config.max_cameras,
+            steps=StepLimits(config.journal.commit_interval_s),
+            cameras=CameraLimits(config.max_cameras, config.silent_after_s, config.forget_after_s),
             stop=stop,
             companion=swap.serve,
         )
-        await source.start()
+        await app.start()
         apps.append(app)
         if first_model(config.model) is not config.model:
             swap.want(config.model)
@@ -156,8 +160,6 @@ def _parts(
     slot: ModelSlot,
     device: Device,
     pool: ThreadPoolExecutor,
-    sink: EventSink,
-    store: StateStore,
     metrics: Metrics,
     calls: RunningCalls,
 ) -> WorkerParts:
@@ -165,8 +167,6 @@ def _parts(
         models=slot,
         device=device,
         decode_pool=pool,
-        sink=sink,
-        store=store,
         metrics=metrics,
         calls=calls,
         clock=SystemClock(),
@@ -203,23 +203,51 @@ def decoders(
     return new_decoder
 
 
-def _source(config: Config, start_at: StartAt, on_revoked: OnRevoked) -> ChunkSource:
+def _transports(config: Config) -> tuple[ChunkSource, Journal]:
+    """Where chunks come from, and where what follows from them goes."""
     source = config.source
     if isinstance(source, DirectorySourceConfig):
         most = config.decode.max_chunk_bytes
         files = DirectorySourceSettings(**options_of(source), max_chunk_bytes=most)
-        return DirectoryChunkSource(files, start_at)
+        return DirectoryChunkSource(files), _local_journal(config)
     topic = KafkaSourceSettings(**options_of(source))
     if not topic.group_instance_id:
-        topic = replace(topic, group_instance_id=member_name(config.state.path))
-    return KafkaChunkSource(topic, start_at, on_revoked)
+        topic = replace(topic, group_instance_id=member_name(config.journal.path))
+    settings = journal_settings(config)
+    if settings is None:
+        return KafkaChunkSource(topic), _local_journal(config)
+    consumer = KafkaChunkSource(replace(topic, commit_interval_s=None))
+    return consumer, KafkaJournal(settings, consumer)
 
 
-def _sink(config: Config) -> EventSink:
+def journal_settings(config: Config) -> KafkaJournalSettings | None:
+    """Where the journal in Kafka keeps things; None if the journal is a local one."""
+    source, sink, journal = config.source, config.sink, config.journal
+    if not isinstance(source, KafkaSourceConfig) or not isinstance(sink, KafkaSinkConfig):
+        return None
+    if not config.keeps_in_kafka:
+        return None
+    return KafkaJournalSettings(
+        connection=options_of(sink)["connection"],
+        group_id=source.group_id,
+        chunks_topic=source.topic,
+        events_topic=sink.topic,
+        prefix=journal.prefix or _NO_TOPIC_CHARACTER.sub("-", source.group_id),
+        site=config.site,
+        guarantee=journal.guarantee,
+        max_record_bytes=source.max_chunk_bytes,
+    )
+
+
+def _local_journal(config: Config) -> Journal:
+    return LocalJournal(LocalJournalSettings(config.journal.path), _projection(config))
+
+
+def _projection(config: Config) -> Projection:
     sink = config.sink
     if isinstance(sink, JsonlSinkConfig):
-        return JsonlEventSink(JsonlSinkSettings(**options_of(sink), site=config.site))
-    return KafkaEventSink(KafkaSinkSettings(**options_of(sink), site=config.site))
+        return JsonlProjection(JsonlSettings(**options_of(sink), site=config.site))
+    return TopicProjection(TopicSettings(**options_of(sink), site=config.site))
 
 
 def options_of(section: SourceConfig | SinkConfig) -> dict[str, Any]:
@@ -234,7 +262,7 @@ def options_of(section: SourceConfig | SinkConfig) -> dict[str, Any]:
     return options
 
 
-def member_name(state_path: Path) -> str:
-    """A member's name that is unique and survives a restart, as only one daemon holds a state."""
-    place = f"{socket.gethostname()}:{state_path.resolve()}"
+def member_name(path: Path) -> str:
+    """A member's name that is unique and survives a restart, as only one daemon holds a file."""
+    place = f"{socket.gethostname()}:{path.resolve()}"
     return f"s2netd-{hashlib.sha256(place.encode()).hexdigest()[:16]}"

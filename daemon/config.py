@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from daemon.errors import ConfigError
 from engine.backends.names import BackendKind, Precision
@@ -135,7 +135,14 @@ class KafkaSourceConfig(_Model):
     group_instance_id: str | None = Field(
         None,
         description="Name of this member of the group: if it comes back within 30 s, no partition "
-        "moves to another member. Made from the host and state.path if left out.",
+        "moves to another member. Made from the machine and journal.path if left out.",
+    )
+    session_timeout_s: float = Field(
+        30,
+        ge=6,
+        le=300,
+        description="A daemon of the group that gives no sign of life for so many seconds loses "
+        "its partitions to the others.",
     )
     start: Literal["earliest", "latest"] = Field(
         "latest",
@@ -171,12 +178,38 @@ class KafkaSinkConfig(_Model):
     security: KafkaSecurityConfig = KafkaSecurityConfig()
 
 
-class StateConfig(_Model):
-    """Where each camera's state is kept across restarts of the daemon."""
+class JournalConfig(_Model):
+    """What each camera knows and what was published, kept in atomic steps."""
 
-    kind: Literal["sqlite"] = "sqlite"
+    kind: Literal["kafka", "local"] | None = Field(
+        None,
+        description="Where it is kept. kafka: in topics of the same cluster, so that each "
+        "revision is published exactly once, whichever daemon of the group serves a camera; "
+        "local: in a file, for a daemon that shares no camera with another host. Left out: kafka "
+        "if source and sink are topics of the same brokers, else local.",
+    )
     path: Path = Field(
-        description="SQLite file; without it, open events are forgotten at a restart."
+        Path("journal.sqlite"),
+        description="SQLite file of local; without it, open events are forgotten at a restart.",
+    )
+    guarantee: Literal["exactly-once", "at-least-once"] = Field(
+        "exactly-once",
+        description="Of kafka. exactly-once: a revision is published in one transaction with the "
+        "offset and the state that follow from the same chunks; at-least-once: without "
+        "transactions, so after a crash or a take-over revisions may come twice.",
+    )
+    prefix: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="Of kafka: what the names of the journal's own topics begin with; the "
+        "group's id if left out.",
+    )
+    commit_interval_s: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        description="Longest time, in seconds, until finished chunks are kept if no event "
+        "follows from them; a revision is kept and published at once.",
     )
 
 
@@ -230,10 +263,23 @@ class Config(_Model):
     model: ModelConfig = ModelConfig()
     source: SourceConfig
     sink: SinkConfig
-    state: StateConfig
+    journal: JournalConfig = JournalConfig()
     decode: DecodeConfig = DecodeConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
+    silent_after_s: float = Field(
+        30,
+        gt=0,
+        le=86_400,
+        description="A camera that sends nothing for so many seconds is silent: its open events "
+        "get their last revision, with the reason silent.",
+    )
+    forget_after_s: float = Field(
+        604_800,
+        gt=0,
+        description="A camera that sends nothing for so many seconds is forgotten, and makes "
+        "room for another one.",
+    )
     queue_chunks: int = Field(
         4,
         ge=2,
@@ -253,6 +299,46 @@ class Config(_Model):
         le=600,
         description="Time to finish what was begun after SIGTERM, in seconds.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, plain: Any) -> Any:
+        """Read ``state: {kind: sqlite, path: FILE}``, which is ``journal: {path: FILE}`` now."""
+        if not isinstance(plain, dict) or "state" not in plain or "journal" in plain:
+            return plain
+        state, rest = plain["state"], {key: plain[key] for key in plain if key != "state"}
+        if not isinstance(state, dict) or set(state) - {"kind", "path"}:
+            return plain
+        if state.get("kind", "sqlite") != "sqlite":
+            return plain
+        return {**rest, "journal": {"path": state["path"]} if "path" in state else {}}
+
+    @property
+    def keeps_in_kafka(self) -> bool:
+        """True if the journal is one in Kafka."""
+        if self.journal.kind is not None:
+            return self.journal.kind == "kafka"
+        return self._is_one_cluster
+
+    @property
+    def _is_one_cluster(self) -> bool:
+        source, sink = self.source, self.sink
+        if not isinstance(source, KafkaSourceConfig) or not isinstance(sink, KafkaSinkConfig):
+            return False
+        brokers = [
+            {address.strip() for address in one.bootstrap_servers.split(",")}
+            for one in (source, sink)
+        ]
+        return bool(brokers[0] & brokers[1])
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> "Config":
+        if self.journal.kind == "kafka" and not self._is_one_cluster:
+            raise ValueError(
+                "journal.kind is kafka, which needs a source and a sink of kind kafka with the "
+                "same bootstrap_servers: its transactions span one cluster"
+            )
+        return self
 
 
 def load(path: Path) -> Config:

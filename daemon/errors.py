@@ -14,6 +14,10 @@ class TransportError(S2netdError):
     """A broker, folder or database cannot be reached, after retries and up to a deadline."""
 
 
+class StaleOwnerError(S2netdError):
+    """Another process owns the partition now, so nothing more of it may be kept."""
+
+
 class ForeignCancellationError(TransportError):
     """What a task waited for was cancelled, but the task itself was not."""
 

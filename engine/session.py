@@ -1,15 +1,16 @@
 """The pure state of a camera's run: sampler, window, scores, events; it can be kept and succeeded.
 
 The session sees no chunk, codec or device: the worker hands it decoded frames, features and CAS
-windows, and it says what follows. Its snapshot holds no frames. Instead ``resume_us`` tells from
-which stream time on footage must be read again; the sampler gives nothing out twice.
+windows, and it says what follows. Its snapshot holds neither frames nor features. ``resume_us``
+tells from which stream time on footage must be read again, and the sampler gives nothing out
+twice; ``kept_features`` tells which features must be handed back, by whoever keeps a log of them.
 
 When another model takes over, at a chunk boundary or at a restart, its session succeeds the old
-one. It goes on with the same run at the same place in the transport, and takes over the revisions
-that the old model still owes, and the camera mean if both models make the same features.
+one. It goes on with the same run at the same place in the transport, and with the camera mean if
+both models make the same features. What the old model's events end with is owed by the new one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,16 @@ import numpy.typing as npt
 
 from engine.camera_mean import CameraMean, CameraMeanState
 from engine.errors import SnapshotError
-from engine.events import EventTracker, TrackerState, event_from_json, event_to_json
+from engine.events import EventTracker, TrackerState, event_from_json
 from engine.scores import ScoredSnippets, ScoreTrack
-from engine.session_blob import read_blob, write_blob
+from engine.session_blob import SNAPSHOT_VERSION, read_blob, write_blob
 from engine.snippets import SamplerState, SnippetSampler
 from engine.spec import ModelSpec
 from engine.types import (
     ActionEvent,
     CasWindow,
     FeatureWindow,
+    FloatArray,
     FrameBatch,
     Place,
     Reason,
@@ -51,8 +53,8 @@ class StreamSession:
     Attributes:
         anchor_us: Unix time of stream time 0, as the newest chunk told it.
         place: Where the camera stands in its transport; kept in the snapshot, never read here.
-        owed: Revisions that are kept in the snapshot until whoever publishes them has made them
-            durable elsewhere, and empties this.
+        owed: Revisions that the session before has left to be published; whoever publishes them
+            empties this. They are in no snapshot.
         succeeds: The model whose session this one has taken the place of; None where there was
             none, and after a restore.
     """
@@ -110,6 +112,12 @@ class StreamSession:
     def open_events(self) -> tuple[ActionEvent, ...]:
         """The last revision of every event that is not final."""
         return tuple(event.last for event in self._tracker.state.live)
+
+    @property
+    def kept_features(self) -> range:
+        """Snippet indices of the features that ``restore`` must be given again; maybe none."""
+        first_index, _segment, _n_unseen, features = self._buffer.state()
+        return range(first_index, first_index + len(features))
 
     @property
     def camera_mean(self) -> CameraMeanState | None:
@@ -186,11 +194,9 @@ class StreamSession:
         )
 
     def snapshot(self) -> bytes:
-        """One versioned blob: all state but frames."""
+        """One versioned blob: all state but frames and features."""
         scored, camera_mean = self._scores.current, self.camera_mean
-        *_, features = self._buffer.state()
-        arrays: dict[str, npt.NDArray[Any]] = {  # (N, D), (D,) and (N, C)
-            "features": features,
+        arrays: dict[str, npt.NDArray[Any]] = {  # (D,) and (N, C)
             "background": camera_mean.mean if camera_mean else np.zeros(0, np.float64),
             "scores": scored.scores if scored else np.zeros((0, 0), np.float32),
         }
@@ -199,7 +205,7 @@ class StreamSession:
     def _meta(self) -> dict[str, Any]:
         """All that a snapshot holds besides arrays: plain values."""
         sampler = self._sampler.state
-        first_index, segment, n_unseen, _features = self._buffer.state()
+        first_index, segment, n_unseen, features = self._buffer.state()
         scored, camera_mean = self._scores.current, self.camera_mean
         return {
             "model_id": self.spec.model_id,
@@ -215,11 +221,10 @@ class StreamSession:
                 sampler.seen_us,
                 sampler.resume_us,
             ],
-            "buffer": [first_index, segment, n_unseen],
+            "buffer": [first_index, segment, n_unseen, len(features)],
             "background": camera_mean.n_snippets if camera_mean else None,
             "scores": [scored.first_index, scored.segment] if scored else None,
             "tracker": self._tracker.state.to_json(),
-            "owed": [event_to_json(event) for event in self.owed],
         }
 
     @classmethod
@@ -230,11 +235,21 @@ class StreamSession:
         class_indices: frozenset[int] | None = None,
         *,
         feature_id: str = "",
+        features: Iterable[SnippetFeature] = (),
     ) -> "StreamSession":
         """The session as it was; push footage from ``resume_us`` on again.
 
+        Args:
+            blob: What ``snapshot`` gave.
+            spec: The model, which is the same.
+            class_indices: Its classes to report.
+            feature_id: What makes its features; see the class.
+            features: Features of this run, oldest first, those of ``kept_features`` among them;
+                of two with the same index and segment the later one counts.
+
         Raises:
-            SnapshotError: The blob is damaged, of another version, or of another model.
+            SnapshotError: The blob is damaged, of another version, or of another model, or a
+                feature is missing.
         """
         meta, arrays = read_blob(blob)
         if meta.get("model_id") != spec.model_id:
@@ -242,7 +257,7 @@ class StreamSession:
                 f"snapshot model_id is {meta.get('model_id')!r}, wanted {spec.model_id!r}"
             )
         try:
-            return cls._of(meta, arrays, spec, class_indices, feature_id)
+            return cls._of(meta, arrays, spec, class_indices, feature_id, features)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"snapshot is damaged: {error}") from error
 
@@ -254,6 +269,7 @@ class StreamSession:
         class_indices: frozenset[int] | None = None,
         *,
         feature_id: str = "",
+        features: Iterable[SnippetFeature] = (),
     ) -> "StreamSession":
         """As ``restore``; where another model left the snapshot, the session that succeeds it.
 
@@ -261,14 +277,43 @@ class StreamSession:
         without revisions of the segment's last window, which the other model cannot answer here.
 
         Raises:
+            SnapshotError: The blob is damaged or of another version, or a feature is missing.
+        """
+        meta, _arrays = read_blob(blob)
+        if meta.get("model_id") == spec.model_id:
+            return cls.restore(blob, spec, class_indices, feature_id=feature_id, features=features)
+        return cls.succeed_stored(
+            blob, spec, class_indices, reason=Reason.MODEL, feature_id=feature_id
+        )
+
+    @classmethod
+    def succeed_stored(
+        cls,
+        blob: bytes,
+        spec: ModelSpec,
+        class_indices: frozenset[int] | None = None,
+        *,
+        reason: Reason,
+        feature_id: str = "",
+    ) -> "StreamSession":
+        """End the events of a stored session, which cannot go on; give the one that follows it.
+
+        It is at the same place of the same run, and owes the last revision of every event.
+
+        Args:
+            blob: What ``snapshot`` gave, of whichever model.
+            spec: The model that takes over.
+            class_indices: Its classes to report.
+            reason: Why the events end.
+            feature_id: What makes the model's features; see the class.
+
+        Raises:
             SnapshotError: The blob is damaged or of another version.
         """
         meta, arrays = read_blob(blob)
-        if meta.get("model_id") == spec.model_id:
-            return cls.restore(blob, spec, class_indices, feature_id=feature_id)
         try:
             tracker = EventTracker("", "", spec, state=TrackerState.from_json(meta["tracker"]))
-            owed = (*_owed_of(meta), *tracker.close(Reason.MODEL))
+            owed = (*_owed_of(meta), *tracker.close(reason))
             camera_mean = _camera_mean_state(meta, arrays)
             return cls._successor(meta, camera_mean, owed, spec, class_indices, feature_id)
         except (KeyError, TypeError, ValueError) as error:
@@ -308,8 +353,9 @@ class StreamSession:
         spec: ModelSpec,
         class_indices: frozenset[int] | None,
         feature_id: str,
+        features: Iterable[SnippetFeature],
     ) -> "StreamSession":
-        """The session of a snapshot with features (N, D), scores (N, C) and background (D,)."""
+        """The session of a snapshot with scores (N, C) and background (D,)."""
         camera_mean = _camera_mean_state(meta, arrays)
         session = cls(
             meta["stream_id"], meta["epoch"], spec, class_indices, camera_mean, feature_id
@@ -319,8 +365,16 @@ class StreamSession:
         session.owed = _owed_of(meta)
         state = SamplerState(*meta["sampler"])
         session._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us, state)
-        first_index, segment, n_unseen = meta["buffer"]
-        session._buffer.restore(first_index, segment, n_unseen, arrays["features"])
+        if meta["version"] == SNAPSHOT_VERSION:
+            first_index, segment, n_unseen, n_kept = meta["buffer"]
+            if not 0 <= n_kept <= spec.window.window_snippets:
+                raise ValueError(f"a window of {n_kept} features")
+            wanted = range(first_index, first_index + n_kept)
+            kept_rows = _rows(wanted, segment, features, spec.feature_dim)
+        else:
+            first_index, segment, n_unseen = meta["buffer"]
+            kept_rows = arrays["features"]
+        session._buffer.restore(first_index, segment, n_unseen, kept_rows)
         kept = None
         if meta["scores"]:
             first_index, segment = meta["scores"]
@@ -329,6 +383,28 @@ class StreamSession:
         tracker = TrackerState.from_json(meta["tracker"])
         session._tracker = EventTracker(session.camera, session.run, spec, class_indices, tracker)
         return session
+
+
+def _rows(
+    wanted: range, segment: int, features: Iterable[SnippetFeature], feature_dim: int
+) -> FloatArray:
+    """The wanted features of a segment, float32 (N, D).
+
+    Raises:
+        ValueError: One is missing, or of another width.
+    """
+    found = {one.index: one.vector for one in features if one.segment == segment}
+    missing = [index for index in wanted if index not in found]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(wanted)} features are missing, the first is {missing[0]}"
+        )
+    rows = np.zeros((len(wanted), feature_dim), np.float32)
+    for row, index in enumerate(wanted):
+        if found[index].shape != (feature_dim,):
+            raise ValueError(f"feature {index} is {found[index].shape}, wanted ({feature_dim},)")
+        rows[row] = found[index]
+    return rows
 
 
 def _owed_of(meta: dict[str, Any]) -> tuple[ActionEvent, ...]:

@@ -15,7 +15,9 @@ import numpy.typing as npt
 from engine.errors import SnapshotError
 from engine.files.npz import NPZ_DAMAGE
 
-SNAPSHOT_VERSION = 2
+SNAPSHOT_VERSION = 3
+# Version 2 held the features too, and revisions that were not published yet; it is read as well.
+_READABLE = (2, SNAPSHOT_VERSION)
 _META = "meta"
 
 
@@ -40,7 +42,7 @@ def read_blob(blob: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
             meta = dict(json.loads(arrays.pop(_META).tobytes()))
     except NPZ_DAMAGE as error:
         raise SnapshotError(f"snapshot is unreadable: {error}") from error
-    if meta.get("version") != SNAPSHOT_VERSION:
+    if meta.get("version") not in _READABLE:
         raise SnapshotError(
             f"snapshot version is {meta.get('version')!r}, wanted {SNAPSHOT_VERSION!r}"
         )

@@ -244,6 +244,7 @@ class Reason(StrEnum):
     END = "end"  # the run ended
     VANISHED = "vanished"  # later scores no longer support the event
     MODEL = "model"  # another model took over, which opens events of its own
+    SILENT = "silent"  # the camera has sent nothing for a while
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ class DurableProducer:
         async with self._changing:
             if self._producer is producer:
                 self._producer = None
-                await _abandon(producer)
+                await abandon(producer)
 
     async def _ready(self) -> AIOKafkaProducer:
         async with self._changing:
@@ -122,7 +122,7 @@ class DurableProducer:
         return min(self._connection.connect_timeout_s / _ATTEMPTS, _LONGEST_ATTEMPT_S)
 
 
-async def _abandon(producer: AIOKafkaProducer) -> None:
+async def abandon(producer: AIOKafkaProducer) -> None:
     """Stop a producer without sending what it still holds; whoever waits for that tries again.
 
     There is no public way: ``stop`` alone would first send everything, for ever if need be.

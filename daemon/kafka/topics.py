@@ -83,6 +83,31 @@ class Exactly:
 
 
 @dataclass(frozen=True, slots=True)
+class Fresh:
+    """What a new topic gets; any other value is right too.
+
+    Attributes:
+        name: Kafka's name of the setting.
+        value: The value.
+    """
+
+    name: str
+    value: int | str
+
+    def holds(self, seen: str) -> bool:  # noqa: ARG002 - any value is right
+        """Is this value right?"""
+        return True
+
+    def wish(self) -> str:
+        """What is wanted, for people."""
+        return "any value"
+
+    def told(self, seen: str) -> str:
+        """A value, for people."""
+        return seen
+
+
+@dataclass(frozen=True, slots=True)
 class WantedTopic:
     """What a topic should be.
 
@@ -101,7 +126,7 @@ class WantedTopic:
     role: str
     name: str
     n_partitions: int
-    settings: tuple[AtLeast | Exactly, ...]
+    settings: tuple[AtLeast | Exactly | Fresh, ...]
     largest_bytes: int | None = None
 
     def __post_init__(self) -> None:
@@ -143,6 +168,43 @@ def events_topic(name: str, *, n_partitions: int, retention_days: int) -> Wanted
         AtLeast("retention.ms", retention_ms, retention_ms, ("d", _DAY_MS)),
     )
     return WantedTopic("events", name, n_partitions, settings)
+
+
+def state_topic(name: str, *, n_partitions: int) -> WantedTopic:
+    """The journal's topic of cameras' states, keyed by camera, beside the chunks.
+
+    Whoever takes a partition reads all of it, so it is compacted soon and in small parts.
+    """
+    settings = (
+        Exactly("cleanup.policy", "compact", "a camera's newest state must stay for ever"),
+        Fresh("segment.bytes", 16 * 2**20),
+        Fresh("segment.ms", _HOUR_MS),
+        Fresh("min.cleanable.dirty.ratio", "0.1"),
+    )
+    return WantedTopic("state", name, n_partitions, settings)
+
+
+def features_topic(name: str, *, n_partitions: int, retention_hours: int) -> WantedTopic:
+    """The journal's topic of features, keyed by camera, beside the chunks."""
+    retention_ms = retention_hours * _HOUR_MS
+    settings = (
+        Exactly("cleanup.policy", "delete", "compaction keeps only a camera's newest features"),
+        AtLeast("retention.ms", retention_ms, _HOUR_MS, ("h", _HOUR_MS)),
+    )
+    return WantedTopic("features", name, n_partitions, settings)
+
+
+def dead_topic(
+    name: str, *, n_partitions: int, retention_days: int, max_record_bytes: int
+) -> WantedTopic:
+    """The journal's topic of records that could not be used, with their own bytes."""
+    retention_ms = retention_days * _DAY_MS
+    settings = (
+        Exactly("cleanup.policy", "delete", "compaction keeps only a camera's newest record"),
+        AtLeast("retention.ms", retention_ms, retention_ms, ("d", _DAY_MS)),
+        AtLeast("max.message.bytes", max_record_bytes + RECORD_MARGIN_BYTES, max_record_bytes),
+    )
+    return WantedTopic("dlq", name, n_partitions, settings, max_record_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +335,7 @@ def _of_partitions(wanted: WantedTopic, seen: SeenTopic, tools: Tools) -> Iterat
 
 
 def _of_setting(
-    wanted: WantedTopic, setting: AtLeast | Exactly, seen: SeenTopic, tools: Tools
+    wanted: WantedTopic, setting: AtLeast | Exactly | Fresh, seen: SeenTopic, tools: Tools
 ) -> Iterator[Finding]:
     value = seen.config.get(setting.name)
     if value is None or setting.holds(value):

@@ -1,35 +1,43 @@
 """Where video chunks come from, and the promises every source keeps.
 
 A source is a set of *partitions*, each a log of deliveries in the order of rising offsets. All
-chunks of one camera lie in one partition. What was committed is not delivered again, with one
-exception: when a partition is assigned (at a restart or after a rebalance), ``start_at`` names the
-first offset that a camera needs to read again.
+chunks of one camera lie in one partition. Which deliveries are done is not the source's business:
+whenever it may read a partition it asks the partition's owner where to begin.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from engine.errors import StreamError
 from engine.types import VideoChunk
 
-StartAt = Callable[[str], int | None]
-"""Partition → first offset to read again, from local state; None where nothing is known.
 
-Asked in the event loop, each time a partition is assigned: with every chunk the state moves on.
-"""
+class PartitionOwner(Protocol):
+    """Whoever processes deliveries; it knows what is done, and keeps that where others find it."""
 
-OnRevoked = Callable[[str], Awaitable[None]]
-"""Awaited before a partition is given up: finish what was begun on it, and commit."""
+    async def take(self, partition: str, *, fallback: int, log_id: str = "") -> int:
+        """Become the partition's owner, and the only one.
 
+        Args:
+            partition: Its name.
+            fallback: The offset to begin at if nothing is known of the partition.
+            log_id: Names the partition's log, so that one made anew under the same name is told
+                from the one before; empty where a log has no name.
 
-def nothing_to_read_again(_partition: str) -> int | None:
-    """The ``StartAt`` of a daemon without stored state: no footage is needed again."""
-    return None
+        Returns:
+            The first offset to read, again or for the first time. After ``hold``, where nobody
+            else had the partition meanwhile, it is the one after the last delivery.
 
+        Raises:
+            TransportError: It could not be taken.
+        """
 
-async def nothing_to_finish(_partition: str) -> None:
-    """The ``OnRevoked`` of a source that keeps its partitions: there is nothing to do."""
+    async def hold(self, partition: str) -> None:
+        """Keep what is finished, then nothing more: another member may get the partition now."""
+
+    async def give_back(self, partition: str) -> None:
+        """Another member has the partition: forget it. Safe to repeat."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,8 +74,8 @@ class Delivery:
 class ChunkSource(Protocol):
     """Gives chunks, in order within a partition; a bad record is a delivery, not an exception."""
 
-    async def start(self) -> None:
-        """Connect.
+    async def start(self, owner: PartitionOwner) -> None:
+        """Connect; ``owner`` is asked for every partition before anything of it is delivered.
 
         Raises:
             TransportError: Not reachable before the deadline; names the address and the fix.
@@ -81,12 +89,17 @@ class ChunkSource(Protocol):
             TransportError: The source was lost and did not come back.
         """
 
-    async def commit(self, position: Position) -> None:
-        """Do not deliver again what lies at or before ``position`` in its partition.
+    def reached(self, partition: str, next_offset: int) -> None:
+        """Everything below ``next_offset`` is done: tell other programs, where that is usual.
 
-        The commit may become durable later, but no later than in ``close``. It never goes beyond
-        the position that was asked for, and never back.
+        Nothing depends on it, so it may come late or get lost.
         """
+
+    def renounce(self, partition: str) -> None:
+        """Another process has taken the partition: deliver nothing of it until ``take`` again."""
+
+    def is_caught_up(self, partition: str) -> bool:
+        """True if it was looked for more a moment ago, and there is none."""
 
     def pause(self, partition: str) -> None:
         """Deliver nothing of ``partition`` until ``resume``."""
@@ -95,18 +108,4 @@ class ChunkSource(Protocol):
         """Go on with ``partition`` from where it was paused."""
 
     async def close(self) -> None:
-        """Make commits durable and end ``deliveries``. Safe to repeat."""
-
-
-def first_offset(committed_next: int | None, low_offset: int | None) -> int | None:
-    """The offset at which to begin a partition: the lower one of the two that are given.
-
-    Args:
-        committed_next: The offset after the last committed one; None if nothing is committed.
-        low_offset: What ``StartAt`` answered: the first offset that is needed again; None if none.
-
-    Returns:
-        The first offset to read, or None if neither is known.
-    """
-    known = [offset for offset in (committed_next, low_offset) if offset is not None]
-    return min(known, default=None)
+        """End ``deliveries`` and let go. Safe to repeat."""

@@ -3,7 +3,7 @@
     root/door/0000000007.json    the chunk's headers, written first
     root/door/0000000007.mp4     the chunk, renamed into place once whole
     root/door/0000000008.end     nothing follows in this run
-    root/.positions/door         the last number that was committed
+    root/.positions/door         the last number that is done, for whoever writes more
 
 A camera's folder is a partition, and a file's number (all digits of its stem) is its offset. A
 file without a sidecar (the .json file with the headers) is foreign: its camera is the folder, its
@@ -17,20 +17,13 @@ import json
 import logging
 import os
 import re
-import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
-from daemon.sources.base import (
-    Delivery,
-    Position,
-    StartAt,
-    first_offset,
-    nothing_to_read_again,
-)
+from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.wire.headers import Headers
 from daemon.wire.records import FOREIGN_RUN, parse_chunk, readable_camera
 from engine.errors import RefusedChunkError, StreamError
@@ -62,7 +55,7 @@ class DirectorySourceSettings:
         poll_interval_s: Seconds between two looks for new files.
         settle_s: A foreign file that has not changed for so many seconds counts as whole.
         max_chunk_bytes: Larger files are refused unread.
-        positions: Folder of the committed numbers; ``path/.positions`` if None.
+        positions: Folder of the numbers that are done; ``path/.positions`` if None.
     """
 
     path: Path
@@ -78,7 +71,7 @@ class _Camera:
     """What is known of one camera's folder."""
 
     folder: Path
-    committed: int | None
+    reached: int | None
     next_number: int
     pending: deque[tuple[int, Path]] = field(default_factory=deque)
     listed: "_Listing | None" = None
@@ -110,24 +103,22 @@ class DirectoryChunkSource:
 
     Args:
         settings: Where the files are.
-        start_at: As in ``daemon.sources.base``.
     """
 
-    def __init__(
-        self, settings: DirectorySourceSettings, start_at: StartAt = nothing_to_read_again
-    ) -> None:
+    def __init__(self, settings: DirectorySourceSettings) -> None:
         self._settings = settings
         self._positions = settings.positions or settings.path / ".positions"
-        self._start_at = start_at
+        self._owner: PartitionOwner | None = None
         self._cameras: dict[str, _Camera] = {}
         self._paused: set[str] = set()
+        self._unwritten: set[str] = set()  # cameras whose position is not in its file yet
         self._warned: set[tuple[str, str]] = set()
-        self._committing = threading.Lock()
         self._wake = asyncio.Event()
         self._is_closed = False
 
-    async def start(self) -> None:
+    async def start(self, owner: PartitionOwner) -> None:
         """See ``ChunkSource``."""
+        self._owner = owner
         await asyncio.to_thread(self._check_folders)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
@@ -149,9 +140,21 @@ class DirectoryChunkSource:
                     return
                 await self._nap(scan_at_s - loop.time())
 
-    async def commit(self, position: Position) -> None:
+    def reached(self, partition: str, next_offset: int) -> None:
+        """See ``ChunkSource``; whoever writes further chunks numbers them after these."""
+        camera = self._cameras.get(partition)
+        if camera is not None and (camera.reached is None or next_offset - 1 > camera.reached):
+            camera.reached = next_offset - 1
+            self._unwritten.add(partition)
+
+    def renounce(self, partition: str) -> None:
         """See ``ChunkSource``."""
-        await asyncio.to_thread(self._commit, position)
+        self._paused.add(partition)
+
+    def is_caught_up(self, partition: str) -> bool:
+        """See ``ChunkSource``."""
+        camera = self._cameras.get(partition)
+        return camera is not None and not camera.pending
 
     def pause(self, partition: str) -> None:
         """See ``ChunkSource``."""
@@ -166,6 +169,7 @@ class DirectoryChunkSource:
         """See ``ChunkSource``."""
         self._is_closed = True
         self._wake.set()
+        await asyncio.to_thread(self._write_positions)
 
     async def _take(self, name: str) -> Delivery | None:
         pending = self._cameras[name].pending
@@ -195,25 +199,33 @@ class DirectoryChunkSource:
                 f"{self._positions}: cannot keep positions there: {error.strerror}"
             ) from error
 
-    def _commit(self, position: Position) -> None:
-        camera = self._cameras[position.partition]
-        with self._committing:
-            if camera.committed is None or position.offset > camera.committed:
-                _write_position(self._positions / position.partition, position.offset)
-                camera.committed = position.offset
-
     async def _look(self, now_s: float) -> None:
-        """Take in what is new on the disk: in a thread, but ``start_at`` in the event loop."""
+        """Take in what is new on the disk: in a thread, but the owner is asked in the loop."""
+        await asyncio.to_thread(self._write_positions)
         new = await asyncio.to_thread(self._scan, now_s)
-        for name, committed in new.items():
-            committed_next = None if committed is None else committed + 1
-            start = first_offset(committed_next, self._start_at(name))
-            self._cameras[name] = _Camera(self._settings.path / name, committed, start or 0)
+        for name, reached in new.items():
+            start = await self._open_owner.take(
+                name, fallback=0 if reached is None else reached + 1
+            )
+            self._cameras[name] = _Camera(self._settings.path / name, reached, start)
         if new:
             await asyncio.to_thread(self._scan, now_s)
 
+    @property
+    def _open_owner(self) -> PartitionOwner:
+        if self._owner is None:
+            raise AssertionError("the source is not started")
+        return self._owner
+
+    def _write_positions(self) -> None:
+        while self._unwritten:
+            name = self._unwritten.pop()
+            reached = self._cameras[name].reached
+            if reached is not None and reached >= 0:
+                _write_position(self._positions / name, reached)
+
     def _scan(self, now_s: float) -> dict[str, int | None]:
-        """Take in known cameras' files; return the new cameras, with the number committed."""
+        """Take in known cameras' files; return the new cameras, with the last number done."""
         try:
             with os.scandir(self._settings.path) as entries:
                 folders = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
@@ -375,7 +387,7 @@ def _sidecar_headers(sidecar: Path) -> Headers:
 
 
 def read_position(path: Path) -> int | None:
-    """The last number that was committed; None if it is not known."""
+    """The last number that is done; None if it is not known."""
     try:
         number = int(path.read_text(encoding="ascii"))
     except FileNotFoundError:
@@ -384,7 +396,7 @@ def read_position(path: Path) -> int | None:
         number = -1
     if 0 <= number <= _MAX_NUMBER:
         return number
-    _log.warning("%s: holds no number; the camera is read as if nothing was committed", path)
+    _log.warning("%s: holds no number; the camera is read as if nothing was done", path)
     return None
 
 

@@ -1,23 +1,28 @@
 """Chunks from a Kafka topic, shared out among the members of a consumer group.
 
-When a partition is assigned, reading begins at the lower one of two offsets: the group's committed
-one, and the first one that the daemon's stored state asks for. Records are taken from the client
+When a partition is assigned, its owner is asked where to begin; that may take a while, so it is
+done beside the group's own work, whose heartbeats must not wait. Records are taken from the client
 one at a time, so nothing is held here. A paused or revoked partition delivers nothing more, and
 what waits is in the client's bounded buffer or in the broker.
 
-A topic that was deleted and made anew counts its records from 0 again. At a start this shows as an
-offset beyond the newest record, and the partition is read from its oldest record. While the daemon
-runs it shows as an offset that goes back, and the daemon ends, so that the next start is clean.
+A rebalance first takes all partitions from all members, though most come back to the same one. So
+at first they are only held: what is finished is kept, and nothing after that. A partition that
+comes back goes on where it was, with all that is in memory; one that goes elsewhere is given back.
+
+A topic that was deleted and made anew counts its records from 0 again. It has another id, so its
+partitions are other logs, and are read from their oldest record.
 """
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import (
     CommitFailedError,
@@ -25,24 +30,19 @@ from aiokafka.errors import (
     IllegalStateError,
     KafkaError,
 )
+from aiokafka.structs import OffsetAndMetadata
 
 from daemon.cancellation import own_cancellation
-from daemon.errors import ForeignCancellationError, TransportError
+from daemon.errors import ForeignCancellationError, StaleOwnerError, TransportError
 from daemon.kafka.connection import KafkaConnection, describe_topic, explained, persist
-from daemon.sources.base import (
-    Delivery,
-    OnRevoked,
-    Position,
-    StartAt,
-    first_offset,
-    nothing_to_finish,
-    nothing_to_read_again,
-)
+from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.wire.records import parse_chunk, readable_camera
 from engine.errors import RefusedChunkError, S2netdError, StreamError
 
 _POLL_MS = 200
 _LEAVE_S = 5.0
+_METADATA_MS = 5000  # so soon new partitions are found
+_ANSWER_MS = 5000  # a partition that was looked at so recently is known
 _NO_PARTITION = TopicPartition("", -1)  # an empty list would mean all of them
 
 _log = logging.getLogger("s2netd.kafka")
@@ -58,11 +58,13 @@ class KafkaSourceSettings:
         group_id: Consumer group; its members share the partitions.
         group_instance_id: A member name that outlives the process, so that a restart within the
             session time-out moves no partitions. None: the member has no such name.
-        start: Where to begin a partition of which neither the group nor the state knows anything.
+        start: Where to begin while the group knows nothing of the topic. Partitions that are
+            added later are read from their oldest record.
         max_chunk_bytes: Larger records are refused.
         max_buffer_bytes: Most bytes that one fetch from a broker brings.
-        commit_interval_s: Least time between two commits, in seconds.
-        session_timeout_ms: A member without a heartbeat for so long loses its partitions.
+        commit_interval_s: Least time between two commits, in seconds; None: offsets are committed
+            by somebody else.
+        session_timeout_s: A member without a heartbeat for so long loses its partitions.
         max_poll_interval_ms: So does a member without progress for so long.
     """
 
@@ -73,8 +75,8 @@ class KafkaSourceSettings:
     start: Literal["earliest", "latest"] = "latest"
     max_chunk_bytes: int = 8 * 2**20
     max_buffer_bytes: int = 32 * 2**20
-    commit_interval_s: float = 1.0
-    session_timeout_ms: int = 30_000
+    commit_interval_s: float | None = 1.0
+    session_timeout_s: float = 30.0
     max_poll_interval_ms: int = 900_000
 
 
@@ -83,40 +85,36 @@ class KafkaChunkSource:
 
     Args:
         settings: What to read.
-        start_at: As in ``daemon.sources.base``.
-        on_revoked: As in ``daemon.sources.base``.
     """
 
-    def __init__(
-        self,
-        settings: KafkaSourceSettings,
-        start_at: StartAt = nothing_to_read_again,
-        on_revoked: OnRevoked = nothing_to_finish,
-    ) -> None:
+    def __init__(self, settings: KafkaSourceSettings) -> None:
         self._settings = settings
-        self._start_at = start_at
-        self._on_revoked = on_revoked
+        self._owner: PartitionOwner | None = None
         self._consumer: AIOKafkaConsumer | None = None
-        self._owned: dict[TopicPartition, int | None] = {}  # → next offset the group has committed
+        self._taking: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._held: set[TopicPartition] = set()  # revoked, and perhaps coming back
         self._ready: set[TopicPartition] = set()
         self._next: dict[TopicPartition, int] = {}  # → least offset that may come
         self._paused: set[TopicPartition] = set()
-        self._wanted: dict[TopicPartition, int] = {}  # → next offset to commit
+        self._reached: dict[TopicPartition, int] = {}  # → next offset to commit
         self._commit_at_s = 0.0
         self._failure: BaseException | None = None
         self._took_part = asyncio.Event()
         self._is_closed = False
 
-    async def start(self) -> None:
+    async def start(self, owner: PartitionOwner) -> None:
         """See ``ChunkSource``."""
         settings = self._settings
+        self._owner = owner
         await describe_topic(settings.connection, settings.topic)
         what = f"group {settings.group_id}"
         # A member that was killed keeps its place until its session ends, and the others wait.
-        patience_s = settings.session_timeout_ms / 1000
-        self._consumer = await persist(settings.connection, what, self._connect, patience_s)
+        self._consumer = await persist(
+            settings.connection, what, self._connect, settings.session_timeout_s
+        )
         # "latest" means this moment, so wait until it is settled where each partition begins.
         await self._took_part.wait()
+        self._check_failure()
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """See ``ChunkSource``."""
@@ -129,15 +127,55 @@ class KafkaChunkSource:
                     self._check_order(record)
                     yield self._delivery(record)
 
-    async def commit(self, position: Position) -> None:
-        """See ``ChunkSource``; a position in a partition that was revoked is left out."""
-        partition = _topic_partition(position.partition)
-        if partition not in self._owned:
-            return
-        committed = self._wanted.get(partition, self._owned[partition])
-        if committed is None or position.offset + 1 > committed:
-            self._wanted[partition] = position.offset + 1
-        await self._commit_if_due()
+    def reached(self, partition: str, next_offset: int) -> None:
+        """See ``ChunkSource``; it is committed, unless that is done in transactions."""
+        if self._settings.commit_interval_s is not None:
+            self._reached[_topic_partition(partition)] = next_offset
+
+    def renounce(self, partition: str) -> None:
+        """See ``ChunkSource``; the group is asked anew who has which partition."""
+        self._ready.discard(_topic_partition(partition))
+        self._held.discard(_topic_partition(partition))
+        self._coordinator.request_rejoin()
+
+    def is_caught_up(self, partition: str) -> bool:
+        """See ``ChunkSource``."""
+        topic_partition, consumer = _topic_partition(partition), self._consumer
+        if consumer is None or topic_partition not in self._ready - self._paused:
+            return False
+        try:
+            newest = consumer.highwater(topic_partition)
+            asked_ms = consumer.last_poll_timestamp(topic_partition)
+        except (AssertionError, IllegalStateError):  # not assigned any more
+            return False
+        if newest is None or asked_ms is None:
+            return False
+        is_recent = time.time() * 1000 - asked_ms < _ANSWER_MS  # aiokafka's clock is this one
+        return is_recent and self._next[topic_partition] >= int(newest)
+
+    async def is_member(self) -> bool:
+        """True if the group's coordinator says now that this member is still one of it.
+
+        Raises:
+            KafkaError: It gives no answer.
+        """
+        # There is no public way to ask; a commit would say the same, but change something.
+        return bool(await self._coordinator._do_heartbeat())  # noqa: SLF001
+
+    async def commit(self, partition: str, next_offset: int, metadata: str) -> None:
+        """Commit an offset as a member of the group.
+
+        Raises:
+            StaleOwnerError: The partition is another member's now.
+            KafkaError: It failed.
+        """
+        offsets = {_topic_partition(partition): OffsetAndMetadata(next_offset, metadata)}
+        try:
+            # The client itself would try again for ever.
+            async with asyncio.timeout(self._settings.connection.connect_timeout_s):
+                await self._open_consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError) as error:
+            raise StaleOwnerError(f"partition {partition}: {error}") from error
 
     def pause(self, partition: str) -> None:
         """See ``ChunkSource``."""
@@ -159,11 +197,11 @@ class KafkaChunkSource:
         consumer, self._consumer = self._consumer, None
         if consumer is None:
             return
+        await self._stop_taking(set(self._taking))
         try:
             async with explained(self._settings.connection, "last commit"):
                 await self._commit_now(consumer)
         finally:
-            self._owned.clear()
             nobody_there = contextlib.suppress(TimeoutError, ForeignCancellationError)
             with nobody_there, own_cancellation("leaving the group"):
                 async with asyncio.timeout(_LEAVE_S):
@@ -174,6 +212,20 @@ class KafkaChunkSource:
         if self._consumer is None:
             raise TransportError(f"topic {self._settings.topic}: the source is not started")
         return self._consumer
+
+    @property
+    def _coordinator(self) -> GroupCoordinator:
+        return self._open_consumer._coordinator  # noqa: SLF001 - there is no public way
+
+    @property
+    def _open_owner(self) -> PartitionOwner:
+        if self._owner is None:
+            raise TransportError(f"topic {self._settings.topic}: the source is not started")
+        return self._owner
+
+    def _check_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     async def _connect(self) -> AIOKafkaConsumer:
         settings = self._settings
@@ -188,11 +240,13 @@ class KafkaChunkSource:
             partition_assignment_strategy=(StickyPartitionAssignor,),
             max_partition_fetch_bytes=settings.max_chunk_bytes,
             fetch_max_bytes=settings.max_buffer_bytes,
-            session_timeout_ms=settings.session_timeout_ms,
-            heartbeat_interval_ms=settings.session_timeout_ms // 10,
+            session_timeout_ms=int(settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(settings.session_timeout_s * 100),
+            metadata_max_age_ms=_METADATA_MS,
             max_poll_interval_ms=settings.max_poll_interval_ms,
         )
         consumer.subscribe([settings.topic], listener=self._listener(consumer))
+        self._consumer = consumer  # rebalances begin before ``start`` returns
         try:
             await consumer.start()
         except (KafkaError, asyncio.CancelledError):
@@ -201,8 +255,7 @@ class KafkaChunkSource:
         return consumer
 
     async def _poll(self) -> list[ConsumerRecord]:
-        if self._failure is not None:
-            raise self._failure
+        self._check_failure()
         wanted = self._ready - self._paused or {_NO_PARTITION}
         try:
             batches = await self._open_consumer.getmany(
@@ -255,15 +308,16 @@ class KafkaChunkSource:
             )
 
     async def _commit_if_due(self) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if self._wanted and now_s >= self._commit_at_s:
-            self._commit_at_s = now_s + self._settings.commit_interval_s
+        interval_s, now_s = self._settings.commit_interval_s, asyncio.get_running_loop().time()
+        if interval_s is not None and self._reached and now_s >= self._commit_at_s:
+            self._commit_at_s = now_s + interval_s
             async with explained(self._settings.connection, f"group {self._settings.group_id}"):
                 await self._commit_now(self._open_consumer)
 
     async def _commit_now(self, consumer: AIOKafkaConsumer) -> None:
-        offsets = {tp: offset for tp, offset in self._wanted.items() if tp in self._owned}
-        self._wanted.clear()
+        mine = self._ready | self._held
+        offsets = {tp: offset for tp, offset in self._reached.items() if tp in mine}
+        self._reached.clear()
         if not offsets:
             return
         try:
@@ -271,77 +325,105 @@ class KafkaChunkSource:
             async with asyncio.timeout(self._settings.connection.connect_timeout_s):
                 await consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError):
-            return  # the partitions moved on; their new owner reads these records again
-        self._owned.update((tp, offset) for tp, offset in offsets.items() if tp in self._owned)
+            return  # the partitions moved on; nothing depends on it
 
     async def _assign(self, consumer: AIOKafkaConsumer, assigned: set[TopicPartition]) -> None:
-        committed = {partition: await consumer.committed(partition) for partition in assigned}
-        oldest = await consumer.beginning_offsets(assigned)
-        newest = await consumer.end_offsets(assigned)
-        start = oldest if self._settings.start == "earliest" else newest
+        lost, self._held = self._held - assigned, set()
+        for partition in lost:
+            self._next.pop(partition, None)
+            await self._open_owner.give_back(_name(partition))
+        if assigned:
+            consumer.pause(*assigned)  # nothing is fetched of one until it is taken
+        is_known = await self._is_group_known(consumer)
         for partition in assigned:
-            known = (committed[partition], self._start_at(_name(partition)))
-            first = first_offset(*known)
-            self._owned[partition] = committed[partition]
-            if first is None:
-                # This is committed too, for "latest" must mean the same place after a crash.
-                first = self._wanted[partition] = start[partition]
-            elif _is_beyond(partition, known, newest[partition]):
-                # The committed offset is of an earlier topic; in this one nothing is committed.
-                self._owned[partition] = None
-                first = self._wanted[partition] = oldest[partition]
-            self._begin(consumer, partition, max(first, oldest[partition]))
+            work = self._take(consumer, partition, is_known=is_known)
+            self._taking[partition] = asyncio.create_task(work, name=f"take {_name(partition)}")
+        if not assigned:
+            self._took_part.set()
 
-    def _begin(self, consumer: AIOKafkaConsumer, partition: TopicPartition, first: int) -> None:
-        consumer.seek(partition, first)
-        self._next[partition] = first
-        if partition in self._paused:
-            consumer.pause(partition)
-        self._ready.add(partition)
+    async def _is_group_known(self, consumer: AIOKafkaConsumer) -> bool:
+        """True if the group has read the topic before."""
+        numbers = consumer.partitions_for_topic(self._settings.topic) or set()
+        partitions = [TopicPartition(self._settings.topic, number) for number in numbers]
+        committed = await asyncio.gather(*(consumer.committed(each) for each in partitions))
+        return any(offset is not None for offset in committed)
+
+    async def _take(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, *, is_known: bool
+    ) -> None:
+        """Ask the owner where to begin with a partition, and begin."""
+        with self._failing_loudly(f"taking {_name(partition)}"):
+            async with explained(self._settings.connection, f"partition {_name(partition)}"):
+                committed = await consumer.committed(partition)
+                oldest = (await consumer.beginning_offsets([partition]))[partition]
+                newest = (await consumer.end_offsets([partition]))[partition]
+            start = oldest if is_known or self._settings.start == "earliest" else newest
+            first = await self._open_owner.take(
+                _name(partition), fallback=start if committed is None else committed
+            )
+            consumer.seek(partition, max(first, oldest))
+            self._next[partition] = max(first, oldest)
+            self._ready.add(partition)
+            if partition not in self._paused:
+                consumer.resume(partition)
+        self._taking.pop(partition, None)
+        if not self._taking:
+            self._took_part.set()
+
+    async def _stop_taking(self, partitions: set[TopicPartition]) -> None:
+        tasks = [self._taking.pop(each) for each in partitions if each in self._taking]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _revoke(self, consumer: AIOKafkaConsumer, revoked: set[TopicPartition]) -> None:
+        await self._stop_taking(revoked)
         self._ready -= revoked
         async with asyncio.TaskGroup() as group:
-            for partition in revoked & set(self._owned):
-                group.create_task(self._finish(partition))
+            for partition in revoked & set(self._next):
+                self._held.add(partition)
+                group.create_task(self._hold(partition))
         await self._commit_now(consumer)
         for partition in revoked:
-            self._owned.pop(partition, None)
-            self._wanted.pop(partition, None)
+            self._paused.discard(partition)
 
-    async def _finish(self, partition: TopicPartition) -> None:
-        """Let the daemon finish a partition, for at most half a session time-out.
+    async def _hold(self, partition: TopicPartition) -> None:
+        """Let the owner keep what is finished, for at most half a session time-out.
 
-        The next owner reads again what is not finished by then.
+        The next owner does again what is not kept by then.
         """
         name = _name(partition)
-        with contextlib.suppress(TimeoutError), own_cancellation(f"finishing {name}"):
-            async with asyncio.timeout(self._settings.session_timeout_ms / 2000):
-                await self._on_revoked(name)
+        with contextlib.suppress(TimeoutError), own_cancellation(f"holding {name}"):
+            async with asyncio.timeout(self._settings.session_timeout_s / 2):
+                await self._open_owner.hold(name)
 
     def _listener(self, consumer: AIOKafkaConsumer) -> "_Listener":
         """A listener whose errors ``deliveries`` raises, as aiokafka would only log them."""
+        what = f"group {self._settings.group_id}: a rebalance"
 
         async def assigned(partitions: set[TopicPartition]) -> None:
-            with self._failing_loudly():
+            with self._failing_loudly(what):
                 await self._assign(consumer, partitions)
-            self._took_part.set()
 
         async def revoked(partitions: set[TopicPartition]) -> None:
-            with self._failing_loudly():
+            with self._failing_loudly(what):
                 await self._revoke(consumer, partitions)
 
         return _Listener(assigned, revoked)
 
     @contextlib.contextmanager
-    def _failing_loudly(self) -> Iterator[None]:
+    def _failing_loudly(self, what: str) -> Iterator[None]:
         try:
-            with own_cancellation(f"group {self._settings.group_id}: a rebalance"):
+            with own_cancellation(what):
                 yield
         except (KafkaError, S2netdError, TimeoutError) as error:
-            self._failure = error
-        except BaseExceptionGroup as errors:  # from the partitions that were to be finished
-            self._failure = errors.exceptions[0]
+            self._fail(error)
+        except BaseExceptionGroup as errors:  # from the partitions that were to be held
+            self._fail(errors.exceptions[0])
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._took_part.set()
 
 
 OnRebalance = Callable[[set[TopicPartition]], Awaitable[None]]
@@ -359,26 +441,6 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is 
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         await self.revoked(revoked)
-
-
-def _is_beyond(
-    partition: TopicPartition, known: tuple[int | None, int | None], newest: int
-) -> bool:
-    """True if the committed or stored offset lies beyond the partition's newest record.
-
-    Then the topic was made anew, and those offsets are of an earlier one.
-    """
-    last = max((offset for offset in known if offset is not None), default=newest)
-    if last > newest:
-        _log.warning(
-            "topic %s, partition %d: read up to offset %d, but it ends at %d, so the topic was "
-            "made anew; it is read from its oldest record",
-            partition.topic,
-            partition.partition,
-            last,
-            newest,
-        )
-    return last > newest
 
 
 def _name(partition: TopicPartition) -> str:

@@ -4,25 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from daemon.sources.base import (
-    Delivery,
-    OnRevoked,
-    Position,
-    StartAt,
-    first_offset,
-    nothing_to_finish,
-    nothing_to_read_again,
-)
+from daemon.sources.base import Delivery, PartitionOwner, Position
 from engine.errors import StreamError
 from engine.types import VideoChunk
 
 
 @dataclass(slots=True)
 class MemoryLog:
-    """What a broker would keep: each partition's deliveries, and the offset committed in it."""
+    """What a broker would keep: each partition's deliveries."""
 
     partitions: dict[str, list[Delivery]] = field(default_factory=dict)
-    committed: dict[str, int] = field(default_factory=dict)
+    log_id: str = ""
     is_finished: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -58,26 +50,19 @@ class MemoryChunkSource:
 
     Args:
         log: What to read.
-        start_at: As in ``daemon.sources.base``.
-        on_revoked: As in ``daemon.sources.base``.
     """
 
-    def __init__(
-        self,
-        log: MemoryLog,
-        start_at: StartAt = nothing_to_read_again,
-        on_revoked: OnRevoked = nothing_to_finish,
-    ) -> None:
+    def __init__(self, log: MemoryLog) -> None:
         self._log = log
-        self._start_at = start_at
-        self._on_revoked = on_revoked
+        self._owner: PartitionOwner | None = None
         self._next: dict[str, int] = {}
         self._paused: set[str] = set()
         self._revoked: set[str] = set()
         self._is_closed = False
 
-    async def start(self) -> None:
+    async def start(self, owner: PartitionOwner) -> None:
         """See ``ChunkSource``; there is nothing to connect to."""
+        self._owner = owner
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """See ``ChunkSource``."""
@@ -85,6 +70,7 @@ class MemoryChunkSource:
             self._log.changed.clear()
             delivered = False
             for partition in list(self._log.partitions):
+                await self._take_new(partition)
                 delivery = self._take(partition)
                 if delivery is not None:
                     delivered = True
@@ -94,10 +80,17 @@ class MemoryChunkSource:
                     return
                 await self._log.changed.wait()
 
-    async def commit(self, position: Position) -> None:
+    def reached(self, partition: str, next_offset: int) -> None:
+        """See ``ChunkSource``; nobody else wants to know."""
+
+    def renounce(self, partition: str) -> None:
         """See ``ChunkSource``."""
-        before = self._log.committed.get(position.partition, -1)
-        self._log.committed[position.partition] = max(before, position.offset)
+        self._revoked.add(partition)
+
+    def is_caught_up(self, partition: str) -> bool:
+        """See ``ChunkSource``."""
+        log = self._log.partitions.get(partition, [])
+        return self._next.get(partition, 0) >= len(log)
 
     def pause(self, partition: str) -> None:
         """See ``ChunkSource``."""
@@ -108,11 +101,19 @@ class MemoryChunkSource:
         self._paused.discard(partition)
         self._log.changed.set()
 
-    async def rebalance(self) -> None:
-        """Give all partitions up and get them back, as when another member joins the group."""
-        for partition in list(self._next):
-            self._revoked.add(partition)
-            await self._on_revoked(partition)
+    async def rebalance(self, *, goes_elsewhere: bool = False) -> None:
+        """Hold all partitions and get them back, as when another member joins the group.
+
+        Args:
+            goes_elsewhere: Another member has them in between.
+        """
+        mine = list(self._next)
+        self._revoked.update(mine)
+        for partition in mine:
+            await self._open_owner.hold(partition)
+        for partition in mine:
+            if goes_elsewhere:
+                await self._open_owner.give_back(partition)
             del self._next[partition]
             self._paused.discard(partition)
         self._revoked.clear()
@@ -123,25 +124,29 @@ class MemoryChunkSource:
         self._is_closed = True
         self._log.changed.set()
 
+    @property
+    def _open_owner(self) -> PartitionOwner:
+        if self._owner is None:
+            raise AssertionError("the source is not started")
+        return self._owner
+
+    async def _take_new(self, partition: str) -> None:
+        if partition not in self._next and partition not in self._revoked:
+            self._next[partition] = await self._open_owner.take(
+                partition, fallback=0, log_id=self._log.log_id
+            )
+
     def _take(self, partition: str) -> Delivery | None:
         if self._is_closed or partition in self._paused | self._revoked:
             return None
-        offset = self._next_offset(partition)
+        offset = self._next[partition]
         log = self._log.partitions[partition]
         if offset >= len(log):
             return None
         self._next[partition] = offset + 1
         return log[offset]
 
-    def _next_offset(self, partition: str) -> int:
-        if partition not in self._next:
-            committed = self._log.committed.get(partition)
-            committed_next = None if committed is None else committed + 1
-            start = first_offset(committed_next, self._start_at(partition))
-            self._next[partition] = start or 0
-        return self._next[partition]
-
     def _is_at_end(self) -> bool:
         ends = self._log.partitions.items()
         is_finished = self._log.is_finished and not self._revoked
-        return is_finished and all(self._next_offset(p) >= len(log) for p, log in ends)
+        return is_finished and all(self._next.get(p, 0) >= len(log) for p, log in ends)

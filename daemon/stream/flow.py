@@ -53,22 +53,19 @@ class FlowControl:
         full.add(camera)
         return is_first
 
-    def taken(self, camera: str, depth: int) -> list[str]:
-        """Take note of a finished chunk; return the partitions that must be resumed now.
-
-        These may be several: a camera that moved may still count as full in the partition that it
-        came from, of which it will never finish a chunk.
+    def taken(self, partition: str, camera: str, depth: int) -> bool:
+        """Take note of a finished chunk; True if the partition must be resumed now.
 
         Args:
+            partition: Where the chunk came from.
             camera: The chunk's camera.
             depth: Chunks in the camera's queue now.
         """
-        if depth > self.limits.resume_chunks:
-            return []
-        freed = [partition for partition, full in self._full.items() if camera in full]
-        for partition in freed:
-            self._full[partition].discard(camera)
-        return [partition for partition in freed if not self._full[partition]]
+        full = self._full.get(partition)
+        if depth > self.limits.resume_chunks or not full or camera not in full:
+            return False
+        full.discard(camera)
+        return not full
 
     def forget(self, partition: str) -> None:
         """Forget a partition that was given up."""

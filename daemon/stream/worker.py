@@ -1,18 +1,13 @@
-"""One camera's data flow, top to bottom: chunk → frames → … → events, published and remembered.
+"""One camera's data flow, top to bottom: chunk → frames → … → events, and what it knows then.
 
-Three steps follow one another, and this order is what guarantees that no event is lost:
-  1. The camera's state becomes durable in the store. It holds the chunk's position and the
-     revisions of events that follow from the chunk; until these are published, it owes them.
-  2. Then the revisions become durable in the sink, and the state owes them no longer.
-  3. Then the position is reported as finished, and ``daemon.app`` may commit it.
-A crash between two steps repeats work, with the same event ids and revisions. As all that is
-published is in the store too, this holds even if another model runs after the crash, which could
-not find the same events again.
+A worker keeps and publishes nothing. What follows from a delivery is an ``Outcome``: revisions,
+new features, and the camera's state with the delivery's offset in it. Outcomes of a partition go
+into its next step, which its journal keeps whole or not at all. So no crash can tear a revision
+from the state that it follows from, and nothing that was published is ever computed again.
 
 Another model takes over between two chunks. If it is of the same bundle, it goes on where the one
 before stopped. If it is of another bundle, the old model's events get their last revisions, and a
-session of the new model replaces the old one. One save does both: it holds the new session, which
-owes those revisions.
+session of the new model replaces the old one; one outcome holds both.
 """
 
 import asyncio
@@ -20,17 +15,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 
+import numpy as np
 import structlog
 
 from daemon.clock import Clock
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
+from daemon.journal.base import CameraPast, CameraState, DeadLetter, FeatureRows
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot, OpenModel
-from daemon.sinks.base import EventSink
-from daemon.sources.base import Delivery
-from daemon.state.base import StateStore
+from daemon.sources.base import Delivery, Position
 from daemon.stream.place import (
     RecentChunks,
     done_of,
@@ -39,10 +36,20 @@ from daemon.stream.place import (
     is_needed_again,
     with_ended,
 )
+from daemon.stream.steps import Outcome
 from engine.errors import SnapshotError, StaleChunkError, StreamError
 from engine.session import StreamSession
 from engine.spec import ModelSpec
-from engine.types import ActionEvent, FeatureWindow, FrameBatch, Place, Reason, Snippet, VideoChunk
+from engine.types import (
+    ActionEvent,
+    FeatureWindow,
+    FrameBatch,
+    Place,
+    Reason,
+    Snippet,
+    SnippetFeature,
+    VideoChunk,
+)
 from engine.video.frames import Decoder
 
 
@@ -54,8 +61,6 @@ class WorkerParts:
         models: Tells which model to work with.
         device: Runs the model's networks.
         decode_pool: Threads that decode.
-        sink: Where events go.
-        store: Where each camera's state is kept.
         metrics: Work and faults are counted here.
         calls: Told of each decode, so that one that hangs is noticed.
         clock: Measures latencies and gives deadlines on the device, no event times.
@@ -66,13 +71,26 @@ class WorkerParts:
     models: ModelSlot
     device: Device
     decode_pool: Executor
-    sink: EventSink
-    store: StateStore
     metrics: Metrics
     calls: RunningCalls
     clock: Clock
     log: structlog.stdlib.BoundLogger
     new_decoder: Callable[[ModelSpec], Decoder]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Where a worker begins.
+
+    Attributes:
+        past: What the camera's last owner has left; None: nothing.
+        next_offset: Deliveries below it are done, and only read for frames that are needed again.
+        is_log_new: The camera's log was made anew, so its place in the old one says nothing.
+    """
+
+    past: CameraPast | None = None
+    next_offset: int = 0
+    is_log_new: bool = False
 
 
 class StreamWorker:
@@ -81,9 +99,10 @@ class StreamWorker:
     Args:
         camera: The camera.
         parts: What all cameras share.
+        beginning: Where it begins.
     """
 
-    def __init__(self, camera: str, parts: WorkerParts) -> None:
+    def __init__(self, camera: str, parts: WorkerParts, beginning: Beginning) -> None:
         self.camera = camera
         self._parts = parts
         self._model = parts.models.take()
@@ -92,10 +111,12 @@ class StreamWorker:
         self._recent = RecentChunks()
         self._in_duplicates = False
         self._deadline_s = 0.0  # when the camera will have its next snippet, by the device's clock
-        self._session = self._restore()
-        self._done = None if self._session is None else done_of(self._session)
-        # A restored session lacks its latest frames until they are read again; until then the
-        # snapshot in the store must stay as it is.
+        self._new_features: list[FeatureRows] = []
+        self._beginning = beginning
+        self._session = self._restore(beginning)
+        self._done = self._done_of(self._session)
+        # A restored session lacks its latest frames until they are read again; until then, what
+        # it says must be read again stays as it is.
         self._awaits_replay = (
             self._session is not None and self._session.place.low_offset is not None
         )
@@ -114,7 +135,27 @@ class StreamWorker:
                 camera=self.camera,
                 deadline_s=self._deadline_s,
             )
+        self._new_features.extend(self._rows(session, features))
         return await self._localize(session, session.buffer(features))
+
+    def _rows(
+        self, session: StreamSession, features: Sequence[SnippetFeature]
+    ) -> Iterator[FeatureRows]:
+        """Features as the feature log keeps them: consecutive ones of a segment together."""
+        for (segment, _), run in groupby(
+            enumerate(features), lambda pair: (pair[1].segment, pair[1].index - pair[0])
+        ):
+            rows = [feature for _, feature in run]
+            vectors = np.stack([row.vector for row in rows]).astype(np.float16)
+            yield FeatureRows(
+                camera=self.camera,
+                run=session.run,
+                segment=segment,
+                first_index=rows[0].index,
+                vectors=vectors,
+                feature_id=self._model.feature_id,
+                anchor_us=session.anchor_us,
+            )
 
     async def _decode(self, chunk: VideoChunk) -> FrameBatch:
         loop = asyncio.get_running_loop()
@@ -156,34 +197,65 @@ class StreamWorker:
         with self._stage("track"):
             return session.track(cas_windows)
 
-    async def process(self, delivery: Delivery) -> None:
-        """Process one delivery, store the state, and publish; a bad chunk is counted, not raised.
+    async def begin(self) -> Outcome:
+        """What follows from the camera's past alone; call this once, before anything else."""
+        session = self._session
+        if session is None or not session.owed:
+            return Outcome()
+        return self._outcome(session, [])
+
+    async def process(self, delivery: Delivery) -> Outcome:
+        """Process one delivery; a bad chunk is counted, not raised.
 
         Raises:
             DeviceError: The accelerator failed.
-            TransportError: The sink or the store cannot be reached.
         """
-        await self.take_over()
-        if is_done(delivery.position, self._done):
+        before = await self.take_over()
+        position = delivery.position
+        if is_done(position, self._done) or position.offset < self._beginning.next_offset:
             await self._replay(delivery)
-            return
+            return before
         self._awaits_replay = False
         stride_s = self._model.spec.grid.stride_us / 1e6
         self._deadline_s = self._parts.clock.monotonic_s() + stride_s
-        revisions = await self._process_new(delivery)
-        self._remember(delivery, revisions)
-        await self._pay()
+        revisions, dead = await self._process_new(delivery)
+        session = self._session
+        if session is None:
+            return Outcome(dead=dead)
+        self._done = position
+        session.place = replace(
+            session.place, partition=position.partition, offset=position.offset
+        )
+        return self._outcome(session, [*before.revisions, *revisions], dead)
 
-    async def take_over(self) -> None:
+    async def take_over(self) -> Outcome:
         """Go over to the current model if it is another one; call this between two chunks.
 
         Raises:
             DeviceError: The accelerator failed.
-            TransportError: The sink or the store cannot be reached.
         """
-        if self._parts.models.current is not self._model:
-            await self._switch()
-        await self._pay()
+        if self._parts.models.current is self._model:
+            return Outcome()
+        await self._switch()
+        session = self._session
+        if session is None or not session.owed:
+            return Outcome()
+        return self._outcome(session, [])
+
+    async def fall_silent(self) -> Outcome:
+        """Give open events their last word, as the camera sends nothing; it may come back.
+
+        Raises:
+            DeviceError: The accelerator failed.
+        """
+        session = self._session
+        if session is None:
+            return Outcome()
+        self._parts.metrics.silent_cameras.labels(self.camera).inc()
+        revisions = await self._end(Reason.SILENT)
+        self._recent.clear()
+        self._awaits_replay = False
+        return self._outcome(session, revisions)
 
     async def _switch(self) -> None:
         before, session = self._model, self._session
@@ -205,37 +277,53 @@ class StreamWorker:
         self._log.info("stream.model_changed", before=before.description, model=model.description)
 
     async def _succeed(self, session: StreamSession, model: OpenModel) -> None:
-        """Replace the camera's session by one of another bundle, and make that durable at once."""
+        """Replace the camera's session by one of another bundle, which owes the last words."""
         last = await self._localize(session, session.break_segment())
         self._session = session.succeeded_by(
             model.spec, model.class_indices, feature_id=model.feature_id, revisions=last
         )
         self._recent.clear()
         self._awaits_replay = False
-        self._save(self._session)
 
-    async def _pay(self) -> None:
-        """Publish the revisions that the saved state owes."""
-        session = self._session
-        if session is None or not session.owed:
-            return
-        await self._deliver(session.owed)  # 2. the revisions are durable, and owed no longer
-        session.owed = ()
+    def _outcome(
+        self,
+        session: StreamSession,
+        revisions: Sequence[ActionEvent],
+        dead: tuple[DeadLetter, ...] = (),
+    ) -> Outcome:
+        """Everything since the last outcome, and the camera's state with it."""
+        owed, session.owed = session.owed, ()
+        features, self._new_features = tuple(self._new_features), []
+        return Outcome((*owed, *revisions), features, self._state(session), dead)
+
+    def _state(self, session: StreamSession) -> CameraState:
+        self._parts.metrics.open_events.labels(self.camera).set(len(session.open_events))
         if not self._awaits_replay:
-            self._save(session)
+            low_offset = self._recent.low_offset(session.resume_us)
+            session.place = replace(session.place, low_offset=low_offset)
+        kept = session.kept_features
+        with self._stage("save"):
+            return CameraState(
+                blob=session.snapshot(),
+                low_offset=session.place.low_offset,
+                run=session.run,
+                first_feature=kept.start if kept else None,
+            )
 
     def close(self) -> None:
         """Free the decoder and give the model back."""
         self._decoder.close()
         self._parts.models.give_back(self._model)
 
-    async def _process_new(self, delivery: Delivery) -> list[ActionEvent]:
+    async def _process_new(
+        self, delivery: Delivery
+    ) -> tuple[list[ActionEvent], tuple[DeadLetter, ...]]:
         chunk = delivery.chunk
         if chunk is None:
             return await self._drop(delivery, delivery.error)
         if self._session is not None and is_duplicate(self._session, chunk):
             self._count_duplicate(chunk)
-            return []
+            return [], ()
         self._in_duplicates = False
         revisions = await self._enter_run(chunk)
         session = self._current_session()
@@ -243,49 +331,17 @@ class StreamWorker:
             session.place = replace(session.place, sequence=chunk.sequence)
             revisions += await self._end(Reason.END)
             session.place = with_ended(session.place, chunk.run)
-            return revisions
+            return revisions, ()
         try:
             revisions += await self._break_if_chunks_are_missing(chunk, session)
             # Only now: the revisions so far are dated by the anchor that was known before.
             if chunk.anchor_us is not None:
                 session.anchor_us = chunk.anchor_us
-            return revisions + await self.process_chunk(chunk, delivery.position.offset)
+            revisions += await self.process_chunk(chunk, delivery.position.offset)
         except StreamError as error:
-            return revisions + await self._drop(delivery, error)
-
-    async def _deliver(self, revisions: Sequence[ActionEvent]) -> None:
-        with self._stage("publish"):
-            await self._parts.sink.publish(revisions)
-        now_us = self._parts.clock.unix_us()
-        for revision in revisions:
-            self._parts.metrics.events.labels(self.camera, revision.phase.value).inc()
-            if revision.anchor_us is not None:
-                latency_s = (now_us - revision.anchor_us - revision.decided_us) / 1e6
-                self._parts.metrics.event_latency_seconds.observe(max(latency_s, 0))
-
-    def _remember(self, delivery: Delivery, revisions: Sequence[ActionEvent]) -> None:
-        """Make the camera's state durable, with this delivery and the revisions it led to."""
-        session, position = self._session, delivery.position
-        if session is None:
-            return
-        self._done = position
-        session.owed = (*session.owed, *revisions)
-        session.place = replace(
-            session.place, partition=position.partition, offset=position.offset
-        )
-        self._save(session)  # 1. the state is durable, and owes the revisions
-
-    def _save(self, session: StreamSession) -> None:
-        self._parts.metrics.open_events.labels(self.camera).set(len(session.open_events))
-        low_offset = self._recent.low_offset(session.resume_us)
-        session.place = replace(session.place, low_offset=low_offset)
-        done = done_of(session)
-        if low_offset is None and session.owed:
-            # The camera may send nothing more, and what it owes must not wait for its next chunk.
-            # So a restart reads its last chunk again, and then publishes.
-            low_offset = done.offset
-        with self._stage("save"):
-            self._parts.store.save(self.camera, done.partition, low_offset, session.snapshot())
+            more, dead = await self._drop(delivery, error)
+            return revisions + more, dead
+        return revisions, ()
 
     async def _replay(self, delivery: Delivery) -> None:
         """Take in the frames of a chunk that was processed before a restart, and only these."""
@@ -305,28 +361,73 @@ class StreamWorker:
         self._recent.add(offset, int(frames.pts_us[0]))
         session.sample(frames)
 
-    def _restore(self) -> StreamSession | None:
-        blob = self._parts.store.load(self.camera)
-        if blob is None:
+    def _restore(self, beginning: Beginning) -> StreamSession | None:
+        if beginning.past is None:
             return None
-        model = self._model
+        try:
+            session = self._stored(beginning.past, is_log_new=beginning.is_log_new)
+        except SnapshotError as error:
+            self._refuse_snapshot(error)
+            return None
+        place = session.place
+        self._log.info("stream.restored", run=session.run, offset=place.offset)
+        if beginning.is_log_new:
+            # The producer may go on with the same run; offsets of the old log say nothing.
+            session.place = Place(sequence=place.sequence, ended_runs=place.ended_runs)
+        elif session.succeeds is not None:
+            # The old session's footage is over; the new one needs no frame of it again.
+            session.place = replace(place, low_offset=None)
+        return session
+
+    def _stored(self, past: CameraPast, *, is_log_new: bool) -> StreamSession:
+        """The session that was stored, or the one that succeeds it where it cannot go on.
+
+        Raises:
+            SnapshotError: There is no sense in what was stored.
+        """
+        model, blob = self._model, past.state.blob
+        succeed = partial(
+            StreamSession.succeed_stored,
+            blob,
+            model.spec,
+            model.class_indices,
+            feature_id=model.feature_id,
+        )
+        if is_log_new:
+            return succeed(reason=Reason.GAP)
+        features = [
+            feature
+            for rows in past.features
+            if rows.run == past.state.run and rows.feature_id == model.feature_id
+            for feature in rows.features()
+        ]
         try:
             session = StreamSession.restore_or_succeed(
-                blob, model.spec, model.class_indices, feature_id=model.feature_id
+                blob,
+                model.spec,
+                model.class_indices,
+                feature_id=model.feature_id,
+                features=features,
             )
-            done = done_of(session)
+            done_of(session)
         except SnapshotError as error:
-            self._parts.metrics.snapshots_refused.labels(self.camera).inc()
-            self._log.warning("stream.snapshot_refused", error=str(error))
-            return None
-        self._log.info("stream.restored", run=session.run, offset=done.offset)
+            session = succeed(reason=Reason.GAP)  # its events can be ended, if no more
+            self._refuse_snapshot(error)
+            return session
         if session.succeeds is not None:
-            # The old model's footage is over; the new one needs no frame of it again.
-            session.place = replace(session.place, low_offset=None)
             self._log.info(
                 "stream.model_changed", before=session.succeeds, model=model.description
             )
         return session
+
+    def _refuse_snapshot(self, error: SnapshotError) -> None:
+        self._parts.metrics.snapshots_refused.labels(self.camera).inc()
+        self._log.warning("stream.snapshot_refused", error=str(error))
+
+    def _done_of(self, session: StreamSession | None) -> Position | None:
+        if session is None or session.place.offset is None:
+            return None
+        return done_of(session)
 
     def _current_session(self) -> StreamSession:
         if self._session is None:
@@ -388,17 +489,28 @@ class StreamWorker:
         self._log.info("stream.ended", run=self._session.run, reason=reason.value)
         return revisions
 
-    async def _drop(self, delivery: Delivery, error: StreamError | None) -> list[ActionEvent]:
-        kind = type(error).__name__
+    async def _drop(
+        self, delivery: Delivery, error: StreamError | None
+    ) -> tuple[list[ActionEvent], tuple[DeadLetter, ...]]:
+        kind, position, chunk = type(error).__name__, delivery.position, delivery.chunk
         self._parts.metrics.corrupt_chunks.labels(self.camera, kind).inc()
         self._log.warning(
             "chunk.dropped",
-            partition=delivery.position.partition,
-            offset=delivery.position.offset,
+            partition=position.partition,
+            offset=position.offset,
             error=kind,
             reason=str(error),
         )
-        return await self._break(self._session, "corrupt chunk") if self._session else []
+        dead = DeadLetter(
+            camera=self.camera,
+            partition=position.partition,
+            offset=position.offset,
+            error=kind,
+            reason=str(error),
+            payload=delivery.payload if chunk is None else chunk.payload,
+        )
+        revisions = await self._break(self._session, "corrupt chunk") if self._session else []
+        return revisions, (dead,)
 
     @contextmanager
     def _stage(self, stage: str) -> Iterator[None]:

@@ -18,11 +18,10 @@ from daemon.clock import SystemClock
 from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
+from daemon.journal.memory import MemoryJournal
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot
-from daemon.sinks.memory import MemoryEventSink
-from daemon.sources.base import Delivery, Position
-from daemon.state.memory import MemoryStateStore
+from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.stream.flow import FlowControl, FlowLimits
 from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
@@ -96,8 +95,10 @@ class LoopingCameras:
             self._chunks.append((again, start_us / 1e6))
         self.footage_s = start_us / 1e6
 
-    async def start(self) -> None:
-        """See ``ChunkSource``; there is nothing to connect to."""
+    async def start(self, owner: PartitionOwner) -> None:
+        """See ``ChunkSource``; each camera is a partition."""
+        for camera in range(self._n_cameras):
+            await owner.take(f"camera-{camera}", fallback=0)
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """See ``ChunkSource``; gives each camera's next chunk in turn."""
@@ -112,8 +113,15 @@ class LoopingCameras:
                     await self._changed.wait()
                 yield Delivery(Position(name, number), name, replace(chunk, camera=name))
 
-    async def commit(self, _position: Position) -> None:
-        """See ``ChunkSource``; there is nothing to remember."""
+    def reached(self, partition: str, next_offset: int) -> None:
+        """See ``ChunkSource``; nobody wants to know."""
+
+    def renounce(self, partition: str) -> None:
+        """See ``ChunkSource``; nobody else takes them."""
+
+    def is_caught_up(self, _partition: str) -> bool:
+        """See ``ChunkSource``; there is always more, until the end."""
+        return False
 
     def pause(self, partition: str) -> None:
         """See ``ChunkSource``."""
@@ -145,12 +153,14 @@ async def serve_cameras(
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         app = App(
             source=source,
+            journal=MemoryJournal(),
             device=device,
             parts=_parts(bench, device, metrics, pool, decoding),
             flow=FlowControl(FlowLimits()),
             notifier=Notifier({}),
             drain_timeout_s=600,
         )
+        await app.start()
         started_s = time.perf_counter()
         await app.serve()
         spent_s = time.perf_counter() - started_s
@@ -170,8 +180,6 @@ def _parts(
         models=ModelSlot(bench.model),
         device=device,
         decode_pool=pool,
-        sink=MemoryEventSink(),
-        store=MemoryStateStore(),
         metrics=metrics,
         calls=RunningCalls(clock),
         clock=clock,

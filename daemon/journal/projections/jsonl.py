@@ -1,12 +1,13 @@
-"""Events as lines of JSON in a file, the same records as on Kafka.
+"""Events as lines of JSON in a file, the same records as on Kafka, each exactly once.
 
-A crash can tear only the last line, so opening the file cuts off everything after the last line
-end. The ``publish`` that was interrupted has not returned, so its events come again.
+A crash can leave lines out, or tear the last one. The journal still has those lines and knows how
+long the file was before them, so opening the file adds what is missing, from the torn byte on.
 """
 
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import stat
 import threading
@@ -21,15 +22,17 @@ from engine.types import ActionEvent
 
 _TAIL_BYTES = 65_536
 
+_log = logging.getLogger("s2netd.jsonl")
+
 
 @dataclass(frozen=True, slots=True)
-class JsonlSinkSettings:
+class JsonlSettings:
     """Where to write, and when events are forced to the disk.
 
     Attributes:
         path: The file; its folder is made if missing.
         site: Written into every event.
-        fsync: ``always``: before ``publish`` returns. ``interval``: at most once in
+        fsync: ``always``: before ``show`` returns. ``interval``: at most once in
             ``fsync_interval_s``, and at close. ``never``: the system decides.
         fsync_interval_s: Seconds between two syncs, for ``interval``.
     """
@@ -40,34 +43,43 @@ class JsonlSinkSettings:
     fsync_interval_s: float = 1.0
 
 
-class JsonlEventSink:
+class JsonlProjection:
     """Appends to one file, which no other process may write meanwhile.
 
     Args:
         settings: Where to write, and how.
     """
 
-    def __init__(self, settings: JsonlSinkSettings) -> None:
+    def __init__(self, settings: JsonlSettings) -> None:
+        self.mark = 0
         self._settings = settings
-        # Held by the writing thread, as a write goes on after its ``publish`` was cancelled.
+        # Held by the writing thread, as a write goes on after its ``show`` was cancelled.
         self._lock = threading.Lock()
         self._fd = -1
         self._size = 0
         self._synced_s = 0.0
 
-    async def start(self) -> None:
-        """See ``EventSink``."""
-        await asyncio.to_thread(self._open)
+    async def start(self, mark: int | None, waiting: Sequence[ActionEvent]) -> None:
+        """See ``Projection``."""
+        await asyncio.to_thread(self._open, mark, b"".join(map(self._line, waiting)))
 
-    async def publish(self, events: Sequence[ActionEvent]) -> None:
-        """See ``EventSink``."""
-        site = self._settings.site
-        lines = b"".join(event_line(event, site=site) + b"\n" for event in events)
+    def size_of(self, event: ActionEvent) -> int:
+        """See ``Projection``: bytes."""
+        return len(self._line(event))
+
+    async def show(self, events: Sequence[ActionEvent]) -> None:
+        """See ``Projection``."""
+        lines = b"".join(map(self._line, events))
+        if not lines:
+            return
         await asyncio.to_thread(self._append, lines, is_synced=self._must_sync())
 
     async def close(self) -> None:
-        """See ``EventSink``."""
+        """See ``Projection``."""
         await asyncio.to_thread(self._close)
+
+    def _line(self, event: ActionEvent) -> bytes:
+        return event_line(event, site=self._settings.site) + b"\n"
 
     def _must_sync(self) -> bool:
         if self._settings.fsync != "interval":
@@ -78,7 +90,7 @@ class JsonlEventSink:
             self._synced_s = now_s
         return is_due
 
-    def _open(self) -> None:
+    def _open(self, mark: int | None, waiting: bytes) -> None:
         path = self._settings.path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,9 +103,33 @@ class JsonlEventSink:
             os.close(fd)
             raise
         self._fd = fd
-        self._size = _whole_lines_bytes(fd)
+        self._size, missing = self._resumed(os.fstat(fd).st_size, mark, waiting)
         os.ftruncate(fd, self._size)
         _sync_folder(path.parent)
+        self._append(missing, is_synced=True)
+
+    def _resumed(self, size: int, mark: int | None, waiting: bytes) -> tuple[int, bytes]:
+        """How much of the file to keep, in bytes, and which lines to add.
+
+        Args:
+            size: How many bytes the file has.
+            mark: How many it had before the lines that wait; None: not known.
+            waiting: Lines of which the file may have none, some, or all.
+        """
+        if mark is not None and mark <= size <= mark + len(waiting):
+            n_there = size - mark
+            if os.pread(self._fd, n_there, mark) == waiting[:n_there]:
+                return size, waiting[n_there:]
+        if mark is not None:
+            _log.warning(
+                "%s: has %d bytes, where %d to %d of our own were expected; it was changed or "
+                "replaced, so events that may be missing are added at its end",
+                self._settings.path,
+                size,
+                mark,
+                mark + len(waiting),
+            )
+        return _whole_lines_bytes(self._fd), waiting
 
     def _append(self, lines: bytes, *, is_synced: bool) -> None:
         with self._lock:
@@ -107,9 +143,11 @@ class JsonlEventSink:
                     f"{self._settings.path}: cannot append events: {error.strerror}"
                 ) from error
             self._size += len(lines)
+            if is_synced or self._settings.fsync == "never":
+                self.mark = self._size
 
     def _cut_back(self) -> None:
-        """Cut off a torn line before the next try; if that fails too, opening repairs it."""
+        """Cut off a torn line; if that fails too, the next start mends it."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, self._size)
 
@@ -119,6 +157,7 @@ class JsonlEventSink:
                 return
             if self._settings.fsync != "never":
                 os.fsync(self._fd)
+            self.mark = self._size
             os.close(self._fd)
             self._fd = -1
 

@@ -1,4 +1,8 @@
-"""Events as records of a Kafka topic, keyed by camera."""
+"""Events as records of a Kafka topic, keyed by camera, from a local journal.
+
+A broker cannot be part of a local transaction. So after a crash the last revisions may come a
+second time, with the same event id, revision and content; the journal in Kafka knows no such case.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ from engine.types import ActionEvent
 
 
 @dataclass(frozen=True, slots=True)
-class KafkaSinkSettings:
+class TopicSettings:
     """Where events go.
 
     Attributes:
@@ -24,25 +28,33 @@ class KafkaSinkSettings:
     site: str = "default"
 
 
-class KafkaEventSink:
+class TopicProjection:
     """Publishes each revision at least once, as a record; one camera's records stay in order.
 
     Args:
         settings: Where events go.
     """
 
-    def __init__(self, settings: KafkaSinkSettings) -> None:
+    def __init__(self, settings: TopicSettings) -> None:
+        self.mark = 0
         self._site = settings.site
         self._producer = DurableProducer(settings.connection, settings.topic)
 
-    async def start(self) -> None:
-        """See ``EventSink``."""
+    async def start(self, mark: int | None, waiting: Sequence[ActionEvent]) -> None:
+        """See ``Projection``."""
+        self.mark = mark or 0
         await self._producer.start()
+        await self.show(waiting)
 
-    async def publish(self, events: Sequence[ActionEvent]) -> None:
-        """See ``EventSink``."""
+    def size_of(self, event: ActionEvent) -> int:  # noqa: ARG002 - each counts the same
+        """See ``Projection``: one."""
+        return 1
+
+    async def show(self, events: Sequence[ActionEvent]) -> None:
+        """See ``Projection``."""
         await self._producer.send([event_record(event, site=self._site) for event in events])
+        self.mark += len(events)
 
     async def close(self) -> None:
-        """See ``EventSink``."""
+        """See ``Projection``."""
         await self._producer.close()

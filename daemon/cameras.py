@@ -1,0 +1,128 @@
+"""A camera of the daemon: its queue, what is told to it besides chunks, and its silence."""
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import Enum
+
+from daemon.sources.base import Delivery
+from daemon.stream.steps import Outcome
+from daemon.stream.tenure import Tenure
+from daemon.stream.worker import StreamWorker
+
+
+class Notice(Enum):
+    """What a camera's queue holds besides deliveries."""
+
+    TAKE_OVER = "another model is current"
+    SILENT = "the camera has sent nothing for a while"
+    FORGET = "it has sent nothing for a long time"
+    END = "nothing follows"
+
+
+@dataclass(frozen=True, slots=True)
+class CameraLimits:
+    """How many cameras there may be, and when one is silent or forgotten.
+
+    Time counts only while nothing of the camera's partition waits to be read, so that neither a
+    slow daemon nor a lost broker makes cameras silent.
+
+    Attributes:
+        most: Chunks of further cameras are refused.
+        silent_after_s: Without chunks for so long, a camera's open events get their last word.
+        forget_after_s: Without chunks for so long, its name and all that is known of it go.
+        look_s: How often that is looked at.
+    """
+
+    most: int = 512
+    silent_after_s: float = 30.0
+    forget_after_s: float = 7 * 86_400.0
+    look_s: float = 1.0
+
+
+@dataclass(slots=True)
+class Camera:
+    """A camera of one partition.
+
+    Attributes:
+        worker: Processes what is in the queue.
+        tenure: Takes what follows.
+        depth: Chunks in the queue, with what takes a chunk's place.
+        is_forgotten: It has been told to end and is known no more.
+    """
+
+    worker: StreamWorker
+    tenure: Tenure
+    is_forgotten: bool = False
+    _queue: asyncio.Queue[Delivery | Notice] = field(default_factory=asyncio.Queue)
+    _told: set[Notice] = field(default_factory=set)  # notices in the queue; one of each will do
+    _quiet_s: float = 0.0
+    _is_silent: bool = False
+
+    @property
+    def name(self) -> str:
+        """The camera's name."""
+        return self.worker.camera
+
+    @property
+    def depth(self) -> int:
+        """Chunks in the queue, with what takes a chunk's place."""
+        return self._queue.qsize() - (Notice.END in self._told)
+
+    def put(self, delivery: Delivery) -> None:
+        """Queue a chunk."""
+        self._quiet_s, self._is_silent = 0.0, False
+        self._queue.put_nowait(delivery)
+
+    def tell(self, notice: Notice) -> None:
+        """Queue a notice, if it is not queued yet."""
+        if notice not in self._told:
+            self._told.add(notice)
+            self._queue.put_nowait(notice)
+
+    def end(self, *, at_once: bool = False) -> None:
+        """Let nothing follow what is queued, or drop that too."""
+        while at_once and not self._queue.empty():
+            self._queue.get_nowait()
+            self._told.discard(Notice.END)
+        self.tell(Notice.END)
+
+    async def next(self) -> Delivery | Notice:
+        """Wait for what comes next in the queue."""
+        item = await self._queue.get()
+        if isinstance(item, Notice) and item is not Notice.END:
+            self._told.discard(item)
+        return item
+
+    async def work_on(self, item: Delivery | Notice) -> None:
+        """Process a chunk or a notice; what follows goes to the tenure.
+
+        Raises:
+            DeviceError: The accelerator failed.
+        """
+        if isinstance(item, Delivery):
+            outcome = await self.worker.process(item)
+            await self.tenure.finish(self.name, outcome, item.position.offset)
+        elif item is Notice.TAKE_OVER:
+            await self.tenure.finish(self.name, await self.worker.take_over())
+        elif item is Notice.SILENT:
+            await self.tenure.finish(self.name, await self.worker.fall_silent())
+        else:
+            await self.tenure.finish(self.name, Outcome(is_forgotten=True))
+
+    def pass_time(self, passed_s: float, limits: CameraLimits) -> None:
+        """Take note of time in which the camera could have sent something.
+
+        Args:
+            passed_s: How much of it, in seconds.
+            limits: How much is too much.
+        """
+        if not self._queue.empty():
+            return
+        self._quiet_s += passed_s
+        if not self._is_silent and self._quiet_s >= limits.silent_after_s:
+            self._is_silent = True
+            self.tell(Notice.SILENT)
+        elif self._quiet_s >= limits.forget_after_s:
+            self.tell(Notice.FORGET)
+            self.end()
+            self.is_forgotten = True

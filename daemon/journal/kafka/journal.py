@@ -1,0 +1,262 @@
+"""A journal in Kafka: a step is one transaction, and the group's offset is part of it.
+
+Each partition has a producer of its own, whose transactional id is made of the group, the topic
+and the partition. Starting it puts the producer of any earlier owner out, and waits until that
+one's last transaction is over; only then is anything read. One producer a process would not do:
+a process that has lost a partition could still commit (aiokafka offers no fencing by the group's
+generation, KIP-447).
+
+After an error that leaves open what became of a step (a time-out, a lost connection) the producer
+is thrown away and made anew, as Jepsen advises. Then the step's number beside the group's offset
+tells whether it was taken; if not, the same step is committed again. It is never computed again.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    KafkaError,
+    ProducerFenced,
+)
+
+from daemon.errors import StaleOwnerError, TransportError
+from daemon.journal.base import Past, Step
+from daemon.journal.kafka.past import Committed, committed, read_past
+from daemon.journal.kafka.seat import FeatureOffsets, Seat
+from daemon.journal.kafka.settings import GroupMember, KafkaJournalSettings
+from daemon.journal.kafka.topics import make_topics, make_wide_enough
+from daemon.kafka.connection import describe_topic, explained, persist
+from daemon.kafka.producer import abandon
+
+_AGAIN_S = 0.2
+_FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
+_ATTEMPT_S = 10.0
+
+_log = logging.getLogger("s2netd.journal")
+
+
+class KafkaJournal:
+    """Keeps the steps of a consumer group's partitions.
+
+    Args:
+        settings: Where things go.
+        member: The consumer that the partitions are assigned to.
+    """
+
+    def __init__(self, settings: KafkaJournalSettings, member: GroupMember) -> None:
+        self._settings = settings
+        self._member = member
+        self._seats: dict[int, Seat] = {}
+        self._admin: AIOKafkaAdminClient | None = None
+        self._admin_lock = asyncio.Lock()
+        self._n_partitions = 0  # of the journal's own topics
+        self._is_exact = settings.guarantee == "exactly-once"
+
+    async def start(self) -> None:
+        """See ``Journal``; its own topics are made if they are missing."""
+        settings = self._settings
+        await describe_topic(settings.connection, settings.events_topic)
+        chunks = await describe_topic(settings.connection, settings.chunks_topic)
+        await make_topics(settings, len(chunks.partitions))
+        for topic in (settings.state_topic, settings.features_topic):
+            seen = await describe_topic(settings.connection, topic)
+            self._n_partitions = min(
+                self._n_partitions or len(seen.partitions), len(seen.partitions)
+            )
+
+    async def take(self, partition: str) -> Past:
+        """See ``Journal``."""
+        number = self._number(partition)
+        what = f"partition {partition}"
+        return await persist(
+            self._settings.connection, what, lambda: self._take(number), self._patience_s
+        )
+
+    async def commit(self, partition: str, step: Step) -> None:
+        """See ``Journal``."""
+        seat = self._seats.get(self._number(partition))
+        if seat is None:
+            raise StaleOwnerError(f"partition {partition} was given back")
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + self._settings.connection.connect_timeout_s + self._patience_s
+        while True:
+            try:
+                async with explained(self._settings.connection, f"partition {partition}"):
+                    await self._try(seat, step)
+            except TransportError as error:
+                if loop.time() >= deadline_s:
+                    raise
+                _log.warning("partition %s: step %d: %s", partition, step.number, error)
+            else:
+                return
+            await asyncio.sleep(_AGAIN_S)
+
+    async def give_back(self, partition: str) -> None:
+        """See ``Journal``."""
+        seat = self._seats.pop(self._number(partition), None)
+        if seat is not None and seat.producer is not None:
+            await _let_go(seat.producer)
+
+    async def close(self) -> None:
+        """See ``Journal``."""
+        for number in list(self._seats):
+            await self.give_back(f"{self._settings.chunks_topic}/{number}")
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await _close(admin)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long the broker may rightly take to end another owner's transaction."""
+        return self._settings.transaction_timeout_ms / 1000
+
+    def _number(self, partition: str) -> int:
+        return int(partition.rpartition("/")[2])
+
+    async def _take(self, number: int) -> Past:
+        await self._give_up(self._seats.pop(number, None))
+        if number >= self._n_partitions:
+            await make_wide_enough(self._settings, number)
+            self._n_partitions = number + 1
+        seat = Seat(self._settings, number, FeatureOffsets())
+        seat.producer = await self._new_producer(number)
+        try:
+            known = await self._committed(number)
+            left = await read_past(self._settings, number, known)
+        except BaseException:
+            await self._give_up(seat)
+            raise
+        if left.n_damaged:
+            _log.warning("partition %d: %d damaged records are left out", number, left.n_damaged)
+        seat.offsets = FeatureOffsets.of(left)
+        self._seats[number] = seat
+        return left.past
+
+    async def _try(self, seat: Seat, step: Step) -> None:
+        """Commit a step, or find that it was committed.
+
+        Raises:
+            StaleOwnerError: Somebody else owns the partition.
+            KafkaError, TimeoutError: It failed, or it is not known whether it did.
+        """
+        try:
+            async with asyncio.timeout(_ATTEMPT_S + self._patience_s):
+                producer = seat.producer
+                if producer is None:
+                    producer = seat.producer = await self._successor(seat)
+                    if await self._is_taken(seat, step):
+                        return
+                await self._transact(seat, producer, step)
+        except _FENCED as error:
+            await self._give_up(seat)
+            raise StaleOwnerError(f"partition {seat.number}: {error!r}") from error
+        except BaseException:
+            await self._give_up(seat)
+            raise
+
+    async def _transact(self, seat: Seat, producer: AIOKafkaProducer, step: Step) -> None:
+        if not self._is_exact:
+            await seat.send(producer, step)
+            ((partition, (offset, metadata)),) = seat.offset(step).items()
+            await self._member.commit(f"{partition.topic}/{seat.number}", offset, metadata)
+            return
+        await producer.begin_transaction()
+        await seat.send(producer, step)
+        await producer.send_offsets_to_transaction(seat.offset(step), self._settings.group_id)
+        await producer.commit_transaction()
+
+    async def _successor(self, seat: Seat) -> AIOKafkaProducer:
+        """A new producer of ours after an error, which puts the old one out.
+
+        Raises:
+            StaleOwnerError: This process slept through its session, say: it must not put out the
+                producer of another owner, who may have come after it.
+        """
+        if not await self._member.is_member():
+            raise StaleOwnerError(f"partition {seat.number}: this member has left the group")
+        return await self._new_producer(seat.number)
+
+    async def _is_taken(self, seat: Seat, step: Step) -> bool:
+        """Was the step taken, of which an error left that open?
+
+        Raises:
+            StaleOwnerError: Somebody else has committed since.
+        """
+        known = await self._committed(seat.number)
+        if known.number not in {step.number - 1, step.number}:
+            raise StaleOwnerError(
+                f"partition {seat.number}: step {known.number} was committed by somebody else, "
+                f"ours is {step.number}"
+            )
+        return known.number == step.number
+
+    async def _new_producer(self, number: int) -> AIOKafkaProducer:
+        settings = self._settings
+        request_bytes = settings.max_record_bytes + 2**20
+        exact = {
+            "transactional_id": f"{settings.group_id}/{settings.chunks_topic}/{number}",
+            "transaction_timeout_ms": settings.transaction_timeout_ms,
+        }
+        producer = AIOKafkaProducer(
+            **settings.connection.options(),
+            acks="all",
+            enable_idempotence=True,
+            max_request_size=request_bytes,
+            max_batch_size=request_bytes,
+            request_timeout_ms=int(1000 * _ATTEMPT_S),
+            **(exact if self._is_exact else {}),
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await abandon(producer)
+            raise
+        return producer
+
+    async def _committed(self, number: int) -> Committed:
+        async with self._open_admin() as admin:
+            return await committed(admin, self._settings, number)
+
+    @contextlib.asynccontextmanager
+    async def _open_admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        """One client for all partitions; one that failed is thrown away."""
+        async with self._admin_lock:
+            if self._admin is None:
+                admin = AIOKafkaAdminClient(**self._settings.connection.options())
+                try:
+                    await admin.start()
+                except BaseException:
+                    await _close(admin)
+                    raise
+                self._admin = admin
+            try:
+                yield self._admin
+            except BaseException:
+                admin, self._admin = self._admin, None
+                if admin is not None:
+                    await _close(admin)
+                raise
+
+    async def _give_up(self, seat: Seat | None) -> None:
+        if seat is not None and seat.producer is not None:
+            producer, seat.producer = seat.producer, None
+            await abandon(producer)
+
+
+async def _let_go(producer: AIOKafkaProducer) -> None:
+    """Stop a producer that has nothing under way."""
+    with contextlib.suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(_AGAIN_S * 10):
+            await producer.stop()
+
+
+async def _close(admin: AIOKafkaAdminClient) -> None:
+    with contextlib.suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(_AGAIN_S * 10):
+            await admin.close()

@@ -1,0 +1,164 @@
+"""Reads what a partition's last owner has left in Kafka: its step, states and features."""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from daemon.errors import MalformedRecordError
+from daemon.journal.base import CameraPast, FeatureRows, Past, features_from
+from daemon.journal.kafka.records import StoredState, parse_features, parse_state
+from daemon.journal.kafka.settings import KafkaJournalSettings
+
+_POLL_MS = 500
+_FETCH_BYTES = 16 * 2**20
+_METADATA = re.compile(r"s2netd:(\d+):(.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What the group's offset of a partition says.
+
+    Attributes:
+        number: The last step; 0: none is known.
+        next_offset: The first delivery that is not done; None: nothing was committed.
+        log_id: Names the log that it counts in.
+    """
+
+    number: int = 0
+    next_offset: int | None = None
+    log_id: str = ""
+
+    @property
+    def metadata(self) -> str:
+        """What is written beside the offset."""
+        return f"s2netd:{self.number}:{self.log_id}"
+
+
+@dataclass(slots=True)
+class Left:
+    """What was left, and where in the feature log each camera's rows lie.
+
+    Attributes:
+        past: All that an owner needs.
+        rows_at: Camera → (offset in the feature log, run, one past the last index) of its rows.
+        features_end: The end of the feature log.
+        n_damaged: Records that could not be read.
+    """
+
+    past: Past
+    rows_at: dict[str, list[tuple[int, str, int]]] = field(default_factory=dict)
+    features_end: int = 0
+    n_damaged: int = 0
+
+
+async def committed(
+    admin: AIOKafkaAdminClient, settings: KafkaJournalSettings, number: int
+) -> Committed:
+    """The group's offset of one partition of the chunks, as of now.
+
+    An operator may have moved it with other tools; then no step is known.
+    """
+    partition = TopicPartition(settings.chunks_topic, number)
+    offsets = await admin.list_consumer_group_offsets(settings.group_id, partitions=[partition])
+    found = offsets.get(partition)
+    if found is None or found.offset < 0:
+        return Committed()
+    match = _METADATA.fullmatch(found.metadata or "")
+    if match is None:
+        return Committed(0, found.offset)
+    return Committed(int(match[1]), found.offset, match[2])
+
+
+async def read_past(settings: KafkaJournalSettings, number: int, known: Committed) -> Left:
+    """All that the last owner of a partition has left; whoever asks must own it already."""
+    states_at = TopicPartition(settings.state_topic, number)
+    features_at = TopicPartition(settings.features_topic, number)
+    consumer = AIOKafkaConsumer(
+        **settings.connection.options(),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=_FETCH_BYTES,
+        fetch_max_wait_ms=_POLL_MS,
+    )
+    try:
+        await consumer.start()
+        consumer.assign([states_at, features_at])
+        oldest = await consumer.beginning_offsets([states_at, features_at])
+        newest = await consumer.end_offsets([states_at, features_at])
+        left = Left(Past(), features_end=newest[features_at])
+        states = await _states(consumer, states_at, oldest[states_at], newest[states_at], left)
+        needed = [
+            stored.features_offset
+            for stored in states.values()
+            if stored.state.first_feature is not None
+        ]
+        first = max(min(needed, default=newest[features_at]), oldest[features_at])
+        features = await _features(consumer, features_at, first, newest[features_at], states, left)
+    finally:
+        await consumer.stop()
+    cameras = {
+        camera: CameraPast(stored.state, tuple(features[camera]))
+        for camera, stored in states.items()
+    }
+    left.past = Past(known.number, known.next_offset, known.log_id, cameras)
+    return left
+
+
+async def _states(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int, left: Left
+) -> dict[str, StoredState]:
+    states: dict[str, StoredState] = {}
+    async for record in _records(consumer, partition, first, end):
+        camera = (record.key or b"").decode("utf-8", "replace")
+        if not record.value:
+            states.pop(camera, None)
+            continue
+        try:
+            states[camera] = parse_state(record.headers, record.value)
+        except MalformedRecordError:
+            left.n_damaged += 1
+    return states
+
+
+async def _features(
+    consumer: AIOKafkaConsumer,
+    partition: TopicPartition,
+    first: int,
+    end: int,
+    states: dict[str, StoredState],
+    left: Left,
+) -> dict[str, list[FeatureRows]]:
+    features: dict[str, list[FeatureRows]] = defaultdict(list)
+    async for record in _records(consumer, partition, first, end):
+        try:
+            rows = parse_features(record.key, record.headers, record.value or b"")
+        except MalformedRecordError:
+            left.n_damaged += 1
+            continue
+        stored = states.get(rows.camera)
+        if stored is not None and features_from(rows, stored.state):
+            features[rows.camera].append(rows)
+            left.rows_at.setdefault(rows.camera, []).append(
+                (record.offset, rows.run, rows.end_index)
+            )
+    return features
+
+
+async def _records(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int
+) -> AsyncIterator[ConsumerRecord]:
+    """The records of a partition from ``first`` up to ``end``, which is not among them."""
+    consumer.pause(*consumer.assignment())
+    consumer.resume(partition)
+    consumer.seek(partition, first)
+    while await consumer.position(partition) < end:
+        batches = await consumer.getmany(partition, timeout_ms=_POLL_MS)
+        for record in batches.get(partition, ()):
+            if record.offset < end:
+                yield record
+        await asyncio.sleep(0)

@@ -1,0 +1,143 @@
+"""Records of the journal's own topics ↔ values: cameras' states, features, dead letters.
+
+All are keyed by camera, and lie in the partition with the number of the camera's chunks. Numbers
+in headers are decimal digits.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from daemon.errors import MalformedRecordError
+from daemon.journal.base import CameraState, DeadLetter, FeatureRows
+from daemon.wire.headers import Headers
+from daemon.wire.records import Record
+
+_STATE, _FEATURES, _DEAD = "1", "1", "1"  # versions
+_ITEM_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """A camera's state, and where in the feature log the features begin that it needs."""
+
+    state: CameraState
+    features_offset: int
+
+
+def state_record(camera: str, stored: StoredState | None) -> Record:
+    """A camera's state; None: the camera is forgotten, which compaction needs to be told."""
+    if stored is None:
+        return Record(camera.encode(), [], b"")
+    state = stored.state
+    headers = _headers(
+        {
+            "vs_version": _STATE,
+            "vs_low_offset": state.low_offset,
+            "vs_epoch": state.run,
+            "vs_first_feature": state.first_feature,
+            "vs_features_offset": stored.features_offset,
+        }
+    )
+    return Record(camera.encode(), headers, state.blob)
+
+
+def parse_state(headers: Iterable[tuple[str, bytes]], value: bytes) -> StoredState:
+    """The inverse of ``state_record``.
+
+    Raises:
+        MalformedRecordError: It is no state of this version.
+    """
+    fields = _fields(headers, "vs_version", _STATE)
+    state = CameraState(
+        blob=value,
+        low_offset=_number(fields, "vs_low_offset"),
+        run=fields.get("vs_epoch", ""),
+        first_feature=_number(fields, "vs_first_feature"),
+    )
+    return StoredState(state, _number(fields, "vs_features_offset") or 0)
+
+
+def features_record(rows: FeatureRows) -> Record:
+    """Feature rows: the value is float16 (N, D), little-endian, row by row."""
+    n_rows, dim = rows.vectors.shape
+    headers = _headers(
+        {
+            "vf_version": _FEATURES,
+            "vf_epoch": rows.run,
+            "vf_segment": rows.segment,
+            "vf_first_index": rows.first_index,
+            "vf_rows": n_rows,
+            "vf_dim": dim,
+            "vf_made_by": rows.feature_id,
+            "vf_anchor_us": rows.anchor_us,
+        }
+    )
+    return Record(rows.camera.encode(), headers, rows.vectors.astype("<f2").tobytes())
+
+
+def parse_features(
+    key: bytes | None, headers: Iterable[tuple[str, bytes]], value: bytes
+) -> FeatureRows:
+    """The inverse of ``features_record``.
+
+    Raises:
+        MalformedRecordError: They are no features of this version.
+    """
+    fields = _fields(headers, "vf_version", _FEATURES)
+    n_rows, dim = _number(fields, "vf_rows"), _number(fields, "vf_dim")
+    if n_rows is None or dim is None or n_rows * dim * _ITEM_BYTES != len(value):
+        raise MalformedRecordError(
+            f"features of {n_rows} x {dim} in {len(value)} bytes, wanted {_ITEM_BYTES} a number"
+        )
+    segment, first_index = _number(fields, "vf_segment"), _number(fields, "vf_first_index")
+    if segment is None or first_index is None:
+        raise MalformedRecordError("features without vf_segment and vf_first_index")
+    return FeatureRows(
+        camera=(key or b"").decode("utf-8", "replace"),
+        run=fields.get("vf_epoch", ""),
+        segment=segment,
+        first_index=first_index,
+        vectors=np.frombuffer(value, "<f2").reshape(n_rows, dim).astype(np.float16),
+        feature_id=fields.get("vf_made_by", ""),
+        anchor_us=_number(fields, "vf_anchor_us"),
+    )
+
+
+def dead_record(letter: DeadLetter) -> Record:
+    """A record that could not be used: its own bytes, and in headers why and where it lay."""
+    headers = _headers(
+        {
+            "vd_version": _DEAD,
+            "vd_partition": letter.partition,
+            "vd_offset": letter.offset,
+            "vd_error": letter.error,
+            "vd_reason": letter.reason[:1000],
+            "vd_sha256": hashlib.sha256(letter.payload).hexdigest(),
+        }
+    )
+    return Record(letter.camera.encode(), headers, letter.payload)
+
+
+def _headers(fields: Mapping[str, str | int | None]) -> Headers:
+    return [(name, str(value).encode()) for name, value in fields.items() if value is not None]
+
+
+def _fields(headers: Iterable[tuple[str, bytes]], name: str, version: str) -> dict[str, str]:
+    try:
+        fields = {key: value.decode() for key, value in headers}
+    except UnicodeDecodeError as error:
+        raise MalformedRecordError(f"a header is no text: {error}") from error
+    if fields.get(name) != version:
+        raise MalformedRecordError(f"{name} is {fields.get(name)!r}, wanted {version!r}")
+    return fields
+
+
+def _number(fields: Mapping[str, str], name: str) -> int | None:
+    text = fields.get(name)
+    try:
+        return None if text is None else int(text)
+    except ValueError as error:
+        raise MalformedRecordError(f"{name} is {text!r}, wanted a number") from error

@@ -1,0 +1,121 @@
+"""One partition's place in the journal: its producer, and where its features lie in their log."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.producer.message_accumulator import RecordMetadata
+
+from daemon.journal.base import CameraState, Step
+from daemon.journal.kafka.past import Committed, Left
+from daemon.journal.kafka.records import (
+    StoredState,
+    dead_record,
+    features_record,
+    state_record,
+)
+from daemon.journal.kafka.settings import KafkaJournalSettings
+from daemon.wire.records import Record, event_record
+
+
+@dataclass(slots=True)
+class FeatureOffsets:
+    """Which offset of the feature log each camera's rows lie at, as far as they may be needed."""
+
+    end: int = 0  # every further row lies at or after it
+    _rows: dict[str, deque[tuple[int, str, int]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, left: Left) -> "FeatureOffsets":
+        """Those of what was left."""
+        rows = {camera: deque(at) for camera, at in left.rows_at.items()}
+        return cls(left.features_end, rows)
+
+    def add(self, camera: str, offset: int, run: str, end_index: int) -> None:
+        """Take note of rows that were written."""
+        self._rows.setdefault(camera, deque()).append((offset, run, end_index))
+        self.end = max(self.end, offset + 1)
+
+    def needed_from(self, camera: str, state: CameraState | None) -> int:
+        """The offset from which a restart must read; older rows are forgotten here."""
+        rows = self._rows.get(camera, deque())
+        if state is None or state.first_feature is None:
+            self._rows.pop(camera, None)
+            return self.end
+        while rows and (rows[0][1] != state.run or rows[0][2] <= state.first_feature):
+            rows.popleft()
+        return rows[0][0] if rows else self.end
+
+
+@dataclass(slots=True)
+class Seat:
+    """A partition that is ours.
+
+    Attributes:
+        settings: Where things go.
+        number: Of the partition.
+        offsets: Where its features lie.
+        producer: None: it must be made anew, for it is not known what became of its last step.
+    """
+
+    settings: KafkaJournalSettings
+    number: int
+    offsets: FeatureOffsets
+    producer: AIOKafkaProducer | None = None
+
+    async def send(self, producer: AIOKafkaProducer, step: Step) -> None:
+        """Send all of a step but its offset, and wait until the broker has it.
+
+        Revisions go first, so that without transactions a crash repeats them and loses none.
+
+        Raises:
+            KafkaError: It was not sent, or part of it may not have been.
+        """
+        settings = self.settings
+        events = [event_record(event, site=settings.site) for event in step.revisions]
+        await _all([await _send(producer, settings.events_topic, each) for each in events])
+        dead = [dead_record(letter) for letter in step.dead]
+        waiting = [await _send(producer, settings.dead_topic, each) for each in dead]
+        features = [
+            await _send(producer, settings.features_topic, features_record(rows), self.number)
+            for rows in step.features
+        ]
+        states = [
+            await _send(producer, settings.state_topic, self._state(camera, state), self.number)
+            for camera, state in step.states.items()
+        ]
+        await _all([*waiting, *states])
+        for rows, written in zip(step.features, await _all(features), strict=True):
+            self.offsets.add(rows.camera, written.offset, rows.run, rows.end_index)
+
+    def offset(self, step: Step) -> dict[TopicPartition, tuple[int, str]]:
+        """A step's offset, with its number beside it."""
+        partition = TopicPartition(self.settings.chunks_topic, self.number)
+        told = Committed(step.number, step.next_offset, step.log_id)
+        return {partition: (step.next_offset, told.metadata)}
+
+    def _state(self, camera: str, state: CameraState | None) -> Record:
+        needed_from = self.offsets.needed_from(camera, state)
+        return state_record(camera, None if state is None else StoredState(state, needed_from))
+
+
+async def _send(
+    producer: AIOKafkaProducer, topic: str, record: Record, partition: int | None = None
+) -> "asyncio.Future[RecordMetadata]":
+    # A record without a value is a tombstone, which takes its key out of a compacted topic.
+    value = record.value or None
+    future: asyncio.Future[RecordMetadata] = await producer.send(
+        topic, value, key=record.key, partition=partition, headers=record.headers
+    )
+    return future
+
+
+async def _all(sent: "Sequence[asyncio.Future[RecordMetadata]]") -> list[RecordMetadata]:
+    """Wait for all, so that none fails unheard, and raise the first error."""
+    results = await asyncio.gather(*sent, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]

@@ -1,0 +1,383 @@
+"""A journal in one SQLite file, for a daemon that shares its partitions with no other host.
+
+A step is one transaction: atomic, and durable by write-ahead log and fsync. Its events wait in the
+same database until the projection, a file of lines or a topic, has them for good.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from daemon.errors import ConfigError, StaleOwnerError, TransportError
+from daemon.journal.base import CameraPast, CameraState, FeatureRows, Past, Step
+from daemon.journal.projections.base import Projection
+from daemon.wire.records import event_line, parse_event
+from engine.types import ActionEvent
+
+VERSION = 2
+
+_AGAIN_S = 0.05
+_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+# Faults that lie neither in the file nor in the configuration: a later start may well succeed.
+_PASSING = _LOCKED | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS partitions (
+    partition TEXT PRIMARY KEY,
+    number INTEGER NOT NULL,
+    next_offset INTEGER NOT NULL,
+    log_id TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cameras (
+    partition TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    low_offset INTEGER,
+    run TEXT NOT NULL,
+    first_feature INTEGER,
+    blob BLOB NOT NULL,
+    PRIMARY KEY (partition, camera)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS features (
+    id INTEGER PRIMARY KEY,
+    partition TEXT NOT NULL,
+    camera TEXT NOT NULL,
+    run TEXT NOT NULL,
+    segment INTEGER NOT NULL,
+    first_index INTEGER NOT NULL,
+    n_rows INTEGER NOT NULL,
+    feature_id TEXT NOT NULL,
+    anchor_us INTEGER,
+    vectors BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS features_of ON features (partition, camera, run, first_index);
+CREATE TABLE IF NOT EXISTS waiting (
+    id INTEGER PRIMARY KEY,
+    mark INTEGER NOT NULL,
+    event BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS projection (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    mark INTEGER NOT NULL
+) STRICT;
+"""
+# Version 1 kept one blob a camera, with the features in it, and no positions.
+_FROM_1 = """
+INSERT INTO cameras SELECT partition, stream_id, low_offset, '', NULL, blob FROM stream_state;
+DROP TABLE stream_state;
+"""
+_PUT_PARTITION = """
+INSERT INTO partitions VALUES (?, ?, ?, ?) ON CONFLICT (partition) DO UPDATE SET
+    number = excluded.number, next_offset = excluded.next_offset, log_id = excluded.log_id
+"""
+_PUT_CAMERA = """
+INSERT INTO cameras VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (partition, camera) DO UPDATE SET
+    low_offset = excluded.low_offset, run = excluded.run,
+    first_feature = excluded.first_feature, blob = excluded.blob
+"""
+_PUT_FEATURES = """
+INSERT INTO features
+    (partition, camera, run, segment, first_index, n_rows, feature_id, anchor_us, vectors)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_DROP_FEATURES = """
+DELETE FROM features WHERE partition = ? AND camera = ?
+    AND (run != ? OR ? IS NULL OR first_index + n_rows <= ?)
+"""
+_FEATURES = """
+SELECT run, segment, first_index, feature_id, anchor_us, n_rows, vectors FROM features
+    WHERE partition = ? AND camera = ? ORDER BY id
+"""
+_PUT_MARK = (
+    "INSERT INTO projection VALUES (0, ?) ON CONFLICT (id) DO UPDATE SET mark = excluded.mark"
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalJournalSettings:
+    """Where the database is.
+
+    Attributes:
+        path: Its file; the folder is made if it is missing.
+        lock_timeout_s: Seconds to wait at the start for another process that holds the file.
+    """
+
+    path: Path
+    lock_timeout_s: float = 5.0
+
+
+class LocalJournal:
+    """Keeps steps in a database that it locks, as two daemons would undo each other's work.
+
+    Args:
+        settings: Where the database is; it is made if it is missing.
+        projection: Shows the events to other programs.
+    """
+
+    def __init__(self, settings: LocalJournalSettings, projection: Projection) -> None:
+        self._path = settings.path
+        self._lock_timeout_s = settings.lock_timeout_s
+        self._projection = projection
+        # One thread: SQLite's transactions belong to a connection, and steps come one by one.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._connection: sqlite3.Connection | None = None
+        self._showing = asyncio.Lock()
+        self._end_mark = 0  # where the projection will be when it has everything
+        self._owned: set[str] = set()
+        self._failure: TransportError | None = None
+
+    async def start(self) -> None:
+        """See ``Journal``.
+
+        Raises:
+            ConfigError: The file cannot be opened, or is no database of this version.
+            TransportError: Another process holds it, or the disk fails or is full.
+        """
+        self._connection = await self._run(lambda: self._open(self._lock_timeout_s))
+        mark, waiting = await self._run(self._waiting)
+        await self._projection.start(mark, waiting)
+        await self._run(self._settle)
+        self._end_mark = self._projection.mark
+
+    async def take(self, partition: str) -> Past:
+        """See ``Journal``; the database's lock keeps any other owner out."""
+        past = await self._run(lambda: self._past(partition))
+        self._owned.add(partition)
+        return past
+
+    async def commit(self, partition: str, step: Step) -> None:
+        """See ``Journal``."""
+        if partition not in self._owned:
+            raise StaleOwnerError(f"partition {partition} was given back")
+        # What the database has, the projection must get, whoever may lose patience meanwhile.
+        await asyncio.shield(self._commit(partition, step))
+
+    async def _commit(self, partition: str, step: Step) -> None:
+        async with self._showing:  # so that the projection gets steps in the order of their marks
+            if self._failure is not None:
+                raise self._failure
+            await self._run(lambda: self._keep(partition, step))
+            try:
+                await self._projection.show(step.revisions)
+            except TransportError as error:
+                self._failure = error  # the next start shows what is missing, and first
+                raise
+
+    async def give_back(self, partition: str) -> None:
+        """See ``Journal``."""
+        self._owned.discard(partition)
+
+    async def close(self) -> None:
+        """See ``Journal``."""
+        await self._projection.close()
+        if self._connection is not None:
+            await self._run(self._close)
+        self._thread.shutdown()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    @property
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise TransportError(f"{self._path}: the journal is not open")
+        return self._connection
+
+    def _past(self, partition: str) -> Past:
+        with self._explained() as connection:
+            row = connection.execute(
+                "SELECT number, next_offset, log_id FROM partitions WHERE partition = ?",
+                (partition,),
+            ).fetchone()
+            number, next_offset, log_id = row or (0, None, "")
+            rows = connection.execute(
+                "SELECT camera, blob, low_offset, run, first_feature FROM cameras "
+                "WHERE partition = ?",
+                (partition,),
+            ).fetchall()
+            cameras = {
+                camera: CameraPast(CameraState(*state), self._features(partition, camera))
+                for camera, *state in rows
+            }
+        return Past(number, next_offset, log_id, cameras)
+
+    def _features(self, partition: str, camera: str) -> tuple[FeatureRows, ...]:
+        rows = self._open_connection.execute(_FEATURES, (partition, camera)).fetchall()
+        return tuple(
+            FeatureRows(
+                camera=camera,
+                run=run,
+                segment=segment,
+                first_index=first_index,
+                vectors=np.frombuffer(vectors, np.float16).reshape(n_rows, -1),
+                feature_id=feature_id,
+                anchor_us=anchor_us,
+            )
+            for run, segment, first_index, feature_id, anchor_us, n_rows, vectors in rows
+        )
+
+    def _keep(self, partition: str, step: Step) -> None:
+        with self._transaction() as connection:
+            connection.execute(
+                _PUT_PARTITION, (partition, step.number, step.next_offset, step.log_id)
+            )
+            connection.executemany(
+                _PUT_FEATURES, [_features_row(partition, rows) for rows in step.features]
+            )
+            for camera, state in step.states.items():
+                _keep_camera(connection, partition, camera, state)
+            self._settle_in(connection)
+            end_mark = self._end_mark
+            for event in step.revisions:
+                end_mark += self._projection.size_of(event)
+                connection.execute(
+                    "INSERT INTO waiting (mark, event) VALUES (?, ?)",
+                    (end_mark, event_line(event, site="")),
+                )
+        self._end_mark = end_mark
+
+    def _waiting(self) -> tuple[int | None, Sequence[ActionEvent]]:
+        with self._explained() as connection:
+            mark = connection.execute("SELECT mark FROM projection").fetchone()
+            rows = connection.execute("SELECT event FROM waiting ORDER BY id").fetchall()
+        return (mark[0] if mark else None), [parse_event(event) for (event,) in rows]
+
+    def _settle(self) -> None:
+        """The projection has everything that waited."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM waiting")
+            connection.execute(_PUT_MARK, (self._projection.mark,))
+
+    def _settle_in(self, connection: sqlite3.Connection) -> None:
+        """Forget what the projection has for good."""
+        mark = self._projection.mark
+        connection.execute("DELETE FROM waiting WHERE mark <= ?", (mark,))
+        connection.execute(_PUT_MARK, (mark,))
+
+    def _close(self) -> None:
+        connection, self._connection = self._open_connection, None
+        try:
+            with connection:
+                self._settle_in(connection)
+        except sqlite3.Error:
+            pass  # the next start settles it
+        connection.close()
+
+    def _open(self, lock_timeout_s: float) -> sqlite3.Connection:
+        """Open the database, and wait if another process holds it.
+
+        SQLite's own time-out would not do: SQLite does not wait when it changes the journal mode.
+        """
+        give_up_s = time.monotonic() + lock_timeout_s
+        while True:
+            connection = self._connect()
+            try:
+                self._prepare(connection)
+            except sqlite3.Error as error:
+                connection.close()
+                if _code(error) not in _LOCKED or time.monotonic() >= give_up_s:
+                    raise self._unusable(error) from error
+            except ConfigError:
+                connection.close()
+                raise
+            else:
+                return connection
+            time.sleep(_AGAIN_S)
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return sqlite3.connect(
+                self._path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"{self._path}: cannot open the journal: {error}") from error
+
+    def _unusable(self, error: sqlite3.Error) -> ConfigError | TransportError:
+        problem = f"{self._path}: cannot be used as the journal: {error}"
+        if _code(error) in _LOCKED:
+            return TransportError(f"{problem}; stop the process that uses it")
+        if _code(error) in _PASSING:
+            return TransportError(f"{problem}; is the disk full or failing?")
+        return ConfigError(f"{problem}; move the file away (open events are then forgotten)")
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: a saved state survives a power cut, so no commit ever points past it.
+        connection.execute("PRAGMA synchronous = FULL")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, 1, VERSION):
+            raise ConfigError(
+                f"{self._path}: a journal of version {version}, wanted {VERSION}; move the file "
+                "away (open events are then forgotten)"
+            )
+        migration = _FROM_1 if version == 1 else ""
+        connection.executescript(
+            f"BEGIN; {_SCHEMA} {migration} PRAGMA user_version = {VERSION}; COMMIT;"
+        )
+
+    @contextmanager
+    def _explained(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._open_connection
+        except sqlite3.Error as error:
+            raise TransportError(f"{self._path}: {error}") from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._explained() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+
+def _features_row(partition: str, rows: FeatureRows) -> tuple[object, ...]:
+    return (
+        partition,
+        rows.camera,
+        rows.run,
+        rows.segment,
+        rows.first_index,
+        len(rows.vectors),
+        rows.feature_id,
+        rows.anchor_us,
+        np.ascontiguousarray(rows.vectors, np.float16).tobytes(),
+    )
+
+
+def _keep_camera(
+    connection: sqlite3.Connection, partition: str, camera: str, state: CameraState | None
+) -> None:
+    if state is None:
+        connection.execute(
+            "DELETE FROM cameras WHERE partition = ? AND camera = ?", (partition, camera)
+        )
+        connection.execute(
+            "DELETE FROM features WHERE partition = ? AND camera = ?", (partition, camera)
+        )
+        return
+    values = (state.low_offset, state.run, state.first_feature, state.blob)
+    connection.execute(_PUT_CAMERA, (partition, camera, *values))
+    connection.execute(
+        _DROP_FEATURES,
+        (partition, camera, state.run, state.first_feature, state.first_feature),
+    )
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary error code; 0 for an error that the Python module itself raises."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
