@@ -4,14 +4,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from typing_extensions import override
 
 from engine.backends.base import Signature, Tensor, TensorSpec
 from engine.backends.scripted import ScriptedBackend
 from engine.cas import BackendLocalizer
 from engine.errors import BundleError
-from engine.features import BackendFeatureExtractor
-from engine.types import FeatureWindow, Snippet, Span
+from engine.features import BackendFeatureExtractor, as_logged
+from engine.types import FeatureWindow, FloatArray, Snippet, Span
 
 BACKBONE = Signature(
     (TensorSpec("snippets", (None, 4, 2, 2, 3), "uint8"),),
@@ -28,6 +31,10 @@ LOCALIZER = Signature(
         TensorSpec("video_scores", (None, 2), "float32"),
     ),
 )
+
+
+def floats32(least: float | None, most: float | None) -> st.SearchStrategy[float]:
+    return st.floats(least, most, width=32)
 
 
 def mean_colour(row: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -58,6 +65,47 @@ def test_every_snippet_gets_its_own_feature_in_order() -> None:
     assert [f.vector.tolist() for f in found] == [[9] * 3, [2] * 3, [4] * 3]
     assert {f.vector.dtype for f in found} == {np.dtype(np.float32)}
     assert extractor.feature_dim == 3
+
+
+def test_features_are_given_as_a_log_in_half_precision_keeps_them() -> None:
+    numbers = np.array([0.1, 1e6, -1e6], np.float32)
+    backend = ScriptedBackend(BACKBONE, lambda _row: {"features": numbers})
+    (found,) = BackendFeatureExtractor(backend, 3).extract([a_snippet(0)])
+
+    assert [1638 / 2**14, 65504, -65504] == found.vector.tolist()
+    assert np.float32 == found.vector.dtype
+
+
+@given(arrays(np.float32, st.integers(0, 20), elements=floats32(-65504, 65504)))
+def test_a_rounded_feature_is_its_nearest_half_and_stays_so(features: FloatArray) -> None:
+    rounded = as_logged(features)
+    assert np.array_equal(features.astype(np.float16), rounded)  # numpy rounds to nearest
+    assert np.array_equal(as_logged(rounded), rounded)
+    assert np.array_equal(as_logged(-features), -rounded)
+
+    # Half of the last of 11 bits where float16 is normal, half of 2^-24 where it is not.
+    exact = features.astype(np.float64)
+    allowed = np.maximum(np.abs(exact) * 2.0**-11, 2.0**-25)
+    assert (np.abs(rounded - exact) <= allowed).all()
+
+
+@given(arrays(np.float32, st.integers(0, 20), elements=floats32(None, None)))
+def test_rounding_keeps_the_order_and_what_is_not_finite(features: FloatArray) -> None:
+    rounded = as_logged(features)
+    rising = as_logged(np.sort(features[~np.isnan(features)]))
+    assert (rising[:-1] <= rising[1:]).all()
+    assert np.array_equal(np.isnan(features), np.isnan(rounded))
+    assert np.array_equal(np.isinf(features), np.isinf(rounded))
+
+    beyond = np.isfinite(features) & (np.abs(features) > 65504)
+    assert (np.sign(features[beyond]) * 65504 == rounded[beyond]).all()
+
+
+def test_a_row_is_rounded_alone_and_the_backends_array_is_left_as_it_is() -> None:
+    features = np.array([[0.1, 0.2], [1e9, 3]], np.float32)
+    before = features.copy()
+    assert np.array_equal(as_logged(features)[0], as_logged(features[0]))
+    assert np.array_equal(before, features)
 
 
 def test_no_snippets_and_no_windows_need_no_device() -> None:

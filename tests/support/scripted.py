@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engine.features import as_logged
 from engine.grid import Grid
 from engine.spec import (
     CameraMeanSpec,
@@ -85,7 +86,7 @@ def a_camera_mean(**changes: object) -> CameraMeanSpec:
 
 
 class MeanColourExtractor:
-    """Snippets → mean colour in [0, 1], float32 (3,)."""
+    """Snippets → mean colour in [0, 1], float32 (3,), rounded as every extractor's."""
 
     feature_dim = 3
 
@@ -94,7 +95,7 @@ class MeanColourExtractor:
             SnippetFeature(
                 snippet.index,
                 snippet.segment,
-                (snippet.rgb.mean(axis=(0, 1, 2)) / 255).astype(np.float32),
+                as_logged((snippet.rgb.mean(axis=(0, 1, 2)) / 255).astype(np.float32)),
             )
             for snippet in snippets
         ]
