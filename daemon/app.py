@@ -179,7 +179,9 @@ class App:
             self._finished.clear()
             await self._finished.wait()
 
-    async def take(self, partition: str, *, fallback: int, log_id: str = "") -> int:
+    async def take(
+        self, partition: str, *, fallback: int, oldest: int = 0, log_id: str = ""
+    ) -> int:
         """See ``PartitionOwner``."""
         held = self._held.get(partition)
         if held is not None and held.tenure.is_held and log_id in {"", held.tenure.log_id}:
@@ -190,7 +192,7 @@ class App:
         past = await self._journal.take(partition)
         is_log_new = bool(past.log_id and log_id) and past.log_id != log_id
         known = None if is_log_new else past.next_offset
-        next_offset = fallback if known is None else known
+        next_offset = known if known is not None else oldest if is_log_new else fallback
         first = next_offset if is_log_new else past.first_offset(next_offset)
         self._log.info(
             "partition.taken", partition=partition, step=past.number, first_offset=first

@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import re
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -41,6 +39,7 @@ from daemon.journal.projections.base import Projection
 from daemon.journal.projections.jsonl import JsonlProjection, JsonlSettings
 from daemon.journal.projections.topic import TopicProjection, TopicSettings
 from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.membership import claim_member_name
 from daemon.logs import set_up
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot
@@ -128,7 +127,7 @@ async def composed(
         log.info("daemon.started", model=slot.current.description, pid=os.getpid())
         pool = ThreadPoolExecutor(config.decode.threads, thread_name_prefix="decode")
         stack.callback(pool.shutdown)
-        source, journal = _transports(config)
+        source, journal = _transports(config, stack)
         stack.push_async_callback(journal.close)
         await journal.start()
         stack.push_async_callback(source.close)
@@ -203,7 +202,7 @@ def decoders(
     return new_decoder
 
 
-def _transports(config: Config) -> tuple[ChunkSource, Journal]:
+def _transports(config: Config, stack: contextlib.AsyncExitStack) -> tuple[ChunkSource, Journal]:
     """Where chunks come from, and where what follows from them goes."""
     source = config.source
     if isinstance(source, DirectorySourceConfig):
@@ -212,7 +211,9 @@ def _transports(config: Config) -> tuple[ChunkSource, Journal]:
         return DirectoryChunkSource(files), _local_journal(config)
     topic = KafkaSourceSettings(**options_of(source))
     if not topic.group_instance_id:
-        topic = replace(topic, group_instance_id=member_name(config.journal.path))
+        member = claim_member_name(topic.group_id, str(config.journal.path.resolve()))
+        stack.callback(member.close)
+        topic = replace(topic, group_instance_id=member.name)
     settings = journal_settings(config)
     if settings is None:
         return KafkaChunkSource(topic), _local_journal(config)
@@ -260,9 +261,3 @@ def options_of(section: SourceConfig | SinkConfig) -> dict[str, Any]:
         security = options.pop("security")
         options["connection"] = KafkaConnection(options.pop("bootstrap_servers"), **security)
     return options
-
-
-def member_name(path: Path) -> str:
-    """A member's name that is unique and survives a restart, as only one daemon holds a file."""
-    place = f"{socket.gethostname()}:{path.resolve()}"
-    return f"s2netd-{hashlib.sha256(place.encode()).hexdigest()[:16]}"

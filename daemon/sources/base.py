@@ -16,12 +16,15 @@ from engine.types import VideoChunk
 class PartitionOwner(Protocol):
     """Whoever processes deliveries; it knows what is done, and keeps that where others find it."""
 
-    async def take(self, partition: str, *, fallback: int, log_id: str = "") -> int:
+    async def take(
+        self, partition: str, *, fallback: int, oldest: int = 0, log_id: str = ""
+    ) -> int:
         """Become the partition's owner, and the only one.
 
         Args:
             partition: Its name.
             fallback: The offset to begin at if nothing is known of the partition.
+            oldest: The offset of the oldest delivery there is; a log made anew begins there.
             log_id: Names the partition's log, so that one made anew under the same name is told
                 from the one before; empty where a log has no name.
 

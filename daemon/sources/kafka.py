@@ -29,12 +29,15 @@ from aiokafka.errors import (
     ConsumerStoppedError,
     IllegalStateError,
     KafkaError,
+    UnknownTopicOrPartitionError,
 )
 from aiokafka.structs import OffsetAndMetadata
 
 from daemon.cancellation import own_cancellation
 from daemon.errors import ForeignCancellationError, StaleOwnerError, TransportError
 from daemon.kafka.connection import KafkaConnection, describe_topic, explained, persist
+from daemon.kafka.membership import NameWatch, leave_group
+from daemon.kafka.topic_identity import topic_id_from
 from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.wire.records import parse_chunk, readable_camera
 from engine.errors import RefusedChunkError, S2netdError, StreamError
@@ -42,6 +45,8 @@ from engine.errors import RefusedChunkError, S2netdError, StreamError
 _POLL_MS = 200
 _LEAVE_S = 5.0
 _METADATA_MS = 5000  # so soon new partitions are found
+_IDENTIFY_S = 1.0  # so soon a topic made anew is
+_HEARTBEAT_MS = 1000  # so soon the others hear of a member that leaves
 _ANSWER_MS = 5000  # a partition that was looked at so recently is known
 _NO_PARTITION = TopicPartition("", -1)  # an empty list would mean all of them
 
@@ -98,6 +103,10 @@ class KafkaChunkSource:
         self._paused: set[TopicPartition] = set()
         self._reached: dict[TopicPartition, int] = {}  # → next offset to commit
         self._commit_at_s = 0.0
+        self._log_id = ""  # the topic's own id, where the broker tells it
+        self._identify_at_s = 0.0
+        self._is_topic_gone = False
+        self._names: NameWatch | None = None
         self._failure: BaseException | None = None
         self._took_part = asyncio.Event()
         self._is_closed = False
@@ -121,10 +130,10 @@ class KafkaChunkSource:
         while not self._is_closed:
             async with explained(self._settings.connection, f"topic {self._settings.topic}"):
                 await self._commit_if_due()
+                await self._identify_if_due()
                 records = await self._poll()
             for record in records:
-                if self._is_wanted(record):
-                    self._check_order(record)
+                if self._is_wanted(record) and self._is_in_order(record):
                     yield self._delivery(record)
 
     def reached(self, partition: str, next_offset: int) -> None:
@@ -204,6 +213,7 @@ class KafkaChunkSource:
         finally:
             nobody_there = contextlib.suppress(TimeoutError, ForeignCancellationError)
             with nobody_there, own_cancellation("leaving the group"):
+                await leave_group(consumer)
                 async with asyncio.timeout(_LEAVE_S):
                     await consumer.stop()
 
@@ -241,7 +251,7 @@ class KafkaChunkSource:
             max_partition_fetch_bytes=settings.max_chunk_bytes,
             fetch_max_bytes=settings.max_buffer_bytes,
             session_timeout_ms=int(settings.session_timeout_s * 1000),
-            heartbeat_interval_ms=int(settings.session_timeout_s * 100),
+            heartbeat_interval_ms=min(int(settings.session_timeout_s * 100), _HEARTBEAT_MS),
             metadata_max_age_ms=_METADATA_MS,
             max_poll_interval_ms=settings.max_poll_interval_ms,
         )
@@ -252,17 +262,24 @@ class KafkaChunkSource:
         except (KafkaError, asyncio.CancelledError):
             await consumer.stop()
             raise
+        self._names = NameWatch(consumer)
         return consumer
 
     async def _poll(self) -> list[ConsumerRecord]:
         self._check_failure()
-        wanted = self._ready - self._paused or {_NO_PARTITION}
+        wanted = self._ready - self._paused
+        if not wanted or self._is_topic_gone:
+            wanted = {_NO_PARTITION}
         try:
             batches = await self._open_consumer.getmany(
                 *wanted, timeout_ms=_POLL_MS, max_records=1
             )
         except ConsumerStoppedError:  # closed meanwhile
             return []
+        except KafkaError:
+            if self._names is not None:
+                self._names.check()
+            raise
         return [record for records in batches.values() for record in records]
 
     def _is_wanted(self, record: ConsumerRecord) -> bool:
@@ -272,15 +289,51 @@ class KafkaChunkSource:
             self._open_consumer.seek(partition, record.offset)
         return partition in self._ready - self._paused and not self._is_closed
 
-    def _check_order(self, record: ConsumerRecord) -> None:
+    def _is_in_order(self, record: ConsumerRecord) -> bool:
+        """False if the partition goes back, which it does when the topic was made anew.
+
+        Raises:
+            TransportError: It goes back, and the broker does not tell topics from one another.
+        """
         partition = TopicPartition(record.topic, record.partition)
         least = self._next[partition]
-        if record.offset < least:
+        if record.offset >= least:
+            self._next[partition] = record.offset + 1
+            return True
+        if not self._log_id:
             raise TransportError(
                 f"topic {record.topic}: partition {record.partition} went back from offset "
                 f"{least} to {record.offset}, so the topic was made anew; start again"
             )
-        self._next[partition] = record.offset + 1
+        self._ready.discard(partition)  # until it is taken again, by its new name
+        self._identify_at_s = 0.0
+        return False
+
+    async def _identify_if_due(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._identify_at_s or self._taking:
+            return
+        self._identify_at_s = now_s + _IDENTIFY_S
+        identity = await self._identity(self._open_consumer)
+        if identity and self._log_id and identity != self._log_id:
+            self._log_id = identity
+            consumer, mine = self._open_consumer, set(self._next)
+            self._ready -= mine
+            for partition in mine & consumer.assignment():
+                await self._open_owner.hold(_name(partition))
+                self._begin_taking(consumer, partition, is_known=True)
+
+    async def _identity(self, consumer: AIOKafkaConsumer) -> str:
+        """The topic's id; empty if it is not known, or if there is no such topic now."""
+        try:
+            identity = await topic_id_from(consumer._client, self._settings.topic)  # noqa: SLF001
+        except UnknownTopicOrPartitionError:
+            self._is_topic_gone = bool(self._log_id)
+            return ""
+        except KafkaError:
+            return ""  # whatever it is, others will say so
+        self._is_topic_gone = False
+        return identity or ""
 
     def _delivery(self, record: ConsumerRecord) -> Delivery:
         partition = TopicPartition(record.topic, record.partition)
@@ -335,11 +388,18 @@ class KafkaChunkSource:
         if assigned:
             consumer.pause(*assigned)  # nothing is fetched of one until it is taken
         is_known = await self._is_group_known(consumer)
+        identity = await self._identity(consumer)
+        self._log_id = identity or self._log_id
         for partition in assigned:
-            work = self._take(consumer, partition, is_known=is_known)
-            self._taking[partition] = asyncio.create_task(work, name=f"take {_name(partition)}")
+            self._begin_taking(consumer, partition, is_known=is_known)
         if not assigned:
             self._took_part.set()
+
+    def _begin_taking(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, *, is_known: bool
+    ) -> None:
+        work = self._take(consumer, partition, is_known=is_known)
+        self._taking[partition] = asyncio.create_task(work, name=f"take {_name(partition)}")
 
     async def _is_group_known(self, consumer: AIOKafkaConsumer) -> bool:
         """True if the group has read the topic before."""
@@ -359,7 +419,10 @@ class KafkaChunkSource:
                 newest = (await consumer.end_offsets([partition]))[partition]
             start = oldest if is_known or self._settings.start == "earliest" else newest
             first = await self._open_owner.take(
-                _name(partition), fallback=start if committed is None else committed
+                _name(partition),
+                fallback=start if committed is None else committed,
+                oldest=oldest,
+                log_id=self._log_id,
             )
             consumer.seek(partition, max(first, oldest))
             self._next[partition] = max(first, oldest)

@@ -105,7 +105,10 @@ async def read_past(settings: KafkaJournalSettings, number: int, known: Committe
         camera: CameraPast(stored.state, tuple(features[camera]))
         for camera, stored in states.items()
     }
-    left.past = Past(known.number, known.next_offset, known.log_id, cameras)
+    # A broker that deletes a topic forgets the group's offsets in it; the states are still there.
+    log_ids = [stored.log_id for stored in states.values()]
+    log_id = known.log_id or next(iter(log_ids), "")
+    left.past = Past(known.number, known.next_offset, log_id, cameras)
     return left
 
 

@@ -21,10 +21,17 @@ _ITEM_BYTES = 2
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """A camera's state, and where in the feature log the features begin that it needs."""
+    """A camera's state, as it lies in the state topic.
+
+    Attributes:
+        state: The state.
+        features_offset: Where in the feature log the features begin that it needs.
+        log_id: Names the log of chunks that the state's offsets count in.
+    """
 
     state: CameraState
     features_offset: int
+    log_id: str = ""
 
 
 def state_record(camera: str, stored: StoredState | None) -> Record:
@@ -39,6 +46,7 @@ def state_record(camera: str, stored: StoredState | None) -> Record:
             "vs_epoch": state.run,
             "vs_first_feature": state.first_feature,
             "vs_features_offset": stored.features_offset,
+            "vs_log_id": stored.log_id,
         }
     )
     return Record(camera.encode(), headers, state.blob)
@@ -57,7 +65,8 @@ def parse_state(headers: Iterable[tuple[str, bytes]], value: bytes) -> StoredSta
         run=fields.get("vs_epoch", ""),
         first_feature=_number(fields, "vs_first_feature"),
     )
-    return StoredState(state, _number(fields, "vs_features_offset") or 0)
+    offset = _number(fields, "vs_features_offset") or 0
+    return StoredState(state, offset, fields.get("vs_log_id", ""))
 
 
 def features_record(rows: FeatureRows) -> Record:

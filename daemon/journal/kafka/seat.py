@@ -83,7 +83,12 @@ class Seat:
             for rows in step.features
         ]
         states = [
-            await _send(producer, settings.state_topic, self._state(camera, state), self.number)
+            await _send(
+                producer,
+                settings.state_topic,
+                self._state(camera, state, step.log_id),
+                self.number,
+            )
             for camera, state in step.states.items()
         ]
         await _all([*waiting, *states])
@@ -96,9 +101,10 @@ class Seat:
         told = Committed(step.number, step.next_offset, step.log_id)
         return {partition: (step.next_offset, told.metadata)}
 
-    def _state(self, camera: str, state: CameraState | None) -> Record:
+    def _state(self, camera: str, state: CameraState | None, log_id: str) -> Record:
         needed_from = self.offsets.needed_from(camera, state)
-        return state_record(camera, None if state is None else StoredState(state, needed_from))
+        stored = None if state is None else StoredState(state, needed_from, log_id)
+        return state_record(camera, stored)
 
 
 async def _send(
