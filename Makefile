@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast setup setup-training lint format clean
+.PHONY: help demo test test-fast faults setup setup-training lint format clean
 
 BIN := .venv/bin
 PINS := pyproject.toml constraints.txt
@@ -40,6 +40,8 @@ help:
 	@echo 'make demo VIDEO=file.mp4     watch a video of your own in the same way'
 	@echo 'make test [ARGS=...]         run the tests; ARGS go to pytest, as -n 0: in one process'
 	@echo 'make test-fast [ARGS=...]    only those that need neither another process nor seconds'
+	@echo 'make faults [ROWS=1,6,10]    kill, freeze and cut off daemons and a real broker, and check what'
+	@echo '                             readers see (30 minutes; ARGS=--full: hours); reports/faults.md'
 	@echo 'make setup                   only set up .venv, with what the tests and checks need'
 	@echo 'make setup-training          set it up with PyTorch too (several GB)'
 	@echo 'make lint                    formatting, lint, types and import contracts'
@@ -60,6 +62,10 @@ test: .make/dev
 
 test-fast: .make/dev
 	@$(PYTEST) -m '$(FAST)' $(ARGS)
+
+# Needs Java and Maven for the broker (Debian: default-jre-headless, maven).
+faults: .make/dev
+	@$(BIN)/python -m tests.faults $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 setup: .make/dev
 	@echo 'Ready: .venv'

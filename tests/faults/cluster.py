@@ -1,0 +1,223 @@
+"""One real broker, its topics, and what looks on: the reader of events, the group's offsets."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+from tests.faults.checker import Effect, Mark
+from tests.support.kafka import OwnBroker
+
+CHUNK_PARTITIONS, EVENT_PARTITIONS = 4, 2
+LOOK_S = 0.1  # how often the committed offsets are looked at
+_ASK_S = 5.0  # a question that has not been answered by then is asked anew
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Cluster:
+    """The broker.
+
+    Attributes:
+        broker: To be stopped, hung and killed.
+        bootstrap: Its address, which it keeps.
+    """
+
+    broker: OwnBroker
+    bootstrap: str
+
+    async def ask(self, question: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+        """Put a question to the broker."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        try:
+            await admin.start()
+            return await question(admin)
+        finally:
+            await admin.close()
+
+    async def make_topic(self, name: str, partitions: int, **config: str) -> None:
+        topic = NewTopic(name, partitions, 1, topic_configs=config)
+        await self.ask(lambda admin: admin.create_topics([topic]))
+
+    async def delete_topic(self, name: str) -> None:
+        await self.ask(lambda admin: admin.delete_topics([name]))
+
+    async def committed(self, group: str, topic: str) -> dict[int, int]:
+        """Partition → the group's committed offset, where it has one."""
+        offsets = await self.ask(lambda admin: admin.list_consumer_group_offsets(group))
+        return _of_topic(offsets, topic)
+
+    async def records(self, topic: str, *, committed_only: bool = False) -> list[ConsumerRecord]:
+        """Everything that a topic holds now."""
+        async with self._reader(topic, committed_only=committed_only) as consumer:
+            partitions = list(consumer.assignment())
+            ends = await consumer.end_offsets(partitions)
+            found: list[ConsumerRecord] = []
+            while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+                for batch in (await consumer.getmany(timeout_ms=200)).values():
+                    found += batch
+            return found
+
+    @asynccontextmanager
+    async def _reader(
+        self, topic: str, *, committed_only: bool
+    ) -> AsyncIterator[AIOKafkaConsumer]:
+        # With a group: without one, aiokafka 0.14 cannot stop a consumer that never had to wait.
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap,
+            group_id=f"reader-{uuid.uuid4()}",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed" if committed_only else "read_uncommitted",
+            metadata_max_age_ms=5000,
+        )
+        await consumer.start()
+        try:
+            partitions = await _partitions_of(consumer, topic)
+            consumer.assign([TopicPartition(topic, number) for number in partitions])
+            yield consumer
+        finally:
+            await consumer.stop()
+
+    async def close(self) -> None:
+        """Stop the broker, even if it hangs or is gone."""
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            self.broker.signal(signal.SIGCONT)
+        await asyncio.to_thread(self.broker.run, "stop")
+
+
+@asynccontextmanager
+async def a_cluster(home: Path) -> AsyncIterator[Cluster]:
+    """A broker of our own, as long as the block runs."""
+    broker = OwnBroker(home)
+    cluster = Cluster(broker, await asyncio.to_thread(broker.start))
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+async def _partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    async with asyncio.timeout(30):
+        while not (found := consumer.partitions_for_topic(topic)):
+            await consumer.topics()  # fetches all metadata anew
+            found = consumer.partitions_for_topic(topic)
+            if found:
+                break
+            await asyncio.sleep(0.1)
+    return set(found)
+
+
+class Observer:
+    """Looks on: takes every event record as an effect, and notes each change of an offset.
+
+    Attributes:
+        effects: What the reader was given, in its order; nothing is deduplicated.
+        committed: Partition of the chunks → the group's committed offset.
+    """
+
+    def __init__(self, cluster: Cluster, group: str, chunks: str, events: str) -> None:
+        self.effects: list[Effect] = []
+        self.committed: dict[int, list[Mark]] = defaultdict(list)
+        self._cluster = cluster
+        self._group = group
+        self._chunks = chunks
+        self._events = events
+        self._next: dict[int, int] = {}
+
+    @asynccontextmanager
+    async def looking_on(self) -> AsyncIterator["Observer"]:
+        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._look())]
+        try:
+            yield self
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            if not task.cancelled() and task.exception() is not None:
+                raise task.exception() or AssertionError
+
+    async def read_to_the_end(self, patience_s: float) -> bool:
+        """Wait until the reader has been given everything; False: it is held up for longer."""
+        topic = self._events
+        async with self._cluster._reader(topic, committed_only=False) as consumer:
+            ends = await consumer.end_offsets(list(consumer.assignment()))
+        try:
+            async with asyncio.timeout(patience_s):
+                while any(self._next.get(tp.partition, 0) < end for tp, end in ends.items()):
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _read(self) -> None:
+        async with self._cluster._reader(self._events, committed_only=True) as consumer:
+            while True:
+                batches = await consumer.getmany(timeout_ms=200)
+                now_s = asyncio.get_running_loop().time()
+                for records in batches.values():
+                    self.effects += [_effect(record, now_s) for record in records]
+                for partition in consumer.assignment():
+                    self._next[partition.partition] = await consumer.position(partition)
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                async with self._asking() as admin:
+                    while True:
+                        await self._look_once(admin)
+                        await asyncio.sleep(LOOK_S)
+            except (KafkaError, TimeoutError, OSError):
+                await asyncio.sleep(LOOK_S)
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._cluster.bootstrap)
+        try:
+            async with asyncio.timeout(_ASK_S):
+                await admin.start()
+            yield admin
+        finally:
+            with contextlib.suppress(KafkaError, TimeoutError, OSError):
+                async with asyncio.timeout(_ASK_S):
+                    await admin.close()
+
+    async def _look_once(self, admin: AIOKafkaAdminClient) -> None:
+        async with asyncio.timeout(_ASK_S):
+            offsets = await admin.list_consumer_group_offsets(self._group)
+        now_s = asyncio.get_running_loop().time()
+        for partition, offset in _of_topic(offsets, self._chunks).items():
+            marks = self.committed[partition]
+            if not marks or marks[-1].offset != offset:
+                marks.append(Mark(now_s, offset))
+
+
+def _of_topic(offsets: dict[TopicPartition, Any], topic: str) -> dict[int, int]:
+    return {
+        partition.partition: found.offset
+        for partition, found in offsets.items()
+        if partition.topic == topic and found.offset >= 0
+    }
+
+
+def _effect(record: ConsumerRecord, seen_s: float) -> Effect:
+    try:
+        value = json.loads(record.value or b"")
+    except ValueError:
+        value = None
+    return Effect(
+        record.partition, record.offset, seen_s, value if isinstance(value, dict) else None
+    )

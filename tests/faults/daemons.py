@@ -1,0 +1,253 @@
+"""Daemons as processes. This is the one file that knows how a daemon is configured."""
+
+import asyncio
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.checkout import CHECKOUT
+
+PATIENCE_S = 240.0  # for what must happen; no rule depends on it
+RESTART_S = 2.0  # RestartSec= of the systemd unit
+EXIT_CONFIG = 78  # the unit does not restart after it
+DEFAULT_SESSION_S = 30.0
+SHORT_SESSION_S = 10.0
+
+_FAULTY = "tests.faults.faulty_daemon"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the daemons of one group share: nothing but Kafka and the bundle.
+
+    Attributes:
+        bootstrap: Address of the broker, or of a proxy before it.
+        chunks: Topic.
+        events: Topic.
+        group: Consumer group.
+        bundle: Folder of the model.
+    """
+
+    bootstrap: str
+    chunks: str
+    events: str
+    group: str
+    bundle: Path
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the configuration: what keys this daemon has."""
+    command = [sys.executable, "-m", "daemon", "schema", "config"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True)
+    read: dict[str, Any] = json.loads(told.stdout)
+    return read
+
+
+def has_journal() -> bool:
+    """True if revisions, places and offsets are one transaction."""
+    return "journal" in schema()["properties"]
+
+
+def session_s() -> float:
+    """After how long the group takes a silent member's partitions away."""
+    return SHORT_SESSION_S if _has_session_key() else DEFAULT_SESSION_S
+
+
+def transaction_points() -> tuple[str, ...]:
+    """Points of ``faulty_daemon`` that only a daemon with transactions reaches."""
+    return ("begin", "offsets", "commit_transaction")
+
+
+def _has_session_key() -> bool:
+    return "session_timeout_s" in schema()["$defs"]["KafkaSourceConfig"]["properties"]
+
+
+def config_of(place: Place, folder: Path, **source: Any) -> dict[str, Any]:
+    """A daemon's configuration.
+
+    Args:
+        place: What it shares with the others.
+        folder: What it has of its own.
+        source: More keys of ``source``.
+    """
+    keys = schema()["properties"]
+    kafka = {"kind": "kafka", "bootstrap_servers": place.bootstrap}
+    session = {"session_timeout_s": SHORT_SESSION_S} if _has_session_key() else {}
+    config: dict[str, Any] = {
+        "http": {"port": 0},
+        "model": {"bundle": str(place.bundle), "precision": "f32", "threads": 1},
+        "decode": {"threads": 1},
+        "source": {
+            **kafka,
+            "topic": place.chunks,
+            "group_id": place.group,
+            "start": "earliest",
+            **session,
+            **source,
+        },
+        "sink": {**kafka, "topic": place.events},
+    }
+    if "state" in keys:
+        config["state"] = {"path": str(folder / "state.sqlite")}
+    return config
+
+
+def make_other_topics(place: Place, folder: Path) -> None:
+    """The topics that this daemon needs besides chunks and events, if there are any."""
+    if not has_journal():
+        return
+    path = _write(config_of(place, folder), folder / f"topics-{place.group}.yaml")
+    command = [sys.executable, "-m", "daemon", "topics", "create", "--config", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+class Daemon:
+    """`s2netd run`, started again when it fails, as the systemd unit does it.
+
+    Attributes:
+        name: For notes.
+        log: What it and those before it printed.
+        starts: How often it was started.
+        exits: Exit statuses of those that ended unasked.
+    """
+
+    def __init__(self, place: Place, folder: Path, **source: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name = folder.name
+        self.log = folder / "log"
+        self.starts = 0
+        self.exits: list[int] = []
+        self._mark = folder / "fault"
+        self._config = _write(config_of(place, folder, **source), folder / "config.yaml")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._n_ready = 0
+        self.log.touch()
+
+    def start(self, fault: str | None = None, *, unfenced: bool = False) -> None:
+        """Start it, with at most one fault of ``faulty_daemon`` before it."""
+        self._mark.unlink(missing_ok=True)
+        self._n_ready = len(self.logged("daemon.ready"))
+        env = {**os.environ, "S2NETD_FAULT_MARK": str(self._mark)}
+        if fault is not None:
+            env["S2NETD_FAULT"] = fault
+        if unfenced:
+            env["S2NETD_UNFENCED"] = "1"
+        module = "daemon" if fault is None and not unfenced else _FAULTY
+        command = [sys.executable, "-m", module, "run", "--config", str(self._config)]
+        with self.log.open("ab") as out:
+            self._process = subprocess.Popen(
+                command, stdout=out, stderr=out, env=env, cwd=CHECKOUT, start_new_session=True
+            )
+        self.starts += 1
+
+    def supervise(self) -> None:
+        """From now on start it again when it ends, unless it says that this cannot help."""
+        self._supervisor = asyncio.create_task(self._supervise())
+
+    async def _supervise(self) -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            status = self.status()
+            if status is None:
+                continue
+            self.exits.append(status)
+            if status == EXIT_CONFIG:
+                return
+            await asyncio.sleep(RESTART_S)
+            self.start()
+
+    def status(self) -> int | None:
+        """Its exit status; None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Its log lines of one name."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        found = [line for line in lines if f'"{event}"' in line and line.startswith("{")]
+        return [json.loads(line) for line in found if line.endswith("}")]
+
+    def is_ready(self) -> bool:
+        """True once this start of it consumes."""
+        return len(self.logged("daemon.ready")) > self._n_ready
+
+    async def ready(self) -> None:
+        await self.until(self.is_ready, "ready")
+
+    async def until(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait for something that it must do."""
+        end_s = time.monotonic() + PATIENCE_S
+        while not holds():
+            if self._supervisor is None and self.status() is not None:
+                raise RowError(f"{self.name} ended ({self.status()}) before: {what}; {self.log}")
+            if time.monotonic() > end_s:
+                raise RowError(f"{self.name} waited for in vain: {what}; {self.log}")
+            await asyncio.sleep(0.05)
+
+    async def struck(self, patience_s: float) -> bool:
+        """True once the fault it was started with has struck; False: it never got there."""
+        end_s = time.monotonic() + patience_s
+        while not self._mark.exists():
+            if time.monotonic() > end_s:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+
+    async def kill(self) -> None:
+        """SIGKILL, unless a fault was faster."""
+        self._unsupervise()
+        self.signal(signal.SIGKILL)
+        await self.gone()
+
+    async def stop(self) -> int:
+        """SIGTERM; gives the exit status."""
+        self._unsupervise()
+        self.signal(signal.SIGTERM)
+        return await self.gone()
+
+    async def gone(self) -> int:
+        """Wait for its end; gives the exit status."""
+        end_s = time.monotonic() + PATIENCE_S
+        while (status := self.status()) is None:
+            if time.monotonic() > end_s:
+                raise RowError(f"{self.name} does not end; {self.log}")
+            await asyncio.sleep(0.05)
+        return status
+
+    def destroy(self) -> None:
+        """Leave nothing of it behind, whatever state it is in."""
+        self._unsupervise()
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _unsupervise(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            self._supervisor = None
+
+
+class RowError(Exception):
+    """Something that must happen did not, so a row could not be brought to its end."""
+
+
+def _write(config: dict[str, Any], path: Path) -> Path:
+    path.write_text(yaml.safe_dump(config))
+    return path

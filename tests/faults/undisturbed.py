@@ -1,0 +1,153 @@
+"""What one daemon that nothing disturbs tells of the chunks in a topic.
+
+The unit is a camera's run, for nothing that it tells of one depends on another. Each content is
+shown once: rows share most of their footage, and a digest of the records' bytes says which.
+"""
+
+import asyncio
+import hashlib
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+
+from tests.faults.checker import Evidence, Final, check, finals_of
+from tests.faults.cluster import CHUNK_PARTITIONS, EVENT_PARTITIONS, Cluster, _effect
+from tests.faults.daemons import PATIENCE_S, Daemon, Place, RowError, make_other_topics
+
+Unit = tuple[str, str]  # camera, run
+
+
+class Undisturbed:
+    """Asks one undisturbed daemon, and remembers its answers.
+
+    Args:
+        cluster: Where it reads.
+        bundle: What it knows.
+        folder: Where it may write.
+    """
+
+    def __init__(self, cluster: Cluster, bundle: Path, folder: Path) -> None:
+        self._cluster = cluster
+        self._bundle = bundle
+        self._folder = folder
+        self._answers: dict[tuple[Unit, str], dict[str, Final]] = {}
+        self._n_asked = 0
+
+    async def finals(
+        self, chunks: str | Sequence[ConsumerRecord], excused: Iterable[str] = ()
+    ) -> dict[str, Final]:
+        """Event id → its final record.
+
+        Args:
+            chunks: A topic, or records that were in one.
+            excused: Cameras that are left out.
+        """
+        records = await self._cluster.records(chunks) if isinstance(chunks, str) else chunks
+        units = {
+            unit: mine for unit, mine in _units(records).items() if unit[0] not in set(excused)
+        }
+        known = {unit: (unit, _digest(mine)) for unit, mine in units.items()}
+        unknown = {unit: units[unit] for unit, key in known.items() if key not in self._answers}
+        if unknown:
+            answers = await self._ask(unknown)
+            for unit in unknown:
+                self._answers[known[unit]] = answers.get(unit, {})
+        return {
+            event_id: final
+            for unit in units
+            for event_id, final in self._answers[known[unit]].items()
+        }
+
+    async def _ask(self, units: Mapping[Unit, Sequence[ConsumerRecord]]) -> dict[Unit, dict]:  # type: ignore[type-arg]
+        self._n_asked += 1
+        name = f"undisturbed-{self._n_asked}"
+        place = Place(
+            self._cluster.bootstrap, f"{name}.chunks", f"{name}.events", name, self._bundle
+        )
+        await self._cluster.make_topic(place.chunks, CHUNK_PARTITIONS)
+        await self._cluster.make_topic(place.events, EVENT_PARTITIONS)
+        folder = self._folder / name
+        folder.mkdir()
+        await asyncio.to_thread(make_other_topics, place, folder)
+        ends = await self._copy([r for mine in units.values() for r in mine], place.chunks)
+        daemon = Daemon(place, folder)
+        daemon.start()
+        try:
+            await self._all_committed(daemon, place, ends)
+            if (status := await daemon.stop()) != 0:
+                raise RowError(f"the undisturbed daemon exited with {status}: {daemon.log}")
+        finally:
+            daemon.destroy()
+        return await self._answers_in(place.events)
+
+    async def _copy(self, records: Sequence[ConsumerRecord], topic: str) -> dict[int, int]:
+        ends: dict[int, int] = defaultdict(int)
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._cluster.bootstrap, acks="all", enable_idempotence=True
+        )
+        await producer.start()
+        try:
+            written = [
+                await producer.send(
+                    topic,
+                    record.value,
+                    key=record.key,
+                    headers=list(record.headers),
+                    timestamp_ms=record.timestamp,
+                )
+                for record in records
+            ]
+            for there in await asyncio.gather(*written):
+                ends[there.partition] = max(ends[there.partition], there.offset + 1)
+        finally:
+            await producer.stop()
+        return ends
+
+    async def _all_committed(self, daemon: Daemon, place: Place, ends: dict[int, int]) -> None:
+        end_s = time.monotonic() + PATIENCE_S
+        while not _reaches(await self._cluster.committed(place.group, place.chunks), ends):
+            if daemon.status() is not None or time.monotonic() > end_s:
+                daemon.signal(signal.SIGKILL)
+                raise RowError(f"the undisturbed daemon did not get through: {daemon.log}")
+            await asyncio.sleep(0.2)
+
+    async def _answers_in(self, events: str) -> dict[Unit, dict]:  # type: ignore[type-arg]
+        effects = [
+            _effect(record, 0.0)
+            for record in await self._cluster.records(events, committed_only=True)
+        ]
+        verdict = check(Evidence(effects, {}, {}, 0.0, None))
+        if verdict.broken(None):
+            raise RowError(f"even undisturbed, {verdict.broken(None)}: {verdict.examples}")
+        told = [effect.record for effect in effects if effect.record is not None]
+        by_unit: dict[Unit, list] = defaultdict(list)  # type: ignore[type-arg]
+        for record in told:
+            by_unit[record["camera_id"], record["epoch"]].append(record)
+        return {unit: finals_of(mine) for unit, mine in by_unit.items()}
+
+
+def _units(records: Sequence[ConsumerRecord]) -> dict[Unit, list[ConsumerRecord]]:
+    """By camera and run, in order; what is no chunk of ours is left out."""
+    units: dict[Unit, list[ConsumerRecord]] = defaultdict(list)
+    for record in sorted(records, key=lambda record: (record.partition, record.offset)):
+        run = dict(record.headers).get("vc_epoch")
+        if record.key and run:
+            units[record.key.decode(), run.decode()].append(record)
+    return units
+
+
+def _digest(records: Sequence[ConsumerRecord]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        for part in (record.value or b"", *(part for h in record.headers for part in h)):
+            raw = part.encode() if isinstance(part, str) else part
+            digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()
+
+
+def _reaches(committed: Mapping[int, int], ends: Mapping[int, int]) -> bool:
+    return all(committed.get(partition, 0) >= end for partition, end in ends.items())
