@@ -6,14 +6,15 @@ import json
 import signal
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
+from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from tests.faults.checker import Effect, Mark
@@ -68,7 +69,34 @@ class Cluster:
             while any([await consumer.position(tp) < end for tp, end in ends.items()]):
                 for batch in (await consumer.getmany(timeout_ms=200)).values():
                     found += batch
-            return found
+            return sorted(found, key=lambda record: (record.partition, record.offset))
+
+    async def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
+        """Delete what lies before an offset of each partition, as retention does."""
+        wanted = {TopicPartition(topic, p): RecordsToDelete(o) for p, o in before.items()}
+        await self.ask(lambda admin: admin.delete_records(wanted))
+
+    async def add_partitions(self, topic: str, partitions: int) -> None:
+        wanted = {topic: NewPartitions(partitions)}
+        await self.ask(lambda admin: admin.create_partitions(wanted))
+
+    async def move_offsets(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+        """Commit as an operator does, which works once the group has no members."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap, group_id=group, enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            wanted = {TopicPartition(topic, p): o for p, o in offsets.items()}
+            consumer.assign(list(wanted))
+            async with asyncio.timeout(90):
+                while True:
+                    with contextlib.suppress(KafkaError):
+                        await consumer.commit(wanted)
+                        return
+                    await asyncio.sleep(0.5)
+        finally:
+            await consumer.stop()
 
     @asynccontextmanager
     async def _reader(
@@ -149,6 +177,10 @@ class Observer:
         for task in tasks:
             if not task.cancelled() and task.exception() is not None:
                 raise task.exception() or AssertionError
+
+    def forget_offsets(self) -> None:
+        """The topic of the chunks was made anew: what was committed before tells nothing."""
+        self.committed.clear()
 
     async def read_to_the_end(self, patience_s: float) -> bool:
         """Wait until the reader has been given everything; False: it is held up for longer."""

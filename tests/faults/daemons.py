@@ -19,9 +19,12 @@ from tests.support.checkout import CHECKOUT
 
 PATIENCE_S = 240.0  # for what must happen; no rule depends on it
 RESTART_S = 2.0  # RestartSec= of the systemd unit
+LIMIT_S, LIMIT_STARTS = 600.0, 10  # its StartLimitIntervalSec= and StartLimitBurst=
 EXIT_CONFIG = 78  # the unit does not restart after it
 DEFAULT_SESSION_S = 30.0
 SHORT_SESSION_S = 10.0
+DEFAULT_SILENCE_S = 30.0
+SHORT_SILENCE_S = 10.0
 
 _FAULTY = "tests.faults.faulty_daemon"
 
@@ -64,6 +67,11 @@ def session_s() -> float:
     return SHORT_SESSION_S if _has_session_key() else DEFAULT_SESSION_S
 
 
+def silent_after_s() -> float:
+    """After how long without chunks a camera's open events get their final record."""
+    return SHORT_SILENCE_S if _has_silence_key() else DEFAULT_SILENCE_S
+
+
 def transaction_points() -> tuple[str, ...]:
     """Points of ``faulty_daemon`` that only a daemon with transactions reaches."""
     return ("begin", "offsets", "commit_transaction")
@@ -71,6 +79,10 @@ def transaction_points() -> tuple[str, ...]:
 
 def _has_session_key() -> bool:
     return "session_timeout_s" in schema()["$defs"]["KafkaSourceConfig"]["properties"]
+
+
+def _has_silence_key() -> bool:
+    return "silent_after_s" in schema()["properties"]
 
 
 def config_of(place: Place, folder: Path, **source: Any) -> dict[str, Any]:
@@ -100,6 +112,8 @@ def config_of(place: Place, folder: Path, **source: Any) -> dict[str, Any]:
     }
     if "state" in keys:
         config["state"] = {"path": str(folder / "state.sqlite")}
+    if _has_silence_key():
+        config["silent_after_s"] = SHORT_SILENCE_S
     return config
 
 
@@ -129,28 +143,43 @@ class Daemon:
         self.starts = 0
         self.exits: list[int] = []
         self._mark = folder / "fault"
+        self._fetched = folder / "fetched"
         self._config = _write(config_of(place, folder, **source), folder / "config.yaml")
         self._process: subprocess.Popen[bytes] | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._n_ready = 0
+        self._started_s: list[float] = []
         self.log.touch()
 
-    def start(self, fault: str | None = None, *, unfenced: bool = False) -> None:
-        """Start it, with at most one fault of ``faulty_daemon`` before it."""
+    def start(
+        self, fault: str | None = None, *, unfenced: bool = False, tells_fetched: bool = False
+    ) -> None:
+        """Start it, with at most one fault of ``faulty_daemon`` before it.
+
+        Args:
+            fault: As in ``$S2NETD_FAULT``.
+            unfenced: Its transactional producers are fenced by nobody.
+            tells_fetched: ``fetched`` tells where it began to read.
+        """
         self._mark.unlink(missing_ok=True)
+        self._fetched.unlink(missing_ok=True)
         self._n_ready = len(self.logged("daemon.ready"))
         env = {**os.environ, "S2NETD_FAULT_MARK": str(self._mark)}
         if fault is not None:
             env["S2NETD_FAULT"] = fault
         if unfenced:
             env["S2NETD_UNFENCED"] = "1"
-        module = "daemon" if fault is None and not unfenced else _FAULTY
+        if tells_fetched:
+            env["S2NETD_FETCHED"] = str(self._fetched)
+        is_plain = fault is None and not unfenced and not tells_fetched
+        module = "daemon" if is_plain else _FAULTY
         command = [sys.executable, "-m", module, "run", "--config", str(self._config)]
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
                 command, stdout=out, stderr=out, env=env, cwd=CHECKOUT, start_new_session=True
             )
         self.starts += 1
+        self._started_s.append(time.monotonic())
 
     def supervise(self) -> None:
         """From now on start it again when it ends, unless it says that this cannot help."""
@@ -163,8 +192,9 @@ class Daemon:
             if status is None:
                 continue
             self.exits.append(status)
-            if status == EXIT_CONFIG:
-                return
+            recent = [at_s for at_s in self._started_s if at_s > time.monotonic() - LIMIT_S]
+            if status in (0, EXIT_CONFIG) or len(recent) >= LIMIT_STARTS:
+                return  # neither does the unit
             await asyncio.sleep(RESTART_S)
             self.start()
 
@@ -172,6 +202,12 @@ class Daemon:
         """Its exit status; None while it runs."""
         assert self._process is not None
         return self._process.poll()
+
+    def fetched(self, topic: str) -> dict[int, int]:
+        """Partition → the first offset that this start of it read."""
+        text = self._fetched.read_text() if self._fetched.exists() else ""
+        rows = [line.split() for line in text.splitlines()]
+        return {int(row[1]): int(row[2]) for row in rows if row[0] == topic}
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Its log lines of one name."""

@@ -4,6 +4,7 @@ The Kafka client is patched from outside, so the daemon itself knows nothing of 
 
 S2NETD_FAULT       POINT:before|after:N:kill|stop, at the N-th time that the process gets there
 S2NETD_FAULT_MARK  file that is written just before the fault
+S2NETD_FETCHED     file that lists the first offset that the process reads of each partition
 S2NETD_UNFENCED    if set, transactional ids get a part that is the process's own, so that no
                    producer is fenced by another: what must *not* work
 """
@@ -111,11 +112,33 @@ def unfence() -> None:
     aiokafka.AIOKafkaProducer.__init__ = make
 
 
+def tell_fetched(path: Path) -> None:
+    """Write down where the process begins to read: a line of topic, partition and offset."""
+    import aiokafka  # noqa: PLC0415 - as above
+
+    getmany = aiokafka.AIOKafkaConsumer.getmany
+    seen = set()
+
+    @functools.wraps(getmany)
+    async def get(*args: Any, **kwargs: Any) -> Any:
+        batches = await getmany(*args, **kwargs)
+        for partition, records in batches.items():
+            if records and partition not in seen:
+                seen.add(partition)
+                with path.open("a", encoding="utf-8") as out:
+                    out.write(f"{partition.topic} {partition.partition} {records[0].offset}\n")
+        return batches
+
+    aiokafka.AIOKafkaConsumer.getmany = get
+
+
 def main() -> None:
     """Patch, and run the daemon's ordinary command."""
     wanted = os.environ.get("S2NETD_FAULT")
     if wanted:
         patch(Fault(wanted, Path(os.environ["S2NETD_FAULT_MARK"])))
+    if os.environ.get("S2NETD_FETCHED"):
+        tell_fetched(Path(os.environ["S2NETD_FETCHED"]))
     if os.environ.get("S2NETD_UNFENCED"):
         unfence()
     from daemon.cli import main as s2netd  # noqa: PLC0415 - imports the client, patched by now

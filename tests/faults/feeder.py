@@ -140,6 +140,11 @@ class Feeder:
         for camera in cameras:
             self._cameras[camera].is_silent = False
 
+    def abandon(self) -> None:
+        """No run that was begun gets an end mark."""
+        for camera in self._cameras.values():
+            camera.is_silent, camera.sent = True, 0
+
     async def put(self, record: Record) -> None:
         """Send a record as any foreign program might."""
         await self._send(record)

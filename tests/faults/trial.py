@@ -159,6 +159,15 @@ class Trial:
         """End all runs, and wait until every chunk is acknowledged."""
         await self._feeding.aclose()
 
+    async def feed_anew(self, make_topic: Callable[[], Awaitable[None]]) -> None:
+        """Cameras stop without an end mark, and begin new runs when the topic is made anew."""
+        self.feeder.abandon()
+        await self._feeding.aclose()
+        await make_topic()
+        self.observer.forget_offsets()
+        self.feeder = self._a_feeder("anew")
+        await self.begin_to_feed()
+
     def _a_feeder(self, name: str) -> Feeder:
         topic, footage = f"{self.place.chunks}", self.rig.footage
         return Feeder(self.place.bootstrap, topic, footage, self.cameras, name=name)

@@ -1,7 +1,8 @@
 """What one daemon that nothing disturbs tells of the chunks in a topic.
 
-The unit is a camera's run, for nothing that it tells of one depends on another. Each content is
-shown once: rows share most of their footage, and a digest of the records' bytes says which.
+The unit is a camera's run up to its end mark, for nothing that it tells of one depends on another.
+Each content is shown once: rows share most of their footage, and a digest of the records' bytes
+says which.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ class Undisturbed:
         """Event id → its final record.
 
         Args:
-            chunks: A topic, or records that were in one.
+            chunks: A topic, or records that were in one, in their order.
             excused: Cameras that are left out.
         """
         records = await self._cluster.records(chunks) if isinstance(chunks, str) else chunks
@@ -55,7 +56,11 @@ class Undisturbed:
         if unknown:
             answers = await self._ask(unknown)
             for unit in unknown:
-                self._answers[known[unit]] = answers.get(unit, {})
+                self._answers[known[unit]] = {
+                    event_id: final
+                    for run in _runs(units[unit])
+                    for event_id, final in answers.get((unit[0], run), {}).items()
+                }
         return {
             event_id: final
             for unit in units
@@ -131,13 +136,26 @@ class Undisturbed:
 
 
 def _units(records: Sequence[ConsumerRecord]) -> dict[Unit, list[ConsumerRecord]]:
-    """By camera and run, in order; what is no chunk of ours is left out."""
+    """By camera and run, in order; what is no chunk of ours is left out.
+
+    A run that has no end mark is one unit with the run after it, which ends it.
+    """
     units: dict[Unit, list[ConsumerRecord]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: (record.partition, record.offset)):
-        run = dict(record.headers).get("vc_epoch")
-        if record.key and run:
-            units[record.key.decode(), run.decode()].append(record)
+    current: dict[str, Unit] = {}
+    for record in records:
+        headers = dict(record.headers)
+        run = headers.get("vc_epoch")
+        if not record.key or not run:
+            continue
+        unit = current.setdefault(record.key.decode(), (record.key.decode(), run.decode()))
+        units[unit].append(record)
+        if "vc_end" in headers:
+            del current[unit[0]]
     return units
+
+
+def _runs(records: Sequence[ConsumerRecord]) -> set[str]:
+    return {dict(record.headers)["vc_epoch"].decode() for record in records}
 
 
 def _digest(records: Sequence[ConsumerRecord]) -> str:
