@@ -19,6 +19,7 @@ import logging
 import os
 import socket
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,7 +42,6 @@ from daemon.errors import ConfigError, ForeignCancellationError
 
 _MACHINE_ID = Path("/etc/machine-id")
 _DIGEST_CHARS = 32
-_SLOTS = 1000
 _LEAVE_S = 2.0
 
 _HEARTBEAT = 12
@@ -85,23 +85,17 @@ def claim_member_name(group_id: str, place: str) -> MemberName:
         group_id: The consumer group.
         place: What else tells this daemon from others of the group on this machine and is the same
             after a restart, such as the resolved path of its state or configuration.
-
-    Raises:
-        ConfigError: A thousand daemons with this configuration run on this machine.
     """
     told = f"{_machine_id()}\0{socket.gethostname()}\0{group_id}\0{place}"
     digest = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_CHARS]
-    for slot in range(_SLOTS):
+    for slot in count():
         name = f"s2netd-{digest}-{slot}"
         try:
             return MemberName(name, _hold(name))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                return MemberName(f"s2netd-{digest}-p{os.getpid()}", None)
-    raise ConfigError(
-        f"group {group_id}: all {_SLOTS} member names of this machine are taken: give this daemon "
-        "a group_instance_id of its own"
-    )
+                break
+    return MemberName(f"s2netd-{digest}-p{os.getpid()}", None)
 
 
 def _machine_id() -> str:

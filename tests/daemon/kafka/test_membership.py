@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from types import SimpleNamespace
@@ -38,39 +39,48 @@ time.sleep(600)
 """
 
 
+@pytest.fixture
+def place() -> str:
+    """One that no other run of these tests on this machine has."""
+    return uuid.uuid4().hex
+
+
 class TestNames:
-    def test_two_daemons_with_one_configuration_have_two_names(self) -> None:
-        with closing(claim("one")) as first, closing(claim("one")) as second:
+    def test_two_daemons_with_one_configuration_have_two_names(self, place: str) -> None:
+        with closing(claim(place)) as first, closing(claim(place)) as second:
             assert first.name != second.name
             assert [first.name[:-2], "-0"] == [second.name[:-2], first.name[-2:]]
             assert re.fullmatch(r"s2netd-[0-9a-f]{32}-0", first.name)  # a name Kafka takes
 
-    @pytest.mark.parametrize(("group_id", "place"), [("other", "two"), ("group", "elsewhere")])
-    def test_a_name_is_of_its_group_and_place(self, group_id: str, place: str) -> None:
-        with closing(claim("two")) as one, closing(claim_member_name(group_id, place)) as other:
+    @pytest.mark.parametrize(("group_id", "beside"), [("other", ""), ("group", "2")])
+    def test_a_name_is_of_its_group_and_place(
+        self, place: str, group_id: str, beside: str
+    ) -> None:
+        there = claim_member_name(group_id, place + beside)
+        with closing(claim(place)) as one, closing(there) as other:
             assert one.name[:-2] != other.name[:-2]
             assert "-0" == other.name[-2:]
 
-    def test_a_name_that_was_given_up_is_the_next_one_s(self) -> None:
-        with closing(claim("three")) as first, closing(claim("three")):
+    def test_a_name_that_was_given_up_is_the_next_one_s(self, place: str) -> None:
+        with closing(claim(place)) as first, closing(claim(place)):
             first.close()
             first.close()
-            with closing(claim("three")) as third:
+            with closing(claim(place)) as third:
                 assert first.name == third.name
 
-    def test_a_daemon_that_was_killed_has_its_name_again_after_a_restart(self) -> None:
+    def test_a_daemon_that_was_killed_has_its_name_again_after_a_restart(self, place: str) -> None:
         daemon = subprocess.Popen(
-            [sys.executable, "-c", CLAIM, "group", "four"], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", CLAIM, "group", place], stdout=subprocess.PIPE, text=True
         )
         assert daemon.stdout is not None
         name = daemon.stdout.readline().strip()
-        with closing(claim("four")) as beside:
+        with closing(claim(place)) as beside:
             assert name != beside.name
         daemon.kill()
         daemon.wait()
         daemon.stdout.close()
 
-        with closing(claim("four")) as restarted:
+        with closing(claim(place)) as restarted:
             assert name == restarted.name
 
     def test_odd_places_have_names_too(self) -> None:
@@ -78,10 +88,10 @@ class TestNames:
             assert held.name.isascii()
 
     def test_without_abstract_sockets_the_process_is_named(
-        self, monkeypatch: pytest.MonkeyPatch
+        self, place: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys, "platform", "darwin")
-        with closing(claim("five")) as held:
+        with closing(claim(place)) as held:
             assert re.fullmatch(r"s2netd-[0-9a-f]{32}-p\d+", held.name)
 
 
