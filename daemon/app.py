@@ -15,6 +15,7 @@ begun is then either in a step or done again.
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -40,6 +41,8 @@ R = TypeVar("R")
 
 # Share of WatchdogSec between two signs of life; a quarter leaves time for a busy event loop.
 WATCHDOG_SHARE = 0.25
+
+_HOST = socket.gethostname()
 
 # Chunks of cameras beyond max_cameras are counted under this name.
 REFUSED_CAMERAS = "(refused)"
@@ -197,6 +200,11 @@ class App:
         self._log.info(
             "partition.taken", partition=partition, step=past.number, first_offset=first
         )
+        mine = self._served_by()
+        if past.served_by and _differ(past.served_by, mine):
+            self._log.warning(
+                "partition.other_model", partition=partition, before=past.served_by, now=mine
+            )
         if is_log_new:
             self._log.warning("partition.made_anew", partition=partition, before=past.next_offset)
         holding = _Holding(
@@ -209,6 +217,7 @@ class App:
                 log_id=log_id or past.log_id,
                 limits=self._steps,
                 on_kept=partial(self._on_kept, partition),
+                served_by=self._served_by,
             ),
             next_offset=known or 0,
             cameras={},
@@ -217,6 +226,9 @@ class App:
         self._held[partition] = holding
         self._when_serving(partial(self._open_partition, holding, past, is_log_new=is_log_new))
         return first
+
+    def _served_by(self) -> str:
+        return f"{self._parts.models.current.spec.model_id} on {_HOST}"
 
     async def hold(self, partition: str) -> None:
         """See ``PartitionOwner``; what cannot be kept by the drain deadline is left undone."""
@@ -276,7 +288,9 @@ class App:
         try:
             await tenure.serve()
         except StaleOwnerError:
-            await self._lose(tenure.partition)
+            held = self._held.get(tenure.partition)
+            if held is not None and held.tenure is tenure:  # else it was given back already
+                await self._lose(tenure.partition)
 
     def _on_kept(self, partition: str, step: Step, n_deliveries: int) -> None:
         """A step is kept: count what is in it."""
@@ -381,7 +395,8 @@ class App:
     def _admitted(self, delivery: Delivery, holding: _Holding) -> Delivery:
         """The delivery, refused if its camera is one too many; names come from outside."""
         most = self._limits.most
-        if delivery.camera in holding.cameras or sum(1 for _ in self._cameras()) < most:
+        n_admitted = sum(camera.name != REFUSED_CAMERAS for camera in self._cameras())
+        if delivery.camera in holding.cameras or n_admitted < most:
             return delivery
         error = RefusedChunkError(
             f"camera {delivery.camera!r} is one more than max_cameras ({most})"
@@ -412,6 +427,8 @@ class App:
 
     def _took(self, camera: Camera) -> None:
         """A camera has one chunk less in its queue."""
+        if camera.tenure.is_over:  # the partition may be ours again, with a camera of this name
+            return
         partition = camera.tenure.partition
         self._metrics.queued_chunks.labels(camera.name).set(camera.depth)
         if self._flow.taken(partition, camera.name, camera.depth):
@@ -484,6 +501,12 @@ class App:
         self.stop()
         # A second Ctrl-C must end a drain that nobody wants to wait for.
         loop.remove_signal_handler(signal.SIGINT)
+
+
+def _differ(before: str, now: str) -> bool:
+    """True if another model on another host has served a partition: they may share one group."""
+    (model, _, host), (my_model, _, my_host) = before.partition(" on "), now.partition(" on ")
+    return model.partition("@")[0] != my_model.partition("@")[0] and host != my_host
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -55,6 +55,7 @@ class Camera:
     is_forgotten: bool = False
     _queue: asyncio.Queue[Delivery | Notice] = field(default_factory=asyncio.Queue)
     _told: set[Notice] = field(default_factory=set)  # notices in the queue; one of each will do
+    _is_busy: bool = False
     _quiet_s: float = 0.0
     _is_silent: bool = False
 
@@ -99,6 +100,13 @@ class Camera:
         Raises:
             DeviceError: The accelerator failed.
         """
+        self._is_busy = True
+        try:
+            await self._work_on(item)
+        finally:
+            self._is_busy = False
+
+    async def _work_on(self, item: Delivery | Notice) -> None:
         if isinstance(item, Delivery):
             outcome = await self.worker.process(item)
             await self.tenure.finish(self.name, outcome, item.position.offset)
@@ -116,7 +124,7 @@ class Camera:
             passed_s: How much of it, in seconds.
             limits: How much is too much.
         """
-        if not self._queue.empty():
+        if self._is_busy or not self._queue.empty():
             return
         self._quiet_s += passed_s
         if not self._is_silent and self._quiet_s >= limits.silent_after_s:

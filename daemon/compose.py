@@ -42,6 +42,7 @@ from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.membership import claim_member_name
 from daemon.logs import set_up
 from daemon.metrics import Metrics
+from daemon.models.reading import bundle_name
 from daemon.models.slot import ModelSlot
 from daemon.reload import Reloader
 from daemon.sources.base import ChunkSource
@@ -209,7 +210,7 @@ def _transports(config: Config, stack: contextlib.AsyncExitStack) -> tuple[Chunk
         most = config.decode.max_chunk_bytes
         files = DirectorySourceSettings(**options_of(source), max_chunk_bytes=most)
         return DirectoryChunkSource(files), _local_journal(config)
-    topic = KafkaSourceSettings(**options_of(source))
+    topic = KafkaSourceSettings(**{**options_of(source), "group_id": group_of(config)})
     if not topic.group_instance_id:
         member = claim_member_name(topic.group_id, str(config.journal.path.resolve()))
         stack.callback(member.close)
@@ -221,6 +222,17 @@ def _transports(config: Config, stack: contextlib.AsyncExitStack) -> tuple[Chunk
     return consumer, KafkaJournal(settings, consumer)
 
 
+def group_of(config: Config) -> str:
+    """The consumer group: two models must not share out one set of cameras between them.
+
+    Raises:
+        BundleError: It is named for a bundle that cannot be read.
+    """
+    source = config.source
+    named = source.group_id if isinstance(source, KafkaSourceConfig) else None
+    return named or f"s2netd-{bundle_name(config.model)}"
+
+
 def journal_settings(config: Config) -> KafkaJournalSettings | None:
     """Where the journal in Kafka keeps things; None if the journal is a local one."""
     source, sink, journal = config.source, config.sink, config.journal
@@ -228,12 +240,13 @@ def journal_settings(config: Config) -> KafkaJournalSettings | None:
         return None
     if not config.keeps_in_kafka:
         return None
+    group_id = group_of(config)
     return KafkaJournalSettings(
         connection=options_of(sink)["connection"],
-        group_id=source.group_id,
+        group_id=group_id,
         chunks_topic=source.topic,
         events_topic=sink.topic,
-        prefix=journal.prefix or _NO_TOPIC_CHARACTER.sub("-", source.group_id),
+        prefix=journal.prefix or _NO_TOPIC_CHARACTER.sub("-", group_id),
         site=config.site,
         guarantee=journal.guarantee,
         max_record_bytes=source.max_chunk_bytes,

@@ -129,8 +129,11 @@ class KafkaSourceConfig(_Model):
         description="Addresses of brokers, host:port, separated by commas."
     )
     topic: str = Field(description="Topic that chunks are read from; it must exist.")
-    group_id: str = Field(
-        "s2netd", description="Consumer group; its members share the topic's partitions."
+    group_id: str | None = Field(
+        None,
+        min_length=1,
+        description="Consumer group; its members share the topic's partitions, so they should "
+        "serve the same model. s2netd- and the bundle's name if left out.",
     )
     group_instance_id: str | None = Field(
         None,

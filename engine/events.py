@@ -88,7 +88,12 @@ class TrackerState:
 
 def event_to_json(event: ActionEvent) -> dict[str, Any]:
     """Plain values for a snapshot; the daemon decides what readers of events get."""
-    return {_STORED_AS.get(name, name): value for name, value in asdict(event).items()}
+    plain = asdict(event)
+    # Known anew for each revision that is published.
+    del plain["evidence"], plain["watermark_us"]
+    if event.peak_us is None:  # as in events of before
+        del plain["peak_us"]
+    return {_STORED_AS.get(name, name): value for name, value in plain.items()}
 
 
 def event_from_json(plain: dict[str, Any]) -> ActionEvent:
@@ -154,7 +159,7 @@ class EventTracker:
                 and proposal not in matches.values()
                 and proposal.span.end_us > scored_anew_us
             ]
-            live.extend(self._open(new, now_us, anchor_us, revisions))
+            live.extend(self._open(new, track, now_us, anchor_us, revisions))
         frozen = self._remember(revisions, start_us)
         self.state = TrackerState(tuple(live), frozen)
         return revisions
@@ -219,6 +224,7 @@ class EventTracker:
             revisions.append(_revise(event.last, phase, why, decided_us=now_us))
             return []
         span = self._with_forgotten_start(event.last.span, match.span, track)
+        peak_us = self._peak_us(track, event.last.class_index, span, event.last.peak_us)
         if self._is_frozen(span, now_us):
             revisions.append(
                 _revise(
@@ -228,6 +234,7 @@ class EventTracker:
                     decided_us=now_us,
                     span=span,
                     score=match.score,
+                    peak_us=peak_us,
                 )
             )
             return []
@@ -241,9 +248,35 @@ class EventTracker:
                 decided_us=now_us,
                 span=span,
                 score=match.score,
+                peak_us=peak_us,
             )
         )
         return [LiveEvent(revisions[-1])]
+
+    def _peak_us(
+        self, track: ScoredSnippets, class_index: int, span: Span, before_us: int | None
+    ) -> int:
+        """The middle of the snippet in the span whose score is highest; the first of several.
+
+        Args:
+            track: The scores as they stand.
+            class_index: The event's class.
+            span: Where to look.
+            before_us: The peak as it was; it stays where the track does not reach back to it.
+        """
+        grid = self._spec.grid
+        start_us = grid.snippet_start_us(track.first_index)
+        if before_us is not None and span.start_us <= before_us < start_us:
+            return before_us
+        middles_us = [
+            start_us + row * grid.stride_us + grid.snippet_us // 2
+            for row in range(len(track.scores))
+        ]
+        rows = [row for row, at in enumerate(middles_us) if span.start_us <= at < span.end_us]
+        if not rows:
+            return (span.start_us + span.end_us) // 2
+        best = max(rows, key=lambda row: (track.scores[row, class_index], -row))
+        return middles_us[best]
 
     def _with_forgotten_start(self, old: Span, new: Span, track: ScoredSnippets) -> Span:
         """The new span; where it begins with the track, the old start if that lies before."""
@@ -258,6 +291,7 @@ class EventTracker:
     def _open(
         self,
         proposals: list[Proposal],
+        track: ScoredSnippets,
         now_us: int,
         anchor_us: int | None,
         revisions: list[ActionEvent],
@@ -267,6 +301,8 @@ class EventTracker:
             if proposal.score < self._spec.tracker.open_score_of(proposal.class_index):
                 continue
             opened = self._mint(proposal, now_us, anchor_us, {r.event_id for r in revisions})
+            peak_us = self._peak_us(track, proposal.class_index, proposal.span, None)
+            opened = replace(opened, peak_us=peak_us)
             revisions.append(opened)
             if self._is_frozen(opened.span, now_us):
                 revisions.append(_revise(opened, Phase.CLOSED, Reason.FROZEN, decided_us=now_us))
@@ -322,6 +358,7 @@ def _revise(
     decided_us: int,
     span: Span | None = None,
     score: float | None = None,
+    peak_us: int | None = None,
 ) -> ActionEvent:
     """The next revision of an event; refuses what ``TRANSITIONS`` does not list."""
     if phase not in TRANSITIONS.get(last.phase, frozenset()):
@@ -334,6 +371,7 @@ def _revise(
         decided_us=decided_us,
         span=span or last.span,
         score=last.score if score is None else score,
+        peak_us=last.peak_us if peak_us is None else peak_us,
     )
 
 

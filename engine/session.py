@@ -75,6 +75,7 @@ class StreamSession:
         self.place = Place()
         self.owed: tuple[ActionEvent, ...] = ()
         self.succeeds: str | None = None
+        self._watermark_us = 0
         self._feature_id = feature_id
         self._class_indices = class_indices
         self._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us)
@@ -114,10 +115,35 @@ class StreamSession:
         return tuple(event.last for event in self._tracker.state.live)
 
     @property
+    def watermark_us(self) -> int:
+        """No event of this run that starts before this stream time will be opened any more.
+
+        It never goes back.
+        """
+        sampler = self._sampler.state
+        indices = [sampler.next_index]
+        if self._scores.current is not None:
+            indices.append(self._scores.current.first_index)
+        if kept := self.kept_features:
+            indices.append(kept.start)
+        at_us = self.spec.grid.snippet_start_us(min(indices))
+        is_between_segments = sampler.resume_us is None and len(indices) == 1
+        if is_between_segments and self.seen_us is not None:
+            at_us = max(at_us, self.seen_us + 1)  # what follows is newer
+        self._watermark_us = max(self._watermark_us, at_us)
+        return self._watermark_us
+
+    @property
     def kept_features(self) -> range:
         """Snippet indices of the features that ``restore`` must be given again; maybe none."""
         first_index, _segment, _n_unseen, features = self._buffer.state()
         return range(first_index, first_index + len(features))
+
+    @property
+    def features(self) -> list[SnippetFeature]:
+        """Those of ``kept_features``."""
+        first_index, segment, _n_unseen, features = self._buffer.state()
+        return [SnippetFeature(first_index + n, segment, row) for n, row in enumerate(features)]
 
     @property
     def camera_mean(self) -> CameraMeanState | None:
@@ -213,6 +239,7 @@ class StreamSession:
             "stream_id": self.camera,
             "epoch": self.run,
             "anchor_us": self.anchor_us,
+            "watermark_us": self.watermark_us,
             "seen_us": self.seen_us,
             "source": self.place.to_json(),
             "sampler": [
@@ -337,6 +364,7 @@ class StreamSession:
         kept = camera_mean if is_comparable else None
         session = cls(meta["stream_id"], meta["epoch"], spec, class_indices, kept, feature_id)
         session.anchor_us = meta["anchor_us"]
+        session._watermark_us = int(meta.get("watermark_us", 0))
         session.place = Place.from_json(meta["source"])
         session.owed = owed
         session.succeeds = str(meta["model_id"])
@@ -361,19 +389,21 @@ class StreamSession:
             meta["stream_id"], meta["epoch"], spec, class_indices, camera_mean, feature_id
         )
         session.anchor_us = meta["anchor_us"]
+        session._watermark_us = int(meta.get("watermark_us", 0))
         session.place = Place.from_json(meta["source"])
         session.owed = _owed_of(meta)
         state = SamplerState(*meta["sampler"])
         session._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us, state)
         if meta["version"] == SNAPSHOT_VERSION:
             first_index, segment, n_unseen, n_kept = meta["buffer"]
-            if not 0 <= n_kept <= spec.window.window_snippets:
-                raise ValueError(f"a window of {n_kept} features")
-            wanted = range(first_index, first_index + n_kept)
-            kept_rows = _rows(wanted, segment, features, spec.feature_dim)
         else:
             first_index, segment, n_unseen = meta["buffer"]
-            kept_rows = arrays["features"]
+            features = _stored_features(first_index, segment, arrays["features"])
+            n_kept = len(features)
+        if not 0 <= n_kept <= spec.window.window_snippets:
+            raise ValueError(f"a window of {n_kept} features")
+        wanted = range(first_index, first_index + n_kept)
+        kept_rows = _rows(wanted, segment, features, spec.feature_dim)
         session._buffer.restore(first_index, segment, n_unseen, kept_rows)
         kept = None
         if meta["scores"]:
@@ -405,6 +435,15 @@ def _rows(
             raise ValueError(f"feature {index} is {found[index].shape}, wanted ({feature_dim},)")
         rows[row] = found[index]
     return rows
+
+
+def _stored_features(
+    first_index: int, segment: int, rows: npt.NDArray[Any]
+) -> list[SnippetFeature]:
+    """The features (N, D) of an older snapshot, rounded as those that are made now."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = rows.astype(np.float16).astype(np.float32)
+    return [SnippetFeature(first_index + n, segment, row) for n, row in enumerate(rounded)]
 
 
 def _owed_of(meta: dict[str, Any]) -> tuple[ActionEvent, ...]:

@@ -8,9 +8,11 @@ media time since the start of the producer's run. Wall-clock time is stream time
 Arrays inside these values are read-only by convention: a stage that wants to change one copies it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +82,7 @@ class Place:
             none.
         sequence: Number of the last chunk in its run; None before there was one.
         ended_runs: The camera's runs that are over, oldest first.
+        chunks: Recent chunks of the run, oldest first: offset, and stream time of the first frame.
     """
 
     partition: str | None = None
@@ -87,15 +90,17 @@ class Place:
     low_offset: int | None = None
     sequence: int | None = None
     ended_runs: tuple[str, ...] = ()
+    chunks: tuple[tuple[int, int], ...] = ()
 
-    def to_json(self) -> dict[str, int | str]:
+    def to_json(self) -> dict[str, Any]:
         """Plain values for a snapshot; what is None is left out."""
-        plain = {
+        plain: dict[str, Any] = {
             "partition": self.partition,
             "offset": self.offset,
             "low": self.low_offset,
             "sequence": self.sequence,
             "ended": "\n".join(self.ended_runs) or None,  # names of runs hold no line ends
+            "chunks": _differences(self.chunks) or None,
         }
         return {key: value for key, value in plain.items() if value is not None}
 
@@ -116,7 +121,30 @@ class Place:
             low_offset=None if low_offset == -1 else low_offset,
             sequence=_number(plain, "sequence"),
             ended_runs=tuple(run for run in (_text(plain, "ended") or "").split("\n") if run),
+            chunks=_sums(plain.get("chunks", [])),
         )
+
+
+def _differences(chunks: tuple[tuple[int, int], ...]) -> list[int]:
+    """Pairs, each less the one before, in a row: short where they are many."""
+    flat: list[int] = []
+    before = (0, 0)
+    for offset, start_us in chunks:
+        flat += [offset - before[0], start_us - before[1]]
+        before = (offset, start_us)
+    return flat
+
+
+def _sums(flat: object) -> tuple[tuple[int, int], ...]:
+    """The inverse of ``_differences``."""
+    if (
+        not isinstance(flat, list)
+        or len(flat) % 2
+        or any(type(value) is not int for value in flat)
+    ):
+        raise ValueError(f"a place's chunks are {flat!r}, wanted pairs of whole numbers")
+    offsets, starts_us = accumulate(flat[::2]), accumulate(flat[1::2])
+    return tuple(zip(offsets, starts_us, strict=True))
 
 
 def _number(plain: dict[str, object], key: str) -> int | None:
@@ -248,6 +276,21 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """Where the chunks lie that show an event.
+
+    Attributes:
+        partition: Their partition, as in ``Place``.
+        first_offset: Offset of the first one.
+        last_offset: Offset of the last one.
+    """
+
+    partition: str
+    first_offset: int
+    last_offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class ActionEvent:
     """One revision of one event; every revision carries the whole state.
 
@@ -265,6 +308,11 @@ class ActionEvent:
         decided_us: Stream time up to which footage was seen when this was decided.
         anchor_us: Unix time of stream time 0, as known when the event opened; None if unknown.
         model_id: Bundle name and digest.
+        peak_us: Stream time at which the class's score was highest; None if unknown.
+        evidence: Where its footage lies; None if that is unknown. This and the watermark say how
+            a revision came to be, so they make no other revision of it.
+        watermark_us: No event of the run that starts before this stream time will appear after
+            this revision; None if unknown.
     """
 
     event_id: str
@@ -280,6 +328,9 @@ class ActionEvent:
     decided_us: int
     anchor_us: int | None
     model_id: str
+    peak_us: int | None = None
+    evidence: Evidence | None = field(default=None, compare=False)
+    watermark_us: int | None = field(default=None, compare=False)
 
     @property
     def final(self) -> bool:

@@ -101,6 +101,7 @@ class Step:
         next_offset: The first delivery that is not in it for all cameras. A camera that is ahead
             of it says so in its own state.
         log_id: Names the log that ``next_offset`` counts in; empty where a log has no name.
+        served_by: Which model and host it is of.
         revisions: Of all the partition's cameras, in order.
         features: New ones, in order.
         states: Camera → what it knows; None: it is forgotten.
@@ -110,6 +111,7 @@ class Step:
     number: int
     next_offset: int
     log_id: str = ""
+    served_by: str = ""
     revisions: tuple[ActionEvent, ...] = ()
     features: tuple[FeatureRows, ...] = ()
     states: Mapping[str, CameraState | None] = field(default_factory=dict)
@@ -132,12 +134,14 @@ class Past:
         number: That of the last step; 0: there was none.
         next_offset: That of the last step; None: there was none.
         log_id: That of the last step.
+        served_by: That of the last step.
         cameras: The partition's cameras.
     """
 
     number: int = 0
     next_offset: int | None = None
     log_id: str = ""
+    served_by: str = ""
     cameras: Mapping[str, CameraPast] = field(default_factory=dict)
 
     def first_offset(self, next_offset: int) -> int:

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -131,6 +131,7 @@ class LocalJournal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._connection: sqlite3.Connection | None = None
         self._showing = asyncio.Lock()
+        self._is_settled = False  # the projection had everything once, so its mark counts
         self._end_mark = 0  # where the projection will be when it has everything
         self._owned: set[str] = set()
         self._failure: TransportError | None = None
@@ -146,11 +147,13 @@ class LocalJournal:
         mark, waiting = await self._run(self._waiting)
         await self._projection.start(mark, waiting)
         await self._run(self._settle)
+        self._is_settled = True
         self._end_mark = self._projection.mark
 
     async def take(self, partition: str) -> Past:
         """See ``Journal``; the database's lock keeps any other owner out."""
-        past = await self._run(lambda: self._past(partition))
+        async with self._showing:  # a step may be on its way, though nobody waits for it any more
+            past = await self._run(lambda: self._past(partition))
         self._owned.add(partition)
         return past
 
@@ -178,10 +181,12 @@ class LocalJournal:
 
     async def close(self) -> None:
         """See ``Journal``."""
-        await self._projection.close()
-        if self._connection is not None:
-            await self._run(self._close)
-        self._thread.shutdown()
+        try:
+            await self._projection.close()
+        finally:
+            if self._connection is not None:
+                await self._run(self._close)
+            self._thread.shutdown()
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -208,7 +213,7 @@ class LocalJournal:
                 camera: CameraPast(CameraState(*state), self._features(partition, camera))
                 for camera, *state in rows
             }
-        return Past(number, next_offset, log_id, cameras)
+        return Past(number, next_offset, log_id, cameras=cameras)
 
     def _features(self, partition: str, camera: str) -> tuple[FeatureRows, ...]:
         rows = self._open_connection.execute(_FEATURES, (partition, camera)).fetchall()
@@ -264,13 +269,11 @@ class LocalJournal:
         connection.execute(_PUT_MARK, (mark,))
 
     def _close(self) -> None:
-        connection, self._connection = self._open_connection, None
-        try:
-            with connection:
-                self._settle_in(connection)
-        except sqlite3.Error:
-            pass  # the next start settles it
-        connection.close()
+        if self._is_settled:
+            with suppress(TransportError), self._transaction() as connection:
+                self._settle_in(connection)  # if that fails, the next start settles it
+        self._open_connection.close()
+        self._connection = None
 
     def _open(self, lock_timeout_s: float) -> sqlite3.Connection:
         """Open the database, and wait if another process holds it.
@@ -339,10 +342,10 @@ class LocalJournal:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.commit()
             except BaseException:
                 connection.rollback()
                 raise
-            connection.commit()
 
 
 def _features_row(partition: str, rows: FeatureRows) -> tuple[object, ...]:

@@ -66,7 +66,7 @@ class MemoryJournal:
             camera: CameraPast(state, tuple(kept.features.get(camera, ())))
             for camera, state in kept.states.items()
         }
-        return Past(kept.number, kept.next_offset, kept.log_id, cameras)
+        return Past(kept.number, kept.next_offset, kept.log_id, cameras=cameras)
 
     async def commit(self, partition: str, step: Step) -> None:
         """See ``Journal``."""

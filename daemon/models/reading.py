@@ -64,6 +64,15 @@ class ReadModel:
             )
 
 
+def bundle_name(config: ModelConfig) -> str:
+    """The name of a bundle, which stays the same from one version of it to the next.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or foreign.
+    """
+    return ModelBundle.load(resolve_bundle(config.bundle)).name
+
+
 def read_model(config: ModelConfig) -> ReadModel:
     """Read and verify a bundle, and check the configuration against it; no device is opened.
 

@@ -75,7 +75,7 @@ class KafkaSourceSettings:
 
     connection: KafkaConnection
     topic: str
-    group_id: str = "s2netd"
+    group_id: str
     group_instance_id: str | None = None
     start: Literal["earliest", "latest"] = "latest"
     max_chunk_bytes: int = 8 * 2**20

@@ -5,16 +5,21 @@ and of its snapshot.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 from daemon.sources.base import Position
 from engine.errors import SnapshotError
 from engine.session import StreamSession
-from engine.types import Place, VideoChunk
+from engine.types import ActionEvent, Evidence, Phase, Place, Span, VideoChunk
 
 # How many ended runs are remembered: a producer that comes back after a network cut may still
 # deliver chunks of its last runs that it had queued.
 N_ENDED_RUNS = 16
+
+# So many chunks are remembered, to say where an event's footage lies: two minutes' worth of a
+# second each.
+N_CHUNKS = 128
 
 
 class RecentChunks:
@@ -90,6 +95,42 @@ def is_duplicate(session: StreamSession, chunk: VideoChunk) -> bool:
         return True
     is_current = session.run == chunk.run
     return is_current and place.sequence is not None and chunk.sequence <= place.sequence
+
+
+def with_chunk(place: Place, offset: int, start_us: int) -> Place:
+    """The place with one more chunk of the run, whose first frame has this stream time."""
+    if place.chunks and offset <= place.chunks[-1][0]:
+        return place  # read again
+    return replace(place, chunks=(*place.chunks, (offset, start_us))[-N_CHUNKS:])
+
+
+def evidence_of(place: Place, span: Span) -> Evidence | None:
+    """Where the chunks lie that show a span; of those too old to be known, none; None: of all."""
+    before = [offset for offset, start_us in place.chunks if start_us <= span.start_us]
+    within = [offset for offset, start_us in place.chunks if start_us < span.end_us]
+    if place.partition is None or not within:
+        return None
+    return Evidence(place.partition, before[-1] if before else within[0], within[-1])
+
+
+def stamped(
+    place: Place, watermark_us: int, revisions: Sequence[ActionEvent]
+) -> list[ActionEvent]:
+    """Revisions with what their readers need beyond the event itself.
+
+    Args:
+        place: Where their camera stands.
+        watermark_us: No event that starts before this stream time will be opened any more.
+        revisions: Of one run, oldest first.
+    """
+    done: list[ActionEvent] = []
+    for revision in reversed(revisions):
+        evidence = evidence_of(place, revision.span)
+        done.append(replace(revision, evidence=evidence, watermark_us=watermark_us))
+        # Before this one appeared, its start was not past.
+        if revision.phase is Phase.OPENED:
+            watermark_us = min(watermark_us, revision.span.start_us)
+    return done[::-1]
 
 
 def with_ended(place: Place, run: str) -> Place:

@@ -91,13 +91,14 @@ class StepBuilder:
         elif outcome.state is not None:
             self._states[camera] = outcome.state
 
-    def build(self) -> Step:
+    def build(self, served_by: str = "") -> Step:
         """Everything that waits, as the next step; then nothing waits."""
         self.number += 1
         step = Step(
             number=self.number,
             next_offset=self.ledger.next_offset,
             log_id=self.log_id,
+            served_by=served_by,
             revisions=tuple(self._revisions),
             features=tuple(self._features),
             states=self._states,

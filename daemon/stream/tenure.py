@@ -44,6 +44,7 @@ class Tenure:
         log_id: As in ``Step``.
         limits: When steps go.
         on_kept: Told of every step that was kept, and of how many deliveries it finished.
+        served_by: Tells which model and host a step is of.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Tenure:
         log_id: str = "",
         limits: StepLimits,
         on_kept: Callable[[Step, int], None],
+        served_by: Callable[[], str] = str,
     ) -> None:
         self.partition = partition
         self.log_id = log_id
@@ -65,6 +67,7 @@ class Tenure:
         self._journal = journal
         self._limits = limits
         self._on_kept = on_kept
+        self._served_by = served_by
         self._steps = StepBuilder(Ledger(next_offset, first_offset), number, log_id)
         self._committing = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -149,7 +152,7 @@ class Tenure:
         if self._steps.is_empty or self.is_over:
             return
         n_deliveries = self._steps.n_deliveries
-        step = self._steps.build()
+        step = self._steps.build(self._served_by())
         self._since_s = None
         try:
             await self._journal.commit(self.partition, step)

@@ -34,6 +34,8 @@ from daemon.stream.place import (
     is_done,
     is_duplicate,
     is_needed_again,
+    stamped,
+    with_chunk,
     with_ended,
 )
 from daemon.stream.steps import Outcome
@@ -126,7 +128,9 @@ class StreamWorker:
         session = self._current_session()
         frames = await self._decode(chunk)
         self._refuse_the_past(frames, session)
-        self._recent.add(offset, int(frames.pts_us[0]))
+        start_us = int(frames.pts_us[0])
+        self._recent.add(offset, start_us)
+        session.place = with_chunk(session.place, offset, start_us)
         snippets = self._sample(frames, session)
         with self._stage("backbone"):
             features = await self._parts.device.extract(
@@ -294,7 +298,11 @@ class StreamWorker:
         """Everything since the last outcome, and the camera's state with it."""
         owed, session.owed = session.owed, ()
         features, self._new_features = tuple(self._new_features), []
-        return Outcome((*owed, *revisions), features, self._state(session), dead)
+        # Those of the run before have been stamped, by that run.
+        n_before = sum(revision.run != session.run for revision in revisions)
+        before, mine = revisions[:n_before], [*owed, *revisions[n_before:]]
+        told = (*before, *stamped(session.place, session.watermark_us, mine))
+        return Outcome(told, features, self._state(session), dead)
 
     def _state(self, session: StreamSession) -> CameraState:
         self._parts.metrics.open_events.labels(self.camera).set(len(session.open_events))
@@ -409,11 +417,13 @@ class StreamWorker:
                 feature_id=model.feature_id,
                 features=features,
             )
-            done_of(session)
+            self._done_of(session)
         except SnapshotError as error:
             session = succeed(reason=Reason.GAP)  # its events can be ended, if no more
             self._refuse_snapshot(error)
             return session
+        if not features:  # an older snapshot holds them itself
+            self._new_features.extend(self._rows(session, session.features))
         if session.succeeds is not None:
             self._log.info(
                 "stream.model_changed", before=session.succeeds, model=model.description
@@ -446,6 +456,7 @@ class StreamWorker:
         before = self._session
         if before is not None and before.run != chunk.run:
             revisions = await self._end(Reason.GAP)
+            revisions = stamped(before.place, before.watermark_us, revisions)
             before.place = with_ended(before.place, before.run)
         if before is None or before.run != chunk.run:
             self._session = StreamSession(

@@ -36,7 +36,7 @@ from daemon.wire.headers import (
 )
 from engine.errors import CorruptChunkError
 from engine.grid import US_PER_S, ticks_to_us
-from engine.types import ActionEvent, Phase, Reason, Span, VideoChunk
+from engine.types import ActionEvent, Evidence, Phase, Reason, Span, VideoChunk
 
 CHUNK_TYPE = "io.s2netd.video.chunk.v1"
 EVENT_TYPES = {
@@ -202,7 +202,9 @@ def event_line(event: ActionEvent, *, site: str) -> bytes:
 def event_json(event: ActionEvent, *, site: str) -> dict[str, Any]:
     """An event's revision as JSON; ``schemas/action-event.v1.json`` describes the fields."""
 
-    def moment(stream_us: int) -> dict[str, Any]:
+    def moment(stream_us: int | None) -> dict[str, Any] | None:
+        if stream_us is None:
+            return None
         return {"time": _capture_time(event.anchor_us, stream_us), "stream_us": stream_us}
 
     return {
@@ -220,7 +222,10 @@ def event_json(event: ActionEvent, *, site: str) -> dict[str, Any]:
         "end": moment(event.span.end_us),
         "duration_s": event.span.duration_us / US_PER_S,
         "score": float(event.score),
+        "peak": moment(event.peak_us),
         "decided": moment(event.decided_us),
+        "watermark": moment(event.watermark_us),
+        "evidence": _evidence_json(event.evidence),
         "model": {"id": event.model_id},
     }
 
@@ -264,7 +269,35 @@ def _event(plain: Mapping[str, Any]) -> ActionEvent:
         decided_us=plain["decided"]["stream_us"],
         anchor_us=None if time is None else read_rfc3339("start.time", time) - start["stream_us"],
         model_id=plain["model"]["id"],
+        # Events of before do not have these.
+        peak_us=_stream_us(plain.get("peak")),
+        watermark_us=_stream_us(plain.get("watermark")),
+        evidence=_evidence(plain.get("evidence")),
     )
+
+
+def _stream_us(moment: Mapping[str, Any] | None) -> int | None:
+    return None if moment is None else int(moment["stream_us"])
+
+
+def _evidence_json(evidence: Evidence | None) -> dict[str, Any] | None:
+    if evidence is None:
+        return None
+    topic, _, number = evidence.partition.rpartition("/")
+    return {
+        "topic": topic or None,
+        "partition": int(number) if topic else number,
+        "first_offset": evidence.first_offset,
+        "last_offset": evidence.last_offset,
+    }
+
+
+def _evidence(plain: Mapping[str, Any] | None) -> Evidence | None:
+    if plain is None:
+        return None
+    topic, partition = plain["topic"], str(plain["partition"])
+    name = f"{topic}/{partition}" if topic else partition
+    return Evidence(name, int(plain["first_offset"]), int(plain["last_offset"]))
 
 
 def _capture_time(anchor_us: int | None, stream_us: int) -> str | None:

@@ -1,6 +1,5 @@
 """Corners of the pure core that no ordinary footage reaches, and every way it refuses."""
 
-import io
 import json
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from engine.scores import ScoredSnippets
 from engine.session import StreamSession
 from engine.types import Phase, Reason, Span
 from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec, frames_of
+from tests.support.snapshots import LEFT_OUT, changed
 
 
 @pytest.mark.parametrize(
@@ -110,25 +110,15 @@ def a_session(n_frames: int = 60) -> StreamSession:
     return session
 
 
-LEFT_OUT = object()
-
-
-def changed(blob: bytes, **changes: object) -> bytes:
-    """A well-formed snapshot that says something else."""
-    with np.load(io.BytesIO(blob)) as arrays:
-        kept = dict(arrays)
-    meta = {**json.loads(kept["meta"].tobytes()), **changes}
-    meta = {key: value for key, value in meta.items() if value is not LEFT_OUT}
-    kept["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, **kept)
-    return buffer.getvalue()
+def restored(blob: bytes, left: StreamSession) -> StreamSession:
+    """A snapshot's session, given the features of the one that left it."""
+    return StreamSession.restore(blob, a_spec(), features=left.features)
 
 
 def test_a_snapshot_written_again_is_read_like_the_first():
     """Else the tests of changed snapshots would prove nothing."""
     session = a_session()
-    again = StreamSession.restore(changed(session.snapshot()), a_spec())
+    again = restored(changed(session.snapshot()), session)
 
     assert session.open_events == again.open_events != ()
 
@@ -155,6 +145,8 @@ def test_a_snapshot_of_another_version_or_model_names_both(key, value, message):
         ("source", 3),
         ("sampler", [1, 2]),
         ("buffer", "?"),
+        ("buffer", [0, 0, 0, -1]),
+        ("buffer", [0, 0, 0, 9]),  # more than a window
         ("scores", [1]),
         ("tracker", {}),
         ("tracker", {"live": [{"last": {}, "misses": 0}], "frozen": []}),
@@ -162,10 +154,11 @@ def test_a_snapshot_of_another_version_or_model_names_both(key, value, message):
     ],
 )
 def test_a_snapshot_whose_parts_are_wrong_is_refused_as_damaged(key, value):
-    blob = changed(a_session().snapshot(), **{key: value})
+    session = a_session()
+    blob = changed(session.snapshot(), **{key: value})
 
     with pytest.raises(SnapshotError, match="snapshot is damaged"):
-        StreamSession.restore(blob, a_spec())
+        restored(blob, session)
 
 
 def test_a_session_says_from_where_to_read_again():
@@ -174,7 +167,7 @@ def test_a_session_says_from_where_to_read_again():
 
     session = a_session(59)  # three frames into the 15th snippet of four
     assert (56 * 40_000, 58 * 40_000) == (session.resume_us, session.seen_us)
-    again = StreamSession.restore(session.snapshot(), a_spec())
+    again = restored(session.snapshot(), session)
     # It holds no frame any more, but knows how far the first one had come.
     assert (None, 58 * 40_000) == (again.resume_us, again.seen_us)
 

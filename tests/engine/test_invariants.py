@@ -60,7 +60,7 @@ def test_snapshot_and_restore_at_any_boundary_change_nothing(video, cutting, spe
     session = StreamSession("cam", "e", spec)
     records = [record for piece in pieces[:stop] for record in advance(session, piece)]
 
-    restored = StreamSession.restore(session.snapshot(), spec)
+    restored = StreamSession.restore(session.snapshot(), spec, features=session.features)
     resume_us = session.resume_us
     needed = [p for p in pieces[:stop] if resume_us is not None and p.pts_us[-1] >= resume_us]
     replayed = [record for piece in needed for record in advance(restored, piece)]
@@ -78,7 +78,7 @@ def test_a_restore_whose_footage_is_gone_is_a_gap_and_no_crash(video, cutting, s
     session = StreamSession("cam", "e", spec)
     records = [record for piece in pieces[:stop] for record in advance(session, piece)]
 
-    restored = StreamSession.restore(session.snapshot(), spec)
+    restored = StreamSession.restore(session.snapshot(), spec, features=session.features)
     records += [record for piece in pieces[stop + lost :] for record in advance(restored, piece)]
     records += finish(restored)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from daemon.stream.place import done_of, is_duplicate, is_needed_again
 from engine.errors import SnapshotError
 from engine.session import StreamSession
-from engine.types import ActionEvent, Place, Reason, SnippetFeature
+from engine.types import ActionEvent, FrameBatch, Place, Reason, SnippetFeature
 from tests.support.scripted import (
     MeanColourExtractor,
     SmoothingLocalizer,
@@ -19,6 +19,7 @@ from tests.support.scripted import (
     a_spec,
     frames_of,
 )
+from tests.support.snapshots import as_version_2, changed, of_version_2
 from tests.support.videos import a_chunk
 
 
@@ -28,14 +29,23 @@ def a_running_session(**spec: object) -> StreamSession:
     session.place = Place("cam", 3)
     n = 60
     frames = frames_of([i * 40_000 for i in range(n)], [0] * 30 + [250] * 30, [0] * n)
-    features = MeanColourExtractor().extract(session.sample(frames))
-    session.track(SmoothingLocalizer().localize(session.buffer(features)))
+    advance(session, frames)
     return session
+
+
+def advance(session: StreamSession, frames: FrameBatch) -> list[ActionEvent]:
+    features = MeanColourExtractor().extract(session.sample(frames))
+    return session.track(SmoothingLocalizer().localize(session.buffer(features)))
+
+
+def restored_from(session: StreamSession, **spec: object) -> StreamSession:
+    blob, features = session.snapshot(), session.features
+    return StreamSession.restore(blob, a_spec(**spec), features=features)
 
 
 def test_a_snapshot_brings_everything_back():
     session = a_running_session()
-    restored = StreamSession.restore(session.snapshot(), a_spec())
+    restored = restored_from(session)
 
     assert session.open_events == restored.open_events
     assert len(session.open_events) == 1
@@ -45,7 +55,56 @@ def test_a_snapshot_brings_everything_back():
         restored.anchor_us,
         restored.place,
     )
+    assert [(f.index, f.vector.tolist()) for f in session.features] == [
+        (f.index, f.vector.tolist()) for f in restored.features
+    ]
     assert session.close(Reason.END) == restored.close(Reason.END)
+
+
+def test_a_session_says_which_features_it_must_be_given_again():
+    session = a_running_session()
+    window = session.spec.window.window_snippets
+
+    assert range(15 - window, 15) == session.kept_features
+    assert list(session.kept_features) == [feature.index for feature in session.features]
+    assert range(0) == StreamSession("cam", "e", a_spec()).kept_features
+    session.break_segment()
+    assert range(0) == session.kept_features
+
+
+@pytest.mark.parametrize("missing", [0, 3, 7])
+def test_a_feature_that_is_missing_is_named(missing):
+    session = a_running_session()
+    features = session.features
+    index = features.pop(missing).index
+
+    with pytest.raises(SnapshotError, match=f"1 of 8 features are missing, the first is {index}"):
+        StreamSession.restore(session.snapshot(), a_spec(), features=features)
+    features.append(replace(session.features[missing], segment=1))  # that is another one
+    with pytest.raises(SnapshotError, match=f"1 of 8 features are missing, the first is {index}"):
+        StreamSession.restore_or_succeed(session.snapshot(), a_spec(), features=features)
+
+
+def test_a_feature_of_another_width_is_named():
+    session = a_running_session()
+    features = session.features
+    features[2] = replace(features[2], vector=np.zeros(4, np.float32))
+
+    with pytest.raises(SnapshotError, match=r"feature 9 is \(4,\), wanted \(3,\)"):
+        StreamSession.restore(session.snapshot(), a_spec(), features=features)
+
+
+def test_more_features_than_are_needed_do_no_harm_and_of_two_the_later_one_counts():
+    session = a_running_session()
+    (*_, last) = features = session.features
+    wrong = replace(last, vector=last.vector + 1)
+    others = [replace(one, index=one.index - 8) for one in features]
+    more = [*others, wrong, *features, replace(last, segment=5)]
+
+    restored = StreamSession.restore(session.snapshot(), a_spec(), features=more)
+
+    wanted = [feature.vector.tolist() for feature in features]
+    assert wanted == [feature.vector.tolist() for feature in restored.features]
 
 
 def test_a_snapshot_of_another_model_is_refused():
@@ -94,14 +153,114 @@ def test_a_snapshot_of_another_model_gives_the_same_successor(n_frames):
     assert restored.owed
 
 
-def test_what_is_owed_survives_restarts_and_further_models():
-    after = a_running_session().succeeded_by(replace(a_spec(), model_id="scripted@1"))
+def test_what_is_owed_goes_on_to_further_models_and_into_no_snapshot():
+    first, second = (replace(a_spec(), model_id=f"scripted@{number}") for number in (1, 2))
+    after = a_running_session().succeeded_by(first)
+    assert 1 == len(after.owed)
 
-    for number in (1, 2, 3):
-        spec = replace(a_spec(), model_id=f"scripted@{number}")
-        again = StreamSession.restore_or_succeed(after.snapshot(), spec)
-        assert 1 == len(again.owed)
-        assert after.owed == again.owed
+    assert after.owed == after.succeeded_by(second).owed
+    assert () == StreamSession.restore_or_succeed(after.snapshot(), first).owed
+    assert () == StreamSession.restore_or_succeed(after.snapshot(), second).owed
+
+
+@pytest.mark.parametrize("model_id", ["scripted@0", "scripted@1"])
+@pytest.mark.parametrize("reason", [Reason.GAP, Reason.MODEL])
+def test_a_stored_session_that_cannot_go_on_is_succeeded(model_id, reason):
+    """No feature is needed for that."""
+    session = a_running_session()
+    (open_event,) = session.open_events
+    spec = replace(a_spec(), model_id=model_id)
+
+    after = StreamSession.succeed_stored(session.snapshot(), spec, reason=reason)
+
+    (last,) = after.owed
+    assert (open_event.event_id, 1 + open_event.revision, reason, True) == (
+        last.event_id,
+        last.revision,
+        last.reason,
+        last.final,
+    )
+    assert ("cam", "e", 7, Place("cam", 3), ()) == (
+        after.camera,
+        after.run,
+        after.anchor_us,
+        after.place,
+        after.open_events,
+    )
+    assert (session.seen_us, range(0)) == (after.seen_us, after.kept_features)
+
+
+def test_a_snapshot_of_version_2_is_read_with_the_features_in_it():
+    spec = a_spec(camera_mean=a_camera_mean())
+    session = StreamSession.restore(of_version_2(), spec, feature_id="f")
+
+    place = Place("p", 3, 2, 9, ("run-0",))
+    assert ("cam", "run-1", 7, place) == (
+        session.camera,
+        session.run,
+        session.anchor_us,
+        session.place,
+    )
+    (open_event,) = session.open_events
+    assert ("a037f78f-c6f5-52ec-92a0-d89550891ca0", 6) == (
+        open_event.event_id,
+        open_event.revision,
+    )
+    assert [(open_event.event_id, 6)] == [(r.event_id, r.revision) for r in session.owed]
+    red = float(np.float16(np.float32(250 / 255)))  # rounded, though it was not kept so
+    assert [(n, red, 0, 0) for n in range(8, 15)] == [
+        (one.index, *one.vector.tolist()) for one in session.features[1:]
+    ]
+    assert (2_480_000, 25) == (session.seen_us, session.camera_mean.n_snippets)
+
+
+def test_a_session_of_version_2_goes_on_as_if_nothing_had_been():
+    """Compared with one of today that saw the same footage."""
+    spec, n = a_spec(camera_mean=a_camera_mean()), 160
+    video = frames_of(
+        [i * 40_000 for i in range(n)], [0] * 30 + [250] * 60 + [0] * (n - 90), [0] * n
+    )
+    today = StreamSession("cam", "run-1", spec, feature_id="f")
+    today.anchor_us = 7
+    seen, rest = (
+        FrameBatch(video.pts_us[rows], video.rgb[rows], 1) for rows in (slice(63), slice(60, n))
+    )
+    advance(today, seen)
+    old = StreamSession.restore(of_version_2(), spec, feature_id="f")
+
+    wanted, records = advance(today, rest), advance(old, rest)
+
+    assert [(r.event_id, r.revision, r.phase, r.span) for r in wanted] == [
+        (r.event_id, r.revision, r.phase, r.span) for r in records
+    ]
+    assert wanted[-1].final
+
+
+def test_what_an_older_session_owes_comes_before_its_last_words():
+    after = StreamSession.restore_or_succeed(of_version_2(), replace(a_spec(), model_id="b@0"))
+
+    assert [(6, Reason.SCORE), (7, Reason.MODEL)] == [(r.revision, r.reason) for r in after.owed]
+
+
+@pytest.mark.parametrize("owed", [[{"phase": "opened"}], 5])
+def test_an_older_snapshot_whose_debts_are_damaged_is_refused(owed):
+    blob = changed(of_version_2(), owed=owed)
+
+    for spec in (a_spec(camera_mean=a_camera_mean()), replace(a_spec(), model_id="b@0")):
+        with pytest.raises(SnapshotError, match="damaged"):
+            StreamSession.restore_or_succeed(blob, spec)
+
+
+def test_snapshots_of_version_2_can_be_made_for_other_tests():
+    """In the form of the one that an older daemon left."""
+    spec = a_spec(camera_mean=a_camera_mean())
+    session = StreamSession.restore(of_version_2(), spec, feature_id="f")
+
+    blob = as_version_2(session.snapshot(), session.features, session.owed)
+
+    again = StreamSession.restore(blob, spec, feature_id="f")
+    assert session.snapshot() == again.snapshot()
+    assert session.owed == again.owed
 
 
 @pytest.mark.parametrize(("feature_id", "is_kept"), [("f", True), ("g", False), ("", False)])
@@ -136,8 +295,6 @@ def test_other_scores_of_the_same_model_leave_the_session_as_it_is():
     [
         {"tracker": None},
         {"tracker": {"live": [{"last": {}, "misses": 0}], "frozen": []}},
-        {"owed": [{"phase": "opened"}]},
-        {"owed": 5},
         {"sampler": []},
         {"source": 3},
         {"source": {"offset": "3"}},
@@ -146,14 +303,12 @@ def test_other_scores_of_the_same_model_leave_the_session_as_it_is():
     ],
 )
 def test_a_damaged_snapshot_of_another_model_is_refused(change):
-    with np.load(io.BytesIO(a_running_session().snapshot())) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    meta = {**json.loads(arrays.pop("meta").tobytes()), **change}
-    blob = io.BytesIO()
-    np.savez(blob, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8), **arrays)
+    blob = changed(a_running_session().snapshot(), **change)
 
     with pytest.raises(SnapshotError, match="damaged"):
-        StreamSession.restore_or_succeed(blob.getvalue(), replace(a_spec(), model_id="scripted@1"))
+        StreamSession.restore_or_succeed(blob, replace(a_spec(), model_id="scripted@1"))
+    with pytest.raises(SnapshotError, match="damaged"):
+        StreamSession.succeed_stored(blob, a_spec(), reason=Reason.GAP)
 
 
 @pytest.mark.parametrize("blob", [b"", b"no zip", b"PK\x03\x04" + b"\0" * 50])
@@ -163,15 +318,16 @@ def test_a_damaged_snapshot_is_refused(blob):
 
 
 def test_a_truncated_or_flipped_snapshot_is_refused_or_equal():
-    blob = a_running_session().snapshot()
+    session = a_running_session()
+    blob = session.snapshot()
     for cut in range(0, len(blob), 97):
         with pytest.raises(SnapshotError):
-            StreamSession.restore(blob[:cut], a_spec())
+            StreamSession.restore(blob[:cut], a_spec(), features=session.features)
 
 
 def test_a_background_comes_back_bit_for_bit():
     session = a_running_session(camera_mean=a_camera_mean())
-    restored = StreamSession.restore(session.snapshot(), a_spec(camera_mean=a_camera_mean()))
+    restored = restored_from(session, camera_mean=a_camera_mean())
 
     assert session.camera_mean.mean.any()
     assert session.camera_mean.mean.tobytes() == restored.camera_mean.mean.tobytes()
@@ -197,31 +353,43 @@ def test_a_camera_that_training_knew_starts_from_its_own_background():
 
 def test_a_model_without_backgrounds_keeps_none():
     assert a_running_session().camera_mean is None
-    assert StreamSession.restore(a_running_session().snapshot(), a_spec()).camera_mean is None
+    assert restored_from(a_running_session()).camera_mean is None
 
 
 def test_a_snapshot_whose_background_is_of_another_width_is_refused():
-    blob = a_running_session(camera_mean=a_camera_mean()).snapshot()
-    with np.load(io.BytesIO(blob)) as stored:
-        arrays = {**stored, "background": np.zeros(4)}
-    other = io.BytesIO()
-    np.savez(other, **arrays)
+    session = a_running_session(camera_mean=a_camera_mean())
+    blob = with_array(session.snapshot(), background=np.zeros(4))
+    spec = a_spec(camera_mean=a_camera_mean())
 
     with pytest.raises(SnapshotError, match=r"damaged: a camera mean is float64 \(4,\)"):
-        StreamSession.restore(other.getvalue(), a_spec(camera_mean=a_camera_mean()))
+        StreamSession.restore(blob, spec, features=session.features)
 
 
-def test_a_snapshot_of_an_older_version_is_refused():
-    blob = a_running_session().snapshot()
+@pytest.mark.parametrize(
+    "features", [np.zeros((8, 4)), np.zeros((9, 3)), np.zeros(8), np.array(["a"] * 8)]
+)
+def test_an_older_snapshot_whose_features_are_no_window_is_refused(features):
+    blob = with_array(of_version_2(), features=features)
+
+    with pytest.raises(SnapshotError, match="damaged"):
+        StreamSession.restore(blob, a_spec(camera_mean=a_camera_mean()), feature_id="f")
+
+
+def with_array(blob: bytes, **arrays: np.ndarray) -> bytes:
+    """A snapshot with another array."""
     with np.load(io.BytesIO(blob)) as stored:
-        arrays = dict(stored)
-    meta = json.loads(arrays["meta"].tobytes()) | {"version": 1}
-    arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    old = io.BytesIO()
-    np.savez(old, **arrays)
+        kept = {**stored, **arrays}
+    other = io.BytesIO()
+    np.savez(other, **kept)
+    return other.getvalue()
 
-    with pytest.raises(SnapshotError, match="snapshot version is 1, wanted 2"):
-        StreamSession.restore(old.getvalue(), a_spec())
+
+@pytest.mark.parametrize("version", [1, 4, "3"])
+def test_a_snapshot_of_a_version_that_is_not_known_is_refused(version):
+    blob = changed(a_running_session().snapshot(), version=version)
+
+    with pytest.raises(SnapshotError, match=f"snapshot version is {version!r}, wanted 3"):
+        StreamSession.restore(blob, a_spec())
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 59))
@@ -245,17 +413,22 @@ def test_changing_features_after_a_time_changes_no_record_emitted_by_then(seed, 
     assert before == after
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
+@given(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8),
+    st.booleans(),
+)
 @settings(max_examples=300)
-def test_a_damaged_snapshot_is_refused_and_nothing_else(changes):
+def test_a_damaged_snapshot_is_refused_and_nothing_else(changes, is_old):
     session = a_running_session()
     session.place = Place("cam", 3, low_offset=1)
-    blob = bytearray(session.snapshot())
+    blob = bytearray(as_version_2(session.snapshot(), session.features) if is_old else session.snapshot())
     for place, value in changes:
         blob[place % len(blob)] = value
     for spec in (session.spec, replace(session.spec, model_id="scripted@1")):
         with contextlib.suppress(SnapshotError):
-            restored = StreamSession.restore_or_succeed(bytes(blob), spec)
+            restored = StreamSession.restore_or_succeed(
+                bytes(blob), spec, features=session.features
+            )
             done_of(restored)
             is_needed_again(restored.place, 2)
             is_duplicate(restored, a_chunk(b"", sequence=7))

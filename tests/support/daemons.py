@@ -1,23 +1,29 @@
 """A whole daemon inside the test's process: real app, workers and decoder, numpy model."""
 
+import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import structlog
+from typing_extensions import override
 
 from daemon.app import App
+from daemon.cameras import CameraLimits
 from daemon.clock import SystemClock
 from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
+from daemon.errors import TransportError
+from daemon.journal.base import Journal, Step
+from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot, OpenModel
-from daemon.sinks.base import EventSink
 from daemon.sources.base import ChunkSource
 from daemon.sources.memory import MemoryLog
-from daemon.state.base import StateStore
 from daemon.stream.flow import FlowControl, FlowLimits
+from daemon.stream.tenure import StepLimits
 from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
 from engine.cas import Localizer
@@ -26,9 +32,12 @@ from engine.judging.histories import histories
 from engine.session import StreamSession
 from engine.spec import ModelSpec
 from engine.straight_line import localize_frames
-from engine.types import ActionEvent, VideoChunk
+from engine.types import ActionEvent, CasWindow, VideoChunk
 from engine.video.frames import PyAvDecoder, read_video
 from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
+
+
+AT_ONCE = StepLimits(interval_s=0)  # no test waits for a step
 
 
 class LogCapture:
@@ -49,11 +58,13 @@ class LogCapture:
 
 
 class TestDaemon:
-    """Build, then ``await serve()``.
+    """Build, then ``await serve()``, which starts the source; the journal is started already.
 
     Attributes:
         metrics: What it counted.
         logs: What it logged.
+        device: What runs its model.
+        models: Its model, and others that are to take over.
     """
 
     __test__ = False
@@ -61,20 +72,20 @@ class TestDaemon:
     def __init__(
         self,
         source: ChunkSource,
-        sink: EventSink,
-        store: StateStore,
+        journal: Journal,
         *,
         spec: ModelSpec | None = None,
         extractor: FeatureExtractor | None = None,
         localizer: Localizer | None = None,
         max_batch: int = 4,
-        max_cameras: int = 512,
+        steps: StepLimits | None = None,
+        cameras: CameraLimits | None = None,
     ) -> None:
         self.metrics = Metrics()
         self.logs = LogCapture()
         self._spec = spec or a_spec()
         calls = RunningCalls(SystemClock())
-        self._device = Device(BatchPolicy(max_batch), self.metrics, calls)
+        self.device = Device(BatchPolicy(max_batch), self.metrics, calls)
         self._pool = ThreadPoolExecutor(2)
         model = OpenModel(
             self._spec,
@@ -85,10 +96,8 @@ class TestDaemon:
         self.models = ModelSlot(model)
         parts = WorkerParts(
             models=self.models,
-            device=self._device,
+            device=self.device,
             decode_pool=self._pool,
-            sink=sink,
-            store=store,
             metrics=self.metrics,
             calls=calls,
             clock=SystemClock(),
@@ -97,19 +106,22 @@ class TestDaemon:
         )
         self.app = App(
             source=source,
-            device=self._device,
+            journal=journal,
+            device=self.device,
             parts=parts,
             flow=FlowControl(FlowLimits()),
             notifier=Notifier({}),
             drain_timeout_s=30,
-            max_cameras=max_cameras,
+            steps=steps or AT_ONCE,
+            cameras=cameras,
         )
 
     async def serve(self) -> None:
         try:
+            await self.app.start()
             await self.app.serve()
         finally:
-            self._device.close()
+            self.device.close()
             self._pool.shutdown()
 
     def count(self, name: str, **labels: str) -> float:
@@ -138,3 +150,54 @@ def straight_line(clip: Path, camera: str) -> list[ActionEvent]:
 def final_of(records: Sequence[ActionEvent]) -> dict[str, ActionEvent]:
     """The last record of each event id."""
     return {event.last.event_id: event.last for event in histories(records)}
+
+
+class HeldCamera:
+    """Once told to, a daemon's device lets one camera wait for what it asked last.
+
+    Args:
+        daemon: The daemon.
+        camera: The camera.
+    """
+
+    def __init__(self, daemon: TestDaemon, camera: str) -> None:
+        self.is_held = False
+        self.inside = asyncio.Event()
+        self._may_go_on = asyncio.Event()
+        self._camera = camera
+        self._localize = daemon.device.localize
+        daemon.device.localize = self._wait  # type: ignore[method-assign]
+
+    def let_go(self) -> None:
+        """Let the camera go on."""
+        self.is_held = False
+        self._may_go_on.set()
+
+    async def _wait(self, *work: Any, camera: str, **rest: Any) -> list[CasWindow]:
+        if self.is_held and camera == self._camera:
+            self.inside.set()
+            await self._may_go_on.wait()
+        return await self._localize(*work, camera=camera, **rest)
+
+
+class MortalJournal(MemoryJournal):
+    """The process dies at one of its commits.
+
+    Args:
+        records: What an earlier journal kept.
+        n_commits: How many commits there are before.
+        is_kept: It dies right after the step was kept, and otherwise right before.
+    """
+
+    def __init__(self, records: MemoryRecords, n_commits: int, *, is_kept: bool) -> None:
+        super().__init__(records)
+        self._n_left = n_commits
+        self._is_kept = is_kept
+
+    @override
+    async def commit(self, partition: str, step: Step) -> None:
+        if self._n_left > 0 or (self._n_left == 0 and self._is_kept):
+            await super().commit(partition, step)
+        self._n_left -= 1
+        if self._n_left < 0:
+            raise TransportError("the process was killed")

@@ -92,7 +92,7 @@ class LiveDaemon:
                     "poll_interval_s": 0.05,
                 },
                 "sink": {"kind": "jsonl", "path": str(self.events), "fsync": "never"},
-                "state": {"path": str(self._folder / "state.sqlite")},
+                "journal": {"path": str(self._folder / "journal.sqlite")},
                 "http": {"port": self._port},
                 **sections,
             },

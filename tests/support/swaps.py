@@ -66,11 +66,3 @@ def check_grammar(records: Sequence[ActionEvent]) -> None:
         assert Phase.OPENED == life[0].phase
         assert [False] * (len(life) - 1) + [True] == [record.final for record in life]
         assert 1 == len({record.model_id for record in life})
-
-
-def without_repeats(records: Sequence[ActionEvent]) -> list[ActionEvent]:
-    """Each record once; a repeat must say what it said before."""
-    seen: dict[tuple[str, int], ActionEvent] = {}
-    for record in records:
-        assert record == seen.setdefault((record.event_id, record.revision), record)
-    return list(seen.values())

@@ -16,7 +16,7 @@ from daemon.journal.kafka.settings import KafkaJournalSettings
 
 _POLL_MS = 500
 _FETCH_BYTES = 16 * 2**20
-_METADATA = re.compile(r"s2netd:(\d+):(.*)")
+_METADATA = re.compile(r"s2netd:(\d+):([^:]*):(.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,18 @@ class Committed:
         number: The last step; 0: none is known.
         next_offset: The first delivery that is not done; None: nothing was committed.
         log_id: Names the log that it counts in.
+        served_by: Which model and host committed it.
     """
 
     number: int = 0
     next_offset: int | None = None
     log_id: str = ""
+    served_by: str = ""
 
     @property
     def metadata(self) -> str:
         """What is written beside the offset."""
-        return f"s2netd:{self.number}:{self.log_id}"
+        return f"s2netd:{self.number}:{self.log_id}:{self.served_by}"
 
 
 @dataclass(slots=True)
@@ -71,7 +73,7 @@ async def committed(
     match = _METADATA.fullmatch(found.metadata or "")
     if match is None:
         return Committed(0, found.offset)
-    return Committed(int(match[1]), found.offset, match[2])
+    return Committed(int(match[1]), found.offset, match[2], match[3])
 
 
 async def read_past(settings: KafkaJournalSettings, number: int, known: Committed) -> Left:
@@ -108,7 +110,7 @@ async def read_past(settings: KafkaJournalSettings, number: int, known: Committe
     # A broker that deletes a topic forgets the group's offsets in it; the states are still there.
     log_ids = [stored.log_id for stored in states.values()]
     log_id = known.log_id or next(iter(log_ids), "")
-    left.past = Past(known.number, known.next_offset, log_id, cameras)
+    left.past = Past(known.number, known.next_offset, log_id, known.served_by, cameras)
     return left
 
 

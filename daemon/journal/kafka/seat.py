@@ -98,7 +98,7 @@ class Seat:
     def offset(self, step: Step) -> dict[TopicPartition, tuple[int, str]]:
         """A step's offset, with its number beside it."""
         partition = TopicPartition(self.settings.chunks_topic, self.number)
-        told = Committed(step.number, step.next_offset, step.log_id)
+        told = Committed(step.number, step.next_offset, step.log_id, step.served_by)
         return {partition: (step.next_offset, told.metadata)}
 
     def _state(self, camera: str, state: CameraState | None, log_id: str) -> Record:

@@ -155,11 +155,17 @@ class JsonlProjection:
         with self._lock:
             if self._fd < 0:
                 return
-            if self._settings.fsync != "never":
-                os.fsync(self._fd)
-            self.mark = self._size
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1
+            try:
+                if self._settings.fsync != "never":
+                    os.fsync(fd)
+                self.mark = self._size
+            except OSError as error:
+                raise TransportError(
+                    f"{self._settings.path}: cannot write events to the disk: {error.strerror}"
+                ) from error
+            finally:
+                os.close(fd)
 
 
 def _hold(fd: int, path: Path) -> None:

@@ -10,7 +10,7 @@ def test_a_partition_is_paused_once_and_resumed_once():
 
     assert [False, False, True, False] == [flow.queued("p", "cam", n) for n in (1, 2, 3, 4)]
     assert flow.is_paused("p")
-    assert [[], [], ["p"], []] == [flow.taken("cam", n) for n in (3, 2, 1, 0)]
+    assert [False, False, True, False] == [flow.taken("p", "cam", n) for n in (3, 2, 1, 0)]
     assert not flow.is_paused("p")
 
 
@@ -19,8 +19,8 @@ def test_a_partition_waits_for_its_slowest_camera():
     flow.queued("p", "a", 2)
 
     assert not flow.queued("p", "b", 2)
-    assert [] == flow.taken("a", 0)
-    assert ["p"] == flow.taken("b", 0)
+    assert not flow.taken("p", "a", 0)
+    assert flow.taken("p", "b", 0)
 
 
 def test_partitions_do_not_hold_up_each_other():
@@ -31,12 +31,14 @@ def test_partitions_do_not_hold_up_each_other():
     assert not flow.queued("q", "b", 1)
 
 
-def test_a_camera_that_moved_frees_the_partition_it_came_from():
+def test_a_camera_that_moved_is_full_in_each_partition_by_itself():
     flow = FlowControl(FlowLimits(full_chunks=2, resume_chunks=0))
     flow.queued("old", "cam", 2)
     flow.queued("new", "cam", 3)
 
-    assert ["old", "new"] == flow.taken("cam", 0)
+    assert flow.taken("old", "cam", 0)
+    assert (False, True) == (flow.is_paused("old"), flow.is_paused("new"))
+    assert flow.taken("new", "cam", 0)
 
 
 def test_a_partition_that_was_given_up_is_forgotten():
@@ -45,7 +47,7 @@ def test_a_partition_that_was_given_up_is_forgotten():
     flow.forget("p")
 
     assert not flow.is_paused("p")
-    assert [] == flow.taken("cam", 0)
+    assert not flow.taken("p", "cam", 0)
 
 
 @pytest.mark.parametrize("limits", [(2, 2), (2, 3), (0, -1)])
@@ -63,7 +65,7 @@ def test_pausing_and_resuming_alternate_and_follow_the_queues(steps):
         if is_put and flow.queued("p", camera, depth[camera]):
             assert not paused
             paused = True
-        if not is_put and flow.taken(camera, depth[camera]):
+        if not is_put and flow.taken("p", camera, depth[camera]):
             assert paused
             paused = False
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cameras import CameraLimits
 from daemon.device.batching import Lane
 from daemon.device.thread import Device
 from daemon.errors import ForeignCancellationError
-from daemon.sinks.memory import MemoryEventSink
+from daemon.journal.base import CameraState, Step
+from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
-from daemon.state.memory import MemoryStateStore
 from engine.errors import CorruptChunkError
 from engine.session import StreamSession
 from engine.straight_line import localize_frames
@@ -36,10 +37,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def run(log: MemoryLog) -> tuple[TestDaemon, list[ActionEvent]]:
-    sink = MemoryEventSink()
-    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore())
+    journal = MemoryJournal()
+    daemon = TestDaemon(MemoryChunkSource(log), journal)
     await daemon.serve()
-    return daemon, sink.events
+    return daemon, journal.records.events
 
 
 @pytest.mark.parametrize("chunk_s", [0.4, 1.0, 5.0])
@@ -149,14 +150,14 @@ async def test_a_new_run_starts_anew_and_ends_what_was_open(clip):
 async def test_a_background_outlives_the_producers_run_and_the_daemon(clip):
     """Runs one after the other, and a daemon for each, are one camera all the same."""
     spec = a_spec(camera_mean=a_camera_mean(memory_snippets=1000))
-    log, store, sink = MemoryLog(), MemoryStateStore(), MemoryEventSink()
+    log, kept = MemoryLog(), MemoryRecords()
     for run in "abc":
         for chunk in chunks_of(clip, "cam", run=run):
             log.append("cam", chunk)
         if run != "a":  # the first daemon sees the first two
             log.finish()
-            source = MemoryChunkSource(log, store.low_offset)
-            await TestDaemon(source, sink, store, spec=spec).serve()
+            source = MemoryChunkSource(log)
+            await TestDaemon(source, MemoryJournal(kept), spec=spec).serve()
 
     wanted, camera_mean = [], None
     for run in "abc":
@@ -165,20 +166,26 @@ async def test_a_background_outlives_the_producers_run_and_the_daemon(clip):
         result = localize_frames(batches, session, MeanColourExtractor(), SmoothingLocalizer())
         wanted.append(list(result.revisions))
         camera_mean = session.camera_mean
-    assert wanted == [[r for r in sink.events if r.run == run] for run in "abc"]
+    assert wanted == [[r for r in kept.events if r.run == run] for run in "abc"]
     assert len({tuple((r.span, r.score) for r in records) for records in wanted}) == 3
-    last = StreamSession.restore(store.load("cam"), spec)
+    last = StreamSession.restore((await left_by(kept, "cam")).blob, spec)
     assert camera_mean.mean.tobytes() == last.camera_mean.mean.tobytes()
+
+
+async def left_by(kept: MemoryRecords, camera: str) -> CameraState:
+    """What a camera's last owner has left of it, in a partition of the same name."""
+    past = await MemoryJournal(kept).take(camera)
+    return past.cameras[camera].state
 
 
 @pytest.mark.parametrize("stop_after", range(1, 10))
 async def test_stopping_anywhere_and_starting_again_changes_nothing(clip, stop_after):
-    """A stop before chunk ``stop_after``; the second daemon has only the store and the log."""
+    """A stop before chunk ``stop_after``; the second daemon has only the journal and the log."""
     chunks = chunks_of(clip, "cam")
-    log, store, sink = MemoryLog(), MemoryStateStore(), MemoryEventSink()
+    log, kept = MemoryLog(), MemoryRecords()
     for chunk in chunks[:stop_after]:
         log.append("cam", chunk)
-    first = TestDaemon(MemoryChunkSource(log), sink, store)
+    first = TestDaemon(MemoryChunkSource(log), MemoryJournal(kept))
     serving = asyncio.create_task(first.serve())
     async with asyncio.timeout(240):
         await first.app.finished(stop_after)
@@ -188,47 +195,22 @@ async def test_stopping_anywhere_and_starting_again_changes_nothing(clip, stop_a
         log.append("cam", chunk)
     log.finish()
 
-    source = MemoryChunkSource(log, store.low_offset)
-    await TestDaemon(source, sink, store).serve()
+    await TestDaemon(MemoryChunkSource(log), MemoryJournal(kept)).serve()
 
-    assert straight_line(clip, "cam") == sink.events
-
-
-async def test_work_repeated_after_a_crash_repeats_the_same_records(clip):
-    """The sink took the events, but the state was not saved: what a kill -9 in between leaves."""
-
-    class ForgetfulStore(MemoryStateStore):
-        n_left = 4
-
-        def save(self, *args: object) -> None:
-            self.n_left -= 1
-            if self.n_left >= 0:
-                super().save(*args)  # type: ignore[arg-type]
-
-    chunks, store, sink = chunks_of(clip, "cam"), ForgetfulStore(), MemoryEventSink()
-    log = a_log(*chunks[:8])
-    await TestDaemon(MemoryChunkSource(log), sink, store).serve()
-    store.n_left = 1000
-    log = a_log(*chunks)
-    log.committed["cam"] = 3
-    await TestDaemon(MemoryChunkSource(log, store.low_offset), sink, store).serve()
-
-    seen: dict[tuple[str, int], ActionEvent] = {}
-    for record in sink.events:
-        assert record == seen.setdefault((record.event_id, record.revision), record)
-    assert set(straight_line(clip, "cam")) == set(sink.events)
-    assert len(sink.events) > len(seen)
+    assert straight_line(clip, "cam") == kept.events
 
 
 async def test_state_of_another_model_is_refused_and_the_camera_starts_anew(clip):
-    store, sink = MemoryStateStore(), MemoryEventSink()
-    store.save("cam", "cam", None, b"from another world")
+    kept = MemoryRecords()
+    journal = MemoryJournal(kept)
+    await journal.take("cam")
+    await journal.commit("cam", Step(1, 0, states={"cam": CameraState(b"from another world")}))
 
-    daemon = TestDaemon(MemoryChunkSource(a_log(*chunks_of(clip, "cam"))), sink, store)
+    daemon = TestDaemon(MemoryChunkSource(a_log(*chunks_of(clip, "cam"))), MemoryJournal(kept))
     await daemon.serve()
 
     assert 1 == daemon.count("snapshots_refused_total", camera="cam")
-    assert straight_line(clip, "cam") == sink.events
+    assert straight_line(clip, "cam") == kept.events
 
 
 async def test_a_full_queue_pauses_the_partition_and_loses_nothing(clip):
@@ -250,11 +232,11 @@ async def test_more_cameras_than_allowed_are_refused_and_named(clip):
     log = a_log(
         *chunks_of(clip, "known"), *(c for i in range(3) for c in chunks_of(clip, f"x{i}"))
     )
-    sink = MemoryEventSink()
-    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore(), max_cameras=2)
+    journal = MemoryJournal()
+    daemon = TestDaemon(MemoryChunkSource(log), journal, cameras=CameraLimits(most=2))
     await daemon.serve()
 
-    assert {"known", "x0"} == {r.camera for r in sink.events}
+    assert {"known", "x0"} == {r.camera for r in journal.records.events}
     reasons = " ".join(str(entry["reason"]) for entry in daemon.logs.named("chunk.dropped"))
     assert "camera 'x1' is one more than max_cameras (2)" in reasons
     assert "camera 'x2'" in reasons
@@ -308,34 +290,33 @@ async def test_a_late_end_marker_does_not_end_the_next_run(clip):
 
 
 @pytest.mark.parametrize("stop_after", range(1, 8))
-async def test_footage_that_became_unreadable_is_a_gap_after_a_restart(clip, stop_after):
+async def test_footage_that_became_unreadable_is_a_gap_after_a_restart(odd_clip, stop_after):
     """Limits were lowered between two runs, say: what was decoded before no longer is."""
-    chunks = chunks_of(clip, "cam", chunk_s=0.4)
-    log, store, sink = MemoryLog(), MemoryStateStore(), MemoryEventSink()
+    chunks = chunks_of(odd_clip, "cam", chunk_s=0.5)
+    log, kept = MemoryLog(), MemoryRecords()
     for chunk in chunks[:stop_after]:
         log.append("cam", chunk)
     log.finish()
-    await TestDaemon(MemoryChunkSource(log), sink, store).serve()
+    await TestDaemon(MemoryChunkSource(log), MemoryJournal(kept)).serve()
     log = a_log(*[replace(c, payload=b"no video") for c in chunks[:stop_after]])
     for chunk in chunks[stop_after:]:
         log.append("cam", chunk)
-    log.committed["cam"] = stop_after - 1
 
-    await TestDaemon(MemoryChunkSource(log, lambda _partition: 0), sink, store).serve()
+    await TestDaemon(MemoryChunkSource(log), MemoryJournal(kept)).serve()
 
-    assert all(r.final for r in final_of(sink.events).values())
+    assert all(r.final for r in final_of(kept.events).values())
 
 
 async def test_a_restart_reads_again_only_for_the_camera_that_needs_it(clip):
     """One camera fell silent in the middle of a snippet; the other one need not pay for it."""
     silent, busy = chunks_of(clip, "silent", chunk_s=0.4)[:2], chunks_of(clip, "busy")
-    log, store = MemoryLog(), MemoryStateStore()
+    log, kept = MemoryLog(), MemoryRecords()
     for chunk in [*silent, *busy]:
         log.append("both", chunk)
     log.finish()
-    await TestDaemon(MemoryChunkSource(log), MemoryEventSink(), store).serve()
+    await TestDaemon(MemoryChunkSource(log), MemoryJournal(kept)).serve()
 
-    again = TestDaemon(MemoryChunkSource(log, store.low_offset), MemoryEventSink(), store)
+    again = TestDaemon(MemoryChunkSource(log), MemoryJournal(kept))
     await again.serve()
 
     assert 0 == again.count("chunks_total", camera="busy")
@@ -348,7 +329,7 @@ async def test_a_camera_that_moves_to_another_partition_leaves_none_paused(clip)
     for number, chunk in enumerate(chunks):
         log.append("old" if number < len(chunks) // 2 else "new", chunk)
     log.finish()
-    daemon = TestDaemon(MemoryChunkSource(log), MemoryEventSink(), MemoryStateStore())
+    daemon = TestDaemon(MemoryChunkSource(log), MemoryJournal())
 
     async with asyncio.timeout(240):
         await daemon.serve()
@@ -366,9 +347,8 @@ async def test_a_device_that_hangs_is_noticed_while_other_cameras_go_on(clip):
     log = MemoryLog()
     for chunk in chunks_of(clip, "cam"):
         log.append("cam", chunk)
-    daemon = TestDaemon(
-        MemoryChunkSource(log), MemoryEventSink(), MemoryStateStore(), extractor=HangingExtractor()
-    )
+    source = MemoryChunkSource(log)
+    daemon = TestDaemon(source, MemoryJournal(), extractor=HangingExtractor())
     daemon.app._stall_s = 0.2
     serving = asyncio.create_task(daemon.serve())
     async with asyncio.timeout(240):
@@ -382,20 +362,30 @@ async def test_a_device_that_hangs_is_noticed_while_other_cameras_go_on(clip):
     assert daemon.app.is_live()[0]
 
 
-@pytest.mark.parametrize("place", ["camera", "device", "source", "companion"])
+@pytest.mark.parametrize("place", ["camera", "journal", "device", "source", "companion"])
 async def test_what_is_cancelled_under_a_part_of_the_daemon_ends_it_and_is_named(clip, place):
     """A cancelled future passes every ``except Exception`` and leaves a TaskGroup cold."""
 
-    async def cancelled_under_us(*_: object) -> None:
+    async def cancelled_under_us(*_: object, **__: object) -> None:
         future = asyncio.get_running_loop().create_future()
         future.cancel()
         await future
 
-    sink, source = MemoryEventSink(), MemoryChunkSource(a_log(*chunks_of(clip, "cam")))
+    journal, source = MemoryJournal(), MemoryChunkSource(a_log(*chunks_of(clip, "cam")))
     source._log.is_finished = False
-    daemon = TestDaemon(source, sink, MemoryStateStore())
+    daemon = TestDaemon(source, journal)
+    named = {"camera": "camera cam", "journal": "steps of cam"}.get(place, place)
     if place == "camera":
-        sink.publish = cancelled_under_us
+        daemon.app._device.extract = cancelled_under_us
+    elif place == "journal":
+        keep = journal.commit
+
+        async def commit(partition: str, step: Step) -> None:
+            if step.number > 1:  # the first one belongs to taking the partition
+                await cancelled_under_us()
+            await keep(partition, step)
+
+        journal.commit = commit
     elif place == "device":
         daemon.app._device.serve = cancelled_under_us
     elif place == "source":
@@ -408,8 +398,7 @@ async def test_what_is_cancelled_under_a_part_of_the_daemon_ends_it_and_is_named
         daemon.app._companion = cancelled_under_us
 
     async with asyncio.timeout(20):
-        with pytest.raises(ForeignCancellationError, match=place):
+        with pytest.raises(ForeignCancellationError, match=named):
             await daemon.serve()
 
-    named = [str(entry["task"]) for entry in daemon.logs.named("task.lost")]
-    assert ["camera cam" if place == "camera" else place] == named
+    assert [named] == [str(entry["task"]) for entry in daemon.logs.named("task.lost")]

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.sinks.memory import MemoryEventSink
+from daemon.journal.memory import MemoryJournal
 from daemon.sources.memory import MemoryChunkSource
-from daemon.state.memory import MemoryStateStore
 from engine.types import ActionEvent
 from tests.support.daemons import TestDaemon, a_log, straight_line
 from tests.support.footage import chunks_of, colour_clip
@@ -36,6 +35,6 @@ def test_the_daemon_and_the_straight_line_agree(blocks, gop, chunk_s, n_cameras)
 
 
 async def _serve(chunks) -> list[ActionEvent]:
-    sink = MemoryEventSink()
-    await TestDaemon(MemoryChunkSource(a_log(*chunks)), sink, MemoryStateStore()).serve()
-    return sink.events
+    journal = MemoryJournal()
+    await TestDaemon(MemoryChunkSource(a_log(*chunks)), journal).serve()
+    return journal.records.events

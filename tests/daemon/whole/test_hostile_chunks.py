@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from daemon.sinks.memory import MemoryEventSink
+from daemon.journal.memory import MemoryJournal
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
-from daemon.state.memory import MemoryStateStore
 from tests.support.daemons import TestDaemon, straight_line
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.mutations import mutated_chunks
@@ -28,8 +27,8 @@ async def test_500_bad_chunks_are_named_and_harm_nobody_else(tmp_path):
     for chunk in good[len(bad) // 40 + 1 :]:
         log.append("good", chunk)
     log.finish()
-    sink = MemoryEventSink()
-    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore())
+    journal = MemoryJournal()
+    daemon = TestDaemon(MemoryChunkSource(log), journal)
 
     await daemon.serve()
 
@@ -44,4 +43,7 @@ async def test_500_bad_chunks_are_named_and_harm_nobody_else(tmp_path):
     assert counted == len(dropped)
     assert counted > N_BAD / 2
     assert all(entry["camera"] == "hostile" and entry["reason"] for entry in dropped)
-    assert straight_line(clip, "good") == [r for r in sink.events if r.camera == "good"]
+    records = journal.records
+    assert straight_line(clip, "good") == [r for r in records.events if r.camera == "good"]
+    assert counted == len(records.dead)
+    assert all(bad[letter.offset][1] == letter.payload for letter in records.dead)

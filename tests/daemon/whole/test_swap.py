@@ -15,13 +15,14 @@ from daemon.clock import SystemClock
 from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
+from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot, OpenModel
-from daemon.sinks.memory import MemoryEventSink
 from daemon.sources.base import Delivery, Position
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
-from daemon.state.memory import MemoryStateStore
-from daemon.stream.worker import StreamWorker, WorkerParts
+from daemon.stream.ledger import Ledger
+from daemon.stream.steps import StepBuilder
+from daemon.stream.worker import Beginning, StreamWorker, WorkerParts
 from engine.types import (
     ActionEvent,
     Phase,
@@ -36,7 +37,6 @@ from tests.support.swaps import (
     a_model,
     busy_chunks,
     check_grammar,
-    without_repeats,
 )
 
 
@@ -46,57 +46,45 @@ class Crash(BaseException):
 
 @dataclass
 class Fate:
-    """Lets a daemon die before or after its n-th effect on the world."""
+    """Lets a daemon die before or after a step is kept."""
 
     dies_after: float = float("inf")
-    n_steps: int = 0
+    n_moments: int = 0
 
-    def step(self) -> None:
-        self.n_steps += 1
-        if self.n_steps > self.dies_after:
+    def moment(self) -> None:
+        self.n_moments += 1
+        if self.n_moments > self.dies_after:
             raise Crash
 
 
 @dataclass
 class World:
-    """What outlives a daemon: the store, the sink, the log with what was committed."""
+    """What outlives a daemon: what its journal kept.
+
+    Attributes:
+        fate: When the daemon dies.
+        n_together: With how many deliveries a step is kept.
+        moments_before: Chunk → moments until then.
+        kept: The steps.
+    """
 
     fate: Fate = field(default_factory=Fate)
-    steps_before: dict[int, int] = field(default_factory=dict)  # chunk → effects until then
-    records: list[ActionEvent] = field(default_factory=list)
-    store: MemoryStateStore = field(default_factory=MemoryStateStore)
-    committed: int = -1
+    n_together: int = 1
+    moments_before: dict[int, int] = field(default_factory=dict)
+    kept: MemoryRecords = field(default_factory=MemoryRecords)
 
-    def commit(self, offset: int) -> None:
-        self.fate.step()
-        self.committed = max(self.committed, offset)
-        self.steps_before[offset + 1] = self.fate.n_steps
+    @property
+    def records(self) -> list[ActionEvent]:
+        return self.kept.events
 
-    def sink(self) -> MemoryEventSink:
-        world = self
-
-        class Mortal(MemoryEventSink):
-            async def publish(self, events: Sequence[ActionEvent]) -> None:
-                for event in events:  # a crash may tear a batch of records
-                    world.fate.step()
-                    await super().publish([event])
-                world.fate.step()
-
-        return Mortal(self.records)
-
-    def mortal_store(self) -> MemoryStateStore:
-        world = self
-
-        class Mortal(MemoryStateStore):
-            def load(self, camera: str) -> bytes | None:
-                return world.store.load(camera)
-
-            def save(self, *args: object) -> None:
-                world.fate.step()
-                world.store.save(*args)  # type: ignore[arg-type]
-                world.fate.step()
-
-        return Mortal()
+    async def commit(self, journal: MemoryJournal, steps: StepBuilder) -> None:
+        if steps.is_empty:
+            return
+        step = steps.build()
+        self.fate.moment()
+        await journal.commit("cam", step)
+        self.fate.moment()
+        self.moments_before[step.next_offset] = self.fate.n_moments
 
 
 async def run_worker(
@@ -114,6 +102,11 @@ async def run_worker(
     device = Device(BatchPolicy(4), metrics, calls)
     slot = ModelSlot(models[first])
     serving = asyncio.create_task(device.serve())
+    journal = MemoryJournal(world.kept)
+    past = await journal.take("cam")
+    next_offset = past.next_offset or 0
+    low = past.first_offset(next_offset)
+    steps = StepBuilder(Ledger(next_offset, low), past.number)
     with ThreadPoolExecutor(1) as pool:
         worker = StreamWorker(
             "cam",
@@ -121,23 +114,27 @@ async def run_worker(
                 models=slot,
                 device=device,
                 decode_pool=pool,
-                sink=world.sink(),
-                store=world.mortal_store(),
                 metrics=metrics,
                 calls=calls,
                 clock=SystemClock(),
                 log=logs.logger(),
                 new_decoder=lambda spec: PyAvDecoder(spec.geometry, spec.grid),
             ),
+            Beginning(past.cameras.get("cam"), next_offset),
         )
         try:
-            low, after = world.store.low_offset("cam"), world.committed + 1
-            for offset in range(after if low is None else min(low, after), len(busy_chunks())):
-                if offset in swaps and offset > world.committed:
+            steps.add("cam", await worker.begin())
+            await world.commit(journal, steps)
+            for offset in range(low, len(busy_chunks())):
+                if offset in swaps and offset >= next_offset:
                     slot.put(models[swaps[offset]])
                 chunk = busy_chunks()[offset]
-                await worker.process(Delivery(Position("cam", offset), "cam", chunk))
-                world.commit(offset)
+                steps.ledger.begin(offset)
+                outcome = await worker.process(Delivery(Position("cam", offset), "cam", chunk))
+                steps.add("cam", outcome, offset)
+                if steps.n_deliveries >= world.n_together:
+                    await world.commit(journal, steps)
+            await world.commit(journal, steps)
         finally:
             serving.cancel()
             worker.close()
@@ -160,7 +157,7 @@ def live_with_a_crash(world: World, models: Sequence[OpenModel], swaps: dict[int
     with suppress(Crash):
         asyncio.run(run_worker(world, models, swaps, 0))
     world.fate.dies_after = float("inf")
-    wanted = model_at({0: 0, **swaps}, world.committed + 1)
+    wanted = model_at({0: 0, **swaps}, world.kept.next_offset("cam"))
     asyncio.run(run_worker(world, models, swaps, wanted))
 
 
@@ -249,49 +246,39 @@ def footage_shown_to(model: OpenModel) -> list[tuple[int, bytes]]:
 
 def stop_at(world: World, models: Sequence[OpenModel], at: int) -> None:
     """A first life that ends in order before a chunk."""
-
-    class Enough(Crash):
-        pass
-
-    commit = world.commit
-
-    def commit_and_stop(offset: int) -> None:
-        commit(offset)
-        if offset == at - 1:
-            raise Enough
-
     if at == 0:
         return
-    world.commit = commit_and_stop  # type: ignore[method-assign]
-    with suppress(Enough):
+    world.fate.dies_after = 2 * at - 1  # after the step of the chunk before is kept
+    with suppress(Crash):
         asyncio.run(run_worker(world, models, {}, 0))
-    world.commit = commit  # type: ignore[method-assign]
+    world.fate.dies_after = float("inf")
+    assert at == world.kept.next_offset("cam")
 
 
-def test_a_crash_at_every_step_around_a_swap_repeats_the_same_records():
+def test_a_crash_at_every_moment_around_a_swap_changes_no_record():
     at = next(n for n, chunk in enumerate(busy_chunks()) if chunk.start_us >= 2_000_000)
     swaps = {at: 1}
     whole = World()
     live(whole, [a_model(name) for name in NAMES], swaps)
     assert Reason.MODEL in {record.reason for record in whole.records}
 
-    for dies_after in range(whole.steps_before[at - 1], whole.steps_before[at + 2]):
+    for dies_after in range(whole.moments_before[at - 1], whole.moments_before[at + 2]):
         world = World(Fate(dies_after))
         live_with_a_crash(world, [a_model(name) for name in NAMES], swaps)
 
-        assert whole.records == without_repeats(world.records), f"died after step {dies_after}"
+        assert whole.records == world.records, f"died after moment {dies_after}"
 
 
-@given(swap_plans, st.floats(0, 1))
+@given(swap_plans, st.floats(0, 1), st.integers(1, 4))
 @settings(max_examples=25)
-def test_a_crash_anywhere_among_swaps_repeats_the_same_records(swaps, share):
-    whole = World()
+def test_a_crash_anywhere_among_swaps_changes_no_record(swaps, share, n_together):
+    whole = World(n_together=n_together)
     live(whole, [a_model(name) for name in NAMES], swaps)
 
-    world = World(Fate(int(share * whole.fate.n_steps)))
+    world = World(Fate(int(share * whole.fate.n_moments)), n_together)
     live_with_a_crash(world, [a_model(name) for name in NAMES], swaps)
 
-    assert whole.records == without_repeats(world.records)
+    assert whole.records == world.records
 
 
 @pytest.mark.parametrize("wanted", [0, 1, 2])
@@ -300,7 +287,7 @@ def test_a_crash_at_a_swap_tears_no_event_whichever_model_comes_after_it(wanted)
     at = next(n for n, chunk in enumerate(busy_chunks()) if chunk.start_us >= 2_000_000)
     whole = World()
     live(whole, [a_model(name, hop_snippets=4) for name in NAMES], {at: 1})
-    first, last = whole.steps_before[at], whole.steps_before[at + 1]
+    first, last = whole.moments_before[at], whole.moments_before[at + 1]
     (cut,) = (n for n, record in enumerate(whole.records) if record.reason is Reason.MODEL)
     assert whole.records[cut - 1].decided_us % (4 * 160_000), "no window was cut short"
 
@@ -312,24 +299,24 @@ def test_a_crash_at_a_swap_tears_no_event_whichever_model_comes_after_it(wanted)
         world.fate.dies_after = float("inf")
         asyncio.run(run_worker(world, models, {}, wanted))
 
-        check_grammar(without_repeats(world.records))
+        check_grammar(world.records)
 
 
-@given(swap_plans, st.floats(0, 1), st.integers(0, len(NAMES) - 1))
+@given(swap_plans, st.floats(0, 1), st.integers(0, len(NAMES) - 1), st.integers(1, 4))
 @settings(max_examples=40)
-def test_a_restart_with_yet_another_model_tears_no_event(swaps, share, wanted):
+def test_a_restart_with_yet_another_model_tears_no_event(swaps, share, wanted, n_together):
     """Windows that were not yet shown make the cut records differ; none may contradict another."""
     models = [a_model(name, hop_snippets=2) for name in NAMES]
-    dry = World()
+    dry = World(n_together=n_together)
     live(dry, models, swaps)
-    world = World(Fate(int(share * dry.fate.n_steps)))
+    world = World(Fate(int(share * dry.fate.n_moments)), n_together)
 
     with suppress(Crash):
         asyncio.run(run_worker(world, models, swaps, 0))
     world.fate.dies_after = float("inf")
     asyncio.run(run_worker(world, models, {}, wanted))
 
-    check_grammar(without_repeats(world.records))
+    check_grammar(world.records)
 
 
 def test_other_scores_of_the_same_bundle_leave_open_events_alone():
@@ -357,16 +344,16 @@ def test_a_backend_that_is_exchanged_changes_no_event():
 
 async def test_a_camera_without_a_chunk_in_hand_goes_over_too():
     """Its open event gets its last word although nothing comes any more."""
-    log, sink, closed = MemoryLog(), MemoryEventSink(), []
+    log, kept, closed = MemoryLog(), MemoryRecords(), []
     for chunk in busy_chunks()[:2]:
         log.append("cam", chunk)
-    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore())
+    daemon = TestDaemon(MemoryChunkSource(log), MemoryJournal(kept))
     daemon.models.on_unused = closed.append
     first = daemon.models.current
     serving = asyncio.create_task(daemon.serve())
     async with asyncio.timeout(240):
         await daemon.app.finished(2)
-        assert [False] == [record.final for record in final_of(sink.events).values()]
+        assert [False] == [record.final for record in final_of(kept.events).values()]
         daemon.models.put(a_model("b"))
         while not closed:
             await asyncio.sleep(0.01)
@@ -374,17 +361,17 @@ async def test_a_camera_without_a_chunk_in_hand_goes_over_too():
     await serving
 
     assert [first] == closed
-    assert [Reason.MODEL] == [record.reason for record in final_of(sink.events).values()]
+    assert [Reason.MODEL] == [record.reason for record in final_of(kept.events).values()]
 
 
 async def test_swaps_under_back_pressure_neither_stop_a_partition_nor_lose_a_chunk():
-    log, sink = MemoryLog(), MemoryEventSink()
+    log, kept = MemoryLog(), MemoryRecords()
     cameras = [f"cam-{n}" for n in range(4)]
     for chunk in busy_chunks():
         for camera in cameras:
             log.append("all", replace(chunk, camera=camera))
     log.finish()
-    daemon = TestDaemon(MemoryChunkSource(log), sink, MemoryStateStore())
+    daemon = TestDaemon(MemoryChunkSource(log), MemoryJournal(kept))
     models = [a_model(name) for name in NAMES]
 
     async def put_and_put() -> None:
@@ -398,7 +385,7 @@ async def test_swaps_under_back_pressure_neither_stop_a_partition_nor_lose_a_chu
     putting.cancel()
 
     assert daemon.logs.named("partition.paused")
-    check_grammar(sink.events)
+    check_grammar(kept.events)
     for camera in cameras:
         assert N_CHUNKS - 1 == daemon.count("chunks_total", camera=camera)
     assert len(cameras) * N_CHUNKS == daemon.app.progress.n_done

@@ -1,0 +1,247 @@
+"""Cameras that send nothing: their events get a last word, and in the end they are forgotten."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from daemon.cameras import CameraLimits
+from daemon.journal.memory import MemoryJournal, MemoryRecords
+from daemon.sources.memory import MemoryChunkSource, MemoryLog
+from engine.errors import CorruptChunkError
+from engine.types import ActionEvent, Reason, VideoChunk
+from tests.support.daemons import HeldCamera, TestDaemon, final_of, straight_line
+from tests.support.footage import chunks_of
+from tests.support.swaps import check_grammar
+
+NEVER_S = 1e6
+SILENT = CameraLimits(silent_after_s=0.1, look_s=0.02)
+FORGETFUL = CameraLimits(most=1, silent_after_s=0.1, forget_after_s=0.2, look_s=0.02)
+PATIENT = CameraLimits(silent_after_s=NEVER_S)
+
+
+@dataclass
+class World:
+    """A log and what is kept; daemons come and go."""
+
+    log: MemoryLog = field(default_factory=MemoryLog)
+    kept: MemoryRecords = field(default_factory=MemoryRecords)
+
+    @property
+    def events(self) -> list[ActionEvent]:
+        return self.kept.events
+
+    def put(self, chunks: list[VideoChunk], partition: str = "p") -> None:
+        for chunk in chunks:
+            self.log.append(partition, chunk)
+
+    @asynccontextmanager
+    async def daemon(self, cameras: CameraLimits) -> AsyncIterator[TestDaemon]:
+        """A daemon that serves until the block ends."""
+        daemon = TestDaemon(MemoryChunkSource(self.log), MemoryJournal(self.kept), cameras=cameras)
+        async with asyncio.timeout(240):
+            serving = asyncio.create_task(daemon.serve())
+            yield daemon
+            daemon.app.stop()
+            await serving
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            await asyncio.sleep(0.005)
+
+    def is_over(self) -> bool:
+        """True if there were events, and all are final."""
+        last = final_of(self.events).values()
+        return bool(last) and all(record.final for record in last)
+
+
+@pytest.fixture
+def chunks(odd_clip: Path) -> list[VideoChunk]:
+    return chunks_of(odd_clip, "cam", chunk_s=0.5)
+
+
+async def test_a_camera_that_falls_silent_ends_its_events_and_may_return_in_the_same_run(
+    odd_clip: Path, chunks: list[VideoChunk]
+) -> None:
+    world = World()
+    async with world.daemon(SILENT) as daemon:
+        world.put(chunks[:5])
+        await world.until(lambda: world.is_over())
+        (last,) = final_of(world.events).values()
+        assert Reason.SILENT is last.reason
+        assert 1 == daemon.count("silent_cameras_total", camera="cam")
+
+        world.put(chunks[5:])
+        await world.until(lambda: world.kept.next_offset("p") == len(chunks))
+
+    check_grammar(world.events)
+    assert straight_line(odd_clip, "cam")[-1] == world.events[-1]
+    assert len(chunks) - 1 == daemon.count("chunks_total", camera="cam")
+    assert not daemon.logs.named("chunk.dropped")
+
+
+async def test_a_camera_is_silent_once_until_it_sends_something(
+    chunks: list[VideoChunk],
+) -> None:
+    world = World()
+    world.put(chunks[:5])
+    async with world.daemon(SILENT) as daemon:
+        await world.until(lambda: world.is_over())
+        await asyncio.sleep(0.4)
+
+    assert 1 == daemon.count("silent_cameras_total", camera="cam")
+
+
+async def test_a_camera_that_sends_nothing_after_a_restart_gets_its_last_word_too(
+    chunks: list[VideoChunk],
+) -> None:
+    world = World()
+    world.put(chunks[:5])
+    async with world.daemon(PATIENT) as daemon:
+        await daemon.app.finished(5)
+    assert not world.is_over()
+
+    async with world.daemon(SILENT):
+        await world.until(world.is_over)
+
+    check_grammar(world.events)
+    assert [Reason.SILENT] == [r.reason for r in world.events if r.final]
+
+
+async def test_a_restart_after_a_silence_reads_nothing_again(chunks: list[VideoChunk]) -> None:
+    world = World()
+    world.put(chunks[:5])
+    async with world.daemon(SILENT):
+        await world.until(world.is_over)
+    n_events = len(world.events)
+
+    async with world.daemon(PATIENT) as again:
+        await asyncio.sleep(0.1)
+
+    assert 0 == again.count("chunks_total", camera="cam")
+    assert n_events == len(world.events)
+
+
+async def test_a_camera_that_is_slow_is_not_silent(
+    odd_clip: Path, chunks: list[VideoChunk]
+) -> None:
+    """Its chunk is in hand for long, or it waits in the queue or in the log."""
+    world = World()
+    async with world.daemon(SILENT) as daemon:
+        held = HeldCamera(daemon, "cam")
+        held.is_held = True
+        world.put(chunks)
+        await held.inside.wait()
+        await asyncio.sleep(0.4)
+        held.let_go()
+        await world.until(lambda: world.kept.next_offset("p") == len(chunks))
+
+    assert straight_line(odd_clip, "cam") == world.events
+
+
+async def test_the_last_chunk_in_hand_is_no_silence(chunks: list[VideoChunk]) -> None:
+    world = World()
+    async with world.daemon(SILENT) as daemon:
+        held = HeldCamera(daemon, "cam")
+        held.is_held = True
+        world.put(chunks[:1])
+        await held.inside.wait()
+        await asyncio.sleep(0.4)
+        held.let_go()
+        world.put(chunks[1:2])
+        await daemon.app.finished(2)
+        assert 0 == daemon.count("silent_cameras_total", camera="cam")
+
+
+async def test_others_of_a_partition_keep_no_camera_from_being_silent(
+    odd_clip: Path, chunks: list[VideoChunk]
+) -> None:
+    world = World()
+    others = chunks_of(odd_clip, "other", chunk_s=0.5)
+    async with world.daemon(SILENT):
+        world.put(chunks[:5])
+        for chunk in others:
+            world.put([chunk])
+            await asyncio.sleep(0.05)
+        await world.until(lambda: world.kept.next_offset("p") == 5 + len(others))
+        await world.until(
+            lambda: all(r.final for r in final_of(world.events).values() if r.camera == "cam")
+        )
+
+    assert [Reason.SILENT] == [r.reason for r in world.events if r.camera == "cam" and r.final]
+    seen = [r for r in world.events if r.camera == "other"]
+    assert straight_line(odd_clip, "other") == seen
+
+
+async def test_a_forgotten_camera_frees_its_place_and_its_state(
+    odd_clip: Path, chunks: list[VideoChunk]
+) -> None:
+    world = World()
+    others = chunks_of(odd_clip, "other", chunk_s=0.5)
+    async with world.daemon(FORGETFUL) as daemon:
+        world.put(chunks[:5])
+        await daemon.app.finished(5)
+        world.put(others[:1])  # one camera too many
+        await daemon.app.finished(6)
+        assert {"cam"} == set(world.kept.partitions["p"].states)
+        await world.until(lambda: not world.kept.partitions["p"].states)
+        assert world.is_over()
+        assert not world.kept.partitions["p"].features.get("cam")
+        assert {} == daemon.app.is_ready()[1]["cameras"]
+
+        world.put(others)
+        await daemon.app.finished(6 + len(others))
+        assert {"other"} == set(world.kept.partitions["p"].states)
+
+    assert 1 == len(daemon.logs.named("chunk.dropped"))
+    seen = [r for r in world.events if r.camera == "other"]
+    assert straight_line(odd_clip, "other") == seen
+
+
+async def test_refused_cameras_take_no_place(odd_clip: Path, chunks: list[VideoChunk]) -> None:
+    """Many of them come again and again, and a place becomes free all the same."""
+    world, others = World(), chunks_of(odd_clip, "other", chunk_s=0.5)
+    junk = chunks_of(odd_clip, "junk", chunk_s=0.5)[0]
+    async with world.daemon(FORGETFUL) as daemon:
+        world.put(chunks[:2], "p")
+        await daemon.app.finished(2)
+        n = 0
+        while "cam" in world.kept.partitions["p"].states:
+            world.put([junk], "q")
+            n += 1
+            await asyncio.sleep(0.02)
+        world.put(others, "r")
+        await daemon.app.finished(2 + n + len(others))
+
+    seen = [r for r in world.events if r.camera == "other"]
+    assert straight_line(odd_clip, "other") == seen
+
+
+async def test_a_forgotten_camera_that_comes_back_begins_anew(
+    odd_clip: Path, chunks: list[VideoChunk]
+) -> None:
+    world = World()
+    async with world.daemon(FORGETFUL) as daemon:
+        world.put(chunks[:5])
+        await daemon.app.finished(5)
+        await world.until(lambda: not world.kept.partitions["p"].states)
+        world.put(chunks[5:])
+        await daemon.app.finished(len(chunks))
+
+    check_grammar(world.events)
+    assert straight_line(odd_clip, "cam")[-1] == world.events[-1]
+
+
+async def test_junk_names_are_forgotten(odd_clip: Path) -> None:
+    world = World()
+    async with world.daemon(FORGETFUL) as daemon:
+        world.log.append_bad("junk", CorruptChunkError("bad"))
+        await daemon.app.finished(1)
+        await world.until(lambda: not daemon.app.is_ready()[1]["cameras"])
+        world.put(chunks_of(odd_clip, "cam", chunk_s=0.5))
+        await daemon.app.finished(26)
+
+    assert straight_line(odd_clip, "cam") == world.events
