@@ -4,10 +4,10 @@ Every field's description is the operator's documentation: the JSON Schema is ma
 and a test compares the table in docs/operating.md with it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -102,23 +102,75 @@ class DirectorySourceConfig(_Model):
 
 
 class KafkaSecurityConfig(_Model):
-    """How to connect to the broker; the password is read from a file."""
+    """How to connect to the broker; what is secret is read from files."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT",
         description="Security protocol: with SSL the connection is encrypted, with SASL the "
         "daemon logs in.",
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "PLAIN", description="How SASL logs in."
     )
-    sasl_username: str | None = Field(None, description="User name for SASL.")
+    sasl_username: str | None = Field(
+        None, min_length=1, description="User name for SASL, except for OAUTHBEARER."
+    )
     sasl_password_file: Path | None = Field(
-        None, description="File that holds the password for SASL."
+        None, description="File that holds the password for SASL, except for OAUTHBEARER."
+    )
+    sasl_token_file: Path | None = Field(
+        None,
+        description="File that holds the token (JWT) for OAUTHBEARER; it is read again at each "
+        "login, so another program may renew it.",
     )
     ca_file: Path | None = Field(
         None, description="File of CA certificates for SSL, PEM; the system's if left out."
     )
+    certificate_file: Path | None = Field(
+        None,
+        description="File of the daemon's own certificate, PEM, for brokers that ask for one "
+        "(mutual TLS).",
+    )
+    key_file: Path | None = Field(
+        None, description="File of the private key of certificate_file, PEM."
+    )
+    key_password_file: Path | None = Field(
+        None, description="File that holds the password of key_file, if it has one."
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        """Refuse halves, and what would silently do nothing."""
+        is_tls, is_login = self.protocol.endswith("SSL"), self.protocol.startswith("SASL_")
+        is_token = self.sasl_mechanism == "OAUTHBEARER"
+        login = ("sasl_username", "sasl_password_file")
+        token = ("sasl_token_file",)
+        if not is_tls:
+            tls = ("ca_file", "certificate_file", "key_file", "key_password_file")
+            self._refuse(tls, f"protocol {self.protocol} is not encrypted; set SSL or SASL_SSL")
+        if not is_login:
+            fix = f"protocol {self.protocol} does not log in; set SASL_SSL or SASL_PLAINTEXT"
+            self._refuse((*login, *token), fix)
+            if self.sasl_mechanism != "PLAIN":
+                raise ValueError(f"sasl_mechanism is {self.sasl_mechanism}, but {fix}")
+        else:
+            self._need(token if is_token else login, f"{self.protocol} with {self.sasl_mechanism}")
+            unused = login if is_token else token
+            self._refuse(
+                unused, f"sasl_mechanism {self.sasl_mechanism} does not use it; remove it"
+            )
+        if self.certificate_file or self.key_file or self.key_password_file:
+            self._need(("certificate_file", "key_file"), "a certificate of the daemon's own")
+        return self
+
+    def _need(self, keys: Sequence[str], what: str) -> None:
+        if missing := [key for key in keys if getattr(self, key) is None]:
+            raise ValueError(f"{' and '.join(missing)} must be given too for {what}")
+
+    def _refuse(self, keys: Sequence[str], why: str) -> None:
+        for key in keys:
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key} is given, but {why}")
 
 
 class KafkaSourceConfig(_Model):
@@ -352,6 +404,21 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: Names the file, the key, the value seen, and the fix.
     """
+    return parse(_read_yaml(path, "source:"), str(path))
+
+
+def load_security(path: Path) -> KafkaSecurityConfig:
+    """Read and check a file that holds the keys of a section ``security`` and nothing else.
+
+    Raises:
+        ConfigError: Names the file, the key, the value seen, and the fix.
+    """
+    plain = _read_yaml(path, "protocol:")
+    with _explained(str(path)):
+        return KafkaSecurityConfig.model_validate(plain)
+
+
+def _read_yaml(path: Path, example: str) -> dict[str, Any]:
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -359,8 +426,8 @@ def load(path: Path) -> Config:
     except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: is not YAML: {_yaml_problem(error)}") from error
     if not isinstance(plain, dict):
-        raise ConfigError(f"{path}: holds {type(plain).__name__}, wanted keys such as source:")
-    return parse(plain, str(path))
+        raise ConfigError(f"{path}: holds {type(plain).__name__}, wanted keys such as {example}")
+    return plain
 
 
 def parse(plain: dict[str, Any], where: str) -> Config:
@@ -405,6 +472,8 @@ def _explain(problem: dict[str, Any]) -> str:
         return f"{key}: unknown key; see `s2netd schema config` for the keys there are"
     if problem["type"] == "missing":
         return f"{key}: is missing; see `s2netd schema config`"
+    if problem["type"] == "value_error":  # of several keys together: what was seen is all of them
+        return f"{key}: {problem['ctx']['error']}"
     return f"{key}: {problem['msg']}; seen {problem['input']!r}"
 
 

@@ -21,13 +21,15 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
     for_code,
 )
-from aiokafka.helpers import create_ssl_context
 
 from daemon.cancellation import own_cancellation
 from daemon.errors import ConfigError, TransportError
+from daemon.kafka.credentials import TokenFile, read_secret, tls_context
+from daemon.kafka.reasons import refusal
 
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 5.0
+_LOOK_AFTER_S = 2.0
 _ADDRESS = re.compile(
     r"(\[[^\]]+\]|[^:\s]+)(?::([1-9][0-9]{0,4}))?"
 )  # the default is Kafka's port
@@ -48,17 +50,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:
-    """How to reach a broker; the password is read from a file.
+    """How to reach a broker; what is secret is read from files, see ``daemon.kafka.credentials``.
 
     Attributes:
         bootstrap_servers: ``host:port``; several are separated by commas.
         protocol: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.
-        sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+        sasl_mechanism: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.
         sasl_username: User name for SASL.
         sasl_password_file: File that holds the password for SASL.
+        sasl_token_file: File that holds the token for OAUTHBEARER.
         ca_file: File of CA certificates, PEM; None: the system's.
         certificate_file: File of the daemon's own certificate for mutual TLS, PEM.
         key_file: File of that certificate's private key, PEM.
+        key_password_file: File that holds the password of that key; None: it has none.
         connect_timeout_s: Seconds to try before giving up, at the start and later.
     """
 
@@ -67,9 +71,11 @@ class KafkaConnection:
     sasl_mechanism: str = "PLAIN"
     sasl_username: str | None = None
     sasl_password_file: Path | None = None
+    sasl_token_file: Path | None = None
     ca_file: Path | None = None
     certificate_file: Path | None = None
     key_file: Path | None = None
+    key_password_file: Path | None = None
     connect_timeout_s: float = 30.0
 
     def options(self) -> dict[str, Any]:
@@ -84,13 +90,11 @@ class KafkaConnection:
             "security_protocol": self.protocol,
         }
         if self.protocol.endswith("SSL"):
-            options["ssl_context"] = self._ssl_context()
+            options["ssl_context"] = tls_context(
+                self.ca_file, self.certificate_file, self.key_file, self.key_password_file
+            )
         if self.protocol.startswith("SASL_"):
-            options |= {
-                "sasl_mechanism": self.sasl_mechanism,
-                "sasl_plain_username": self.sasl_username,
-                "sasl_plain_password": self._password(),
-            }
+            options |= {"sasl_mechanism": self.sasl_mechanism, **self._login()}
         return options
 
     def _check_addresses(self) -> None:
@@ -103,26 +107,19 @@ class KafkaConnection:
                     "separated by commas"
                 )
 
-    def _ssl_context(self) -> Any:
-        files = (self.ca_file, self.certificate_file, self.key_file)
-        ca, certificate, key = (None if file is None else str(file) for file in files)
-        try:
-            return create_ssl_context(cafile=ca, certfile=certificate, keyfile=key)
-        except OSError as error:  # ssl.SSLError too
-            named = ", ".join(str(file) for file in files if file)
-            raise ConfigError(f"Kafka TLS: cannot use {named}: {error}") from error
-
-    def _password(self) -> str:
+    def _login(self) -> dict[str, Any]:
+        if self.sasl_mechanism == "OAUTHBEARER":
+            if self.sasl_token_file is None:
+                raise ConfigError(f"Kafka {self.protocol}: sasl_token_file is needed")
+            return {"sasl_oauth_token_provider": TokenFile(self.sasl_token_file)}
         if not self.sasl_username or self.sasl_password_file is None:
             raise ConfigError(
                 f"Kafka {self.protocol}: sasl_username and sasl_password_file are needed"
             )
-        try:
-            return self.sasl_password_file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{self.sasl_password_file}: cannot read the Kafka password: {error}"
-            ) from error
+        return {
+            "sasl_plain_username": self.sasl_username,
+            "sasl_plain_password": read_secret(self.sasl_password_file, "sasl_password_file"),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +223,46 @@ async def persist(
     wait_s = _FIRST_WAIT_S
     while True:
         try:
-            async with explained(connection, what), asyncio.timeout_at(deadline_s):
+            async with explained(connection, what), _limited(connection, deadline_s):
                 return await attempt()
         except TransportError as error:
+            await _raise_refusal(connection, error)
             if loop.time() + wait_s > deadline_s:
                 raise TransportError(f"{error} (gave up after {given_s:g} s)") from error
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+
+@asynccontextmanager
+async def _limited(connection: KafkaConnection, deadline_s: float) -> AsyncIterator[None]:
+    """End an attempt at the deadline, or as soon as it shows that the broker turns us away.
+
+    The client itself would try some steps again without a word.
+    """
+    refused: list[str] = []
+    limit = asyncio.timeout_at(deadline_s)
+
+    async def watch() -> None:
+        await asyncio.sleep(_LOOK_AFTER_S)
+        if reason := await refusal(connection):
+            refused.append(reason)
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    watcher = asyncio.create_task(watch())
+    try:
+        async with limit:
+            yield
+    except TimeoutError as error:
+        if refused:
+            raise ConfigError(refused[0]) from error
+        raise
+    finally:
+        watcher.cancel()
+        await asyncio.wait([watcher])
+
+
+async def _raise_refusal(connection: KafkaConnection, error: TransportError) -> None:
+    if isinstance(error.__cause__, UnknownTopicOrPartitionError):
+        return  # it answered
+    if reason := await refusal(connection):
+        raise ConfigError(reason) from error

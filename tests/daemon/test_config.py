@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daemon.config import json_schema, load, parse
+from daemon.config import json_schema, load, load_security, parse
 from daemon.errors import ConfigError
 from daemon.starting import first_model
 from tests.support.checkout import CHECKOUT
@@ -41,6 +41,75 @@ def test_a_wrong_value_is_named_with_its_file_and_key(change, message):
         parse({**GOOD, **change}, "my.yaml")
 
     assert str(caught.value).startswith("my.yaml: ")
+
+
+LOGIN = {"sasl_username": "u", "sasl_password_file": "p"}
+
+
+@pytest.mark.parametrize(
+    "security",
+    [
+        {},
+        {"protocol": "SSL"},
+        {"protocol": "SSL", "ca_file": "ca", "certificate_file": "c", "key_file": "k"},
+        {"protocol": "SASL_PLAINTEXT", **LOGIN},
+        {"protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", **LOGIN, "ca_file": "ca"},
+        {"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "sasl_token_file": "t"},
+    ],
+)
+def test_whole_security_is_taken_from_a_file_of_its_own_as_from_a_configuration(
+    tmp_path: Path, security: dict[str, str]
+):
+    path = tmp_path / "security.yaml"
+    path.write_text(yaml.safe_dump(security))
+    source = {"kind": "kafka", "bootstrap_servers": "a:1", "topic": "t", "security": security}
+
+    config = parse({**GOOD, "source": source}, "my.yaml")
+
+    assert config.source.security == load_security(path)
+
+
+@pytest.mark.parametrize(
+    ("security", "message"),
+    [
+        ({"ca_file": "ca"}, "ca_file is given, but protocol PLAINTEXT is not encrypted"),
+        ({"certificate_file": "c", "key_file": "k"}, "certificate_file is given, but protocol PL"),
+        ({"protocol": "SASL_PLAINTEXT", **LOGIN, "ca_file": "c"}, "ca_file is given, but protoc"),
+        (LOGIN, "sasl_username is given, but protocol PLAINTEXT does not log in; set SASL_SSL"),
+        (
+            {"protocol": "SSL", "sasl_token_file": "t"},
+            "sasl_token_file is given, but protocol SSL",
+        ),
+        ({"sasl_mechanism": "SCRAM-SHA-256"}, "sasl_mechanism is SCRAM-SHA-256, but protocol"),
+        ({"protocol": "SASL_SSL"}, "sasl_username and sasl_password_file must be given too for"),
+        ({"protocol": "SASL_SSL", "sasl_username": "u"}, "sasl_password_file must be given too"),
+        (
+            {"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"},
+            "sasl_token_file must be given too for SASL_SSL with OAUTHBEARER",
+        ),
+        (
+            {"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "sasl_token_file": "t"}
+            | LOGIN,
+            "sasl_username is given, but sasl_mechanism OAUTHBEARER does not use it; remove it",
+        ),
+        ({"protocol": "SSL", "certificate_file": "c"}, "key_file must be given too"),
+        ({"protocol": "SSL", "key_file": "k"}, "certificate_file must be given too"),
+        ({"protocol": "SSL", "key_password_file": "k"}, "certificate_file and key_file must be"),
+        ({"protocol": "TLS"}, "protocol: Input should be 'PLAINTEXT', 'SSL',"),
+    ],
+)
+def test_half_a_security_is_refused(tmp_path: Path, security: dict[str, str], message: str):
+    path = tmp_path / "security.yaml"
+    path.write_text(yaml.safe_dump(security))
+    sink = {"kind": "kafka", "bootstrap_servers": "a:1", "topic": "t", "security": security}
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_security(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse({**GOOD, "sink": sink}, "my.yaml")
+    assert str(caught.value).startswith("my.yaml: sink.kafka.security")
+    assert 1 == len(str(caught.value).splitlines())
 
 
 def test_a_gpu_is_configured_with_a_cpu_until_its_plans_are_built():

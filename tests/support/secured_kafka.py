@@ -20,7 +20,6 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.protocol.admin import CreateAclsRequest
 
-from daemon.kafka.connection import KafkaConnection
 from tests.support.certificates import Authority, Pair
 from tests.support.kafka import SCRIPT
 from tests.support.real_parts import missing
@@ -151,10 +150,7 @@ def secured_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredK
     password_file.chmod(0o600)
     ports = dict(zip((*_LISTENERS, "CONTROLLER"), free_ports(len(_LISTENERS) + 1), strict=True))
     (home / "server.properties").write_text("\n".join(_settings(home, ports, authority, pairs)))
-    users = " ".join(
-        f"SCRAM-SHA-{bits}=[name={USER},password={PASSWORD}]"
-        for bits in (256, 512)
-    )
+    users = " ".join(f"SCRAM-SHA-{bits}=[name={USER},password={PASSWORD}]" for bits in (256, 512))
     env = {
         **os.environ,
         "S2NETD_KAFKA_HOME": str(home),

@@ -56,7 +56,9 @@ def test_sasl_takes_its_password_from_a_file(tmp_path: Path) -> None:
 def test_sasl_without_a_password_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="sasl_password_file are needed"):
         KafkaConnection("a:1", protocol="SASL_SSL").options()
-    with pytest.raises(ConfigError, match="absent: cannot read the Kafka password"):
+    with pytest.raises(
+        ConfigError, match=r"sasl_password_file: cannot read .*absent: No such file"
+    ):
         KafkaConnection(
             "a:1",
             protocol="SASL_PLAINTEXT",
@@ -88,7 +90,7 @@ def test_tls_takes_its_certificates_from_files(tmp_path: Path) -> None:
 def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
 
-    with pytest.raises(ConfigError, match=r"Kafka TLS: cannot use .*ca\.pem"):
+    with pytest.raises(ConfigError, match=r"ca_file: cannot use .*ca\.pem"):
         KafkaConnection("a:1", protocol="SSL", ca_file=tmp_path / "ca.pem").options()
 
 
