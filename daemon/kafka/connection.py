@@ -12,11 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     AuthenticationFailedError,
-    ClusterAuthorizationFailedError,
-    GroupAuthorizationFailedError,
     KafkaError,
     SaslAuthenticationFailed,
-    TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
     UnsupportedSaslMechanismError,
     for_code,
@@ -26,6 +23,7 @@ from daemon.cancellation import own_cancellation
 from daemon.errors import ConfigError, TransportError
 from daemon.kafka.credentials import TokenFile, read_secret, tls_context
 from daemon.kafka.reasons import refusal
+from daemon.kafka.rights import MISSING_RIGHTS, check_topic_right, missing_right
 
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 5.0
@@ -36,12 +34,9 @@ _ADDRESS = re.compile(
 _PORTS = 65_536
 
 _CHECK = "is the broker running, and is bootstrap_servers its address as seen from here?"
-_REFUSALS = (
+_LOGIN_REFUSALS = (
     AuthenticationFailedError,
-    ClusterAuthorizationFailedError,
-    GroupAuthorizationFailedError,
     SaslAuthenticationFailed,
-    TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
 
@@ -135,23 +130,35 @@ class TopicFacts:
     max_message_bytes: int | None
 
 
-async def describe_topic(connection: KafkaConnection, topic: str) -> TopicFacts:
+async def describe_topic(
+    connection: KafkaConnection, topic: str, operation: str = "Read"
+) -> TopicFacts:
     """Look a topic up; wait for the broker and the topic up to the connection's deadline.
 
+    Args:
+        connection: How to reach the broker.
+        topic: The topic.
+        operation: What it is wanted for: Read or Write.
+
     Raises:
-        ConfigError: The broker refuses the connection.
+        ConfigError: The broker refuses the connection, or we may not do that.
         TransportError: There is no broker, or no such topic, at the deadline.
     """
-    return await persist(connection, f"topic {topic}", lambda: _describe(connection, topic))
+
+    async def attempt() -> TopicFacts:
+        return await _describe(connection, topic, operation)
+
+    return await persist(connection, f"topic {topic}", attempt, operation=operation)
 
 
-async def _describe(connection: KafkaConnection, topic: str) -> TopicFacts:
+async def _describe(connection: KafkaConnection, topic: str, operation: str) -> TopicFacts:
     admin = AIOKafkaAdminClient(**connection.options())
     try:
         await admin.start()
         described = (await admin.describe_topics([topic]))[0]
         if described["error_code"]:
             raise for_code(described["error_code"])(topic)
+        await check_topic_right(admin, topic, operation)
         partitions = tuple(sorted(p["partition"] for p in described["partitions"]))
         return TopicFacts(partitions, await _max_message_bytes(admin, topic))
     finally:
@@ -169,12 +176,15 @@ async def _max_message_bytes(admin: Any, topic: str) -> int | None:
 
 
 @asynccontextmanager
-async def explained(connection: KafkaConnection, what: str) -> AsyncIterator[None]:
+async def explained(
+    connection: KafkaConnection, what: str, operation: str = "Read"
+) -> AsyncIterator[None]:
     """Turn aiokafka's errors into the daemon's.
 
     Args:
         connection: The broker; errors name its address.
         what: What is tried, for errors.
+        operation: What topics are wanted for, for errors: Read, Write or Describe.
 
     Raises:
         ConfigError: The broker refuses login or access.
@@ -184,11 +194,19 @@ async def explained(connection: KafkaConnection, what: str) -> AsyncIterator[Non
     try:
         with own_cancellation(f"{where}: {what}"):
             yield
-    except _REFUSALS as error:
+    except _LOGIN_REFUSALS as error:
         raise ConfigError(
-            f"{where}: {what}: {error!r}; check security protocol, user, password, and the "
-            "broker's access rules"
+            f"{where}: {what}: {error!r}; check security protocol, user and password"
         ) from error
+    except MISSING_RIGHTS as error:
+        right = missing_right(
+            error,
+            operation,
+            connection.bootstrap_servers,
+            connection.sasl_username,
+            has_login=connection.protocol != "PLAINTEXT",
+        )
+        raise ConfigError(f"{where}: {right}") from error
     except UnknownTopicOrPartitionError as error:
         raise TransportError(
             f"{where}: {what}: no such topic; create it (s2netd topics create)"
@@ -204,6 +222,7 @@ async def persist(
     what: str,
     attempt: Callable[[], Awaitable[T]],
     patience_s: float = 0.0,
+    operation: str = "Read",
 ) -> T:
     """Try, with growing pauses, until it works or ``connect_timeout_s`` has passed.
 
@@ -212,6 +231,7 @@ async def persist(
         what: What is tried, for errors.
         attempt: Makes one try.
         patience_s: Seconds to try on top of that, if the broker itself may rightly take so long.
+        operation: What topics are wanted for, for errors: Read, Write or Describe.
 
     Raises:
         ConfigError: Trying again cannot help.
@@ -223,7 +243,7 @@ async def persist(
     wait_s = _FIRST_WAIT_S
     while True:
         try:
-            async with explained(connection, what), _limited(connection, deadline_s):
+            async with explained(connection, what, operation), _limited(connection, deadline_s):
                 return await attempt()
         except TransportError as error:
             await _raise_refusal(connection, error)
@@ -244,7 +264,11 @@ async def _limited(connection: KafkaConnection, deadline_s: float) -> AsyncItera
 
     async def watch() -> None:
         await asyncio.sleep(_LOOK_AFTER_S)
-        if reason := await refusal(connection):
+        try:
+            reason = await refusal(connection)
+        except ConfigError as error:  # a file that was there is gone
+            reason = str(error)
+        if reason is not None:
             refused.append(reason)
             limit.reschedule(asyncio.get_running_loop().time())
 

@@ -8,7 +8,7 @@ readers must put up with that; within the last attempt of a call they are never 
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -49,11 +49,11 @@ class DurableProducer:
             ConfigError: The broker refuses the connection.
             TransportError: There is no broker, or no such topic, at the deadline.
         """
-        facts = await describe_topic(self._connection, self._topic)
+        facts = await describe_topic(self._connection, self._topic, "Write")
         self.max_message_bytes = facts.max_message_bytes
         # The broker's own limit decides what is too large, not the client's default.
         self._request_bytes = max(_MIN_REQUEST_BYTES, facts.max_message_bytes or 0)
-        await persist(self._connection, f"topic {self._topic}", self._ready)
+        await self._persist(self._ready)
 
     async def send(self, records: Sequence[Record]) -> None:
         """Return once every record is written, in this order for each key.
@@ -63,13 +63,16 @@ class DurableProducer:
             TransportError: Not all were written at the deadline.
         """
         if records:
-            what = f"topic {self._topic}"
-            await persist(self._connection, what, lambda: self._send_once(records))
+            await self._persist(lambda: self._send_once(records))
 
     async def close(self) -> None:
         """Disconnect; what ``send`` returned for is written already. Safe to repeat."""
         if self._producer is not None:
             await self._give_up(self._producer)
+
+    async def _persist(self, attempt: Callable[[], Awaitable[object]]) -> None:
+        what = f"topic {self._topic}"
+        await persist(self._connection, what, attempt, operation="Write")
 
     async def _send_once(self, records: Sequence[Record]) -> None:
         producer = await self._ready()

@@ -182,7 +182,8 @@ class _Door:
     def _login_fix(self) -> str:
         access = self._access
         if access.sasl_mechanism == "OAUTHBEARER":
-            return f"is the token in sasl_token_file {access.sasl_token_file} for it, and not expired?"
+            file = access.sasl_token_file
+            return f"is the token in sasl_token_file {file} for it, and not expired?"
         return (
             f"check the user, sasl_mechanism {access.sasl_mechanism}, and the password in "
             f"sasl_password_file {access.sasl_password_file}"
@@ -195,7 +196,8 @@ class _Door:
         if is_tls and await self._speaks_plainly():
             return (
                 f"this port speaks without TLS, and protocol is {protocol}; set protocol "
-                f"{protocol.replace('SSL', 'PLAINTEXT')}, or name the TLS port in bootstrap_servers"
+                f"{protocol.replace('SSL', 'PLAINTEXT')}, or name the port with TLS in "
+                "bootstrap_servers"
             )
         if not is_tls and await self._speaks_tls():
             return (
@@ -209,9 +211,6 @@ class _Door:
                 f"this port wants a login, and protocol is {protocol}; set protocol "
                 f"SASL_{protocol} with sasl_mechanism {', '.join(offered)}"
             )
-        if offered and self._access.sasl_mechanism == "OAUTHBEARER":
-            # aiokafka takes the broker's "invalid token" for a yes, and then is hung up on.
-            return f"{self._who}; {self._login_fix}"
         return None
 
     async def _speaks_plainly(self) -> bool:
@@ -262,6 +261,9 @@ async def _brokers(address: _Address, options: Mapping[str, Any]) -> list[_Addre
         metadata = await connection.send(MetadataRequest([]))
     finally:
         connection.close()
+    if not metadata.brokers and options.get("sasl_mechanism") == "OAUTHBEARER":
+        # aiokafka takes the broker's "invalid token" for a yes; it is answered with nothing then.
+        raise SaslAuthenticationFailed("invalid token")
     return [(host, port) for _node, host, port, *_rack in metadata.brokers]
 
 
