@@ -76,6 +76,14 @@ def produce(
     bootstrap: Annotated[
         str, typer.Option(help="Kafka brokers, host:port, separated by commas.")
     ] = "127.0.0.1:9092",
+    security: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A YAML file with the keys of a section security: how to log in to Kafka.",
+            show_default="no login, no TLS",
+        ),
+    ] = None,
     chunk_s: Annotated[
         float,
         typer.Option(
@@ -106,6 +114,7 @@ def produce(
 
     [dim]s2netd produce clip.mp4 --camera gate-3 --to dir:chunks[/dim]
     [dim]s2netd produce rtsp://10.0.0.7/stream1 --camera gate-3 --to kafka:s2netd.chunks.v1[/dim]
+    [dim]s2netd produce clip.mp4 --camera gate-3 --to kafka:chunks --security security.yaml[/dim]
     """
     from daemon.produce.producer import ProduceOptions, produce_blocking  # noqa: PLC0415
 
@@ -114,6 +123,7 @@ def produce(
         camera=camera,
         to=to,
         bootstrap=bootstrap,
+        security=security,
         chunk_s=chunk_s,
         transcode=transcode,
         realtime=realtime,

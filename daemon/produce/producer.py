@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
 from daemon.clock import Clock, SystemClock
+from daemon.config import load_security
 from daemon.errors import ConfigError, MalformedRecordError
 from daemon.kafka.connection import KafkaConnection
 from daemon.produce.base import ChunkWriter
@@ -48,6 +49,7 @@ class ProduceOptions:
     camera: str
     to: str
     bootstrap: str = "127.0.0.1:9092"
+    security: Path | None = None
     chunk_s: float = 1.0
     transcode: str = "auto"
     realtime: bool = False
@@ -106,7 +108,10 @@ class Producer:
             UnreadableVideoError: The source is no video.
         """
         files = None if self._options.is_live else source_files(self._options.source)
-        writer = open_writer(self._options.to, self._options.bootstrap, site=self._options.site)
+        options = self._options
+        writer = open_writer(
+            options.to, options.bootstrap, site=options.site, security=options.security
+        )
         await writer.start()
         try:
             await self._produce_all(writer, files)
@@ -190,17 +195,30 @@ class Producer:
         self.n_bytes += len(piece.payload)
 
 
-def open_writer(to: str, bootstrap: str, *, site: str) -> ChunkWriter:
+def open_writer(
+    to: str, bootstrap: str, *, site: str, security: Path | None = None
+) -> ChunkWriter:
     """Make the writer for the target that ``--to`` names.
 
+    Args:
+        to: ``dir:PATH`` or ``kafka:TOPIC``.
+        bootstrap: Of Kafka: addresses of brokers.
+        site: Written into every chunk.
+        security: Of Kafka: a file with the keys of a section ``security``; None: there are none.
+
     Raises:
-        ConfigError: It is neither ``dir:PATH`` nor ``kafka:TOPIC``.
+        ConfigError: ``to`` is neither, or the file is wrong.
     """
     kind, _, name = to.partition(":")
     if kind == "dir" and name:
+        if security is not None:
+            raise ConfigError(f"--security is {security}, but --to is {to}; a folder takes none")
         return DirectoryChunkWriter(Path(name), site=site)
     if kind == "kafka" and name:
-        return KafkaChunkWriter(KafkaWriterSettings(KafkaConnection(bootstrap), name, site))
+        keys = {} if security is None else load_security(security).model_dump()
+        return KafkaChunkWriter(
+            KafkaWriterSettings(KafkaConnection(bootstrap, **keys), name, site)
+        )
     raise ConfigError(f"--to is {to!r}, wanted dir:PATH or kafka:TOPIC")
 
 

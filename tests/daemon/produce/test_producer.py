@@ -244,6 +244,16 @@ def test_a_target_that_is_none_is_refused(to):
         open_writer(to, "127.0.0.1:9092", site="s")
 
 
+def test_security_is_read_before_anything_is_sent(tmp_path):
+    path = tmp_path / "security.yaml"
+    path.write_text("protocol: SASL_SSL\n")
+
+    with pytest.raises(ConfigError, match=r"security\.yaml: .*sasl_password_file must be given"):
+        open_writer("kafka:chunks", "127.0.0.1:9092", site="s", security=path)
+    with pytest.raises(ConfigError, match="--security is .*, but --to is dir:chunks"):
+        open_writer("dir:chunks", "127.0.0.1:9092", site="s", security=path)
+
+
 def test_a_folder_without_videos_says_what_was_looked_for(tmp_path):
     with pytest.raises(ConfigError, match=r"holds no video file; looked for .*\.mkv"):
         source_files(str(tmp_path))
