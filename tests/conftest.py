@@ -27,7 +27,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # Importing OpenVINO itself would report the import to its vendor and write into HOME.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-pytest_plugins = ["tests.support.kafka"]
+pytest_plugins = ["tests.support.kafka", "tests.support.secured_kafka"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

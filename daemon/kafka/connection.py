@@ -246,7 +246,8 @@ async def persist(
             async with explained(connection, what, operation), _limited(connection, deadline_s):
                 return await attempt()
         except TransportError as error:
-            await _raise_refusal(connection, error)
+            if loop.time() < deadline_s:  # else it was silent all the time
+                await _raise_refusal(connection, error)
             if loop.time() + wait_s > deadline_s:
                 raise TransportError(f"{error} (gave up after {given_s:g} s)") from error
         await asyncio.sleep(wait_s)

@@ -215,7 +215,7 @@ class _Door:
 
     async def _speaks_plainly(self) -> bool:
         try:
-            (await create_conn(*self._address)).close()
+            await (await create_conn(*self._address)).close()
         except (OSError, KafkaError):
             return False
         return True
@@ -231,6 +231,8 @@ class _Door:
         except OSError:
             return False
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
         return True
 
     async def _mechanisms(self) -> list[str] | None:
@@ -249,7 +251,7 @@ class _Door:
         except (OSError, KafkaError):
             return None
         finally:
-            connection.close()
+            await connection.close()
         return list(answer.enabled_mechanisms)
 
 
@@ -260,7 +262,7 @@ async def _brokers(address: _Address, options: Mapping[str, Any]) -> list[_Addre
     try:
         metadata = await connection.send(MetadataRequest([]))
     finally:
-        connection.close()
+        await connection.close()
     if not metadata.brokers and options.get("sasl_mechanism") == "OAUTHBEARER":
         # aiokafka takes the broker's "invalid token" for a yes; it is answered with nothing then.
         raise SaslAuthenticationFailed("invalid token")

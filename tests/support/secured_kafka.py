@@ -20,11 +20,13 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.protocol.admin import CreateAclsRequest
 
+from daemon.kafka.connection import KafkaConnection
 from tests.support.certificates import Authority, Pair
 from tests.support.kafka import SCRIPT
 from tests.support.real_parts import missing
 
 USER, PASSWORD = "camera-site", "open-sesame"
+LOGIN_LASTS_S = 4  # of OAUTHBEARER: then the broker hangs up
 HERE = "DNS:localhost,IP:127.0.0.1"
 
 _MECHANISMS = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER"
@@ -88,10 +90,19 @@ class SecuredKafka:
             keys |= {"sasl_mechanism": mechanism} | self._login(mechanism)
         return keys
 
+    def connection(
+        self, listener: str, mechanism: str = "SCRAM-SHA-512", **changed: Any
+    ) -> KafkaConnection:
+        """A way in, with some keys changed."""
+        keys = self.security(listener, mechanism) | changed
+        typed = {key: Path(v) if key.endswith("_file") else v for key, v in keys.items()}
+        return KafkaConnection(self.address(listener), **typed)
+
     def _login(self, mechanism: str) -> dict[str, str]:
         if mechanism == "OAUTHBEARER":
             token_file = self.password_file.with_name("token")
             token_file.write_text(unsecured_token(USER))
+            token_file.chmod(0o600)
             return {"sasl_token_file": str(token_file)}
         return {"sasl_username": USER, "sasl_password_file": str(self.password_file)}
 
@@ -116,12 +127,6 @@ class SecuredKafka:
                 assert [0] == [code for code, _message in answer.creation_responses]
         finally:
             await admin.close()
-
-    async def allow_all(self, user: str, chunks: str, events: str, group: str) -> None:
-        """What the table in docs/operating.md gives to `topics`, `produce` and `run` together."""
-        for topic in (chunks, events):
-            await self.allow(user, TOPIC, topic, READ, WRITE, DESCRIBE_CONFIGS)
-        await self.allow(user, GROUP, group, READ)
 
 
 def unsecured_token(user: str, lasts_s: float = 3600) -> str:
@@ -219,4 +224,5 @@ def _settings(
             handler = f"{_OAUTH}.OAuthBearerUnsecuredValidatorCallbackHandler"
             yield f"{prefix}oauthbearer.sasl.server.callback.handler.class={handler}"
             handler = f"{_OAUTH}.OAuthBearerUnsecuredLoginCallbackHandler"
+            yield f"{prefix}oauthbearer.connections.max.reauth.ms={1000 * LOGIN_LASTS_S}"
             yield f"{prefix}oauthbearer.sasl.login.callback.handler.class={handler}"

@@ -109,6 +109,16 @@ async def test_a_broker_that_never_answers_is_given_up_at_the_deadline() -> None
             await describe_topic(connection, "chunks")
 
 
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL"])
+async def test_a_deaf_broker_is_waited_for_whatever_the_protocol(protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        connection = KafkaConnection(address, protocol=protocol, connect_timeout_s=3)
+
+        with pytest.raises(TransportError, match=r"no answer.*gave up after 3 s"):
+            await describe_topic(connection, "chunks")
+
+
 @pytest.mark.kafka
 async def test_a_topic_that_is_not_there_is_named(kafka_bootstrap: str) -> None:
     connection = KafkaConnection(kafka_bootstrap, connect_timeout_s=10)

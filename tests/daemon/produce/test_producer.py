@@ -250,7 +250,7 @@ def test_security_is_read_before_anything_is_sent(tmp_path):
 
     with pytest.raises(ConfigError, match=r"security\.yaml: .*sasl_password_file must be given"):
         open_writer("kafka:chunks", "127.0.0.1:9092", site="s", security=path)
-    with pytest.raises(ConfigError, match="--security is .*, but --to is dir:chunks"):
+    with pytest.raises(ConfigError, match=r"--security is .*, but --to is dir:chunks"):
         open_writer("dir:chunks", "127.0.0.1:9092", site="s", security=path)
 
 
