@@ -106,12 +106,12 @@ class SecuredKafka:
             return {"sasl_token_file": str(token_file)}
         return {"sasl_username": USER, "sasl_password_file": str(self.password_file)}
 
-    async def make_topic(self, name: str, partitions: int = 1) -> str:
+    async def make_topic(self, name: str, partitions: int = 1, **config: str) -> str:
         """As the super user, who needs no login on PLAINTEXT."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.address("PLAINTEXT"))
         await admin.start()
         try:
-            await admin.create_topics([NewTopic(name, partitions, 1)])
+            await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
         finally:
             await admin.close()
         return name
