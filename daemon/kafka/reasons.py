@@ -23,7 +23,9 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-_ANSWER_S = 2.0  # for one address, all questions together; a reason is wanted within 5 s
+# A reason is wanted within 5 s, of which an attempt may take 2 before anybody asks here.
+_ANSWER_S = 2.5  # for one address, all questions together
+_LET_IN_S = 1.5  # for the first of them
 
 # verify_code of ssl.SSLCertVerificationError (X509_V_ERR_... of OpenSSL)
 _NOT_YET_VALID, _EXPIRED = 9, 10
@@ -96,7 +98,8 @@ class _Door:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_ANSWER_S):
                 try:
-                    self.brokers = await _brokers(self._address, self._access.options())
+                    async with asyncio.timeout(_LET_IN_S):
+                        self.brokers = await _brokers(self._address, self._access.options())
                 except (OSError, KafkaError) as error:
                     reason = await self._reason(error)
                     self.reason = reason and f"Kafka at {self._name}: {reason}"
@@ -109,7 +112,7 @@ class _Door:
         return f"{host}:{port}{named}"
 
     async def _reason(self, error: Exception) -> str | None:
-        if isinstance(error, TimeoutError | socket.gaierror | ConnectionRefusedError):
+        if isinstance(error, socket.gaierror | ConnectionRefusedError):
             return None
         for each in _causes(error):
             if isinstance(each, ssl.SSLCertVerificationError):
@@ -190,7 +193,10 @@ class _Door:
         )
 
     async def _of_hanging_up(self) -> str | None:
-        """The broker closed the connection without a word, as it does to what it cannot read."""
+        """The broker closed the connection without a word, as it does to what it cannot read.
+
+        Or it keeps silent, as some proxies do.
+        """
         protocol = self._access.protocol
         is_tls, is_login = protocol.endswith("SSL"), protocol.startswith("SASL_")
         if is_tls and await self._speaks_plainly():
@@ -230,7 +236,7 @@ class _Door:
             return "ALERT" in (error.reason or "")
         except OSError:
             return False
-        writer.close()
+        writer.transport.abort()  # a polite end of TLS would wait for the other side's
         with contextlib.suppress(OSError):
             await writer.wait_closed()
         return True

@@ -85,16 +85,18 @@ def test_what_a_section_leaves_out_is_what_its_adapter_does_by_itself(
 
 
 def test_every_key_of_the_broker_s_security_reaches_its_connection(tmp_path: Path) -> None:
-    security = {
-        "protocol": "SASL_SSL",
+    files = ("ca_file", "certificate_file", "key_file", "key_password_file")
+    tls = {"protocol": "SASL_SSL"} | {file: tmp_path / file for file in files}
+    password = {
         "sasl_mechanism": "SCRAM-SHA-256",
         "sasl_username": "me",
         "sasl_password_file": tmp_path / "password",
-        "ca_file": tmp_path / "ca.pem",
     }
-    section = KafkaSinkConfig(
-        bootstrap_servers=BROKER, topic="events", security=KafkaSecurityConfig(**security)
-    )
+    token = {"sasl_mechanism": "OAUTHBEARER", "sasl_token_file": tmp_path / "token"}
 
-    assert KafkaConnection(BROKER, **security) == options_of(section)["connection"]
-    assert set(KafkaSecurityConfig.model_fields) == set(security)
+    for login in (password, token):
+        security = KafkaSecurityConfig(**tls, **login)
+        section = KafkaSinkConfig(bootstrap_servers=BROKER, topic="events", security=security)
+
+        assert KafkaConnection(BROKER, **tls, **login) == options_of(section)["connection"]
+    assert set(KafkaSecurityConfig.model_fields) == {*tls, *password, *token}

@@ -3,6 +3,7 @@
 Users and passwords of the tests only. Certificates are made anew for each broker.
 """
 
+import asyncio
 import base64
 import json
 import os
@@ -45,6 +46,7 @@ _LISTENERS = {
     "MTLS": ("SSL", "server", "required"),
     "EXPIRED": ("SSL", "expired", "none"),
     "FOREIGN": ("SSL", "foreign", "none"),
+    "NUMBER": ("SSL", "number", "none"),
     "SASL": ("SASL_SSL", "server", "none"),
     "SASLPLAIN": ("SASL_PLAINTEXT", "", "none"),
 }
@@ -61,7 +63,8 @@ class SecuredKafka:
 
     Attributes:
         ports: Its ports, by listener: PLAINTEXT, TLS, MTLS (wants a certificate), EXPIRED (shows
-            an expired one), FOREIGN (shows one of another host), SASL (TLS), SASLPLAIN (no TLS).
+            an expired one), FOREIGN (shows one of another host), NUMBER (shows one of 127.0.0.1,
+            and calls itself localhost), SASL (TLS), SASLPLAIN (no TLS).
         authority: Signed the certificates of the servers and of ``client``.
         client: A certificate that MTLS takes; its user is ``CN=client``.
         password_file: Holds USER's password.
@@ -129,6 +132,14 @@ class SecuredKafka:
             await admin.close()
 
 
+async def all_hung_up() -> None:
+    """Wait until this loop holds no connection: aiokafka does not wait for the end of its TLS."""
+    loop: Any = asyncio.get_running_loop()
+    async with asyncio.timeout(30):
+        while len(loop._selector.get_map()) > 1:  # the loop's own
+            await asyncio.sleep(0.01)
+
+
 def unsecured_token(user: str, lasts_s: float = 3600) -> str:
     """A JWT without a signature, which only a broker for tests takes."""
     now_s = time.time()
@@ -148,6 +159,7 @@ def secured_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredK
     pairs = {
         "server": authority.sign("server", hosts=HERE),
         "expired": authority.sign("expired", hosts=HERE, days=-1),
+        "number": authority.sign("number", hosts="IP:127.0.0.1"),
         "foreign": authority.sign("foreign", hosts="DNS:elsewhere.example"),
     }
     password_file = home / "password"

@@ -1,8 +1,13 @@
 """A real broker that turns us away is told from one that is away, with the fix in one line."""
 
 import asyncio
+import contextlib
+import socket
+import ssl
+import threading
 import time
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ from daemon.kafka.producer import DurableProducer
 from daemon.kafka.reasons import refusal
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
 from daemon.wire.records import Record
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, Pair
 from tests.support.secured_kafka import (
     DESCRIBE,
     GROUP,
@@ -25,6 +30,7 @@ from tests.support.secured_kafka import (
     USER,
     WRITE,
     SecuredKafka,
+    all_hung_up,
     unsecured_token,
 )
 
@@ -32,6 +38,12 @@ pytestmark = pytest.mark.kafka
 
 AT_ONCE_S = 5.0
 PLAIN = {"protocol": "PLAINTEXT", "ca_file": None}
+
+
+@pytest.fixture(autouse=True)
+async def hang_up() -> AsyncIterator[None]:
+    yield
+    await all_hung_up()
 
 
 @pytest.mark.parametrize(
@@ -153,6 +165,61 @@ async def test_who_may_come_in_is_given_no_reason(
     secured_kafka: SecuredKafka, listener: str, mechanism: str
 ) -> None:
     assert None is await refusal(secured_kafka.connection(listener, mechanism))
+
+
+async def test_a_broker_that_names_another_address_is_asked_there(
+    secured_kafka: SecuredKafka,
+) -> None:
+    port = secured_kafka.ports["NUMBER"]
+    connection = KafkaConnection(
+        f"127.0.0.1:{port}", protocol="SSL", ca_file=secured_kafka.authority.ca
+    )
+
+    with pytest.raises(
+        ConfigError,
+        match=rf"Kafka at localhost:{port} \(the address that the brokers name\): its certificate "
+        "is not for localhost; write in advertised.listeners the name",
+    ):
+        await describe_topic(connection, "chunks")
+
+
+class SilentToPlain:
+    """A TLS port that does not hang up on who speaks without TLS, as behind some proxies.
+
+    Args:
+        pair: Its certificate.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(pair.certificate, pair.key)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # until it is closed
+            while True:
+                connection, _ = self._server.accept()
+                if connection.recv(1, socket.MSG_PEEK) == b"\x16":
+                    connection = self._context.wrap_socket(connection, server_side=True)
+                self._open.append(connection)
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        for each in (*self._open, self._server):
+            each.close()
+
+
+async def test_a_tls_port_that_keeps_silent_is_told_too(tmp_path: Path) -> None:
+    server = SilentToPlain(Authority(tmp_path).sign("proxy", hosts="IP:127.0.0.1"))
+    try:
+        await assert_told(KafkaConnection(server.address), "this port speaks TLS, and protocol is")
+    finally:
+        server.close()
 
 
 async def a_topic(kafka: SecuredKafka, *operations: int) -> str:
