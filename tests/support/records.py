@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from engine.types import ActionEvent, Phase, Reason, Span, VideoChunk
+from engine.types import ActionEvent, Evidence, Phase, Reason, Span, VideoChunk
 
 TIME_BASE = Fraction(1, 90_000)
 ANCHOR_US = 1_780_000_000_123_456
@@ -102,4 +102,14 @@ def events(draw: st.DrawFn) -> ActionEvent:
         decided_us=draw(st.integers(0, 10**12)),
         anchor_us=draw(anchors()),
         model_id=draw(names()),
+        peak_us=draw(st.none() | st.integers(0, 10**12)),
+        evidence=draw(st.none() | evidences()),
+        watermark_us=draw(st.none() | st.integers(0, 10**12)),
     )
+
+
+def evidences() -> st.SearchStrategy[Evidence]:
+    """Of a topic, or of a folder of chunk files."""
+    offsets = st.integers(0, 2**50)
+    partitions = st.sampled_from(["chunks/0", "a.b-c/17", "door", "17"])
+    return st.builds(Evidence, partitions, offsets, offsets)

@@ -26,7 +26,7 @@ from daemon.wire.records import (
     readable_camera,
 )
 from engine.errors import CorruptChunkError, StreamError
-from engine.types import ActionEvent, Phase, Reason, VideoChunk
+from engine.types import ActionEvent, Evidence, Phase, Reason, VideoChunk
 from tests.support.records import ANCHOR_US, a_chunk, an_end, an_event, chunks, events
 
 FACTS = ChunkFacts("video/mp4", 1_000_000, 25, 320, 240, "arrival")
@@ -221,7 +221,10 @@ def test_the_camera_of_a_bad_record_is_safe_to_print(key: bytes | None) -> None:
 
 @given(events())
 def test_an_event_survives_the_journey(event: ActionEvent) -> None:
-    assert event == parse_event(event_record(event, site="s").value)
+    again = parse_event(event_record(event, site="s").value)
+
+    assert event == again
+    assert (event.evidence, event.watermark_us) == (again.evidence, again.watermark_us)
 
 
 @given(events())
@@ -259,7 +262,8 @@ def test_the_schema_and_the_types_list_the_same_words() -> None:
 
 
 def test_an_event_record_reads_like_this() -> None:
-    event = an_event("e1", 2, anchor_us=0)
+    evidence = Evidence("chunks/3", 5, 8)
+    event = an_event("e1", 2, anchor_us=0, evidence=evidence, watermark_us=2_000_000)
 
     record = event_record(event, site="hall")
 
@@ -290,7 +294,10 @@ def test_an_event_record_reads_like_this() -> None:
         "end": {"time": "1970-01-01T00:00:03.000002Z", "stream_us": 3_000_002},
         "duration_s": 2.000002,
         "score": 0.75,
+        "peak": None,
         "decided": {"time": "1970-01-01T00:00:04.000000Z", "stream_us": 4_000_000},
+        "watermark": {"time": "1970-01-01T00:00:02.000000Z", "stream_us": 2_000_000},
+        "evidence": {"topic": "chunks", "partition": 3, "first_offset": 5, "last_offset": 8},
         "model": {"id": "kinetics400@0123456789ab"},
     } == json.loads(record.value)
 
