@@ -309,8 +309,21 @@ SourceConfig = Annotated[DirectorySourceConfig | KafkaSourceConfig, Field(discri
 SinkConfig = Annotated[JsonlSinkConfig | KafkaSinkConfig, Field(discriminator="kind")]
 
 
+def _with_state(schema: dict[str, Any]) -> None:
+    """The schema takes what ``Config`` takes, and so the older form of ``journal.path`` too."""
+    schema["properties"]["state"] = {
+        "type": "object",
+        "deprecated": True,
+        "description": "Older form of journal.path, for files that have no journal section.",
+        "additionalProperties": False,
+        "properties": {"kind": {"const": "sqlite"}, "path": {"type": "string"}},
+    }
+
+
 class Config(_Model):
     """The configuration of one daemon."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_with_state)
 
     site: str = Field(
         "default", min_length=1, description="Name of the site, written into every event."

@@ -421,7 +421,9 @@ def test_changing_features_after_a_time_changes_no_record_emitted_by_then(seed, 
 def test_a_damaged_snapshot_is_refused_and_nothing_else(changes, is_old):
     session = a_running_session()
     session.place = Place("cam", 3, low_offset=1)
-    blob = bytearray(as_version_2(session.snapshot(), session.features) if is_old else session.snapshot())
+    blob = bytearray(
+        as_version_2(session.snapshot(), session.features) if is_old else session.snapshot()
+    )
     for place, value in changes:
         blob[place % len(blob)] = value
     for spec in (session.spec, replace(session.spec, model_id="scripted@1")):

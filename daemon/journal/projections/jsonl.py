@@ -1,7 +1,7 @@
 """Events as lines of JSON in a file, the same records as on Kafka, each exactly once.
 
 A crash can leave lines out, or tear the last one. The journal still has those lines and knows how
-long the file was before them, so opening the file adds what is missing, from the torn byte on.
+long the file was before them, so opening the file adds what is missing, from the torn line on.
 """
 
 import asyncio
@@ -117,9 +117,10 @@ class JsonlProjection:
             waiting: Lines of which the file may have none, some, or all.
         """
         if mark is not None and mark <= size <= mark + len(waiting):
-            n_there = size - mark
-            if os.pread(self._fd, n_there, mark) == waiting[:n_there]:
-                return size, waiting[n_there:]
+            there = os.pread(self._fd, size - mark, mark)
+            n_whole = _same_lines_bytes(there, waiting)
+            if b"\n" not in there[n_whole:]:  # a line is torn, or its bytes are not what they were
+                return mark + n_whole, waiting[n_whole:]
         if mark is not None:
             _log.warning(
                 "%s: has %d bytes, where %d to %d of our own were expected; it was changed or "
@@ -184,6 +185,16 @@ def _write_all(fd: int, payload: bytes) -> None:
     rest = memoryview(payload)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+def _same_lines_bytes(there: bytes, waiting: bytes) -> int:
+    """Size of the whole lines that both begin with, in bytes."""
+    n_same = 0
+    for line in waiting.splitlines(keepends=True):
+        if not there.startswith(line, n_same):
+            break
+        n_same += len(line)
+    return n_same
 
 
 def _whole_lines_bytes(fd: int) -> int:

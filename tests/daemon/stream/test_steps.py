@@ -185,9 +185,7 @@ class StepsMachine(RuleBasedStateMachine):
         self.made.append(step)
         assert before.number + 1 == step.number
         assert before.next_offset <= step.next_offset
-        assert all(
-            step.next_offset <= offset or offset < NEXT for offset in self.unfinished
-        )
+        assert all(step.next_offset <= offset or offset < NEXT for offset in self.unfinished)
 
     def teardown(self) -> None:
         self.build()
