@@ -203,10 +203,7 @@ class StreamWorker:
 
     async def begin(self) -> Outcome:
         """What follows from the camera's past alone; call this once, before anything else."""
-        session = self._session
-        if session is None or not session.owed:
-            return Outcome()
-        return self._outcome(session, [])
+        return self._owed()
 
     async def process(self, delivery: Delivery) -> Outcome:
         """Process one delivery; a bad chunk is counted, not raised.
@@ -241,10 +238,7 @@ class StreamWorker:
         if self._parts.models.current is self._model:
             return Outcome()
         await self._switch()
-        session = self._session
-        if session is None or not session.owed:
-            return Outcome()
-        return self._outcome(session, [])
+        return self._owed()
 
     async def fall_silent(self) -> Outcome:
         """Give open events their last word, as the camera sends nothing; it may come back.
@@ -288,6 +282,14 @@ class StreamWorker:
         )
         self._recent.clear()
         self._awaits_replay = False
+
+    def _owed(self) -> Outcome:
+        """What a session before has left to be published."""
+        session = self._session
+        # Without its latest frames, a session's state would not do for another restart.
+        if session is None or not session.owed or self._awaits_replay:
+            return Outcome()
+        return self._outcome(session, [])
 
     def _outcome(
         self,

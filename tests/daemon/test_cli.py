@@ -29,7 +29,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"bundle": str(folder / "tiny")},
         "source": {"kind": "directory", "path": "chunks"},
         "sink": {"kind": "jsonl", "path": "events.jsonl"},
-        "state": {"path": "state.sqlite"},
+        "journal": {"path": "journal.sqlite"},
     }
     configs = {
         "good": good,

@@ -1,14 +1,16 @@
 """Which decoder a configuration gives a camera, and which batches the device."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from daemon.compose import batching, decoders, options_of
+from daemon.compose import batching, decoders, journal_settings, options_of
 from daemon.config import (
+    Config,
     DecodeConfig,
     DirectorySourceConfig,
     JsonlSinkConfig,
@@ -18,12 +20,14 @@ from daemon.config import (
     ModelConfig,
     SinkConfig,
     SourceConfig,
+    parse,
 )
 from daemon.device.batching import BatchPolicy
+from daemon.journal.kafka.settings import KafkaJournalSettings
+from daemon.journal.projections.jsonl import JsonlSettings
+from daemon.journal.projections.topic import TopicSettings
 from daemon.kafka.connection import KafkaConnection
 from daemon.logs import set_up
-from daemon.sinks.jsonl import JsonlSinkSettings
-from daemon.sinks.kafka import KafkaSinkSettings
 from daemon.sources.directory import DirectorySourceSettings
 from daemon.sources.kafka import KafkaSourceSettings
 from engine.video.frames import PyAvDecoder
@@ -65,16 +69,16 @@ IN, OUT, BROKER = Path("chunks"), Path("events.jsonl"), "a:1,b:2"
     ("section", "settings", "expected"),
     [
         (DirectorySourceConfig(path=IN), DirectorySourceSettings, DirectorySourceSettings(IN)),
-        (JsonlSinkConfig(path=OUT), JsonlSinkSettings, JsonlSinkSettings(OUT)),
+        (JsonlSinkConfig(path=OUT), JsonlSettings, JsonlSettings(OUT)),
         (
-            KafkaSourceConfig(bootstrap_servers=BROKER, topic="chunks"),
+            KafkaSourceConfig(bootstrap_servers=BROKER, topic="chunks", group_id="g"),
             KafkaSourceSettings,
-            KafkaSourceSettings(KafkaConnection(BROKER), "chunks"),
+            KafkaSourceSettings(KafkaConnection(BROKER), "chunks", "g"),
         ),
         (
             KafkaSinkConfig(bootstrap_servers=BROKER, topic="events"),
-            KafkaSinkSettings,
-            KafkaSinkSettings(KafkaConnection(BROKER), "events"),
+            TopicSettings,
+            TopicSettings(KafkaConnection(BROKER), "events"),
         ),
     ],
 )
@@ -100,3 +104,38 @@ def test_every_key_of_the_broker_s_security_reaches_its_connection(tmp_path: Pat
 
         assert KafkaConnection(BROKER, **tls, **login) == options_of(section)["connection"]
     assert set(KafkaSecurityConfig.model_fields) == {*tls, *password, *token}
+
+
+def kafka_config(**journal: object) -> Config:
+    kafka = {"kind": "kafka", "bootstrap_servers": BROKER}
+    source = {**kafka, "topic": "chunks", "group_id": "the hall", "max_chunk_bytes": 2**20}
+    sink = {**kafka, "topic": "events"}
+    return parse({"site": "s", "source": source, "sink": sink, "journal": journal}, "x")
+
+
+@pytest.mark.parametrize(
+    ("journal", "changes"),
+    [
+        ({}, {}),
+        ({"kind": "kafka", "guarantee": "at-least-once"}, {"guarantee": "at-least-once"}),
+        ({"prefix": "mine"}, {"prefix": "mine"}),
+    ],
+)
+def test_the_journal_in_kafka_is_named_for_its_group(
+    journal: dict[str, object], changes: dict[str, Any]
+) -> None:
+    wanted = KafkaJournalSettings(
+        connection=KafkaConnection(BROKER),
+        group_id="the hall",
+        chunks_topic="chunks",
+        events_topic="events",
+        prefix="the-hall",
+        site="s",
+        max_record_bytes=2**20,
+    )
+
+    assert replace(wanted, **changes) == journal_settings(kafka_config(**journal))
+
+
+def test_a_local_journal_has_nothing_in_kafka() -> None:
+    assert journal_settings(kafka_config(kind="local")) is None

@@ -12,7 +12,7 @@ from tests.support.checkout import CHECKOUT
 GOOD = {
     "source": {"kind": "directory", "path": "chunks"},
     "sink": {"kind": "jsonl", "path": "events.jsonl"},
-    "state": {"path": "state.sqlite"},
+    "journal": {"path": "journal.sqlite"},
 }
 
 
@@ -34,6 +34,12 @@ def test_the_shipped_examples_are_valid(name):
         ({"http": {"port": 99999}}, "http.port: .*seen 99999"),
         ({"model": {"while_building": "cpu"}}, "model.while_building: .*'wait' or 'openvino'"),
         ({"model": {"max_wait_ms": -1}}, "model.max_wait_ms: .*seen -1"),
+        ({"journal": {"kind": "sqlite"}}, "journal.kind: .*'kafka' or 'local'.*'sqlite'"),
+        ({"journal": {"guarantee": "always"}}, "journal.guarantee: .*'exactly-once'.*'always'"),
+        ({"journal": {"prefix": "a b"}}, "journal.prefix: .*seen 'a b'"),
+        ({"journal": {"commit_interval_s": 0}}, "journal.commit_interval_s: .*seen 0"),
+        ({"silent_after_s": 0}, "silent_after_s: .*seen 0"),
+        ({"forget_after_s": -1}, "forget_after_s: .*seen -1"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_file_and_key(change, message):
@@ -129,9 +135,71 @@ def test_a_gpu_is_configured_with_a_cpu_until_its_plans_are_built():
     assert waiting == first_model(waiting)
 
 
+WITHOUT_JOURNAL = {key: GOOD[key] for key in ("source", "sink")}
+
+
+@pytest.mark.parametrize(
+    ("state", "journal"),
+    [
+        ({"path": "old.sqlite"}, {"path": "old.sqlite"}),
+        ({"kind": "sqlite", "path": "old.sqlite"}, {"path": "old.sqlite"}),
+        ({"kind": "sqlite"}, {}),
+        ({}, {}),
+    ],
+)
+def test_the_older_name_of_the_journal_s_path_is_read(state, journal):
+    wanted = parse({**WITHOUT_JOURNAL, "journal": journal}, "x")
+
+    assert wanted == parse({**WITHOUT_JOURNAL, "state": state}, "x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": {"path": "old.sqlite"}, "journal": {"path": "new.sqlite"}},
+        {"state": {"kind": "redis", "path": "old.sqlite"}},
+        {"state": {"path": "old.sqlite", "fsync": True}},
+        {"state": "old.sqlite"},
+    ],
+)
+def test_an_older_section_that_says_something_else_is_refused(change):
+    with pytest.raises(ConfigError, match=r"my\.yaml: state: "):
+        parse({**WITHOUT_JOURNAL, **change}, "my.yaml")
+
+
+SOURCE = {"kind": "kafka", "bootstrap_servers": "a:1,b:2", "topic": "chunks"}
+SINK = {"kind": "kafka", "bootstrap_servers": "b:2, c:3", "topic": "events"}
+ELSEWHERE = {**SINK, "bootstrap_servers": "d:4"}
+TO_KAFKA = {"source": SOURCE, "sink": SINK}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_kafka"),
+    [
+        ({}, False),
+        ({"source": SOURCE}, False),
+        ({"sink": SINK}, False),
+        ({"source": SOURCE, "sink": ELSEWHERE}, False),
+        (TO_KAFKA, True),
+        ({**TO_KAFKA, "journal": {"kind": "local"}}, False),
+        ({**TO_KAFKA, "journal": {"kind": "kafka"}}, True),
+    ],
+)
+def test_the_journal_is_in_kafka_if_one_cluster_has_all(changes, is_kafka):
+    assert is_kafka == parse({**GOOD, **changes}, "x").keeps_in_kafka
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"source": SOURCE}, {"sink": SINK}, {"source": SOURCE, "sink": ELSEWHERE}]
+)
+def test_a_journal_in_kafka_needs_one_cluster_for_all(changes):
+    with pytest.raises(ConfigError, match="needs a source and a sink of kind kafka with the same"):
+        parse({**GOOD, **changes, "journal": {"kind": "kafka"}}, "my.yaml")
+
+
 def test_a_missing_section_is_named():
     with pytest.raises(ConfigError, match="sink: is missing"):
-        parse({key: GOOD[key] for key in ("source", "state")}, "my.yaml")
+        parse({key: GOOD[key] for key in ("source", "journal")}, "my.yaml")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ PLAIN = {
     "model": {"bundle": "a", "max_batch": 8},
     "source": {"kind": "directory", "path": "chunks"},
     "sink": {"kind": "jsonl", "path": "events.jsonl"},
-    "state": {"path": "state.sqlite"},
+    "journal": {"path": "journal.sqlite"},
 }
 
 

@@ -39,7 +39,7 @@ class Topics:
         self.plain: dict[str, Any] = {
             "source": {**broker, "topic": self.chunks},
             "sink": {**broker, "topic": self.events},
-            "state": {"path": "state.sqlite"},
+            "journal": {"path": "journal.sqlite"},
         }
         self.write()
 

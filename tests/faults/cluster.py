@@ -18,6 +18,7 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from tests.faults.checker import Effect, Mark
+from tests.faults.proxy import Proxy, free_port
 from tests.support.kafka import OwnBroker
 
 CHUNK_PARTITIONS, EVENT_PARTITIONS = 4, 2
@@ -34,10 +35,12 @@ class Cluster:
     Attributes:
         broker: To be stopped, hung and killed.
         bootstrap: Its address, which it keeps.
+        network: Leads to it too, and can be cut.
     """
 
     broker: OwnBroker
     bootstrap: str
+    network: Proxy
 
     async def ask(self, question: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
         """Put a question to the broker."""
@@ -129,12 +132,15 @@ class Cluster:
 @asynccontextmanager
 async def a_cluster(home: Path) -> AsyncIterator[Cluster]:
     """A broker of our own, as long as the block runs."""
-    broker = OwnBroker(home)
-    cluster = Cluster(broker, await asyncio.to_thread(broker.start))
-    try:
-        yield cluster
-    finally:
-        await cluster.close()
+    shown, inner = free_port(), free_port()
+    broker = OwnBroker(home, proxied=f"{inner}:{shown}")
+    async with Proxy(shown, inner).running() as network:
+        cluster = Cluster(broker, await asyncio.to_thread(broker.start), network)
+        try:
+            yield cluster
+        finally:
+            network.heal()
+            await cluster.close()
 
 
 async def _partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:

@@ -111,13 +111,14 @@ async def fail_over(rig: Rig) -> RowResult:
         return await trial.finish(f"fail over to another host for {away_s} s, and back", 10)
 
 
-ZOMBIE_POINTS = ("random", "produce", "commit_transaction", "begin", "offsets")
+# "network": it is not frozen but cut off, so it works on and does not know that it was given up.
+ZOMBIE_POINTS = ("random", "network", "produce", "commit_transaction", "begin", "offsets")
 
 
 async def zombie(rig: Rig, *, unfenced: bool = False, row: int = 6) -> RowResult:
     """Row 6: frozen until long after another took over, and thawed."""
     async with a_trial(rig, row) as trial:
-        a, b = trial.daemon("a"), trial.daemon("b")
+        a, b = trial.daemon("a", is_cuttable=True), trial.daemon("b")
         rounds = rig.size(3 if row == 6 else 2, 10)
         points = [p for p in ZOMBIE_POINTS if has_journal() or p not in transaction_points()]
         if unfenced and has_journal():
@@ -138,7 +139,7 @@ async def zombie(rig: Rig, *, unfenced: bool = False, row: int = 6) -> RowResult
                 await trial.progress(3)
             await _freeze_and_thaw(trial, a, point)
         return await trial.finish(
-            f"SIGSTOP for {session_s() + 15:g} s at {', '.join(dict.fromkeys(faults))}, "
+            f"zombie: away for {session_s() + 15:g} s at {', '.join(dict.fromkeys(faults))}, "
             f"{rounds} rounds",
             session_s() + 2,
         )
@@ -157,26 +158,34 @@ async def unfenced_zombie(rig: Rig) -> RowResult:
 
 async def _start_zombie(trial: Trial, daemon: Daemon, point: str, *, unfenced: bool) -> None:
     when = "before" if unfenced else trial.rng.choice(("before", "after"))
-    fault = None if point == "random" else f"{point}:{when}:{trial.rng.randint(6, 20)}:stop"
+    fault = (
+        None
+        if point in ("random", "network")
+        else f"{point}:{when}:{trial.rng.randint(6, 20)}:stop"
+    )
     daemon.start(fault, unfenced=unfenced)
 
 
 async def _freeze_and_thaw(trial: Trial, daemon: Daemon, point: str) -> None:
-    if point == "random" or not await daemon.struck(_REACH_S):
-        if point != "random":
-            trial.notes.append(f"{point} was not reached, so it was stopped at a random moment")
+    if point not in ("random", "network") and not await daemon.struck(_REACH_S):
+        trial.notes.append(f"{point} was not reached, so it was stopped at a random moment")
+        point = "random"
+    if point in ("random", "network"):
         await trial.play(trial.rng.uniform(2, 5))
+    if point == "network":
+        trial.cluster.network.cut()
+    elif point == "random":
         daemon.signal(signal.SIGSTOP)
     trial.injected += 1
     await trial.play(session_s() + 15)
     n_ready = len(daemon.logged("daemon.ready"))
+    trial.cluster.network.heal()
     daemon.signal(signal.SIGCONT)
     await trial.play(10)
     status = daemon.status()
-    if status is None:
-        trial.notes.append(f"thawed at {point}: it went on")
-    else:
-        trial.notes.append(f"thawed at {point}: it exited with {status}")
+    how = "went on" if status is None else f"exited with {status}"
+    trial.notes.append(f"after the fault at {point}, the zombie {how}")
+    if status is not None:
         daemon.start()
         await daemon.until(lambda: len(daemon.logged("daemon.ready")) > n_ready, "ready again")
     await trial.progress(2)

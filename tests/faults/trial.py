@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +137,18 @@ class Trial:
             for daemon in self.daemons.values():
                 daemon.destroy()
 
-    def daemon(self, name: str, **source: Any) -> Daemon:
-        """A member of the group, not started, with an empty folder of its own."""
-        self.daemons[name] = Daemon(self.place, self.folder / name, **source)
+    def daemon(self, name: str, *, is_cuttable: bool = False, **source: Any) -> Daemon:
+        """A member of the group, not started, with an empty folder of its own.
+
+        Args:
+            name: Of its folder.
+            is_cuttable: It reaches the broker over the network that can be cut.
+            source: More keys of its configuration's ``source``.
+        """
+        place = self.place
+        if is_cuttable:
+            place = replace(place, bootstrap=f"127.0.0.1:{self.cluster.network.port}")
+        self.daemons[name] = Daemon(place, self.folder / name, **source)
         return self.daemons[name]
 
     async def begin(self, *names: str, **source: Any) -> list[Daemon]:

@@ -27,10 +27,16 @@ class MakeTopic(Protocol):
 
 
 class OwnBroker:
-    """A broker that a test may stop, hang and kill; it keeps its address and its topics."""
+    """A broker that a test may stop, hang and kill; it keeps its address and its topics.
 
-    def __init__(self, home: Path) -> None:
-        self._env = {**os.environ, "S2NETD_KAFKA_HOME": str(home), "S2NETD_KAFKA_PORT": "0"}
+    Args:
+        home: Folder of its state.
+        proxied: As in ``$S2NETD_KAFKA_PROXIED``.
+    """
+
+    def __init__(self, home: Path, proxied: str = "") -> None:
+        own = {"S2NETD_KAFKA_HOME": str(home), "S2NETD_KAFKA_PORT": "0"}
+        self._env = {**os.environ, **own, "S2NETD_KAFKA_PROXIED": proxied}
         self._pid_file = home / "pid"
 
     def start(self) -> str:
@@ -50,13 +56,13 @@ class OwnBroker:
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[OwnBroker]:
     """See ``OwnBroker``; not started."""
-    _need_java("a broker of our own needs")
+    need_java("a broker of our own needs")
     broker = OwnBroker(tmp_path / "kafka")
     yield broker
     broker.run("stop")
 
 
-def _need_java(why: str) -> None:
+def need_java(why: str) -> None:
     absent = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
     if absent:
         missing(f"{why} {' and '.join(absent)} (Debian: default-jre-headless, maven)")
@@ -69,7 +75,7 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
-    _need_java("no broker: set S2NETD_TEST_KAFKA, or install")
+    need_java("no broker: set S2NETD_TEST_KAFKA, or install")
     home = tmp_path_factory.mktemp("kafka")
     env = {**os.environ, "S2NETD_KAFKA_HOME": str(home), "S2NETD_KAFKA_PORT": "0"}
     started = subprocess.run(

@@ -125,3 +125,8 @@ def assert_repeats_agree(records: list[dict[str, Any]]) -> None:
     for record in records:
         key = (record["event_id"], record["revision"])
         assert record == seen.setdefault(key, record)
+
+
+def assert_each_once(records: list[dict[str, Any]]) -> None:
+    """No revision was published a second time."""
+    assert len(records) == len({(record["event_id"], record["revision"]) for record in records})

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.processes import (
     PATIENCE_S,
-    assert_repeats_agree,
+    assert_each_once,
     final_state,
     n_taken_up,
     read_events,
@@ -36,7 +36,7 @@ def a_config(folder: Path, bundle: Path, *, follow: bool, chunks: Path | None = 
             "poll_interval_s": 0.05,
         },
         sink={"kind": "jsonl", "path": str(folder / "events.jsonl")},
-        state={"path": str(folder / "state.sqlite")},
+        journal={"path": str(folder / "journal.sqlite")},
     )
 
 
@@ -75,7 +75,7 @@ def test_sigterm_drains_and_exits_with_0(tmp_path, bundle, clip):
 
 
 @pytest.mark.parametrize("n_kills", [8, pytest.param(20, marks=pytest.mark.soak)])
-def test_kills_lose_nothing_and_contradict_nothing(tmp_path, bundle, clip, n_kills):
+def test_kills_lose_nothing_and_repeat_nothing(tmp_path, bundle, clip, n_kills):
     rng = random.Random(20)  # noqa: S311 - reproducible moments, no secret
     chunks, log, events = tmp_path / "chunks", tmp_path / "log", tmp_path / "events.jsonl"
     chunks.mkdir()
@@ -112,7 +112,7 @@ def test_kills_lose_nothing_and_contradict_nothing(tmp_path, bundle, clip, n_kil
     assert again.returncode == 0, again.stderr
 
     records = read_events(tmp_path / "events.jsonl")
-    assert_repeats_agree(records)
+    assert_each_once(records)
     wanted = final_state(read_events(undisturbed / "events.jsonl"))
     assert len(wanted) >= n_kills / 2
     assert wanted == final_state(records)

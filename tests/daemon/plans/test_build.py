@@ -28,7 +28,7 @@ CONFIG = """
 model: {{bundle: tiny, backend: {backend}, max_batch: 3, one_batch_size: true, gpu: 2}}
 source: {{kind: directory, path: chunks}}
 sink: {{kind: jsonl, path: events.jsonl}}
-state: {{kind: sqlite, path: state.sqlite}}
+journal: {{path: journal.sqlite}}
 """
 
 
