@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from aiokafka.errors import KafkaError
+
 from tests.faults.checker import Verdict
 from tests.faults.cluster import a_cluster
 from tests.faults.daemons import RowError
@@ -53,14 +55,22 @@ async def _run(options: argparse.Namespace, folder: Path, results: list[RowResul
             began_s = time.monotonic()
             try:
                 result = await ROWS[number](rig)
-            except (RowError, TimeoutError, OSError) as error:
-                result = RowResult(number, "not brought to its end", 0, None, Verdict())
-                result.complaints.append(f"{type(error).__name__}: {error}")
+            except (RowError, TimeoutError, OSError, KafkaError) as error:
+                result = _unfinished(number, error)
                 result.seconds = time.monotonic() - began_s
             results.append(result)
             _say(a_line(result))
             for what in (*result.complaints, *result.notes, *result.verdict.examples):
                 _say(f"    {what}")
+
+
+def _unfinished(number: int, error: Exception) -> RowResult:
+    result = RowResult(number, "not brought to its end; counts so far", 0, None, Verdict())
+    result.complaints.append(f"{type(error).__name__}: {error}")
+    if isinstance(error, RowError):
+        result.verdict, result.injected = error.verdict, error.injected
+        result.notes += error.notes
+    return result
 
 
 def _end_on_sigterm() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from tests.faults.checker import Mark, Verdict
 from tests.support.checkout import CHECKOUT
 
 PATIENCE_S = 240.0  # for what must happen; no rule depends on it
@@ -203,11 +204,11 @@ class Daemon:
         assert self._process is not None
         return self._process.poll()
 
-    def fetched(self, topic: str) -> dict[int, int]:
-        """Partition → the first offset that this start of it read."""
+    def fetched(self, topic: str) -> dict[int, Mark]:
+        """Partition → the first offset that this start of it read, and when."""
         text = self._fetched.read_text() if self._fetched.exists() else ""
         rows = [line.split() for line in text.splitlines()]
-        return {int(row[1]): int(row[2]) for row in rows if row[0] == topic}
+        return {int(row[1]): Mark(float(row[3]), int(row[2])) for row in rows if row[0] == topic}
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Its log lines of one name."""
@@ -281,7 +282,17 @@ class Daemon:
 
 
 class RowError(Exception):
-    """Something that must happen did not, so a row could not be brought to its end."""
+    """Something that must happen did not, so a row could not be brought to its end.
+
+    Attributes:
+        verdict: What was counted until then.
+        injected: How many faults there were until then.
+        notes: What else was seen until then.
+    """
+
+    verdict = Verdict()
+    injected = 0
+    notes: tuple[str, ...] = ()
 
 
 def _write(config: dict[str, Any], path: Path) -> Path:

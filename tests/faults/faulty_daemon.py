@@ -4,7 +4,8 @@ The Kafka client is patched from outside, so the daemon itself knows nothing of 
 
 S2NETD_FAULT       POINT:before|after:N:kill|stop, at the N-th time that the process gets there
 S2NETD_FAULT_MARK  file that is written just before the fault
-S2NETD_FETCHED     file that lists the first offset that the process reads of each partition
+S2NETD_FETCHED     file that lists the first offset that the process reads of each partition, and
+                   when, by the monotonic clock
 S2NETD_UNFENCED    if set, transactional ids get a part that is the process's own, so that no
                    producer is fenced by another: what must *not* work
 """
@@ -12,6 +13,7 @@ S2NETD_UNFENCED    if set, transactional ids get a part that is the process's ow
 import functools
 import os
 import signal
+import time
 import uuid
 from collections.abc import Callable
 from importlib import import_module
@@ -113,7 +115,7 @@ def unfence() -> None:
 
 
 def tell_fetched(path: Path) -> None:
-    """Write down where the process begins to read: a line of topic, partition and offset."""
+    """Write down where the process begins to read: lines of topic, partition, offset, time."""
     import aiokafka  # noqa: PLC0415 - as above
 
     getmany = aiokafka.AIOKafkaConsumer.getmany
@@ -126,7 +128,8 @@ def tell_fetched(path: Path) -> None:
             if records and partition not in seen:
                 seen.add(partition)
                 with path.open("a", encoding="utf-8") as out:
-                    out.write(f"{partition.topic} {partition.partition} {records[0].offset}\n")
+                    where = f"{partition.topic} {partition.partition} {records[0].offset}"
+                    out.write(f"{where} {time.monotonic()}\n")
         return batches
 
     aiokafka.AIOKafkaConsumer.getmany = get

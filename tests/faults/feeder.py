@@ -30,6 +30,7 @@ CHUNK_S = GOP / FPS
 SPEED = 2.0  # times real time
 N_CAMERAS = 8
 LAP_S = 40.0  # a camera's producer begins a new run after so much footage
+_PATIENCE_S = 600.0  # with a broker that does not acknowledge
 
 Footage = Sequence[Sequence[CutChunk]]
 
@@ -118,14 +119,18 @@ class Feeder:
     async def running(self) -> AsyncIterator["Feeder"]:
         """Cameras show something until the end of the block, and end all their runs there."""
         await self._producer.start()
+        # No TaskGroup: what the block raises must come through as it is.
+        playing = [asyncio.create_task(self._play(camera)) for camera in self._cameras.values()]
         try:
-            async with asyncio.TaskGroup() as group:
-                for camera in self._cameras.values():
-                    group.create_task(self._play(camera))
-                yield self
-                self._is_ending.set()
-            await self._settled()
+            yield self
+            self._is_ending.set()
+            async with asyncio.timeout(_PATIENCE_S):
+                await asyncio.gather(*playing)
+                await self._settled()
         finally:
+            for task in playing:
+                task.cancel()
+            await asyncio.gather(*playing, return_exceptions=True)
             with contextlib.suppress(TimeoutError):  # without a broker, it would wait for one
                 async with asyncio.timeout(10):
                     await self._producer.stop()

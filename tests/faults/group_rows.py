@@ -81,11 +81,10 @@ async def return_from_the_dead(rig: Rig) -> RowResult:
         await a.kill()
         trial.injected += 1
         await trial.progress(3)
-        done = await trial.cluster.committed(trial.place.group, trial.place.chunks)
         a.start(tells_fetched=True)
         await a.ready()
         await trial.progress(8)
-        judge_reread(trial, a, done)
+        judge_reread(trial, a)
         return await trial.finish(
             "SIGKILL, take-over, and the dead one returns with its old folder", session_s() + 7
         )

@@ -18,10 +18,14 @@ _NORMAL_REASONS = ("score", "frozen", "gap", "end", "vanished", "model")
 _POISONED, _JUNK_NAMES = 2628, 600
 
 
-def judge_reread(trial: Trial, daemon: Daemon, committed: Mapping[int, int]) -> None:
+def judge_reread(trial: Trial, daemon: Daemon) -> None:
     """At most a resume window may be read again after a start."""
     first = daemon.fetched(trial.place.chunks)
-    again = {p: committed[p] - first[p] for p in first if p in committed}
+    again = {}
+    for partition, mark in first.items():
+        marks = trial.observer.committed[partition]
+        done = max((m.offset for m in marks if m.at_s <= mark.at_s), default=0)
+        again[partition] = max(0, done - mark.offset)
     worst = max(again.values(), default=0)
     trial.notes.append(f"chunks of a partition read again, at the most: {worst}")
     if worst > REREAD_CHUNKS:
@@ -222,11 +226,10 @@ async def unplug(rig: Rig) -> RowResult:
         trial.injected += 1
         await trial.progress(10)
         await daemon.stop()
-        done = await trial.cluster.committed(trial.place.group, trial.place.chunks)
         daemon.start(tells_fetched=True)
         await daemon.ready()
         await trial.progress(3)
-        judge_reread(trial, daemon, done)
+        judge_reread(trial, daemon)
         return await trial.finish("a camera is unplugged, and the daemon restarted", 5)
 
 

@@ -265,6 +265,18 @@ class Trial:
             complaints=self.complaints,
         )
 
+    def so_far(self) -> Verdict:
+        """What the checker would count now, with nothing to compare with."""
+        return check(
+            Evidence(
+                effects=self.observer.effects,
+                acknowledged=self.feeder.acknowledged,
+                committed=self.observer.committed,
+                ended_s=asyncio.get_running_loop().time(),
+                wanted=None,
+            )
+        )
+
     async def _stop_daemons(self) -> None:
         for daemon in self.daemons.values():
             if daemon._process is not None and daemon.status() is None:
@@ -283,4 +295,9 @@ async def a_trial(
     name = f"row-{row}-{time.time_ns() % 10**9}"
     trial = Trial(rig, row, name, cameras or cameras_over(CHUNK_PARTITIONS))
     async with trial.running():
-        yield trial
+        try:
+            yield trial
+        except RowError as error:
+            error.verdict, error.injected = trial.so_far(), trial.injected
+            error.notes = (*trial.complaints, *trial.notes)
+            raise
