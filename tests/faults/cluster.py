@@ -55,6 +55,9 @@ class Cluster:
         topic = NewTopic(name, partitions, 1, topic_configs=config)
         await self.ask(lambda admin: admin.create_topics([topic]))
 
+    async def topics(self) -> set[str]:
+        return set(await self.ask(lambda admin: admin.list_topics()))
+
     async def delete_topic(self, name: str) -> None:
         await self.ask(lambda admin: admin.delete_topics([name]))
 

@@ -89,6 +89,9 @@ def _has_silence_key() -> bool:
 def config_of(place: Place, folder: Path, **source: Any) -> dict[str, Any]:
     """A daemon's configuration.
 
+    If there are topics besides chunks and events, their names must be the group's own: rows share
+    the broker.
+
     Args:
         place: What it shares with the others.
         folder: What it has of its own.

@@ -118,11 +118,11 @@ async def zombie(rig: Rig, *, unfenced: bool = False, row: int = 6) -> RowResult
     """Row 6: frozen until long after another took over, and thawed."""
     async with a_trial(rig, row) as trial:
         a, b = trial.daemon("a", is_cuttable=True), trial.daemon("b")
-        rounds = rig.size(3 if row == 6 else 2, 10)
         points = [p for p in ZOMBIE_POINTS if has_journal() or p not in transaction_points()]
         if unfenced and has_journal():
             # An open transaction is aborted when its time is out; one that is yet to begin is not.
             points = ["begin"]
+        rounds = rig.size(2 if unfenced else len(points), 10)
         faults = [points[number % len(points)] for number in range(rounds)]
         b.start(unfenced=unfenced)
         await _start_zombie(trial, a, faults[0], unfenced=unfenced)

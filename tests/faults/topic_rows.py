@@ -119,7 +119,7 @@ async def _make_anew(rig: Rig, *, is_down: bool, is_longer: bool) -> RowResult:
 async def _delete_and_make(trial: Trial) -> None:
     await trial.cluster.delete_topic(trial.place.chunks)
     async with asyncio.timeout(60):
-        while trial.place.chunks in await trial.cluster.ask(lambda admin: admin.list_topics()):
+        while trial.place.chunks in await trial.cluster.topics():
             await asyncio.sleep(0.1)
     await trial.cluster.make_topic(trial.place.chunks, CHUNK_PARTITIONS)
 
@@ -150,7 +150,8 @@ async def add_partitions(rig: Rig) -> RowResult:
         await trial.begin("a", start="latest")
         await trial.progress(4)
         wider = 2 * CHUNK_PARTITIONS
-        await trial.cluster.add_partitions(trial.place.chunks, wider)
+        for topic in (*trial.other_topics, trial.place.chunks):  # the chunks' last
+            await trial.cluster.add_partitions(topic, wider)
         trial.injected += 1
         moved = [
             camera
@@ -269,7 +270,7 @@ async def poison(rig: Rig) -> RowResult:
             junk = trial.rng.randbytes(60)
             headers = [("vc_epoch", b"x")] if number % 3 == 0 else []
             await trial.feeder.put(Record(key, headers, junk))
-            trial.injected += 1
+        trial.injected += 1  # all of it is one fault
         await trial.progress(2)
         trial.feeder.wake("late")
         await trial.play(8)
