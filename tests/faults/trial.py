@@ -22,8 +22,8 @@ from tests.faults.daemons import (
 from tests.faults.feeder import Feeder, Footage, cameras_over
 from tests.faults.undisturbed import Undisturbed
 
-# A transaction that a dead daemon left open hides what follows it until its time is out (10 s), and
-# until the broker, which looks for such now and then, ends it.
+# A transaction that a dead daemon left open hides what follows it until its time is out (10 s) and
+# the broker, which looks for such now and then, has ended it.
 HIDDEN_S = 25.0
 
 
