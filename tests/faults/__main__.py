@@ -31,7 +31,7 @@ def main() -> int:
     results: list[RowResult] = []
     try:
         asyncio.run(_run(options, folder, results))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         _say("interrupted")
     write_report(results, options.report, is_full=options.full)
     passed = bool(results) and all(result.passed for result in results)

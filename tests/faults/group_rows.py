@@ -240,6 +240,8 @@ async def two_of_one_name(rig: Rig) -> RowResult:
             trial.complaints.append(f"flapping: {starts} starts")
         if not told:
             trial.complaints.append("no line names the instance")
+        if a.status() is None and b.status() is None:
+            await b.stop()  # as the operator must, where neither gives way
         return await trial.finish("two daemons with one instance name", 10)
 
 
