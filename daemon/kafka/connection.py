@@ -223,8 +223,13 @@ async def persist(
     attempt: Callable[[], Awaitable[T]],
     patience_s: float = 0.0,
     operation: str = "Read",
+    *,
+    in_mid_work: bool = False,
 ) -> T:
     """Try, with growing pauses, until it works or ``connect_timeout_s`` has passed.
+
+    A broker that turns us away is not asked again, except in the middle of work: there a password
+    or token may just be changing, and the deadline counts.
 
     Args:
         connection: The broker, and how long to try.
@@ -232,23 +237,31 @@ async def persist(
         attempt: Makes one try.
         patience_s: Seconds to try on top of that, if the broker itself may rightly take so long.
         operation: What topics are wanted for, for errors: Read, Write or Describe.
+        in_mid_work: Whether the broker has let us in before.
 
     Raises:
-        ConfigError: Trying again cannot help.
+        ConfigError: The broker turns us away.
         TransportError: The last error, with the address and what to check.
     """
     loop = asyncio.get_running_loop()
     given_s = connection.connect_timeout_s + patience_s
     deadline_s = loop.time() + given_s
     wait_s = _FIRST_WAIT_S
+    refused: str | None = None
     while True:
+        limited = (
+            asyncio.timeout_at(deadline_s) if in_mid_work else _limited(connection, deadline_s)
+        )
         try:
-            async with explained(connection, what, operation), _limited(connection, deadline_s):
+            async with explained(connection, what, operation), limited:
                 return await attempt()
         except TransportError as error:
             if loop.time() < deadline_s:  # else it was silent all the time
-                await _raise_refusal(connection, error)
-            if loop.time() + wait_s > deadline_s:
+                refused = await _refusal(connection, error)
+            is_last = loop.time() + wait_s > deadline_s
+            if refused is not None and (is_last or not in_mid_work):
+                raise ConfigError(refused) from error
+            if is_last:
                 raise TransportError(f"{error} (gave up after {given_s:g} s)") from error
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
@@ -286,8 +299,7 @@ async def _limited(connection: KafkaConnection, deadline_s: float) -> AsyncItera
         await asyncio.wait([watcher])
 
 
-async def _raise_refusal(connection: KafkaConnection, error: TransportError) -> None:
+async def _refusal(connection: KafkaConnection, error: TransportError) -> str | None:
     if isinstance(error.__cause__, UnknownTopicOrPartitionError):
-        return  # it answered
-    if reason := await refusal(connection):
-        raise ConfigError(reason) from error
+        return None  # it answered
+    return await refusal(connection)

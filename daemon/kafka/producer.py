@@ -53,7 +53,7 @@ class DurableProducer:
         self.max_message_bytes = facts.max_message_bytes
         # The broker's own limit decides what is too large, not the client's default.
         self._request_bytes = max(_MIN_REQUEST_BYTES, facts.max_message_bytes or 0)
-        await self._persist(self._ready)
+        await self._persist(self._ready, in_mid_work=False)
 
     async def send(self, records: Sequence[Record]) -> None:
         """Return once every record is written, in this order for each key.
@@ -63,16 +63,18 @@ class DurableProducer:
             TransportError: Not all were written at the deadline.
         """
         if records:
-            await self._persist(lambda: self._send_once(records))
+            await self._persist(lambda: self._send_once(records), in_mid_work=True)
 
     async def close(self) -> None:
         """Disconnect; what ``send`` returned for is written already. Safe to repeat."""
         if self._producer is not None:
             await self._give_up(self._producer)
 
-    async def _persist(self, attempt: Callable[[], Awaitable[object]]) -> None:
+    async def _persist(
+        self, attempt: Callable[[], Awaitable[object]], *, in_mid_work: bool
+    ) -> None:
         what = f"topic {self._topic}"
-        await persist(self._connection, what, attempt, operation="Write")
+        await persist(self._connection, what, attempt, operation="Write", in_mid_work=in_mid_work)
 
     async def _send_once(self, records: Sequence[Record]) -> None:
         producer = await self._ready()

@@ -37,6 +37,7 @@ from tests.support.secured_kafka import (
 pytestmark = pytest.mark.kafka
 
 AT_ONCE_S = 5.0
+RECORD = Record(key=b"key", value=b"value", headers=[])
 PLAIN = {"protocol": "PLAINTEXT", "ca_file": None}
 
 
@@ -274,19 +275,34 @@ async def test_a_missing_right_on_a_transactional_id_is_told(secured_kafka: Secu
         await persist(connection, "transactions", attempt)
 
 
-async def test_a_token_that_runs_out_is_replaced_by_the_one_in_the_file_then(
-    secured_kafka: SecuredKafka, tmp_path: Path
-) -> None:
+@pytest.fixture
+async def run_out(secured_kafka: SecuredKafka, tmp_path: Path) -> AsyncIterator[DurableProducer]:
+    """A producer that has sent something with a token that is no longer valid."""
     topic, file = await a_topic(secured_kafka, WRITE), tmp_path / "token"
     file.write_text(unsecured_token(USER, LOGIN_LASTS_S))
     file.chmod(0o600)
-    connection = secured_kafka.connection("SASL", "OAUTHBEARER", sasl_token_file=file)
+    connection = secured_kafka.connection(
+        "SASL", "OAUTHBEARER", sasl_token_file=file, connect_timeout_s=8
+    )
     producer = DurableProducer(connection, topic)
     await producer.start()
-    try:
-        await producer.send([Record(key=b"key", value=b"before", headers=[])])
-        file.write_text(unsecured_token(USER))
-        await asyncio.sleep(LOGIN_LASTS_S + 1)  # the broker's clock is what counts here
-        await producer.send([Record(key=b"key", value=b"after", headers=[])])
-    finally:
-        await producer.close()
+    await producer.send([RECORD])
+    await asyncio.sleep(LOGIN_LASTS_S + 1)  # the broker's clock is what counts here
+    yield producer
+    await producer.close()
+
+
+async def test_a_token_that_runs_out_may_be_replaced_a_little_late(
+    run_out: DurableProducer, tmp_path: Path
+) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run_out.send([RECORD]))
+        await asyncio.sleep(2)
+        (tmp_path / "token").write_text(unsecured_token(USER))
+
+
+async def test_a_token_that_runs_out_and_stays_is_told_at_the_deadline(
+    run_out: DurableProducer,
+) -> None:
+    with pytest.raises(ConfigError, match="refuses the token"):
+        await run_out.send([RECORD])
