@@ -19,7 +19,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.consumer.group_coordinator import GroupCoordinator
@@ -37,6 +37,7 @@ from daemon.cancellation import own_cancellation
 from daemon.errors import ForeignCancellationError, StaleOwnerError, TransportError
 from daemon.kafka.connection import KafkaConnection, describe_topic, explained, persist
 from daemon.kafka.membership import NameWatch, leave_group
+from daemon.kafka.outage import Outage
 from daemon.kafka.topic_identity import topic_id_from
 from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.wire.records import parse_chunk, readable_camera
@@ -49,6 +50,8 @@ _IDENTIFY_S = 1.0  # so soon a topic made anew is
 _HEARTBEAT_MS = 1000  # so soon the others hear of a member that leaves
 _ANSWER_MS = 5000  # a partition that was looked at so recently is known
 _NO_PARTITION = TopicPartition("", -1)  # an empty list would mean all of them
+
+T = TypeVar("T")
 
 _log = logging.getLogger("s2netd.kafka")
 
@@ -107,6 +110,7 @@ class KafkaChunkSource:
         self._identify_at_s = 0.0
         self._is_topic_gone = False
         self._names: NameWatch | None = None
+        self._outage = Outage(f"topic {settings.topic}", _log)
         self._failure: BaseException | None = None
         self._took_part = asyncio.Event()
         self._is_closed = False
@@ -128,13 +132,30 @@ class KafkaChunkSource:
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """See ``ChunkSource``."""
         while not self._is_closed:
+            for record in await self._look():
+                if self._is_wanted(record) and self._is_in_order(record):
+                    yield self._delivery(record)
+
+    async def _look(self) -> list[ConsumerRecord]:
+        """New records; none while the broker is away, which is waited out.
+
+        Raises:
+            ConfigError: The broker turns us away, or another member has our name.
+        """
+        self._check_failure()
+        try:
             async with explained(self._settings.connection, f"topic {self._settings.topic}"):
                 await self._commit_if_due()
                 await self._identify_if_due()
                 records = await self._poll()
-            for record in records:
-                if self._is_wanted(record) and self._is_in_order(record):
-                    yield self._delivery(record)
+        except ForeignCancellationError:
+            raise
+        except TransportError as error:
+            self._outage.failed(error)
+            await asyncio.sleep(_POLL_MS / 1000)
+            return []
+        self._outage.worked()
+        return records
 
     def reached(self, partition: str, next_offset: int) -> None:
         """See ``ChunkSource``; it is committed, unless that is done in transactions."""
@@ -266,7 +287,6 @@ class KafkaChunkSource:
         return consumer
 
     async def _poll(self) -> list[ConsumerRecord]:
-        self._check_failure()
         wanted = self._ready - self._paused
         if not wanted or self._is_topic_gone:
             wanted = {_NO_PARTITION}
@@ -321,7 +341,7 @@ class KafkaChunkSource:
             self._ready -= mine
             for partition in mine & consumer.assignment():
                 await self._open_owner.hold(_name(partition))
-                self._begin_taking(consumer, partition, is_known=True)
+                self._begin_taking(consumer, partition)
 
     async def _identity(self, consumer: AIOKafkaConsumer) -> str:
         """The topic's id; empty if it is not known, or if there is no such topic now."""
@@ -387,36 +407,73 @@ class KafkaChunkSource:
             await self._open_owner.give_back(_name(partition))
         if assigned:
             consumer.pause(*assigned)  # nothing is fetched of one until it is taken
-        is_known = await self._is_group_known(consumer)
         identity = await self._identity(consumer)
         self._log_id = identity or self._log_id
+        # Asked once for all: as soon as one is taken, the group is known.
+        known = asyncio.create_task(self._is_group_known(consumer))
         for partition in assigned:
-            self._begin_taking(consumer, partition, is_known=is_known)
+            self._begin_taking(consumer, partition, known)
         if not assigned:
             self._took_part.set()
 
     def _begin_taking(
-        self, consumer: AIOKafkaConsumer, partition: TopicPartition, *, is_known: bool
+        self,
+        consumer: AIOKafkaConsumer,
+        partition: TopicPartition,
+        known: "asyncio.Task[bool] | None" = None,
     ) -> None:
-        work = self._take(consumer, partition, is_known=is_known)
+        work = self._take(consumer, partition, known)
         self._taking[partition] = asyncio.create_task(work, name=f"take {_name(partition)}")
 
     async def _is_group_known(self, consumer: AIOKafkaConsumer) -> bool:
         """True if the group has read the topic before."""
-        numbers = consumer.partitions_for_topic(self._settings.topic) or set()
-        partitions = [TopicPartition(self._settings.topic, number) for number in numbers]
-        committed = await asyncio.gather(*(consumer.committed(each) for each in partitions))
-        return any(offset is not None for offset in committed)
+
+        async def ask() -> bool:
+            numbers = consumer.partitions_for_topic(self._settings.topic) or set()
+            partitions = [TopicPartition(self._settings.topic, number) for number in numbers]
+            committed = await asyncio.gather(*(consumer.committed(each) for each in partitions))
+            return any(offset is not None for offset in committed)
+
+        return await self._patiently("group", ask)
+
+    async def _patiently(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer; a broker that is away is waited for."""
+        while True:
+            try:
+                async with explained(self._settings.connection, what):
+                    answer = await ask()
+            except ForeignCancellationError:
+                raise
+            except TransportError as error:
+                self._outage.failed(error)
+                await asyncio.sleep(_POLL_MS / 1000)
+            else:
+                self._outage.worked()
+                return answer
 
     async def _take(
-        self, consumer: AIOKafkaConsumer, partition: TopicPartition, *, is_known: bool
+        self,
+        consumer: AIOKafkaConsumer,
+        partition: TopicPartition,
+        known: "asyncio.Task[bool] | None",
     ) -> None:
-        """Ask the owner where to begin with a partition, and begin."""
+        """Ask the owner where to begin with a partition, and begin.
+
+        Args:
+            consumer: The consumer.
+            partition: The partition.
+            known: Whether the group has read the topic before; None: it has.
+        """
+
+        async def ask() -> tuple[int | None, int, int]:
+            committed = await consumer.committed(partition)
+            oldest = (await consumer.beginning_offsets([partition]))[partition]
+            newest = (await consumer.end_offsets([partition]))[partition]
+            return committed, oldest, newest
+
         with self._failing_loudly(f"taking {_name(partition)}"):
-            async with explained(self._settings.connection, f"partition {_name(partition)}"):
-                committed = await consumer.committed(partition)
-                oldest = (await consumer.beginning_offsets([partition]))[partition]
-                newest = (await consumer.end_offsets([partition]))[partition]
+            is_known = known is None or await asyncio.shield(known)
+            committed, oldest, newest = await self._patiently(_name(partition), ask)
             start = oldest if is_known or self._settings.start == "earliest" else newest
             first = await self._open_owner.take(
                 _name(partition),

@@ -12,13 +12,14 @@ from daemon.errors import MalformedRecordError
 from daemon.kafka.connection import KafkaConnection
 from daemon.produce.directory_writer import DirectoryChunkWriter
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
-from daemon.sources.base import ChunkSource, Delivery, StartAt, nothing_to_read_again
+from daemon.sources.base import ChunkSource, Delivery
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.wire.facts import ChunkFacts
 from engine.types import VideoChunk
 from tests.support.kafka import MakeTopic, put_record
+from tests.support.owner import Owner
 from tests.support.records import a_chunk, an_end
 
 CAMERAS = ("door", "yard")  # on different partitions of a topic with two
@@ -30,7 +31,7 @@ class Transport(Protocol):
     async def put(self, chunk: VideoChunk) -> None: ...
     async def put_bad(self, camera: str) -> None: ...
     async def close(self) -> None: ...
-    def source(self, start_at: StartAt) -> ChunkSource: ...
+    def source(self) -> ChunkSource: ...
 
 
 class MemoryTransport:
@@ -46,8 +47,8 @@ class MemoryTransport:
     async def close(self) -> None:
         pass
 
-    def source(self, start_at: StartAt) -> ChunkSource:
-        return MemoryChunkSource(self._log, start_at)
+    def source(self) -> ChunkSource:
+        return MemoryChunkSource(self._log)
 
 
 class DirectoryTransport:
@@ -67,9 +68,9 @@ class DirectoryTransport:
     async def close(self) -> None:
         await self._writer.close()
 
-    def source(self, start_at: StartAt) -> ChunkSource:
+    def source(self) -> ChunkSource:
         settings = DirectorySourceSettings(self._root, poll_interval_s=0.01)
-        return DirectoryChunkSource(settings, start_at)
+        return DirectoryChunkSource(settings)
 
 
 class KafkaTransport:
@@ -92,11 +93,11 @@ class KafkaTransport:
     async def close(self) -> None:
         await self._writer.close()
 
-    def source(self, start_at: StartAt) -> ChunkSource:
+    def source(self) -> ChunkSource:
         settings = KafkaSourceSettings(
             self._connection, self._topic, group_id=self._topic, start="earliest"
         )
-        return KafkaChunkSource(settings, start_at)
+        return KafkaChunkSource(settings)
 
 
 @pytest.fixture(params=["memory", "directory", pytest.param("kafka", marks=pytest.mark.kafka)])
@@ -124,11 +125,9 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading(
-    transport: Transport, start_at: StartAt = nothing_to_read_again
-) -> AsyncIterator[Reader]:
-    source = transport.source(start_at)
-    await source.start()
+async def reading(transport: Transport, owner: Owner | None = None) -> AsyncIterator[Reader]:
+    source = transport.source()
+    await source.start(owner or Owner())
     try:
         yield Reader(source)
     finally:
@@ -172,74 +171,107 @@ async def test_offsets_rise_within_a_partition(transport: Transport) -> None:
         assert sorted(set(offsets)) == offsets
 
 
-async def test_what_was_committed_is_never_shown_again(transport: Transport) -> None:
-    await put_chunks(transport, 5)
-    async with reading(transport) as reader:
-        door = of_camera(await reader.take(10), "door")
-        await reader.source.commit(door[2].position)
-
-    async with reading(transport) as reader:
-        again = await reader.take(2 + 5)
-
-    assert [3, 4] == sequences(again, "door")
-    assert [0, 1, 2, 3, 4] == sequences(again, "yard")
-
-
-async def test_a_commit_never_goes_back(transport: Transport) -> None:
-    await put_chunks(transport, 5)
-    async with reading(transport) as reader:
-        door = of_camera(await reader.take(10), "door")
-        await reader.source.commit(door[3].position)
-        await reader.source.commit(door[1].position)
-
-    async with reading(transport) as reader:
-        again = await reader.take(1 + 5)
-
-    assert [4] == sequences(again, "door")
-
-
-async def test_a_commit_in_one_life_is_not_undone_by_rereading_in_the_next(
+async def test_every_partition_is_taken_before_anything_of_it_is_delivered(
     transport: Transport,
+) -> None:
+    await put_chunks(transport, 2)
+    owner = Owner()
+
+    async with reading(transport, owner) as reader:
+        deliveries = await reader.take(4)
+
+    partitions = {d.position.partition for d in deliveries}
+    assert 2 == len(partitions)
+    assert partitions <= set(owner.taken)
+    assert sorted({*owner.calls}) == sorted(owner.calls)  # once each
+    assert {"take"} == {what for what, _ in owner.calls}
+    assert {d.position.offset for d in deliveries if d.chunk and not d.chunk.sequence} == {
+        owner.taken[partition][0] for partition in partitions
+    }
+
+
+@pytest.mark.parametrize("first", [0, 2, 4])
+async def test_a_partition_is_read_from_where_its_owner_says(
+    transport: Transport, first: int
 ) -> None:
     await put_chunks(transport, 5)
     async with reading(transport) as reader:
         door = of_camera(await reader.take(10), "door")
-        await reader.source.commit(door[3].position)
-    partition, low = door[0].position.partition, door[0].position.offset
-    async with reading(transport, {partition: low}.get) as reader:
-        await reader.take(10)
-        await reader.source.commit(door[0].position)
 
+    owner = Owner({door[0].position.partition: door[first].position.offset})
+    async with reading(transport, owner) as reader:
+        again = await reader.take(5 - first + 5)
+
+    assert list(range(first, 5)) == sequences(again, "door")
+    assert [0, 1, 2, 3, 4] == sequences(again, "yard")
+
+
+async def test_a_partition_of_which_all_is_done_is_read_on(transport: Transport) -> None:
+    await put_chunks(transport, 2)
     async with reading(transport) as reader:
-        again = await reader.take(1 + 5)
+        ends = {d.position.partition: d.position.offset + 1 for d in await reader.take(4)}
 
-    assert [4] == sequences(again, "door")
+    async with reading(transport, Owner(ends)) as reader:
+        await transport.put(a_chunk("door", 2))
+        (delivery,) = await reader.take(1)
+
+    assert a_chunk("door", 2) == delivery.chunk
 
 
-async def test_a_restart_reads_again_from_where_state_asks(transport: Transport) -> None:
+async def test_what_was_reached_changes_no_reading(transport: Transport) -> None:
+    """Other programs may be told; the owner alone knows where to begin."""
     await put_chunks(transport, 5)
     async with reading(transport) as reader:
         door = of_camera(await reader.take(10), "door")
-        await reader.source.commit(door[4].position)
-    start_at = {door[0].position.partition: door[2].position.offset}.get
+        partition = door[0].position.partition
+        for n in (3, 1):
+            reader.source.reached(partition, door[n].position.offset)
 
-    async with reading(transport, start_at) as reader:
-        again = await reader.take(3 + 5)
+    owner = Owner({partition: door[1].position.offset})
+    async with reading(transport, owner) as reader:
+        again = await reader.take(4 + 5)
 
-    assert [2, 3, 4] == sequences(again, "door")
+    assert [1, 2, 3, 4] == sequences(again, "door")
 
 
-async def test_state_never_asks_past_what_is_committed(transport: Transport) -> None:
+async def test_a_partition_that_was_renounced_delivers_nothing_until_it_is_taken_again(
+    transport: Transport,
+) -> None:
     await put_chunks(transport, 5)
+    owner = Owner()
+
+    async with reading(transport, owner) as reader:
+        (first,) = await reader.take(1)
+        partition = first.position.partition
+        reader.source.renounce(partition)
+        other = next(c for c in CAMERAS if c != first.camera)
+        deliveries: list[Delivery] = []
+        while len(of_camera(deliveries, other)) < 5:
+            deliveries += await reader.take(1)
+
+    assert list(range(5)) == sequences(deliveries, other)
+    if of_camera(deliveries, first.camera):
+        assert 2 == owner.calls.count(("take", partition))
+
+
+async def test_a_source_is_caught_up_when_all_was_delivered(transport: Transport) -> None:
+    await put_chunks(transport, 3)
+
     async with reading(transport) as reader:
-        door = of_camera(await reader.take(10), "door")
-        await reader.source.commit(door[1].position)
-    start_at = {door[0].position.partition: door[4].position.offset}.get
+        deliveries = await reader.take(1)
+        partition = deliveries[0].position.partition
+        assert not reader.source.is_caught_up(partition)
+        deliveries += await reader.take(5)
+        waiting = asyncio.create_task(reader.take(1))
+        async with asyncio.timeout(240):
+            while not all(reader.source.is_caught_up(p) for p in partitions_of(deliveries)):
+                await asyncio.sleep(0.01)
+        await transport.put(a_chunk("door", 3))
+        await waiting
 
-    async with reading(transport, start_at) as reader:
-        again = await reader.take(3 + 5)
 
-    assert [2, 3, 4] == sequences(again, "door")
+def partitions_of(deliveries: list[Delivery]) -> set[str]:
+    return {delivery.position.partition for delivery in deliveries}
 
 
 async def test_a_bad_record_is_a_delivery_and_harms_no_other(transport: Transport) -> None:
@@ -306,8 +338,8 @@ async def test_a_discontinuity_arrives(transport: Transport) -> None:
 
 async def test_close_ends_deliveries_that_wait(transport: Transport) -> None:
     await transport.put(a_chunk("door", 0))
-    source = transport.source(nothing_to_read_again)
-    await source.start()
+    source = transport.source()
+    await source.start(Owner())
     stream = source.deliveries()
     await anext(stream)
 
@@ -325,8 +357,8 @@ async def _rest(stream: AsyncIterator[Delivery]) -> list[Delivery]:
 
 async def test_close_may_be_repeated(transport: Transport) -> None:
     await transport.put(a_chunk("door", 0))
-    source = transport.source(nothing_to_read_again)
-    await source.start()
+    source = transport.source()
+    await source.start(Owner())
 
     await source.close()
     await source.close()

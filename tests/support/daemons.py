@@ -36,7 +36,6 @@ from engine.types import ActionEvent, CasWindow, VideoChunk
 from engine.video.frames import PyAvDecoder, read_video
 from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
 
-
 AT_ONCE = StepLimits(interval_s=0)  # no test waits for a step
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.live_daemon import CAMERAS, Cameras, LiveDaemon
 from tests.support.processes import (
-    assert_repeats_agree,
+    assert_each_once,
     final_state,
     read_events,
     s2netd,
@@ -342,10 +342,7 @@ def test_kills_among_swaps_tear_no_event_and_lose_none(
     assert 0 == s2netd("run", "--config", daemon.config).returncode
 
     records = read_events(daemon.events)
-    assert_repeats_agree(records)
-    seen: dict[tuple[str, int], dict[str, Any]] = {}
-    for record in records:
-        seen.setdefault((record["event_id"], record["revision"]), record)
-    check_grammar(list(seen.values()))
+    assert_each_once(records)
+    check_grammar(records)
     assert all(record["final"] for record in final_state(records).values())
     assert 2 == len(set(map(model_of, records)))

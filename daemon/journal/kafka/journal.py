@@ -14,7 +14,8 @@ tells whether it was taken; if not, the same step is committed again. It is neve
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -31,12 +32,15 @@ from daemon.journal.kafka.past import Committed, committed, read_past
 from daemon.journal.kafka.seat import FeatureOffsets, Seat
 from daemon.journal.kafka.settings import GroupMember, KafkaJournalSettings
 from daemon.journal.kafka.topics import make_topics, make_wide_enough
-from daemon.kafka.connection import describe_topic, explained, persist
+from daemon.kafka.connection import describe_topic, persist
+from daemon.kafka.outage import Outage
 from daemon.kafka.producer import abandon
 
 _AGAIN_S = 0.2
 _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
 _ATTEMPT_S = 10.0
+
+T = TypeVar("T")
 
 _log = logging.getLogger("s2netd.journal")
 
@@ -55,13 +59,14 @@ class KafkaJournal:
         self._seats: dict[int, Seat] = {}
         self._admin: AIOKafkaAdminClient | None = None
         self._admin_lock = asyncio.Lock()
+        self._outage = Outage("journal", _log)
         self._n_partitions = 0  # of the journal's own topics
         self._is_exact = settings.guarantee == "exactly-once"
 
     async def start(self) -> None:
         """See ``Journal``; its own topics are made if they are missing."""
         settings = self._settings
-        await describe_topic(settings.connection, settings.events_topic)
+        await describe_topic(settings.connection, settings.events_topic, "Write")
         chunks = await describe_topic(settings.connection, settings.chunks_topic)
         await make_topics(settings, len(chunks.partitions))
         for topic in (settings.state_topic, settings.features_topic):
@@ -71,31 +76,40 @@ class KafkaJournal:
             )
 
     async def take(self, partition: str) -> Past:
-        """See ``Journal``."""
+        """See ``Journal``; a broker that is away is waited for."""
         number = self._number(partition)
-        what = f"partition {partition}"
-        return await persist(
-            self._settings.connection, what, lambda: self._take(number), self._patience_s
-        )
+        return await self._persist(f"partition {partition}", lambda: self._take(number))
 
     async def commit(self, partition: str, step: Step) -> None:
-        """See ``Journal``."""
+        """See ``Journal``; a broker that is away is waited for."""
         seat = self._seats.get(self._number(partition))
         if seat is None:
             raise StaleOwnerError(f"partition {partition} was given back")
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + self._settings.connection.connect_timeout_s + self._patience_s
+        what = f"partition {partition}, step {step.number}"
+        await self._persist(what, lambda: self._try(seat, step))
+
+    async def _persist(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until it works; only an outage is waited out.
+
+        Raises:
+            ConfigError: The broker has turned us away for as long as we are patient.
+            StaleOwnerError: As of ``commit``.
+        """
         while True:
             try:
-                async with explained(self._settings.connection, f"partition {partition}"):
-                    await self._try(seat, step)
+                result = await persist(
+                    self._settings.connection,
+                    what,
+                    attempt,
+                    self._patience_s,
+                    operation="Write",
+                    in_mid_work=True,
+                )
             except TransportError as error:
-                if loop.time() >= deadline_s:
-                    raise
-                _log.warning("partition %s: step %d: %s", partition, step.number, error)
+                self._outage.failed(error)
             else:
-                return
-            await asyncio.sleep(_AGAIN_S)
+                self._outage.worked()
+                return result
 
     async def give_back(self, partition: str) -> None:
         """See ``Journal``."""

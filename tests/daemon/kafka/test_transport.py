@@ -8,20 +8,22 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.partitioner import murmur2
 
 from daemon.errors import ConfigError, TransportError
+from daemon.journal.projections.topic import TopicProjection, TopicSettings
 from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.topic_identity import topic_id
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings, record_bytes
-from daemon.sinks.kafka import KafkaEventSink, KafkaSinkSettings
-from daemon.sources.base import Delivery, Position
+from daemon.sources.base import Delivery
 from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record, parse_event
 from engine.errors import RefusedChunkError
 from tests.support.kafka import MakeTopic, OwnBroker, put_record
+from tests.support.owner import Owner
 from tests.support.records import a_chunk, an_event
 
 pytestmark = pytest.mark.kafka
@@ -44,14 +46,11 @@ class Topic:
         finally:
             await writer.close()
 
-    async def source(self, **settings: Any) -> KafkaChunkSource:
-        adapters = {k: settings.pop(k) for k in ("start_at", "on_revoked") if k in settings}
+    async def source(self, owner: Owner | None = None, **settings: Any) -> KafkaChunkSource:
         options = {"group_id": self.name, "start": "earliest"} | settings
-        source = KafkaChunkSource(
-            KafkaSourceSettings(self.connection, self.name, **options), **adapters
-        )
-        await source.start()
+        source = KafkaChunkSource(KafkaSourceSettings(self.connection, self.name, **options))
         self._open.append(source)
+        await source.start(owner or Owner())
         return source
 
     async def close(self) -> None:
@@ -165,20 +164,30 @@ async def test_a_foreign_producers_records_are_chunks(topic: Topic) -> None:
     assert f"{topic.name}/0" == second.camera
 
 
-async def test_latest_begins_at_the_moment_of_start_and_a_crash_moves_it_not(
-    topic: Topic,
-) -> None:
+async def test_latest_begins_at_the_moment_of_start(topic: Topic) -> None:
     await topic.put(a_chunk("door", 0))
-    source = await topic.source(start="latest", commit_interval_s=0)
+    source = await topic.source(start="latest")
     await topic.put(a_chunk("door", 1))
-    first = await take(source.deliveries(), 1)
-    await source._open_consumer.stop()  # without a last commit, as in a crash
-    await topic.put(a_chunk("door", 2))
 
-    again = await topic.source(start="latest")
+    assert [1] == sequences(await take(source.deliveries(), 1))
 
-    assert [1] == sequences(first)
-    assert [1, 2] == sequences(await take(again.deliveries(), 2))
+
+async def test_latest_is_not_asked_of_partitions_that_come_later(topic: Topic) -> None:
+    """Else what is written to a new partition before it is found would be lost."""
+    await topic.put(a_chunk("door", 0))
+    await topic.commit_as_before(1)
+    owner = Owner()
+    source = await topic.source(owner, start="latest")
+    admin = AIOKafkaAdminClient(bootstrap_servers=topic.connection.bootstrap_servers)
+    await admin.start()
+    await admin.create_partitions({topic.name: NewPartitions(2)})
+    await admin.close()
+    await put_record(topic.connection, topic.name, b"yard", b"early", partition=1)
+
+    (delivery,) = await take(source.deliveries(), 1)
+
+    assert (f"{topic.name}/1", 0) == (delivery.position.partition, delivery.position.offset)
+    assert 0 == owner.taken[f"{topic.name}/1"][0]
 
 
 async def test_what_the_broker_deleted_is_skipped_and_nothing_else(topic: Topic) -> None:
@@ -189,161 +198,185 @@ async def test_what_the_broker_deleted_is_skipped_and_nothing_else(topic: Topic)
     await admin.delete_records({partition: RecordsToDelete(before_offset=3)})
     await admin.close()
 
-    source = await topic.source(start="latest", start_at=lambda _partition: 1)
+    source = await topic.source(Owner({f"{topic.name}/0": 1}), start="latest")
 
     assert [3, 4, 5] == sequences(await take(source.deliveries(), 3))
 
 
-@pytest.mark.parametrize("start_at", [None, 1, 90], ids=["committed", "with state", "state"])
-async def test_a_topic_made_anew_is_read_from_its_oldest_record(
-    topic: Topic, caplog: pytest.LogCaptureFixture, start_at: int | None
-) -> None:
+async def test_a_topic_is_told_by_its_id(topic: Topic) -> None:
+    owner = Owner()
+    await topic.source(owner)
+
+    wanted = await topic_id(topic.connection, topic.name)
+    assert {f"{topic.name}/0": (0, wanted)} == owner.taken
+
+
+async def test_a_topic_made_anew_while_it_is_read_is_taken_anew(topic: Topic) -> None:
     await topic.put(*(a_chunk("door", n) for n in range(3)))
-    if start_at != 90:
-        await topic.commit_as_before(50)
+    owner = Owner()
+    source = await topic.source(owner)
+    stream = source.deliveries()
+    await take(stream, 3)
+    _, before = owner.taken[f"{topic.name}/0"]
+    admin = AIOKafkaAdminClient(bootstrap_servers=topic.connection.bootstrap_servers)
+    await admin.start()
+    await admin.delete_topics([topic.name])
+    while not await _is_created(admin, topic.name):
+        await asyncio.sleep(0.1)
+    await admin.close()
+    await topic.put(*(a_chunk("door", n) for n in (7, 8)))
 
-    source = await topic.source(
-        start="latest", start_at=lambda _partition: start_at, commit_interval_s=0
-    )
-
-    deliveries = await take(source.deliveries(), 3)
-    assert [0, 1, 2] == sequences(deliveries)
-    assert f"topic {topic.name}, partition 0: read up to offset" in caplog.text
-    await source.commit(deliveries[1].position)
-    assert await topic.committed() == 2
-
-
-async def test_an_offset_at_the_newest_record_is_nothing_new(
-    topic: Topic, caplog: pytest.LogCaptureFixture
-) -> None:
-    await topic.put(*(a_chunk("door", n) for n in range(3)))
-    await topic.commit_as_before(3)
-    source = await topic.source()
-    await topic.put(a_chunk("door", 3))
-
-    assert [3] == sequences(await take(source.deliveries(), 1))
-    assert "made anew" not in caplog.text
+    assert [7, 8] == sequences(await take(stream, 2))
+    fallback, after = owner.taken[f"{topic.name}/0"]
+    assert (0, True) == (fallback, after not in ("", before))
+    assert ["take", "hold", "take"] == [what for what, _ in owner.calls]
 
 
-async def test_a_topic_made_anew_while_it_is_read_ends_deliveries(topic: Topic) -> None:
+async def _is_created(admin: AIOKafkaAdminClient, name: str) -> bool:
+    """False while the deleted topic of that name is still there."""
+    answer = await admin.create_topics([NewTopic(name, 1, 1)])
+    return answer.topic_errors[0][1] == 0
+
+
+async def test_a_partition_that_goes_back_and_has_no_id_ends_deliveries(topic: Topic) -> None:
     await topic.put(*(a_chunk("door", n) for n in range(3)))
     source = await topic.source()
     stream = source.deliveries()
     await take(stream, 3)
+    source._log_id = ""  # as of a broker that tells no ids
     source._open_consumer.seek(TopicPartition(topic.name, 0), 50)  # where no record is
 
     with pytest.raises(TransportError, match=rf"topic {topic.name}.* went back from offset 3"):
         await take(stream, 1)
 
 
-async def test_commits_wait_for_their_interval_but_not_beyond_close(topic: Topic) -> None:
+async def test_what_was_reached_is_committed_in_its_interval_or_at_close(topic: Topic) -> None:
     await topic.put(*(a_chunk("door", n) for n in range(3)))
     source = await topic.source(commit_interval_s=3600)
-    deliveries = await take(source.deliveries(), 3)
-    for delivery in deliveries[:2]:
-        await source.commit(delivery.position)
+    await take(source.deliveries(), 1)
+    source._commit_at_s = asyncio.get_running_loop().time() + 3600  # one was due at once
+    source.reached(f"{topic.name}/0", 2)
 
-    assert await topic.committed() == 0  # where the group began
+    assert await topic.committed() is None
     await source.close()
     assert await topic.committed() == 2
 
 
-async def test_a_partition_goes_over_without_loss_and_without_repeating_what_is_finished(
-    two_partitions: Topic,
-) -> None:
-    await two_partitions.put(*(a_chunk(c, n) for n in range(10) for c in ("door", "yard")))
+async def test_what_others_commit_is_not_committed_here(topic: Topic) -> None:
+    await topic.put(a_chunk("door", 0))
+    source = await topic.source(commit_interval_s=None)
+    await take(source.deliveries(), 1)
 
-    async def finish(partition: str) -> None:
-        """The daemon's part at revocation: what it had begun, it finishes, and commits."""
-        await first.commit(Position(partition, 5))
-
-    first = await two_partitions.source(on_revoked=finish, commit_interval_s=3600)
-    stream = first.deliveries()
-    before = await take(stream, 20)
-    async with asyncio.TaskGroup() as tasks:
-        joining = tasks.create_task(two_partitions.source())
-        first_again = tasks.create_task(take(stream, 4))
-    second_again = await take(joining.result().deliveries(), 4)
-
-    everything = {delivery.position for delivery in before}
-    assert 20 == len(everything)
-    again = [d.position for d in first_again.result() + second_again]
-    assert {position for position in everything if position.offset > 5} == set(again)
-    assert 8 == len(again)
-
-
-async def test_a_commit_for_a_partition_that_was_given_up_changes_nothing(topic: Topic) -> None:
-    await topic.put(*(a_chunk("door", n) for n in range(3)))
-    source = await topic.source(commit_interval_s=0)
-    deliveries = await take(source.deliveries(), 3)
-    await source.commit(deliveries[0].position)
-    await source._revoke(source._open_consumer, {TopicPartition(topic.name, 0)})
-
-    await source.commit(deliveries[2].position)
+    source.reached(f"{topic.name}/0", 1)
 
     await source.close()
-    assert await topic.committed() == 1
+    assert await topic.committed() is None
 
 
-async def test_a_failure_while_partitions_are_assigned_ends_deliveries(topic: Topic) -> None:
-    def broken(_partition: str) -> int | None:
-        raise TransportError("the state cannot be read")
+async def test_a_rebalance_holds_all_and_gives_back_what_goes(two_partitions: Topic) -> None:
+    await two_partitions.put(*(a_chunk(c, n) for n in range(3) for c in ("door", "yard")))
+    owner, other = Owner(), Owner()
+    first = await two_partitions.source(owner)
+    stream = first.deliveries()
+    await take(stream, 6)
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(anext(stream))
+        joining = tasks.create_task(two_partitions.source(other))
+        async with asyncio.timeout(240):
+            while not owner.taken.keys().isdisjoint(other.taken) or not other.taken:
+                await asyncio.sleep(0.05)
+            await joining
+        waiting.cancel()
 
-    await topic.put(a_chunk("door", 0))
-    source = await topic.source(start_at=broken)
+    ((gone, _),) = other.taken.items()
+    ((kept, _),) = owner.taken.items()
+    assert {f"{two_partitions.name}/{n}" for n in (0, 1)} == {gone, kept}
+    calls = owner.calls[2:]  # after the first two takes
+    assert {("hold", gone), ("hold", kept)} == set(calls[:2])
+    assert [("give back", gone), ("take", kept)] == calls[2:]
 
-    with pytest.raises(TransportError, match="the state cannot be read"):
-        await take(source.deliveries(), 1)
+
+async def test_a_member_that_stops_leaves_its_partitions_at_once(two_partitions: Topic) -> None:
+    """Long before its session would end."""
+    owner, other = Owner(), Owner()
+    first = await two_partitions.source(owner, group_instance_id="a", session_timeout_s=45)
+    second = asyncio.create_task(
+        two_partitions.source(other, group_instance_id="b", session_timeout_s=45)
+    )
+    stream = first.deliveries()
+    reading = asyncio.create_task(anext(stream))
+    await second
+    began_s = asyncio.get_running_loop().time()
+    reading.cancel()
+    await asyncio.wait([reading])
+
+    await first.close()
+
+    async with asyncio.timeout(240):
+        while len(other.taken) < 2:
+            other.changed.clear()
+            await other.changed.wait()
+    assert asyncio.get_running_loop().time() - began_s < 45
 
 
-async def test_a_partition_that_is_not_finished_in_time_holds_up_no_other(
+async def test_a_failure_while_partitions_are_taken_ends_the_start(topic: Topic) -> None:
+    class Broken(Owner):
+        async def take(self, partition: str, **_told: Any) -> int:
+            raise TransportError(f"{partition} cannot be taken")
+
+    with pytest.raises(TransportError, match="cannot be taken"):
+        await topic.source(Broken())
+
+
+async def test_a_partition_that_is_not_held_in_time_holds_up_no_other(
     two_partitions: Topic,
 ) -> None:
-    released: list[str] = []
+    class Slow(Owner):
+        async def hold(self, partition: str) -> None:
+            if partition.endswith("/0"):
+                await asyncio.Event().wait()
+            await super().hold(partition)
 
-    async def finish(partition: str) -> None:
-        if partition.endswith("/0"):
-            await asyncio.Event().wait()
-        released.append(partition)
-
-    source = await two_partitions.source(on_revoked=finish, session_timeout_ms=6000)
+    owner = Slow()
+    source = await two_partitions.source(owner, session_timeout_s=6)
     partitions = {TopicPartition(two_partitions.name, n) for n in (0, 1)}
     async with asyncio.timeout(240):
         await source._revoke(source._open_consumer, partitions)
 
-    assert [f"{two_partitions.name}/1"] == released
+    assert [("hold", f"{two_partitions.name}/1")] == owner.calls[2:]
 
 
-async def test_a_failure_while_partitions_are_given_up_ends_deliveries(topic: Topic) -> None:
-    async def broken(_partition: str) -> None:
-        raise TransportError("the sink is gone")
+async def test_a_failure_while_partitions_are_held_ends_deliveries(topic: Topic) -> None:
+    class Broken(Owner):
+        async def hold(self, partition: str) -> None:
+            raise TransportError(f"{partition}: the journal is gone")
 
     await topic.put(a_chunk("door", 0))
-    source = await topic.source(on_revoked=broken)
+    source = await topic.source(Broken())
     stream = source.deliveries()
     await take(stream, 1)
     async with asyncio.TaskGroup() as tasks:
         joining = tasks.create_task(topic.source())
-        with pytest.raises(TransportError, match="the sink is gone"):
+        with pytest.raises(TransportError, match="the journal is gone"):
             await take(stream, 1)
         await joining
 
 
-async def test_what_is_cancelled_while_partitions_are_given_up_ends_deliveries(
-    topic: Topic,
-) -> None:
-    async def cancelled_under_us(_partition: str) -> None:
-        future = asyncio.get_running_loop().create_future()
-        future.cancel()
-        await future
+async def test_what_is_cancelled_while_partitions_are_held_ends_deliveries(topic: Topic) -> None:
+    class CancelledUnderUs(Owner):
+        async def hold(self, partition: str) -> None:
+            del partition
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
 
     await topic.put(a_chunk("door", 0))
-    source = await topic.source(on_revoked=cancelled_under_us)
+    source = await topic.source(CancelledUnderUs())
     stream = source.deliveries()
     await take(stream, 1)
     async with asyncio.TaskGroup() as tasks:
         joining = tasks.create_task(topic.source())
-        with pytest.raises(TransportError, match=f"finishing {topic.name}/0: was cancelled"):
+        with pytest.raises(TransportError, match=f"holding {topic.name}/0: was cancelled"):
             await take(stream, 1)
         await joining
 
@@ -383,14 +416,14 @@ async def test_a_broker_that_hangs_is_asked_again_by_a_new_producer(
 ) -> None:
     connection = KafkaConnection(own_broker.start(), connect_timeout_s=20)
     own_broker.run("topic", "events", "1")
-    sink = KafkaEventSink(KafkaSinkSettings(connection, "events"))
-    await sink.start()
-    await sink.publish([an_event("e1")])
+    sink = TopicProjection(TopicSettings(connection, "events"))
+    await sink.start(None, [])
+    await sink.show([an_event("e1")])
     before = sink._producer._producer
 
     own_broker.signal(signal.SIGSTOP)
     async with asyncio.TaskGroup() as tasks:
-        publishing = tasks.create_task(sink.publish([an_event("e1", 1), an_event("e1", 2)]))
+        publishing = tasks.create_task(sink.show([an_event("e1", 1), an_event("e1", 2)]))
         await until(lambda: sink._producer._producer is not before)
         assert not publishing.done()
         own_broker.signal(signal.SIGCONT)
@@ -405,8 +438,8 @@ async def test_a_broker_that_hangs_is_asked_again_by_a_new_producer(
 async def test_many_senders_whose_broker_hangs_are_all_answered(own_broker: OwnBroker) -> None:
     connection = KafkaConnection(own_broker.start(), connect_timeout_s=30)
     own_broker.run("topic", "events", "1")
-    sink = KafkaEventSink(KafkaSinkSettings(connection, "events"))
-    await sink.start()
+    sink = TopicProjection(TopicSettings(connection, "events"))
+    await sink.start(None, [])
     before = sink._producer._producer
 
     own_broker.signal(signal.SIGSTOP)
@@ -414,7 +447,7 @@ async def test_many_senders_whose_broker_hangs_are_all_answered(own_broker: OwnB
         publishing = []
         for n in range(6):
             events = [an_event(f"e{n}", revision) for revision in range(2)]
-            publishing.append(tasks.create_task(sink.publish(events)))
+            publishing.append(tasks.create_task(sink.show(events)))
             await asyncio.sleep(0.1)  # each waits for the same sender, none for the same time
         await until(lambda: sink._producer._producer is not before)
         await asyncio.sleep(3)  # it hangs for longer than giving a producer up may take
@@ -431,33 +464,34 @@ async def test_many_senders_whose_broker_hangs_are_all_answered(own_broker: OwnB
 async def test_a_broker_that_is_gone_is_given_up_at_the_deadline(own_broker: OwnBroker) -> None:
     connection = KafkaConnection(own_broker.start(), connect_timeout_s=2)
     own_broker.run("topic", "events", "1")
-    sink = KafkaEventSink(KafkaSinkSettings(connection, "events"))
-    await sink.start()
+    sink = TopicProjection(TopicSettings(connection, "events"))
+    await sink.start(None, [])
     own_broker.run("stop")
 
     with pytest.raises(TransportError, match=r"topic events.*gave up after 2 s"):
-        await sink.publish([an_event("e1")])
+        await sink.show([an_event("e1")])
     await sink.close()
 
 
 @pytest.mark.slow
-async def test_sink_and_source_outlive_a_restart_of_the_broker(own_broker: OwnBroker) -> None:
+async def test_source_and_topic_outlive_a_restart_of_the_broker(
+    own_broker: OwnBroker,
+) -> None:
     address = own_broker.start()
     for name in ("events", "chunks"):
         own_broker.run("topic", name, "1")
     chunks = Topic(address, "chunks")
     source = await chunks.source()
-    sink = KafkaEventSink(KafkaSinkSettings(chunks.connection, "events"))
-    await sink.start()
-    await sink.publish([an_event("e1")])
+    sink = TopicProjection(TopicSettings(chunks.connection, "events"))
+    await sink.start(None, [])
+    await sink.show([an_event("e1")])
     await chunks.put(a_chunk("door", 0))
     stream = source.deliveries()
     before = await take(stream, 1)
-    await source.commit(before[0].position)
 
     await asyncio.to_thread(own_broker.run, "stop")
     async with asyncio.TaskGroup() as tasks:
-        publishing = tasks.create_task(sink.publish([an_event("e2")]))
+        publishing = tasks.create_task(sink.show([an_event("e2")]))
         assert address == await asyncio.to_thread(own_broker.start)
     await chunks.put(a_chunk("door", 1))
     after = await take(stream, 1)

@@ -11,18 +11,21 @@ import pytest
 
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
 from daemon.produce.directory_writer import DirectoryChunkWriter
-from daemon.sources.base import Delivery, Position
+from daemon.sources.base import Delivery
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.wire.facts import ChunkFacts
 from engine.errors import CorruptChunkError, RefusedChunkError
+from tests.support.owner import Owner
 from tests.support.records import a_chunk, an_end
 
 
-async def read_all(root: Path, **settings: object) -> list[Delivery]:
+async def read_all(
+    root: Path, owner: Owner | None = None, **settings: object
+) -> list[Delivery]:
     """Everything there is, once."""
     options = DirectorySourceSettings(root, follow=False, **settings)  # type: ignore[arg-type]
     source = DirectoryChunkSource(options)
-    await source.start()
+    await source.start(owner or Owner())
     deliveries = [delivery async for delivery in source.deliveries()]
     await source.close()
     return deliveries
@@ -130,7 +133,7 @@ async def test_a_file_that_cannot_be_read_is_a_delivery(tmp_path: Path) -> None:
 async def following(tmp_path: Path) -> AsyncIterator[AsyncIterator[Delivery]]:
     settings = DirectorySourceSettings(tmp_path, poll_interval_s=0.01, settle_s=0.2)
     source = DirectoryChunkSource(settings)
-    await source.start()
+    await source.start(Owner())
     yield source.deliveries()
     await source.close()
 
@@ -140,7 +143,7 @@ async def test_a_growing_foreign_file_is_taken_once_a_later_one_exists(
 ) -> None:
     settings = DirectorySourceSettings(tmp_path, poll_interval_s=0.01, settle_s=3600)
     source = DirectoryChunkSource(settings)
-    await source.start()
+    await source.start(Owner())
     put(tmp_path / "door" / "1.ts", b"whole")
     put(tmp_path / "door" / "2.ts", b"half")
 
@@ -208,13 +211,63 @@ async def test_positions_are_kept_where_asked(tmp_path: Path) -> None:
     put(tmp_path / "in" / "door" / "1.mp4")
     settings = DirectorySourceSettings(tmp_path / "in", positions=tmp_path / "state")
     source = DirectoryChunkSource(settings)
-    await source.start()
+    await source.start(Owner())
     put(tmp_path / "in" / "door" / "2.mp4")
     await anext(source.deliveries())
-    await source.commit(Position("door", 1))
+    source.reached("door", 2)
     await source.close()
 
     assert "1\n" == (tmp_path / "state" / "door").read_text()
+
+
+@pytest.mark.parametrize(
+    ("reached", "position"), [([5], "4\n"), ([2, 5, 3], "4\n"), ([1], None), ([0], None)]
+)
+async def test_a_position_never_goes_back_and_names_the_last_that_is_done(
+    tmp_path: Path, reached: list[int], position: str | None
+) -> None:
+    put(tmp_path / "door" / "1.mp4")
+    put(tmp_path / ".positions" / "door", b"0")
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, follow=False))
+    await source.start(Owner())
+    await anext(source.deliveries())
+    for next_offset in reached:
+        source.reached("door", next_offset)
+    await source.close()
+
+    assert (position or "0") == (tmp_path / ".positions" / "door").read_text()
+
+
+async def test_a_camera_is_taken_with_what_was_done_before_a_journal_knew(
+    tmp_path: Path,
+) -> None:
+    for number in range(1, 6):
+        put(tmp_path / "door" / f"{number}.mp4")
+        put(tmp_path / "yard" / f"{number}.mp4")
+    put(tmp_path / ".positions" / "door", b"3\n")
+    owner = Owner({"yard": 2})
+
+    deliveries = await read_all(tmp_path, owner)
+
+    assert {"door": (4, ""), "yard": (0, "")} == owner.taken
+    assert [("door", 4), ("door", 5), *(("yard", n) for n in range(2, 6))] == sorted(
+        (d.camera, d.position.offset) for d in deliveries
+    )
+
+
+async def test_an_owner_may_begin_before_the_position(tmp_path: Path) -> None:
+    """For the sake of frames that are needed again; the position stays."""
+    for number in range(1, 6):
+        put(tmp_path / "door" / f"{number}.mp4")
+    put(tmp_path / ".positions" / "door", b"3\n")
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, follow=False))
+    await source.start(Owner({"door": 2}))
+    deliveries = [delivery async for delivery in source.deliveries()]
+    source.reached("door", 3)
+    await source.close()
+
+    assert [2, 3, 4, 5] == [d.position.offset for d in deliveries]
+    assert "3\n" == (tmp_path / ".positions" / "door").read_text()
 
 
 async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -249,7 +302,7 @@ async def test_a_folder_that_cannot_be_listed_stops_no_other_and_is_named_once(
     (tmp_path / "door").symlink_to("too long" * 100)
     settings = DirectorySourceSettings(tmp_path, poll_interval_s=0)
     source = DirectoryChunkSource(settings)
-    await source.start()
+    await source.start(Owner())
     stream = source.deliveries()
     for sequence in range(3):  # found by at least three scans
         await write(tmp_path, a_chunk("yard", sequence))
@@ -263,7 +316,7 @@ async def test_a_folder_that_becomes_a_file_stops_no_other(tmp_path: Path) -> No
     for number in (1, 2):
         put(tmp_path / "door" / f"{number}.mp4")
     source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, follow=False))
-    await source.start()
+    await source.start(Owner())
     stream = source.deliveries()
     await anext(stream)
     shutil.rmtree(tmp_path / "door")
@@ -289,10 +342,10 @@ async def test_the_longest_name_a_folder_can_have_keeps_its_position(tmp_path: P
     name = "d" * 255
     put(tmp_path / name / "1.mp4")
     source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, follow=False))
-    await source.start()
-    delivery = await anext(source.deliveries())
+    await source.start(Owner())
+    await anext(source.deliveries())
 
-    await source.commit(delivery.position)
+    source.reached(name, 2)
     await source.close()
 
     assert "1\n" == (tmp_path / ".positions" / name).read_text()
@@ -312,7 +365,7 @@ async def test_names_with_too_many_digits_are_explained_once(
 async def test_a_folder_without_news_is_not_listed_again(tmp_path: Path) -> None:
     put(tmp_path / "door" / "1.mp4")
     source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, settle_s=1.0))
-    await source.start()
+    await source.start(Owner())
     listed = [await listings(source, now_s) for now_s in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)]
     put(tmp_path / "door" / "2.mp4")
     os.utime(tmp_path / "door", ns=(0, 0))
@@ -326,7 +379,7 @@ async def test_a_folder_without_news_is_not_listed_again(tmp_path: Path) -> None
 async def test_a_folder_whose_clock_stands_still_is_listed_now_and_then(tmp_path: Path) -> None:
     await write(tmp_path, a_chunk("door", 0))
     source = DirectoryChunkSource(DirectorySourceSettings(tmp_path))
-    await source.start()
+    await source.start(Owner())
     for now_s in (0.0, 1.0):
         await source._look(now_s)
     mtime_ns = (tmp_path / "door").stat().st_mtime_ns
@@ -349,10 +402,12 @@ async def listings(source: DirectoryChunkSource, now_s: float) -> bool:
 async def test_a_producer_numbers_on_from_what_was_read_and_removed(tmp_path: Path) -> None:
     await write(tmp_path, a_chunk("door", 0), a_chunk("door", 1))
     source = DirectoryChunkSource(DirectorySourceSettings(tmp_path))
-    await source.start()
+    await source.start(Owner())
     stream = source.deliveries()
     for _ in range(2):
-        await source.commit((await anext(stream)).position)
+        await anext(stream)
+    source.reached("door", 2)
+    await source._look(0.0)
     for path in (tmp_path / "door").iterdir():
         path.unlink()
 

@@ -4,7 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
+from daemon.errors import StaleOwnerError
+from daemon.journal.base import Step
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.stream.tenure import StepLimits
@@ -133,6 +136,82 @@ async def test_a_partition_that_is_taken_away_during_a_rebalance_ends_no_daemon(
     log.finish()
     await TestDaemon(MemoryChunkSource(log), MemoryJournal(kept)).serve()
 
+    assert straight_line(odd_clip, "cam") == kept.events
+
+
+class LateJournal(MemoryJournal):
+    """Once told to, it keeps a step only when nobody waits for it any more: not at all."""
+
+    def __init__(self, records: MemoryRecords) -> None:
+        super().__init__(records)
+        self.is_late = False
+        self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    @override
+    async def commit(self, partition: str, step: Step) -> None:
+        if self.is_late:
+            self.asked.set()
+            await self.may_answer.wait()
+            raise StaleOwnerError("that was too late")
+        await super().commit(partition, step)
+
+
+async def test_a_step_that_fails_after_its_partition_came_back_takes_nothing_away(
+    odd_clip: Path,
+) -> None:
+    """The rebalance could not wait for it; what was in it is done again."""
+    chunks, log, kept = chunks_of(odd_clip, "cam", chunk_s=0.5), MemoryLog(), MemoryRecords()
+    for chunk in chunks[:5]:
+        log.append("cam", chunk)
+    source, journal = MemoryChunkSource(log), LateJournal(kept)
+    daemon = TestDaemon(source, journal)
+    daemon.app._drain_timeout_s = 0.05
+    async with asyncio.timeout(240):
+        serving = asyncio.create_task(daemon.serve())
+        await daemon.app.finished(5)
+        journal.is_late = True
+        log.append("cam", chunks[5])
+        await journal.asked.wait()
+        await source.rebalance(goes_elsewhere=True)
+        journal.is_late = False
+        while len(daemon.logs.named("partition.taken")) < 2:
+            await asyncio.sleep(0.01)
+        journal.may_answer.set()
+        daemon.app._drain_timeout_s = 30
+        for chunk in chunks[6:]:
+            log.append("cam", chunk)
+        log.finish()
+        await serving
+
+    assert 1 == len(daemon.logs.named("daemon.drain_timeout"))
+    assert 0 == daemon.count("lost_partitions_total")
+    assert straight_line(odd_clip, "cam") == kept.events
+
+
+async def test_a_worker_that_is_left_behind_resumes_no_partition(odd_clip: Path) -> None:
+    """It still had a chunk in hand when the partition went; it came back, and is full again."""
+    log, kept = a_log(*chunks_of(odd_clip, "cam", chunk_s=0.5)), MemoryRecords()
+    source = MemoryChunkSource(log)
+    daemon = TestDaemon(source, MemoryJournal(kept))
+    held = HeldCamera(daemon, "cam")
+    async with asyncio.timeout(240):
+        held.is_held = True
+        serving = asyncio.create_task(daemon.serve())
+        for n_paused in (1, 2):
+            while len(daemon.logs.named("partition.paused")) < n_paused:
+                await asyncio.sleep(0.01)
+            if n_paused == 1:
+                await source.rebalance(goes_elsewhere=True)
+        n_resumed = len(daemon.logs.named("partition.resumed"))
+        held.let_go()
+        await serving
+
+    # Each of the two workers had four chunks in its queue at most, and one in hand.
+    assert 0 == n_resumed
+    assert len(daemon.logs.named("partition.paused")) == 1 + len(
+        daemon.logs.named("partition.resumed")
+    )
+    assert 0 == daemon.count("paused_partitions")
     assert straight_line(odd_clip, "cam") == kept.events
 
 
