@@ -258,6 +258,7 @@ class App:
         holding.tenure.end()
         if self._flow.is_paused(partition):
             self._metrics.paused_partitions.dec()
+            self._source.resume(partition)
         self._flow.forget(partition)
         for camera in holding.cameras.values():
             camera.end(at_once=True)

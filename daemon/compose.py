@@ -47,7 +47,8 @@ from daemon.models.slot import ModelSlot
 from daemon.reload import Reloader
 from daemon.sources.base import ChunkSource
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
-from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
+from daemon.sources.kafka.settings import KafkaSourceSettings
+from daemon.sources.kafka.source import KafkaChunkSource
 from daemon.starting import Start, StoppedError, first_model, unless
 from daemon.stream.flow import FlowControl, FlowLimits
 from daemon.stream.tenure import StepLimits

@@ -114,8 +114,8 @@ class MemoryChunkSource:
         for partition in mine:
             if goes_elsewhere:
                 await self._open_owner.give_back(partition)
+                self._paused.discard(partition)
             del self._next[partition]
-            self._paused.discard(partition)
         self._revoked.clear()
         self._log.changed.set()
 

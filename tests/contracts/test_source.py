@@ -14,7 +14,8 @@ from daemon.produce.directory_writer import DirectoryChunkWriter
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
 from daemon.sources.base import ChunkSource, Delivery
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
-from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
+from daemon.sources.kafka.settings import KafkaSourceSettings
+from daemon.sources.kafka.source import KafkaChunkSource
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.wire.facts import ChunkFacts
 from engine.types import VideoChunk

@@ -241,7 +241,9 @@ async def test_a_disk_that_fails_at_the_close_is_named_and_the_file_let_go(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fail)
-        with pytest.raises(TransportError, match=r"events\.jsonl: cannot write events to the disk"):
+        with pytest.raises(
+            TransportError, match=r"events\.jsonl: cannot write events to the disk"
+        ):
             await projection.close()
 
     assert len(E0) == projection.mark  # the rest may be lost with the power

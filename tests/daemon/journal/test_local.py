@@ -211,9 +211,7 @@ async def test_a_start_that_fails_forgets_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-async def test_a_file_that_was_rotated_away_is_begun_anew(
-    tmp_path: Path, is_killed: bool
-) -> None:
+async def test_a_file_that_was_rotated_away_is_begun_anew(tmp_path: Path, is_killed: bool) -> None:
     """Both files together have each line once; the last one may be in both after a kill."""
     journal = a_journal(tmp_path)
     await journal.start()
@@ -492,9 +490,7 @@ async def test_a_daemon_goes_on_where_an_older_one_stopped(
     ]
 
 
-async def serve_some(
-    log: MemoryLog, journal: LocalJournal, n_before: int, n_between: int
-) -> None:
+async def serve_some(log: MemoryLog, journal: LocalJournal, n_before: int, n_between: int) -> None:
     """A daemon that begins after what the older one has done, as a source remembers that."""
     daemon = TestDaemon(MemoryChunkSource(log), journal)
     take = daemon.app.take

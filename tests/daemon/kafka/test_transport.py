@@ -18,7 +18,8 @@ from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.topic_identity import topic_id
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings, record_bytes
 from daemon.sources.base import Delivery
-from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
+from daemon.sources.kafka.settings import KafkaSourceSettings
+from daemon.sources.kafka.source import KafkaChunkSource
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record, parse_event
 from engine.errors import RefusedChunkError
@@ -243,7 +244,7 @@ async def test_a_partition_that_goes_back_and_has_no_id_ends_deliveries(topic: T
     source = await topic.source()
     stream = source.deliveries()
     await take(stream, 3)
-    source._log_id = ""  # as of a broker that tells no ids
+    source._ours._log_id = ""  # as of a broker that tells no ids
     source._open_consumer.seek(TopicPartition(topic.name, 0), 50)  # where no record is
 
     with pytest.raises(TransportError, match=rf"topic {topic.name}.* went back from offset 3"):
@@ -341,7 +342,7 @@ async def test_a_partition_that_is_not_held_in_time_holds_up_no_other(
     source = await two_partitions.source(owner, session_timeout_s=6)
     partitions = {TopicPartition(two_partitions.name, n) for n in (0, 1)}
     async with asyncio.timeout(240):
-        await source._revoke(source._open_consumer, partitions)
+        await source._ours._revoke(partitions)
 
     assert [("hold", f"{two_partitions.name}/1")] == owner.calls[2:]
 

@@ -19,9 +19,7 @@ from tests.support.owner import Owner
 from tests.support.records import a_chunk, an_end
 
 
-async def read_all(
-    root: Path, owner: Owner | None = None, **settings: object
-) -> list[Delivery]:
+async def read_all(root: Path, owner: Owner | None = None, **settings: object) -> list[Delivery]:
     """Everything there is, once."""
     options = DirectorySourceSettings(root, follow=False, **settings)  # type: ignore[arg-type]
     source = DirectoryChunkSource(options)

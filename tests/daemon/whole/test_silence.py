@@ -1,8 +1,8 @@
 """Cameras that send nothing: their events get a last word, and in the end they are forgotten."""
 
 import asyncio
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
