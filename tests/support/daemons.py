@@ -162,20 +162,26 @@ class HeldCamera:
     def __init__(self, daemon: TestDaemon, camera: str) -> None:
         self.is_held = False
         self.inside = asyncio.Event()
-        self._may_go_on = asyncio.Event()
+        self._waiting: list[asyncio.Event] = []
         self._camera = camera
         self._localize = daemon.device.localize
         daemon.device.localize = self._wait  # type: ignore[method-assign]
 
+    def let_first_go(self) -> None:
+        """Let the worker of the camera go on that has waited longest; it is held again."""
+        self._waiting.pop(0).set()
+
     def let_go(self) -> None:
         """Let the camera go on."""
         self.is_held = False
-        self._may_go_on.set()
+        while self._waiting:
+            self.let_first_go()
 
     async def _wait(self, *work: Any, camera: str, **rest: Any) -> list[CasWindow]:
         if self.is_held and camera == self._camera:
+            self._waiting.append(may_go_on := asyncio.Event())
             self.inside.set()
-            await self._may_go_on.wait()
+            await may_go_on.wait()
         return await self._localize(*work, camera=camera, **rest)
 
 

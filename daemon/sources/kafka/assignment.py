@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from daemon.cancellation import own_cancellation
@@ -38,6 +39,15 @@ OnRebalance = Callable[[set[TopicPartition]], Awaitable[None]]
 _log = logging.getLogger("s2netd.kafka")
 
 
+def sticky_assignor() -> type[StickyPartitionAssignor]:
+    """An assignor of one member's own, which moves as few partitions as it can.
+
+    aiokafka keeps what a member had in the class, for all consumers of the process alike, and
+    never tells it the generation, so that a member that returns late would claim what it lost.
+    """
+    return type("OwnStickyAssignor", (StickyPartitionAssignor,), {})
+
+
 class Assignment:
     """The partitions that the group has assigned to this member.
 
@@ -50,6 +60,7 @@ class Assignment:
         ready: Those that may be read.
         next: Partition → the least offset that may come.
         paused: Those that are not read for a while.
+        assignor: Shares the partitions out when this member leads the group.
         is_topic_gone: There is no such topic now.
         took_part: Set once all that was assigned first is taken, or has failed.
     """
@@ -60,6 +71,7 @@ class Assignment:
         self.ready: set[TopicPartition] = set()
         self.next: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
+        self.assignor = sticky_assignor()
         self.is_topic_gone = False
         self.took_part = asyncio.Event()
         self._settings = settings
@@ -238,6 +250,7 @@ class Assignment:
         what = f"group {self._settings.group_id}: a rebalance"
 
         async def assigned(partitions: set[TopicPartition]) -> None:
+            self.assignor.on_generation_assignment(consumer._coordinator.generation)  # noqa: SLF001
             with self._failing_loudly(what):
                 await self._assign(consumer, partitions)
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import (
     CommitFailedError,
     ConsumerStoppedError,
@@ -207,7 +206,7 @@ class KafkaChunkSource:
             # Matters only if the broker deleted what was to be read: go on with what is left.
             auto_offset_reset="earliest",
             isolation_level="read_committed",
-            partition_assignment_strategy=(StickyPartitionAssignor,),
+            partition_assignment_strategy=(self._ours.assignor,),
             max_partition_fetch_bytes=settings.max_chunk_bytes,
             fetch_max_bytes=settings.max_buffer_bytes,
             session_timeout_ms=int(settings.session_timeout_s * 1000),

@@ -287,6 +287,8 @@ async def test_a_rebalance_holds_all_and_gives_back_what_goes(two_partitions: To
             while not owner.taken.keys().isdisjoint(other.taken) or not other.taken:
                 await asyncio.sleep(0.05)
             await joining
+            while owner.calls[-1][0] != "take":
+                await asyncio.sleep(0.05)
         waiting.cancel()
 
     ((gone, _),) = other.taken.items()
@@ -295,6 +297,38 @@ async def test_a_rebalance_holds_all_and_gives_back_what_goes(two_partitions: To
     calls = owner.calls[2:]  # after the first two takes
     assert {("hold", gone), ("hold", kept)} == set(calls[:2])
     assert [("give back", gone), ("take", kept)] == calls[2:]
+
+
+async def test_a_member_that_joins_moves_no_more_than_it_must(
+    kafka_bootstrap: str, make_topic: MakeTopic
+) -> None:
+    topic = Topic(kafka_bootstrap, await make_topic(6))
+    owners = [Owner() for _ in range(3)]
+    had: list[set[str]] = []
+    async with asyncio.timeout(240), asyncio.TaskGroup() as tasks:
+        for n_members, owner in enumerate(owners, 1):
+            source = await topic.source(owner, commit_interval_s=None)
+            tasks.create_task(read_until_closed(source))
+            while not is_settled(owners[:n_members], 6):
+                await asyncio.sleep(0.05)
+            had.append(set(owners[0].taken))
+        ends = [set(owner.taken) for owner in owners]
+        await topic.close()
+
+    assert had[0] > had[1] > had[2]
+    assert [2, 2, 2] == [len(end) for end in ends]
+
+
+async def read_until_closed(source: KafkaChunkSource) -> None:
+    async for _ in source.deliveries():
+        pass
+
+
+def is_settled(owners: list[Owner], n_partitions: int) -> bool:
+    """True if the partitions are shared out as evenly as they can be."""
+    taken = [set(owner.taken) for owner in owners]
+    share = n_partitions // len(owners)
+    return all(len(each) == share for each in taken) and len(set.union(*taken)) == n_partitions
 
 
 async def test_a_member_that_stops_leaves_its_partitions_at_once(two_partitions: Topic) -> None:
