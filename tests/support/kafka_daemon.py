@@ -25,7 +25,7 @@ def a_config(
         model={"bundle": str(bundle), "precision": "f32"},
         source={**kafka, "topic": chunks, "group_id": group, "start": "earliest"},
         sink={**kafka, "topic": events},
-        state={"path": str(folder / f"{group}.sqlite")},
+        journal={"path": str(folder / f"{group}.sqlite")},
     )
 
 
@@ -37,6 +37,7 @@ async def topic_events(bootstrap: str, topic: str) -> list[dict[str, Any]]:
         group_id=f"reader-{uuid.uuid4()}",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
+        isolation_level="read_committed",
     )
     await consumer.start()
     try:

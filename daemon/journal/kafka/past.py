@@ -16,7 +16,7 @@ from daemon.journal.kafka.settings import KafkaJournalSettings
 
 _POLL_MS = 500
 _FETCH_BYTES = 16 * 2**20
-_METADATA = re.compile(r"s2netd:(\d+):([^:]*):(.*)")
+_METADATA = re.compile(r"s2netd:(\d+):([^:]*):(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,14 @@ class Committed:
     next_offset: int | None = None
     log_id: str = ""
     served_by: str = ""
+
+    @classmethod
+    def of(cls, next_offset: int | None, metadata: str) -> "Committed":
+        """What an offset says; nothing but itself if an operator has moved it with other tools."""
+        match = _METADATA.fullmatch(metadata)
+        if match is None:
+            return cls(0, next_offset)
+        return cls(int(match[1]), next_offset, match[2], match[3])
 
     @property
     def metadata(self) -> str:
@@ -61,19 +69,13 @@ class Left:
 async def committed(
     admin: AIOKafkaAdminClient, settings: KafkaJournalSettings, number: int
 ) -> Committed:
-    """The group's offset of one partition of the chunks, as of now.
-
-    An operator may have moved it with other tools; then no step is known.
-    """
+    """The group's offset of one partition of the chunks, as of now."""
     partition = TopicPartition(settings.chunks_topic, number)
     offsets = await admin.list_consumer_group_offsets(settings.group_id, partitions=[partition])
     found = offsets.get(partition)
     if found is None or found.offset < 0:
         return Committed()
-    match = _METADATA.fullmatch(found.metadata or "")
-    if match is None:
-        return Committed(0, found.offset)
-    return Committed(int(match[1]), found.offset, match[2], match[3])
+    return Committed.of(found.offset, found.metadata or "")
 
 
 async def read_past(settings: KafkaJournalSettings, number: int, known: Committed) -> Left:

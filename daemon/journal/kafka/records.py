@@ -96,8 +96,8 @@ def parse_features(
         MalformedRecordError: They are no features of this version.
     """
     fields = _fields(headers, "vf_version", _FEATURES)
-    n_rows, dim = _number(fields, "vf_rows"), _number(fields, "vf_dim")
-    if n_rows is None or dim is None or n_rows * dim * _ITEM_BYTES != len(value):
+    n_rows, dim = _size(fields, "vf_rows"), _size(fields, "vf_dim")
+    if n_rows * dim * _ITEM_BYTES != len(value):
         raise MalformedRecordError(
             f"features of {n_rows} x {dim} in {len(value)} bytes, wanted {_ITEM_BYTES} a number"
         )
@@ -142,6 +142,15 @@ def _fields(headers: Iterable[tuple[str, bytes]], name: str, version: str) -> di
     if fields.get(name) != version:
         raise MalformedRecordError(f"{name} is {fields.get(name)!r}, wanted {version!r}")
     return fields
+
+
+def _size(fields: Mapping[str, str], name: str) -> int:
+    number = _number(fields, name)
+    if number is None or number < 0:
+        raise MalformedRecordError(
+            f"{name} is {fields.get(name)!r}, wanted a number of at least 0"
+        )
+    return number
 
 
 def _number(fields: Mapping[str, str], name: str) -> int | None:
