@@ -59,6 +59,7 @@ async def _run(options: argparse.Namespace, folder: Path, results: list[RowResul
                 result = _unfinished(number, error)
                 result.seconds = time.monotonic() - began_s
             results.append(result)
+            write_report(results, options.report, is_full=options.full)
             _say(a_line(result))
             for what in (*result.complaints, *result.notes, *result.verdict.examples):
                 _say(f"    {what}")
