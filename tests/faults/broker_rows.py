@@ -70,7 +70,6 @@ async def lose_the_broker(rig: Rig) -> RowResult:
                     took_s = await _away(trial, how, length_s)
                     name = f"{how} {length_s} s"
                     recoveries[name] = max(recoveries.get(name, 0), took_s)
-                    trial.injected += 1
         _note_recoveries(trial, recoveries, BACK_S)
         return await trial.finish(
             f"broker stopped, killed and hung for {', '.join(map(str, lengths_s))} s", None
@@ -88,6 +87,7 @@ def _note_recoveries(trial: Trial, recoveries: dict[str, float], bound_s: float)
 async def _away(trial: Trial, how: str, length_s: float) -> float:
     """The broker is away for so long; gives how long after its return every partition moved on."""
     broker = trial.cluster.broker
+    trial.injected += 1
     if how == "SIGSTOP":
         broker.signal(signal.SIGSTOP)
         await trial.play(length_s)
@@ -102,7 +102,7 @@ async def _away(trial: Trial, how: str, length_s: float) -> float:
     back_s = asyncio.get_running_loop().time()
     await trial.progress()
     took_s = asyncio.get_running_loop().time() - back_s
-    await trial.until(trial.is_caught_up, "the backlog to be read")
+    await trial.get_through()
     return took_s
 
 
@@ -114,7 +114,6 @@ async def lose_the_broker_for_long(rig: Rig) -> RowResult:
         await trial.progress(2)
         length_s = rig.size(75, 900)
         took_s = await _away(trial, "SIGKILL", length_s)
-        trial.injected += 1
         _note_recoveries(trial, {f"SIGKILL {length_s} s": took_s}, 30)
         return await trial.finish(f"broker away for {length_s} s under the unit's rules", None)
 
@@ -128,7 +127,6 @@ async def lose_broker_and_daemon(rig: Rig) -> RowResult:
         await a.kill()
         trial.injected += 1
         await trial.play(session_s() - 2)
-        trial.injected += 1
         took_s = await _away(trial, "stop", 1)
         c = trial.daemon("c")
         c.start()

@@ -200,6 +200,17 @@ class Trial:
         )
         await self.play(seconds)
 
+    async def get_through(self) -> None:
+        """Wait until all is committed that is acknowledged now; cameras may run on."""
+        ends = {p: marks[-1].offset for p, marks in self.feeder.acknowledged.items()}
+        committed = self.observer.committed
+        await self.until(
+            lambda: all(
+                committed[p] and committed[p][-1].offset >= end for p, end in ends.items()
+            ),
+            "the backlog to be read",
+        )
+
     async def until(
         self, holds: Callable[[], bool], what: str, patience_s: float = PATIENCE_S
     ) -> None:
