@@ -52,6 +52,7 @@ class Mark:
 class Final:
     """What P5 compares of an event."""
 
+    camera: str
     start_us: int
     end_us: int
     revision: int
@@ -113,6 +114,7 @@ class Verdict:
         foreign: P5: events that the undisturbed daemon did not tell of.
         differing: P5: final records that are not the same.
         stall: P6.
+        by_camera: How many of the faults of P2 to P5 are a camera's.
         examples: Some of them, in words.
     """
 
@@ -127,6 +129,7 @@ class Verdict:
     foreign: int = 0
     differing: int = 0
     stall: Stall = field(default_factory=Stall)
+    by_camera: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
     def broken(self, stall_bound_s: float | None) -> list[str]:
@@ -171,6 +174,7 @@ def check(evidence: Evidence) -> Verdict:
 def final_of(record: Mapping[str, Any]) -> Final:
     """What P5 compares of a final record."""
     return Final(
+        record["camera_id"],
         record["start"]["stream_us"],
         record["end"]["stream_us"],
         record["revision"],
@@ -202,9 +206,11 @@ def _count_repeats(
             told[revision] = record
         elif told[revision] == record:
             verdict.doubled += 1
+            _blame(verdict, record)
             _tell(verdict, f"doubled: {event_id} revision {revision}")
         else:
             verdict.conflicting += 1
+            _blame(verdict, record)
             _tell(verdict, f"conflicting: {event_id} revision {revision}")
     return list(told.values())
 
@@ -218,10 +224,12 @@ def _check_life(verdict: Verdict, event_id: str, told: Sequence[Mapping[str, Any
     opens = states[0] == "open"
     if revisions != list(range(len(told))) or states != wanted or not is_consistent or not opens:
         verdict.torn_or_illegal += 1
+        _blame(verdict, told[0])
         shown = " ".join(f"{r}:{s}" for r, s in zip(revisions, states, strict=True))
         _tell(verdict, f"illegal: {event_id} reads {shown}")
     if not any(record["final"] for record in told):
         verdict.open_for_ever += 1
+        _blame(verdict, told[0])
         _tell(verdict, f"open for ever: {event_id} after revision {revisions[-1]}")
 
 
@@ -238,13 +246,16 @@ def _compare(
     }
     for event_id in wanted.keys() - found.keys():
         verdict.lost += 1
+        verdict.by_camera[wanted[event_id].camera] += 1
         _tell(verdict, f"lost: {event_id} {wanted[event_id]}")
     for event_id in found.keys() - wanted.keys():
         verdict.foreign += 1
+        verdict.by_camera[found[event_id].camera] += 1
         _tell(verdict, f"foreign: {event_id} {found[event_id]}")
     for event_id in found.keys() & wanted.keys():
         if found[event_id] != wanted[event_id]:
             verdict.differing += 1
+            verdict.by_camera[found[event_id].camera] += 1
             _tell(verdict, f"differing: {event_id} {found[event_id]}, wanted {wanted[event_id]}")
 
 
@@ -306,6 +317,10 @@ def _longest(
             if waiting_since_s is None and end > done:
                 waiting_since_s = at_s
     return note(ended_s)
+
+
+def _blame(verdict: Verdict, record: Mapping[str, Any]) -> None:
+    verdict.by_camera[record["camera_id"]] += 1
 
 
 def _tell(verdict: Verdict, what: str) -> None:

@@ -22,15 +22,14 @@ def _owners(trial: Trial) -> dict[str, set[str]]:
     }
 
 
-def _note_owners(trial: Trial) -> None:
-    cameras = dict.fromkeys(trial.cameras, 0)
-    for served in _owners(trial).values():
-        for camera in served & cameras.keys():
-            cameras[camera] += 1
-    moved = sum(count > 1 for count in cameras.values())
-    trial.notes.append(
-        f"{moved} cameras were served by more than one daemon, {len(cameras) - moved} stayed"
-    )
+def _judge_apart(trial: Trial, result: RowResult) -> None:
+    """Tell faults of cameras that moved from those of cameras that stayed."""
+    served = [cameras for cameras in _owners(trial).values() if cameras]
+    moved = {c for c in trial.cameras if sum(c in cameras for cameras in served) > 1}
+    stayed = set(trial.cameras) - moved
+    for what, cameras in (("moved", moved), ("stayed", stayed)):
+        n_faults = sum(result.verdict.by_camera[camera] for camera in cameras)
+        trial.notes.append(f"{len(cameras)} cameras {what}, with {n_faults} faults of P2 to P5")
 
 
 async def join(rig: Rig) -> RowResult:
@@ -45,7 +44,7 @@ async def join(rig: Rig) -> RowResult:
             await newcomer.ready()
             await trial.progress(8)
         result = await trial.finish("join 1 → 2 → 3", 5)
-        _note_owners(trial)
+        _judge_apart(trial, result)
         return result
 
 

@@ -151,6 +151,7 @@ def test_finals_are_compared_with_the_undisturbed_ones():
 
     assert (1, 1, 1) == (verdict.lost, verdict.foreign, verdict.differing)
     assert ["P5"] == verdict.broken(None)
+    assert {"cam": 3} == verdict.by_camera
 
 
 def test_excused_cameras_are_not_compared():

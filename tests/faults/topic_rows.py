@@ -140,6 +140,7 @@ def joined(results: Sequence[RowResult], fault: str) -> RowResult:
         first.seconds += other.seconds
         first.notes += other.notes
         first.complaints += other.complaints
+        mine.by_camera += theirs.by_camera
     first.fault = fault
     return first
 
