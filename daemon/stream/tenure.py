@@ -25,11 +25,14 @@ class StepLimits:
         interval_s: So many seconds after what waits longest in it.
         most_deliveries: With so many finished deliveries.
         most_waiting: With so many, workers wait for the journal.
+        most_spacing_s: Longest time from the end of one step to the next. Between them lies twice
+            what the journal took, up to this: steps that come thick and fast share one then.
     """
 
     interval_s: float = 1.0
     most_deliveries: int = 32
     most_waiting: int = 256
+    most_spacing_s: float = 0.25
 
 
 class Tenure:
@@ -74,6 +77,7 @@ class Tenure:
         self._room = asyncio.Event()
         self._room.set()
         self._since_s: float | None = None  # when what waits longest began to wait
+        self._not_before_s = 0.0  # when the next step may go
 
     @property
     def next_to_read(self) -> int:
@@ -153,12 +157,16 @@ class Tenure:
             return
         n_deliveries = self._steps.n_deliveries
         step = self._steps.build(self._served_by())
-        self._since_s = None
+        loop, self._since_s = asyncio.get_running_loop(), None
+        began_s = loop.time()
         try:
             await self._journal.commit(self.partition, step)
         except StaleOwnerError:
             self.end()
             raise
+        ended_s = loop.time()
+        spacing_s = min(2 * (ended_s - began_s), self._limits.most_spacing_s)
+        self._not_before_s = ended_s + spacing_s
         self._room.set()
         self._on_kept(step, n_deliveries)
 
@@ -180,6 +188,7 @@ class Tenure:
         steps, limits = self._steps, self._limits
         if steps.is_empty:
             return None
+        due_s = (self._since_s or now_s) + limits.interval_s
         if steps.has_revisions or steps.n_deliveries >= limits.most_deliveries:
-            return 0
-        return (self._since_s or now_s) + limits.interval_s - now_s
+            due_s = now_s
+        return max(due_s, self._not_before_s) - now_s

@@ -86,7 +86,9 @@ def _has_silence_key() -> bool:
     return "silent_after_s" in schema()["properties"]
 
 
-def config_of(place: Place, folder: Path, **source: Any) -> dict[str, Any]:
+def config_of(
+    place: Place, folder: Path, journal: dict[str, Any] | None = None, **source: Any
+) -> dict[str, Any]:
     """A daemon's configuration.
 
     If there are topics besides chunks and events, their names must be the group's own: rows share
@@ -95,6 +97,7 @@ def config_of(place: Place, folder: Path, **source: Any) -> dict[str, Any]:
     Args:
         place: What it shares with the others.
         folder: What it has of its own.
+        journal: Keys of ``journal``.
         source: More keys of ``source``.
     """
     keys = schema()["properties"]
@@ -114,7 +117,9 @@ def config_of(place: Place, folder: Path, **source: Any) -> dict[str, Any]:
         },
         "sink": {**kafka, "topic": place.events},
     }
-    if "state" in keys:
+    if has_journal():
+        config["journal"] = {"path": str(folder / "journal.sqlite"), **(journal or {})}
+    elif "state" in keys:
         config["state"] = {"path": str(folder / "state.sqlite")}
     if _has_silence_key():
         config["silent_after_s"] = SHORT_SILENCE_S
@@ -140,7 +145,9 @@ class Daemon:
         exits: Exit statuses of those that ended unasked.
     """
 
-    def __init__(self, place: Place, folder: Path, **source: Any) -> None:
+    def __init__(
+        self, place: Place, folder: Path, journal: dict[str, Any] | None = None, **source: Any
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = folder.name
         self.log = folder / "log"
@@ -148,7 +155,7 @@ class Daemon:
         self.exits: list[int] = []
         self._mark = folder / "fault"
         self._fetched = folder / "fetched"
-        self._config = _write(config_of(place, folder, **source), folder / "config.yaml")
+        self._config = _write(config_of(place, folder, journal, **source), folder / "config.yaml")
         self._process: subprocess.Popen[bytes] | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._n_ready = 0

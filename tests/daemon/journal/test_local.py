@@ -84,18 +84,23 @@ def is_in_order(events: Sequence[ActionEvent], n_steps: int) -> bool:
     return wanted == [(event.event_id, event.revision) for event in events]
 
 
+def write_and_kill(folder: Path, n_steps: int) -> int:
+    """A process that keeps steps until it is killed; gives the last number it has told of."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, folder], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    reported = [int(writer.stdout.readline()) for _ in range(n_steps)]
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.communicate()
+    return reported[-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 5, 30])
 async def test_a_kill_leaves_whole_steps_and_each_line_once(tmp_path: Path, steps: int) -> None:
     for _ in range(3):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE, text=True
-        )
-        assert writer.stdout is not None
-        reported = [int(writer.stdout.readline()) for _ in range(steps)][-1]
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.communicate()
-
+        reported = write_and_kill(tmp_path, steps)
         async with opened(tmp_path) as journal:
             past = await journal.take("p")
             assert past.number == past.next_offset
@@ -133,7 +138,7 @@ N_BYTES = sum(len(event_line(event, site="default")) + 1 for event in STEP)
 @pytest.mark.parametrize("n_bytes", [*range(0, N_BYTES, 97), N_BYTES])
 @pytest.mark.parametrize("is_told", [False, True])
 async def test_a_step_whose_lines_were_torn_is_shown_whole_at_the_next_start(
-    tmp_path: Path, n_bytes: int, is_told: bool
+    tmp_path: Path, n_bytes: int, *, is_told: bool
 ) -> None:
     projection = Torn(JsonlSettings(tmp_path / "events.jsonl"))
     journal = LocalJournal(LocalJournalSettings(tmp_path / "journal.sqlite"), projection)
@@ -211,7 +216,9 @@ async def test_a_start_that_fails_forgets_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_killed", [False, True])
-async def test_a_file_that_was_rotated_away_is_begun_anew(tmp_path: Path, is_killed: bool) -> None:
+async def test_a_file_that_was_rotated_away_is_begun_anew(
+    tmp_path: Path, *, is_killed: bool
+) -> None:
     """Both files together have each line once; the last one may be in both after a kill."""
     journal = a_journal(tmp_path)
     await journal.start()

@@ -162,7 +162,7 @@ class StepsMachine(RuleBasedStateMachine):
         n_events=st.integers(0, 2),
         has_state=st.booleans(),
     )
-    def finish(self, choice: Any, camera: str, n_events: int, has_state: bool) -> None:
+    def finish(self, choice: Any, camera: str, n_events: int, *, has_state: bool) -> None:
         offset = choice.choice(self.unfinished)
         self.unfinished.remove(offset)
         self.steps.add(camera, self.outcome(camera, n_events, has_state=has_state), offset)

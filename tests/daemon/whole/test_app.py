@@ -362,41 +362,42 @@ async def test_a_device_that_hangs_is_noticed_while_other_cameras_go_on(clip):
     assert daemon.app.is_live()[0]
 
 
+async def cancelled_under_us(*_: object, **__: object) -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+class CancelledJournal(MemoryJournal):
+    """Keeps the first step, which belongs to taking the partition, and no other one."""
+
+    async def commit(self, partition: str, step: Step) -> None:
+        if step.number > 1:
+            await cancelled_under_us()
+        await super().commit(partition, step)
+
+
 @pytest.mark.parametrize("place", ["camera", "journal", "device", "source", "companion"])
 async def test_what_is_cancelled_under_a_part_of_the_daemon_ends_it_and_is_named(clip, place):
     """A cancelled future passes every ``except Exception`` and leaves a TaskGroup cold."""
-
-    async def cancelled_under_us(*_: object, **__: object) -> None:
-        future = asyncio.get_running_loop().create_future()
-        future.cancel()
-        await future
-
-    journal, source = MemoryJournal(), MemoryChunkSource(a_log(*chunks_of(clip, "cam")))
+    source = MemoryChunkSource(a_log(*chunks_of(clip, "cam")))
     source._log.is_finished = False
+    journal = CancelledJournal() if place == "journal" else MemoryJournal()
     daemon = TestDaemon(source, journal)
-    named = {"camera": "camera cam", "journal": "steps of cam"}.get(place, place)
     if place == "camera":
-        daemon.app._device.extract = cancelled_under_us
-    elif place == "journal":
-        keep = journal.commit
-
-        async def commit(partition: str, step: Step) -> None:
-            if step.number > 1:  # the first one belongs to taking the partition
-                await cancelled_under_us()
-            await keep(partition, step)
-
-        journal.commit = commit
+        daemon.device.extract = cancelled_under_us
     elif place == "device":
-        daemon.app._device.serve = cancelled_under_us
+        daemon.device.serve = cancelled_under_us
     elif place == "source":
 
         async def deliveries():
             yield await cancelled_under_us()
 
         source.deliveries = deliveries
-    else:
+    elif place == "companion":
         daemon.app._companion = cancelled_under_us
 
+    named = {"camera": "camera cam", "journal": "steps of cam"}.get(place, place)
     async with asyncio.timeout(20):
         with pytest.raises(ForeignCancellationError, match=named):
             await daemon.serve()

@@ -19,7 +19,7 @@ CAMERAS = ("a", "b", "c", "d")
 
 @pytest.mark.parametrize("goes_elsewhere", [False, True])
 async def test_a_rebalance_cuts_no_event_and_reads_only_what_is_needed_again(
-    odd_clip: Path, goes_elsewhere: bool
+    odd_clip: Path, *, goes_elsewhere: bool
 ) -> None:
     per_camera = [chunks_of(odd_clip, name, chunk_s=0.5) for name in CAMERAS]
     turns = list(zip(*per_camera, strict=True))
@@ -47,7 +47,7 @@ async def test_a_rebalance_cuts_no_event_and_reads_only_what_is_needed_again(
 @pytest.mark.parametrize("interval_s", [0, 0.05])
 @pytest.mark.parametrize("goes_elsewhere", [False, True])
 async def test_rebalances_at_any_moment_lose_nothing_and_say_nothing_twice(
-    odd_clip: Path, goes_elsewhere: bool, interval_s: float
+    odd_clip: Path, interval_s: float, *, goes_elsewhere: bool
 ) -> None:
     """Most come while cameras have chunks in hand, in their queues, or in a step to be."""
     per_camera = [chunks_of(odd_clip, name, chunk_s=0.5) for name in CAMERAS]

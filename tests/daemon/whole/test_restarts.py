@@ -4,6 +4,7 @@ The chunks end within a snippet, so frames must be read again after every restar
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,15 +79,13 @@ async def test_a_restart_after_every_chunk_gives_the_straight_line(odd_clip: Pat
     [("at once", n) for n in range(N_CHUNKS + 1)] + [("seldom", n) for n in range(1, 15)],
 )
 async def test_a_kill_at_any_commit_publishes_nothing_twice_and_loses_nothing(
-    odd_clip: Path, pace: str, n_commits: int, is_kept: bool
+    odd_clip: Path, pace: str, n_commits: int, *, is_kept: bool
 ) -> None:
     steps = PACES[pace]
     log, kept = a_log(*chunks_of(odd_clip, "cam", chunk_s=0.5)), MemoryRecords()
     journal = MortalJournal(kept, n_commits, is_kept=is_kept)
-    try:
+    with suppress(TransportError):
         await TestDaemon(MemoryChunkSource(log), journal, steps=steps).serve()
-    except TransportError:
-        pass
 
     await TestDaemon(MemoryChunkSource(log), MemoryJournal(kept), steps=steps).serve()
 

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
+from daemon.app import REFUSED_CAMERAS
 from daemon.cameras import CameraLimits
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
@@ -19,7 +20,7 @@ from tests.support.swaps import check_grammar
 
 NEVER_S = 1e6
 SILENT = CameraLimits(silent_after_s=0.1, look_s=0.02)
-FORGETFUL = CameraLimits(most=1, silent_after_s=0.1, forget_after_s=0.2, look_s=0.02)
+FORGETFUL = CameraLimits(most=1, silent_after_s=0.1, forget_after_s=0.5, look_s=0.02)
 PATIENT = CameraLimits(silent_after_s=NEVER_S)
 
 
@@ -69,7 +70,7 @@ async def test_a_camera_that_falls_silent_ends_its_events_and_may_return_in_the_
     world = World()
     async with world.daemon(SILENT) as daemon:
         world.put(chunks[:5])
-        await world.until(lambda: world.is_over())
+        await world.until(world.is_over)
         (last,) = final_of(world.events).values()
         assert Reason.SILENT is last.reason
         assert 1 == daemon.count("silent_cameras_total", camera="cam")
@@ -89,7 +90,7 @@ async def test_a_camera_is_silent_once_until_it_sends_something(
     world = World()
     world.put(chunks[:5])
     async with world.daemon(SILENT) as daemon:
-        await world.until(lambda: world.is_over())
+        await world.until(world.is_over)
         await asyncio.sleep(0.4)
 
     assert 1 == daemon.count("silent_cameras_total", camera="cam")
@@ -161,7 +162,7 @@ async def test_others_of_a_partition_keep_no_camera_from_being_silent(
 ) -> None:
     world = World()
     others = chunks_of(odd_clip, "other", chunk_s=0.5)
-    async with world.daemon(SILENT):
+    async with world.daemon(replace(SILENT, silent_after_s=0.4)):
         world.put(chunks[:5])
         for chunk in others:
             world.put([chunk])
@@ -190,7 +191,7 @@ async def test_a_forgotten_camera_frees_its_place_and_its_state(
         await world.until(lambda: not world.kept.partitions["p"].states)
         assert world.is_over()
         assert not world.kept.partitions["p"].features.get("cam")
-        assert {} == daemon.app.is_ready()[1]["cameras"]
+        await world.until(lambda: not daemon.app.is_ready()[1]["cameras"])
 
         world.put(others)
         await daemon.app.finished(6 + len(others))
@@ -201,20 +202,24 @@ async def test_a_forgotten_camera_frees_its_place_and_its_state(
     assert straight_line(odd_clip, "other") == seen
 
 
-async def test_refused_cameras_take_no_place(odd_clip: Path, chunks: list[VideoChunk]) -> None:
-    """Many of them come again and again, and a place becomes free all the same."""
+async def test_those_that_were_refused_take_no_place(
+    odd_clip: Path, chunks: list[VideoChunk]
+) -> None:
+    """More of them wait, so they are not forgotten; a place becomes free all the same."""
     world, others = World(), chunks_of(odd_clip, "other", chunk_s=0.5)
-    junk = chunks_of(odd_clip, "junk", chunk_s=0.5)[0]
-    async with world.daemon(FORGETFUL) as daemon:
+    junk = chunks_of(odd_clip, "junk", chunk_s=0.5)[:1]
+    async with world.daemon(replace(FORGETFUL, forget_after_s=1.0)) as daemon:
         world.put(chunks[:2], "p")
         await daemon.app.finished(2)
-        n = 0
-        while "cam" in world.kept.partitions["p"].states:
-            world.put([junk], "q")
-            n += 1
-            await asyncio.sleep(0.02)
+        world.put(junk, "q")
+        await daemon.app.finished(3)
+        assert 1 == len(daemon.logs.named("chunk.dropped"))
+        daemon.app._source.pause("q")
+        world.put(junk, "q")
+        await world.until(lambda: not world.kept.partitions["p"].states)
         world.put(others, "r")
-        await daemon.app.finished(2 + n + len(others))
+        await daemon.app.finished(3 + len(others))
+        assert {REFUSED_CAMERAS, "other"} == set(daemon.app.is_ready()[1]["cameras"])
 
     seen = [r for r in world.events if r.camera == "other"]
     assert straight_line(odd_clip, "other") == seen

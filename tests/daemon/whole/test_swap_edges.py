@@ -49,7 +49,7 @@ class HeldUp(SmoothingLocalizer):
 @pytest.mark.parametrize("goes_elsewhere", [False, True])
 @pytest.mark.parametrize("n_before", [3, 6, 7])
 async def test_a_partition_that_leaves_while_a_camera_goes_over_tears_no_event(
-    n_before: int, goes_elsewhere: bool
+    n_before: int, *, goes_elsewhere: bool
 ) -> None:
     """It may come back to a second worker, while the first one still ends its events."""
     chunks, log, kept, localizer = busy_chunks(), MemoryLog(), MemoryRecords(), HeldUp()
