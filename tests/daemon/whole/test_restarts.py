@@ -100,7 +100,7 @@ async def test_a_camera_that_is_ahead_of_its_partition_says_nothing_twice(
     """The other one holds the partition's offset back; then the process dies."""
     slow, quick = (chunks_of(odd_clip, name, chunk_s=0.5) for name in ("slow", "quick"))
     log, kept = MemoryLog(), MemoryRecords()
-    for chunk in [*slow[:4], *quick[:4], slow[4], *quick[4 : 4 + n_ahead]]:
+    for chunk in [*slow[:4], *quick[:4]]:
         log.append("both", chunk)
     daemon = TestDaemon(MemoryChunkSource(log), MemoryJournal(kept))
     held = HeldCamera(daemon, "slow")
@@ -108,6 +108,8 @@ async def test_a_camera_that_is_ahead_of_its_partition_says_nothing_twice(
         serving = asyncio.create_task(daemon.serve())
         await daemon.app.finished(8)
         held.is_held = True
+        for chunk in [slow[4], *quick[4 : 4 + n_ahead]]:
+            log.append("both", chunk)
         await daemon.app.finished(8 + n_ahead)
         serving.cancel()
         await asyncio.wait({serving})
