@@ -198,7 +198,8 @@ async def _measured(bench: Bench, options: argparse.Namespace) -> list[str]:
         "",
         (
             "**Throughput** of exactly-once against at-least-once, "
-            f"{options.pairs} alternating pairs over {n_chunks} chunks: {statistics.median(ratios):.3f} "
+            f"{options.pairs} alternating pairs over {n_chunks} chunks: "
+            f"{statistics.median(ratios):.3f} "
             f"(median; {min(ratios):.3f} to {max(ratios):.3f}); "
             f"{statistics.median(rates['exactly-once']):.0f} chunks/s."
         ),
