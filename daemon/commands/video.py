@@ -1,4 +1,4 @@
-"""The commands that take video: `localize`, `produce` and `demo`."""
+"""The commands that take or give video: `localize`, `produce`, `demo` and `clip`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(localize)
     app.command()(produce)
     app.command()(demo)
+    app.command()(clip)
 
 
 def localize(
@@ -205,3 +206,23 @@ def _split(labels: str | None) -> tuple[str, ...] | None:
     if not names:
         raise ConfigError(f"--labels is {labels!r}, wanted names separated by commas")
     return names
+
+
+def clip(
+    event_id: Annotated[str, typer.Argument(help="The event's id, or the beginning of it.")],
+    config: Annotated[
+        Path, typer.Option(help="The daemon's configuration: where chunks and events are.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The MP4; named for camera and event if left out.")
+    ] = None,
+) -> None:
+    """Cut the video that shows an event out of the chunks, without encoding it again.
+
+    The event says where its chunks lie (`evidence`); they must still be kept there.
+
+    [dim]s2netd clip 3f2a --config /etc/s2netd/edge.yaml[/dim]
+    """
+    from daemon.clip import cut_clip  # noqa: PLC0415
+
+    cut_clip(config, event_id, out, Console(stderr=True))

@@ -336,6 +336,20 @@ def last_number(folder: Path) -> int:
     return max((n for n in _numbered(folder, 0) if n <= _MAX_NUMBER), default=-1)
 
 
+def read_numbered(folder: Path, first: int, last: int) -> list[VideoChunk]:
+    """The chunks of a camera's folder with these numbers, as far as they can be read."""
+    chunks: list[VideoChunk] = []
+    try:
+        files = sorted(_numbered(folder, first).items())
+    except OSError:
+        return []
+    for number, path in files:
+        if number <= last:
+            with contextlib.suppress(OSError, StreamError):
+                chunks.append(_parse(folder.name, path, number, path.read_bytes()))
+    return chunks
+
+
 def _number(name: str) -> int | None:
     """A chunk file's number; None for a name that is no chunk file's."""
     stem, _, suffix = name.rpartition(".")  # a Path for each file would cost too much

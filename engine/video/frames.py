@@ -142,7 +142,7 @@ class PyAvDecoder:
 
     def _decode(self, chunk: VideoChunk) -> FrameBatch:
         thinner = Thinner(self._grid)
-        with _open_chunk(chunk.payload, self._limits, self._hardware) as container:
+        with open_chunk(chunk.payload, self._limits, self._hardware) as container:
             stream = video_stream(container)
             _check_codec(stream, self._limits)
             prepare(stream, self._limits, self._threads)
@@ -289,9 +289,15 @@ def _nvdec(gpu: int) -> HWAccel:
     return HWAccel("cuda", str(gpu), allow_software_fallback=False, options=options)
 
 
-def _open_chunk(
+def open_chunk(
     payload: bytes, limits: DecodeLimits, hardware: HWAccel | None = None
 ) -> InputContainer:
+    """Open a chunk in a known container; it cannot make FFmpeg open anything else.
+
+    Raises:
+        StreamError: It is too large, claims too much, or starts like no container we know.
+        FFmpegError: FFmpeg cannot open it.
+    """
     if len(payload) > limits.max_payload_bytes:
         raise RefusedChunkError(
             f"{len(payload)} bytes, wanted at most {limits.max_payload_bytes}: cut shorter chunks"

@@ -29,7 +29,7 @@ from daemon.journal.projections.topic import TopicSettings
 from daemon.kafka.connection import KafkaConnection
 from daemon.logs import set_up
 from daemon.sources.directory import DirectorySourceSettings
-from daemon.sources.kafka import KafkaSourceSettings
+from daemon.sources.kafka.settings import KafkaSourceSettings
 from engine.video.frames import PyAvDecoder
 from tests.support.scripted import a_spec
 from tests.support.videos import a_chunk, make_video

@@ -1,0 +1,185 @@
+"""`s2netd clip`: an event → the video that shows it, cut out of the chunks without re-encoding."""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from rich.console import Console
+
+from daemon.compose import options_of
+from daemon.config import Config, DirectorySourceConfig, JsonlSinkConfig, load
+from daemon.errors import ConfigError, MalformedRecordError, TransportError
+from daemon.kafka.connection import KafkaConnection, explained
+from daemon.sources.directory import read_numbered
+from daemon.wire.records import parse_chunk, parse_event
+from engine.errors import StreamError
+from engine.types import ActionEvent, Evidence, VideoChunk
+from engine.video.joining import join_chunks
+
+_POLL_MS = 500
+
+
+def cut_clip(config_path: Path, event_id: str, out: Path | None, console: Console) -> Path:
+    """Find an event, and write the chunks that show it as one MP4.
+
+    Args:
+        config_path: The daemon's configuration: where chunks and events are.
+        event_id: The event, or the beginning of its id.
+        out: The file to write; None: named for camera and event, in the current folder.
+        console: Shows what is being done.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: There is no such event, or nothing is known of its footage.
+        TransportError: Its chunks are not kept any more, or the broker is away.
+        UnreadableVideoError: The chunks cannot be one video.
+    """
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    config = load(config_path)
+    with console.status("looking for the event"):
+        event = asyncio.run(_event(config, event_id))
+    if event.evidence is None:
+        raise ConfigError(
+            f"event {event.event_id}: it does not say where its footage lies (no `evidence`)"
+        )
+    with console.status("reading its chunks"):
+        chunks = asyncio.run(_chunks(config, event, event.evidence))
+    path = out or Path(f"{event.camera.replace('/', '_')}-{event.event_id[:8]}.mp4")
+    seconds = join_chunks(chunks, path)
+    inside_s = (event.span.start_us - chunks[0].start_us) / 1e6
+    console.print(
+        f"{event.class_name} on {event.camera}, {event.span.duration_us / 1e6:.1f} s: begins "
+        f"{max(inside_s, 0):.1f} s into {path} ({seconds:.1f} s, {len(chunks)} chunks)",
+        markup=False,
+        highlight=False,
+    )
+    return path
+
+
+async def _event(config: Config, event_id: str) -> ActionEvent:
+    """The newest revision of an event.
+
+    Raises:
+        ConfigError: There is none, or several ids begin so.
+    """
+    found: dict[str, ActionEvent] = {}
+    async for value in _event_values(config):
+        with contextlib.suppress(MalformedRecordError):
+            event = parse_event(value)
+            before = found.get(event.event_id)
+            if event.event_id.startswith(event_id) and (
+                before is None or before.revision <= event.revision
+            ):
+                found[event.event_id] = event
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not found:
+        sink = config.sink
+        where = sink.path if isinstance(sink, JsonlSinkConfig) else f"topic {sink.topic}"
+        raise ConfigError(f"event {event_id}: {where} has none with an id that begins so")
+    raise ConfigError(f"event {event_id}: {len(found)} ids begin so, {', '.join(sorted(found))}")
+
+
+async def _event_values(config: Config) -> AsyncIterator[bytes]:
+    sink = config.sink
+    if isinstance(sink, JsonlSinkConfig):
+        for line in _lines(sink.path):
+            yield line
+        return
+    connection: KafkaConnection = options_of(sink)["connection"]
+    async with _reading(connection, sink.topic) as consumer:
+        numbers = consumer.partitions_for_topic(sink.topic) or set()
+        for number in sorted(numbers):
+            partition = TopicPartition(sink.topic, number)
+            async for record in _records(consumer, partition, 0, None):
+                yield record.value or b""
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the events: {error.strerror}") from error
+
+
+async def _chunks(config: Config, event: ActionEvent, evidence: Evidence) -> list[VideoChunk]:
+    """The chunks of an event's run that its evidence names.
+
+    Raises:
+        TransportError: None of them is kept any more.
+    """
+    source = config.source
+    if isinstance(source, DirectorySourceConfig):
+        folder = source.path / evidence.partition
+        read = read_numbered(folder, evidence.first_offset, evidence.last_offset)
+    else:
+        read = [chunk async for chunk in _topic_chunks(options_of(source)["connection"], evidence)]
+    chunks = [c for c in read if (c.camera, c.run) == (event.camera, event.run) and c.payload]
+    if not chunks:
+        raise TransportError(
+            f"event {event.event_id}: none of its chunks ({evidence.partition}, "
+            f"{evidence.first_offset} to {evidence.last_offset}) is kept any more"
+        )
+    return chunks
+
+
+async def _topic_chunks(
+    connection: KafkaConnection, evidence: Evidence
+) -> AsyncIterator[VideoChunk]:
+    topic, _, number = evidence.partition.rpartition("/")
+    partition = TopicPartition(topic, int(number))
+    async with _reading(connection, topic) as consumer:
+        first, end = evidence.first_offset, evidence.last_offset + 1
+        async for record in _records(consumer, partition, first, end):
+            with contextlib.suppress(StreamError):
+                yield parse_chunk(
+                    record.key,
+                    record.headers,
+                    record.value,
+                    timestamp_us=record.timestamp * 1000,
+                    offset=record.offset,
+                    default_camera=evidence.partition,
+                )
+
+
+@contextlib.asynccontextmanager
+async def _reading(connection: KafkaConnection, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    async with explained(connection, f"topic {topic}"):
+        consumer = AIOKafkaConsumer(
+            topic,
+            **connection.options(),
+            # Never committed; without a group, aiokafka could not be stopped in any case.
+            group_id=f"s2netd-clip-{uuid.uuid4()}",
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=64 * 2**20,
+        )
+        try:
+            await consumer.start()
+            consumer.unsubscribe()
+            yield consumer
+        finally:
+            await consumer.stop()
+
+
+async def _records(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int | None
+) -> AsyncIterator[ConsumerRecord]:
+    """Records from ``first`` on, as far as they are kept, up to ``end``; None: to the newest."""
+    consumer.assign([partition])
+    oldest = (await consumer.beginning_offsets([partition]))[partition]
+    newest = (await consumer.end_offsets([partition]))[partition]
+    end = newest if end is None else min(end, newest)
+    consumer.seek(partition, max(first, oldest))
+    while await consumer.position(partition) < end:
+        batches = await consumer.getmany(partition, timeout_ms=_POLL_MS)
+        for record in batches.get(partition, ()):
+            if record.offset < end:
+                yield record
