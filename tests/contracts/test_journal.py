@@ -1,6 +1,7 @@
 """What every Journal promises, held against each of them."""
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +13,16 @@ import pytest
 
 from daemon.errors import StaleOwnerError
 from daemon.journal.base import CameraState, DeadLetter, FeatureRows, Journal, Past, Step
+from daemon.journal.kafka.journal import KafkaJournal
+from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.journal.local import LocalJournal, LocalJournalSettings
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.journal.projections.jsonl import JsonlProjection, JsonlSettings
+from daemon.kafka.connection import KafkaConnection
 from daemon.wire.records import parse_event
 from engine.types import ActionEvent
+from tests.support.kafka import MakeTopic
+from tests.support.kafka_daemon import topic_events
 from tests.support.records import an_event
 
 
@@ -109,11 +115,66 @@ class LocalKeeper:
             await journal.close()
 
 
-@pytest.fixture(params=["memory", "local"])
+class Member:
+    """A member of the group that has all partitions, and says so."""
+
+    async def is_member(self) -> bool:
+        return True
+
+    async def commit(self, *offset: object) -> None:
+        raise AssertionError(f"transactions commit offsets, not the member: {offset}")
+
+
+class KafkaKeeper:
+    """Topics of a real broker, and a reader of committed records."""
+
+    def __init__(self, bootstrap: str, chunks: str, events: str) -> None:
+        self.partitions = (f"{chunks}/0", f"{chunks}/1")
+        self._settings = KafkaJournalSettings(
+            connection=KafkaConnection(bootstrap),
+            group_id=chunks,
+            chunks_topic=chunks,
+            events_topic=events,
+            prefix=chunks,
+        )
+        self._open: list[KafkaJournal] = []
+
+    async def journal(self) -> Journal:
+        journal = KafkaJournal(self._settings, Member())
+        self._open.append(journal)
+        await journal.start()
+        return journal
+
+    async def put_out(self, journal: Journal, partition: str) -> None:
+        assert journal in self._open
+        await (await self.journal()).take(partition)
+
+    async def kill(self, journal: Journal) -> None:
+        assert isinstance(journal, KafkaJournal)
+        for seat in journal._seats.values():
+            await journal._give_up(seat)
+
+    async def events(self) -> list[ActionEvent]:
+        bootstrap = self._settings.connection.bootstrap_servers
+        return [
+            parse_event(json.dumps(plain).encode())
+            for plain in await topic_events(bootstrap, self._settings.events_topic, 1)
+        ]
+
+    async def close(self) -> None:
+        for journal in self._open:
+            await journal.close()
+
+
+@pytest.fixture(params=["memory", "local", pytest.param("kafka", marks=pytest.mark.kafka)])
 async def keeper(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Keeper]:
     keeper: Keeper = MemoryKeeper()
     if request.param == "local":
         keeper = LocalKeeper(tmp_path)
+    elif request.param == "kafka":
+        make_topic: MakeTopic = request.getfixturevalue("make_topic")
+        bootstrap = request.getfixturevalue("kafka_bootstrap")
+        keeper = KafkaKeeper(bootstrap, await make_topic(2), await make_topic(1))
     yield keeper
     await keeper.close()
 
@@ -401,7 +462,8 @@ async def test_a_camera_that_is_forgotten_leaves_nothing(
     past = await journal.take(partition)
     assert {"yard": a_state()} == states(past)
 
-    await journal.commit(partition, Step(4, 8, states={"door": a_state()}))  # it comes back
+    again = a_state(run="run-2")  # it comes back
+    await journal.commit(partition, Step(4, 8, states={"door": again}))
     past = await (await end(journal)).take(partition)
     assert [] == plain(past.cameras["door"].features)
 

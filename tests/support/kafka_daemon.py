@@ -29,7 +29,9 @@ def a_config(
     )
 
 
-async def topic_events(bootstrap: str, topic: str) -> list[dict[str, Any]]:
+async def topic_events(
+    bootstrap: str, topic: str, n_partitions: int = EVENT_PARTITIONS
+) -> list[dict[str, Any]]:
     """Every record of a topic, as a subscriber reads it."""
     # With a group: without one, aiokafka 0.14 cannot stop a consumer that never had to wait.
     consumer = AIOKafkaConsumer(
@@ -41,7 +43,7 @@ async def topic_events(bootstrap: str, topic: str) -> list[dict[str, Any]]:
     )
     await consumer.start()
     try:
-        partitions = [TopicPartition(topic, number) for number in range(EVENT_PARTITIONS)]
+        partitions = [TopicPartition(topic, number) for number in range(n_partitions)]
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         records: list[dict[str, Any]] = []

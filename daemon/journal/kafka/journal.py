@@ -168,8 +168,11 @@ class KafkaJournal:
                         return
                 await self._transact(seat, producer, step)
         except _FENCED as error:
-            await self._give_up(seat)
+            await self._leave(seat)
             raise StaleOwnerError(f"partition {seat.number}: {error!r}") from error
+        except StaleOwnerError:
+            await self._leave(seat)
+            raise
         except BaseException:
             await self._give_up(seat)
             raise
@@ -256,6 +259,12 @@ class KafkaJournal:
                 if admin is not None:
                     await _close(admin)
                 raise
+
+    async def _leave(self, seat: Seat) -> None:
+        """The partition is somebody else's: never try to have it back unasked."""
+        if self._seats.get(seat.number) is seat:
+            del self._seats[seat.number]
+        await self._give_up(seat)
 
     async def _give_up(self, seat: Seat | None) -> None:
         if seat is not None and seat.producer is not None:

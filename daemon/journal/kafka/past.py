@@ -122,7 +122,7 @@ async def _states(
     states: dict[str, StoredState] = {}
     async for record in _records(consumer, partition, first, end):
         camera = (record.key or b"").decode("utf-8", "replace")
-        if not record.value:
+        if record.value is None:
             states.pop(camera, None)
             continue
         try:

@@ -110,8 +110,8 @@ class Seat:
 async def _send(
     producer: AIOKafkaProducer, topic: str, record: Record, partition: int | None = None
 ) -> "asyncio.Future[RecordMetadata]":
-    # A record without a value is a tombstone, which takes its key out of a compacted topic.
-    value = record.value or None
+    # A record that holds nothing is a tombstone, which takes its key out of a compacted topic.
+    value = record.value if record.value or record.headers else None
     future: asyncio.Future[RecordMetadata] = await producer.send(
         topic, value, key=record.key, partition=partition, headers=record.headers
     )

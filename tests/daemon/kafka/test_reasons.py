@@ -18,7 +18,8 @@ from daemon.errors import ConfigError
 from daemon.kafka.connection import KafkaConnection, describe_topic, persist
 from daemon.kafka.producer import DurableProducer
 from daemon.kafka.reasons import refusal
-from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
+from daemon.sources.kafka.settings import KafkaSourceSettings
+from daemon.sources.kafka.source import KafkaChunkSource
 from daemon.wire.records import Record
 from tests.support.certificates import Authority, Pair
 from tests.support.secured_kafka import (
