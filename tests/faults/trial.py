@@ -250,7 +250,7 @@ class Trial:
         """
         await self.end_feeding()
         try:
-            await self.until(self.is_caught_up, "all chunks to be committed", 60 + 3 * session_s())
+            await self.until(self.is_caught_up, "all chunks to be committed", 45 + 2 * session_s())
         except RowError:
             self.notes.append("the group never committed all chunks")
         ended_s = asyncio.get_running_loop().time()
