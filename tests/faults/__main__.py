@@ -14,7 +14,7 @@ from pathlib import Path
 from aiokafka.errors import KafkaError
 
 from tests.faults.checker import Verdict
-from tests.faults.cluster import a_cluster
+from tests.faults.cluster import a_cluster, calm_clients
 from tests.faults.daemons import RowError
 from tests.faults.feeder import make_footage
 from tests.faults.report import a_line, write_report
@@ -45,6 +45,7 @@ def main() -> int:
 
 async def _run(options: argparse.Namespace, folder: Path, results: list[RowResult]) -> None:
     _end_on_sigterm()
+    calm_clients()
     bundle = write_tiny_bundle(folder / "bundle")
     footage = make_footage(folder)
     async with a_cluster(folder / "kafka") as cluster:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
 import json
+import logging
 import signal
 import uuid
 from collections import defaultdict
@@ -15,6 +17,7 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from tests.faults.checker import Effect, Mark
@@ -24,8 +27,28 @@ from tests.support.kafka import OwnBroker
 CHUNK_PARTITIONS, EVENT_PARTITIONS = 4, 2
 LOOK_S = 0.1  # how often the committed offsets are looked at
 _ASK_S = 5.0  # a question that has not been answered by then is asked anew
+_PAUSE_S = 0.2
 
 T = TypeVar("T")
+
+
+def calm_clients() -> None:
+    """Keep this process's own clients from asking for a lost broker without a pause.
+
+    An idempotent aiokafka 0.14 producer asks for metadata again as soon as it is refused, some
+    thousand times a second, and logs each time. That would take the daemons' share of the CPU.
+    """
+    ask = AIOKafkaClient._metadata_update
+
+    @functools.wraps(ask)
+    async def ask_calmly(*args: Any, **kwargs: Any) -> bool:
+        is_told: bool = await ask(*args, **kwargs)
+        if not is_told:
+            await asyncio.sleep(_PAUSE_S)
+        return is_told
+
+    AIOKafkaClient._metadata_update = ask_calmly
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 @dataclass(slots=True)
