@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aiokafka.errors import KafkaError
 
+from engine.errors import S2netdError
 from tests.faults.checker import Verdict
 from tests.faults.cluster import a_cluster, calm_clients
 from tests.faults.daemons import RowError
@@ -56,7 +57,7 @@ async def _run(options: argparse.Namespace, folder: Path, results: list[RowResul
             began_s = time.monotonic()
             try:
                 result = await ROWS[number](rig)
-            except (RowError, TimeoutError, OSError, KafkaError) as error:
+            except (RowError, TimeoutError, OSError, KafkaError, S2netdError) as error:
                 result = _unfinished(number, error)
                 result.seconds = time.monotonic() - began_s
             results.append(result)

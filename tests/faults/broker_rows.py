@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from tests.faults.daemons import has_journal, session_s
@@ -10,6 +12,14 @@ from tests.faults.trial import Rig, RowResult, Trial, a_trial
 TRANSACTION_S = 10.0  # the longest that a transaction may stay open
 _SLACK_S = 1.0  # for the broker, which looks for late transactions now and then
 BACK_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Outage:
+    """How long a broker was away, its start included, and how long progress took after that."""
+
+    away_s: float
+    took_s: float
 
 
 async def kill_in_a_transaction(rig: Rig) -> RowResult:
@@ -63,30 +73,30 @@ async def lose_the_broker(rig: Rig) -> RowResult:
         b.supervise()
         await trial.progress(2)
         lengths_s = (5, 15, 20, 60, 300) if rig.is_full else (5, 20)
-        recoveries: dict[str, float] = {}
+        outages: list[tuple[str, _Outage]] = []
         for _ in range(rig.size(1, 5)):
             for length_s in lengths_s:
                 for how in ("stop", "SIGKILL", "SIGSTOP"):
-                    took_s = await _away(trial, how, length_s)
-                    name = f"{how} {length_s} s"
-                    recoveries[name] = max(recoveries.get(name, 0), took_s)
-        _note_recoveries(trial, recoveries, BACK_S)
-        return await trial.finish(
-            f"broker stopped, killed and hung for {', '.join(map(str, lengths_s))} s", None
-        )
+                    outage = await _away(trial, how, length_s)
+                    outages.append((f"{how} {length_s} s", outage))
+        _judge_outages(trial, outages, BACK_S)
+        fault = f"broker stopped, killed and hung for {', '.join(map(str, lengths_s))} s"
+        longest_s = max(outage.away_s for _, outage in outages)
+        return await trial.finish(fault, round(longest_s + BACK_S, 1))
 
 
-def _note_recoveries(trial: Trial, recoveries: dict[str, float], bound_s: float) -> None:
-    told = ", ".join(f"{name}: {took_s:.1f} s" for name, took_s in recoveries.items())
+def _judge_outages(trial: Trial, outages: Sequence[tuple[str, _Outage]], bound_s: float) -> None:
+    told = ", ".join(f"{name}: {outage.took_s:.1f} s" for name, outage in outages)
     trial.notes.append(f"from the broker's return to progress everywhere: {told}")
-    late = [name for name, took_s in recoveries.items() if took_s > bound_s]
+    late = [name for name, outage in outages if outage.took_s > bound_s]
     if late:
         trial.complaints.append(f"slower than {bound_s:g} s after: {', '.join(late)}")
 
 
-async def _away(trial: Trial, how: str, length_s: float) -> float:
-    """The broker is away for so long; gives how long after its return every partition moved on."""
+async def _away(trial: Trial, how: str, length_s: float) -> _Outage:
+    """The broker is away for so long; waits until every partition has read its backlog."""
     broker = trial.cluster.broker
+    began_s = asyncio.get_running_loop().time()
     trial.injected += 1
     if how == "SIGSTOP":
         broker.signal(signal.SIGSTOP)
@@ -103,7 +113,7 @@ async def _away(trial: Trial, how: str, length_s: float) -> float:
     await trial.progress()
     took_s = asyncio.get_running_loop().time() - back_s
     await trial.get_through()
-    return took_s
+    return _Outage(back_s - began_s, took_s)
 
 
 async def lose_the_broker_for_long(rig: Rig) -> RowResult:
@@ -113,9 +123,10 @@ async def lose_the_broker_for_long(rig: Rig) -> RowResult:
         a.supervise()
         await trial.progress(2)
         length_s = rig.size(75, 900)
-        took_s = await _away(trial, "SIGKILL", length_s)
-        _note_recoveries(trial, {f"SIGKILL {length_s} s": took_s}, 30)
-        return await trial.finish(f"broker away for {length_s} s under the unit's rules", None)
+        outage = await _away(trial, "SIGKILL", length_s)
+        _judge_outages(trial, [(f"SIGKILL {length_s} s", outage)], 30)
+        fault = f"broker away for {length_s} s under the unit's rules"
+        return await trial.finish(fault, round(outage.away_s + 30, 1))
 
 
 async def lose_broker_and_daemon(rig: Rig) -> RowResult:
@@ -127,7 +138,7 @@ async def lose_broker_and_daemon(rig: Rig) -> RowResult:
         await a.kill()
         trial.injected += 1
         await trial.play(session_s() - 2)
-        took_s = await _away(trial, "stop", 1)
+        stopped = await _away(trial, "stop", 1)
         c = trial.daemon("c")
         c.start()
         trial.injected += 1
@@ -135,8 +146,8 @@ async def lose_broker_and_daemon(rig: Rig) -> RowResult:
         c.supervise()
         await b.stop()
         trial.injected += 1
-        hung_s = await _away(trial, "SIGSTOP", 20)
-        trial.notes.append(f"progress {took_s:.1f} s and {hung_s:.1f} s after the broker's return")
+        hung = await _away(trial, "SIGSTOP", 20)
+        _judge_outages(trial, [("restart", stopped), ("SIGSTOP 20 s", hung)], session_s() + 15)
         return await trial.finish(
             "broker restarted in a take-over, and hung for 20 s in a fail-over", session_s() + 15
         )

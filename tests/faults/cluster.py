@@ -20,6 +20,8 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
+from daemon.cancellation import own_cancellation
+from daemon.errors import ForeignCancellationError
 from tests.faults.checker import Effect, Mark
 from tests.faults.proxy import Proxy, free_port
 from tests.support.kafka import OwnBroker
@@ -28,6 +30,8 @@ CHUNK_PARTITIONS, EVENT_PARTITIONS = 4, 2
 LOOK_S = 0.1  # how often the committed offsets are looked at
 _ASK_S = 5.0  # a question that has not been answered by then is asked anew
 _PAUSE_S = 0.2
+# What a client says of a broker that is gone; the last is a future that aiokafka itself cancelled.
+_LOST = (KafkaError, TimeoutError, OSError, ForeignCancellationError)
 
 T = TypeVar("T")
 
@@ -228,24 +232,33 @@ class Observer:
         return True
 
     async def _read(self) -> None:
-        async with self._cluster._reader(self._events, committed_only=True) as consumer:
-            while True:
-                batches = await consumer.getmany(timeout_ms=200)
-                now_s = asyncio.get_running_loop().time()
-                for records in batches.values():
-                    self.effects += [_effect(record, now_s) for record in records]
-                for partition in consumer.assignment():
-                    self._next[partition.partition] = await consumer.position(partition)
+        while True:
+            with contextlib.suppress(*_LOST), own_cancellation("reading events"):
+                async with self._cluster._reader(self._events, committed_only=True) as consumer:
+                    for partition in consumer.assignment():
+                        consumer.seek(partition, self._next.get(partition.partition, 0))
+                    while True:
+                        await self._read_once(consumer)
+            await asyncio.sleep(LOOK_S)
+
+    async def _read_once(self, consumer: AIOKafkaConsumer) -> None:
+        batches = await consumer.getmany(timeout_ms=200)
+        now_s = asyncio.get_running_loop().time()
+        for partition, records in batches.items():
+            self.effects += [_effect(record, now_s) for record in records]
+            if records:
+                self._next[partition.partition] = records[-1].offset + 1
+        for partition in consumer.assignment():  # beyond what is no record, as a commit's mark
+            self._next[partition.partition] = await consumer.position(partition)
 
     async def _look(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(*_LOST), own_cancellation("looking at offsets"):
                 async with self._asking() as admin:
                     while True:
                         await self._look_once(admin)
                         await asyncio.sleep(LOOK_S)
-            except (KafkaError, TimeoutError, OSError):
-                await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S)
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[AIOKafkaAdminClient]:

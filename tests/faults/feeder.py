@@ -18,6 +18,7 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 
+from daemon.cancellation import own_cancellation
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import Record, chunk_record
 from engine.types import VideoChunk
@@ -196,9 +197,10 @@ class Feeder:
         return f"{self._name}-{camera.lap}"
 
     async def _send(self, record: Record) -> None:
-        written = await self._producer.send(
-            self._topic, record.value, key=record.key, headers=record.headers
-        )
+        with own_cancellation("sending a chunk"):
+            written = await self._producer.send(
+                self._topic, record.value, key=record.key, headers=record.headers
+            )
         self.unacknowledged += 1
         written.add_done_callback(self._acknowledge)
 
