@@ -7,21 +7,17 @@ import asyncio
 import logging
 import shlex
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from daemon.compose import options_of
+from daemon.compose import journal_settings, options_of
 from daemon.config import Config, KafkaSinkConfig, KafkaSourceConfig, load
 from daemon.errors import EXIT_CONFIG, ConfigError
+from daemon.journal.kafka.topics import own_topics
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.topic_admin import CreationDeniedError, create, look
-from daemon.kafka.topics import (
-    Tools,
-    WantedTopic,
-    chunks_topic,
-    differences,
-    events_topic,
-)
+from daemon.kafka.topic_check import SeenTopic, Tools, differences
+from daemon.kafka.topics import WantedTopic, chunks_topic, events_topic
 
 Clusters = dict[KafkaConnection, list[WantedTopic]]
 Say = Callable[[str], None]
@@ -58,7 +54,9 @@ class TopicOptions:
 
 
 def wanted_topics(config: Config, options: TopicOptions) -> Clusters:
-    """The topics that a configuration names, by how their cluster is reached.
+    """The topics that a configuration needs, by how their cluster is reached.
+
+    These are the chunks, the events, and those of a journal in Kafka.
 
     Raises:
         ConfigError: It names none, one for two purposes, or one that cannot be.
@@ -84,13 +82,25 @@ def wanted_topics(config: Config, options: TopicOptions) -> Clusters:
         raise ConfigError(
             f"{options.config}: neither source nor sink is of kind kafka, so there are no topics"
         )
+    journal = journal_settings(config)
+    if journal is not None:
+        clusters.setdefault(journal.connection, []).extend(
+            own_topics(journal, options.n_partitions)
+        )
     for topics in clusters.values():
-        if len({topic.name for topic in topics}) < len(topics):
-            raise ConfigError(
-                f"{options.config}: source.topic and sink.topic are both {topics[0].name}; chunks "
-                "and events need a topic each"
-            )
+        _refuse_two_purposes(topics, options.config)
     return clusters
+
+
+def _refuse_two_purposes(topics: list[WantedTopic], where: Path) -> None:
+    names: dict[str, str] = {}
+    for topic in topics:
+        other = names.setdefault(topic.name, topic.role)
+        if other != topic.role:
+            raise ConfigError(
+                f"{where}: {topic.name} is to be the topic of {other} and of {topic.role}; they "
+                "need a topic each"
+            )
 
 
 def run_create(options: TopicOptions, say: Say) -> int:
@@ -128,7 +138,8 @@ async def _create_in(
     connection: KafkaConnection, wanted: list[WantedTopic], options: TopicOptions, say: Say
 ) -> bool:
     tools, is_fine = _tools(connection, options), True
-    for topic in wanted:
+    for each in wanted:
+        topic = await _beside(connection, each)
         try:
             is_new = await create(connection, topic, options.replication_factor)
         except CreationDeniedError as error:
@@ -137,6 +148,23 @@ async def _create_in(
         else:
             say(f"{topic.subject}: {_created(topic) if is_new else _left(options)}")
     return is_fine
+
+
+async def _beside(connection: KafkaConnection, wanted: WantedTopic) -> WantedTopic:
+    """The topic, with at least as many partitions as the one has that it must lie beside."""
+    if wanted.beside is None:
+        return wanted
+    (other,) = _others([wanted])
+    seen = (await look(connection, [other])).topics[other.name]
+    return (
+        replace(wanted, n_partitions=seen.n_partitions) if isinstance(seen, SeenTopic) else wanted
+    )
+
+
+def _others(wanted: list[WantedTopic]) -> list[WantedTopic]:
+    """The topics that some of these must lie beside, as far as they are not among them."""
+    names = {topic.beside for topic in wanted if topic.beside} - {topic.name for topic in wanted}
+    return [WantedTopic("chunks", name, 1, ()) for name in sorted(names)]
 
 
 def _created(topic: WantedTopic) -> str:
@@ -151,7 +179,7 @@ def _left(options: TopicOptions) -> str:
 async def _check_in(
     connection: KafkaConnection, wanted: list[WantedTopic], options: TopicOptions, say: Say
 ) -> bool:
-    seen = await look(connection, wanted)
+    seen = await look(connection, [*wanted, *_others(wanted)])
     found = differences(wanted, seen, _tools(connection, options))
     wrong = {finding.subject for finding in found if finding.is_wrong}
     for topic in wanted:

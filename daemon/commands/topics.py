@@ -47,6 +47,7 @@ def create(
 ) -> None:
     """Create the topics that are missing, with the settings that the daemon needs.
 
+    These are the chunks, the events, and those that a journal in Kafka keeps.
     A topic that is there is left as it is. The chunks' topic takes chunks of
     source.max_chunk_bytes. It exits with 78 if the broker refuses a topic, and
     with 1 if the broker cannot be reached.
@@ -74,6 +75,7 @@ def check(
 ) -> None:
     """Compare the topics with what the daemon needs, and name what mends each fault.
 
+    A journal's states and features need as many partitions as the chunks have.
     Give it the options that the topics were created with; larger limits and more
     partitions are fine. It changes nothing. It exits with 78 if something must be
     changed, and with 1 if the broker cannot be reached.

@@ -28,7 +28,8 @@ from aiokafka.errors import (
 
 from daemon.errors import ConfigError
 from daemon.kafka.connection import KafkaConnection, persist
-from daemon.kafka.topics import BROKER_LIMITS, Seen, SeenTopic, Unseen, WantedTopic
+from daemon.kafka.topic_check import BROKER_LIMITS, Seen, SeenTopic, Unseen
+from daemon.kafka.topics import WantedTopic
 
 _CREATE_MS = 10_000
 _BROKER_ANSWER_S = 5.0

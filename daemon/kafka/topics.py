@@ -1,21 +1,16 @@
-"""What a topic should be, against what it is: plain values in, findings with their mends out.
+"""What each topic should be. A further topic is one more function like ``chunks_topic``.
 
-Reaches no broker; ``daemon.kafka.topic_admin`` looks, and creates. A further topic is one more
-function like ``chunks_topic``.
+Reaches no broker: ``daemon.kafka.topic_check`` compares, ``daemon.kafka.topic_admin`` creates.
 """
 
 import re
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass
 
 from daemon.errors import ConfigError
 
 RECORD_MARGIN_BYTES = (
     16_384  # key, headers and Kafka's own bytes, with the longest names there are
 )
-BROKER_LIMITS = ("replica.fetch.max.bytes", "socket.request.max.bytes")
 
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
@@ -70,8 +65,8 @@ class Exactly:
     reason: str
 
     def holds(self, seen: str) -> bool:
-        """Is this value right?"""
-        return seen == self.value
+        """Is this value right? A list's words may stand in any order."""
+        return sorted(seen.split(",")) == sorted(self.value.split(","))
 
     def wish(self) -> str:
         """What is wanted, for people."""
@@ -118,6 +113,10 @@ class WantedTopic:
         settings: Its settings.
         largest_bytes: The largest record that it must take, without headers; None: any topic
             takes its records.
+        beside: A topic that it must have as many partitions as, or more, for what belongs together
+            lies under the same number in both; None: there is none.
+        any_partitions: Fewer partitions are right too, and more of them would do harm: records
+            of one key would lie in two partitions, and compaction would keep both.
 
     Raises:
         ConfigError: Kafka allows no such name.
@@ -128,6 +127,8 @@ class WantedTopic:
     n_partitions: int
     settings: tuple[AtLeast | Exactly | Fresh, ...]
     largest_bytes: int | None = None
+    beside: str | None = None
+    any_partitions: bool = False
 
     def __post_init__(self) -> None:
         if not _TOPIC_NAME.fullmatch(self.name):
@@ -170,7 +171,7 @@ def events_topic(name: str, *, n_partitions: int, retention_days: int) -> Wanted
     return WantedTopic("events", name, n_partitions, settings)
 
 
-def state_topic(name: str, *, n_partitions: int) -> WantedTopic:
+def state_topic(name: str, *, n_partitions: int, beside: str | None = None) -> WantedTopic:
     """The journal's topic of cameras' states, keyed by camera, beside the chunks.
 
     Whoever takes a partition reads all of it, so it is compacted soon and in small parts.
@@ -181,17 +182,45 @@ def state_topic(name: str, *, n_partitions: int) -> WantedTopic:
         Fresh("segment.ms", _HOUR_MS),
         Fresh("min.cleanable.dirty.ratio", "0.1"),
     )
-    return WantedTopic("state", name, n_partitions, settings)
+    return WantedTopic("state", name, n_partitions, settings, beside=beside)
 
 
-def features_topic(name: str, *, n_partitions: int, retention_hours: int) -> WantedTopic:
+def features_topic(
+    name: str, *, n_partitions: int, retention_hours: int, beside: str | None = None
+) -> WantedTopic:
     """The journal's topic of features, keyed by camera, beside the chunks."""
     retention_ms = retention_hours * _HOUR_MS
     settings = (
         Exactly("cleanup.policy", "delete", "compaction keeps only a camera's newest features"),
         AtLeast("retention.ms", retention_ms, _HOUR_MS, ("h", _HOUR_MS)),
     )
-    return WantedTopic("features", name, n_partitions, settings)
+    return WantedTopic("features", name, n_partitions, settings, beside=beside)
+
+
+def latest_topic(name: str, *, n_partitions: int, retention_days: int) -> WantedTopic:
+    """The journal's topic of each event's newest revision, keyed by event.
+
+    It is compacted, so that whoever comes late reads little; closed events go after a time, as
+    nothing is said of them again.
+    """
+    retention_ms = retention_days * _DAY_MS
+    settings = (
+        Exactly(
+            "cleanup.policy", "compact,delete", "only so it keeps one record an event, and not all"
+        ),
+        AtLeast("retention.ms", retention_ms, _DAY_MS, ("d", _DAY_MS)),
+        Fresh("segment.ms", 6 * _HOUR_MS),
+    )
+    return WantedTopic("latest", name, n_partitions, settings, any_partitions=True)
+
+
+def status_topic(name: str, *, n_partitions: int) -> WantedTopic:
+    """The journal's topic of how each camera is, keyed by camera."""
+    settings = (
+        Exactly("cleanup.policy", "compact", "a camera's newest status must stay for ever"),
+        Fresh("segment.ms", _HOUR_MS),
+    )
+    return WantedTopic("status", name, n_partitions, settings, any_partitions=True)
 
 
 def dead_topic(
@@ -205,169 +234,3 @@ def dead_topic(
         AtLeast("max.message.bytes", max_record_bytes + RECORD_MARGIN_BYTES, max_record_bytes),
     )
     return WantedTopic("dlq", name, n_partitions, settings, max_record_bytes)
-
-
-@dataclass(frozen=True, slots=True)
-class SeenTopic:
-    """What a topic is.
-
-    Attributes:
-        n_partitions: How many partitions it has.
-        replication_factor: On how many brokers each of them lies.
-        config: What holds for it, by Kafka's names; what the broker does not tell is left out.
-        inherited: The names of those settings that are the broker's own and not the topic's.
-    """
-
-    n_partitions: int
-    replication_factor: int = 1
-    config: Mapping[str, str] = field(default_factory=dict)
-    inherited: frozenset[str] = frozenset()
-
-
-class Unseen(Enum):
-    """Why nothing is known of a topic."""
-
-    MISSING = auto()
-    DENIED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What one cluster is.
-
-    Attributes:
-        topics: What there is of each topic that was asked for, by name.
-        brokers: ``BROKER_LIMITS`` of each broker that tells them, by its number.
-    """
-
-    topics: Mapping[str, SeenTopic | Unseen]
-    brokers: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """How commands that mend something are written.
-
-    Attributes:
-        bootstrap_servers: The broker's address.
-        create: The command that creates what is missing.
-        has_login: Whether the broker's own tools need a file with a login.
-        user: Who we are to the broker; None: not known.
-    """
-
-    bootstrap_servers: str
-    create: str
-    has_login: bool = False
-    user: str | None = None
-
-    def kafka(self, tool: str, *words: str) -> str:
-        """A command line of one of the broker's own tools."""
-        login = ("--command-config", "client.properties") if self.has_login else ()
-        line = (f"{tool}.sh", "--bootstrap-server", self.bootstrap_servers, *login, *words)
-        return shlex.join(line)
-
-    def allow(self, topic: str, *operations: str) -> str:
-        """A command line that gives us rights to a topic."""
-        named = [word for operation in operations for word in ("--operation", operation)]
-        user = f"User:{self.user or 'NAME'}"
-        return self.kafka(
-            "kafka-acls", "--add", "--allow-principal", user, *named, "--topic", topic
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it should be.
-
-    Attributes:
-        subject: The topic or broker.
-        what: What was seen and what is wanted.
-        mend: What to do.
-        is_wrong: False for advice: all works as it is, but not as well.
-    """
-
-    subject: str
-    what: str
-    mend: str
-    is_wrong: bool = True
-
-    def line(self) -> str:
-        """All of it, for people."""
-        advice = "" if self.is_wrong else "advice: "
-        return f"{advice}{self.subject}: {self.what}; {self.mend}"
-
-
-def differences(wanted: Sequence[WantedTopic], seen: Seen, tools: Tools) -> list[Finding]:
-    """Name everything that is not as wanted, topic by topic, and then the brokers.
-
-    Args:
-        wanted: The topics of one cluster.
-        seen: What there is of each of them.
-        tools: How the mends are written.
-    """
-    found = [each for topic in wanted for each in _of_topic(topic, seen.topics[topic.name], tools)]
-    for topic in wanted:
-        found += _of_brokers(topic, seen)
-    return found
-
-
-def _of_topic(wanted: WantedTopic, seen: SeenTopic | Unseen, tools: Tools) -> Iterator[Finding]:
-    if seen is Unseen.MISSING:
-        yield Finding(wanted.subject, "is missing", f"run: {tools.create}")
-    elif seen is Unseen.DENIED:
-        mend = tools.allow(wanted.name, "Describe", "DescribeConfigs")
-        yield Finding(wanted.subject, "the broker does not let us look at it", f"run: {mend}")
-    else:
-        yield from _of_partitions(wanted, seen, tools)
-        for setting in wanted.settings:
-            yield from _of_setting(wanted, setting, seen, tools)
-
-
-def _of_partitions(wanted: WantedTopic, seen: SeenTopic, tools: Tools) -> Iterator[Finding]:
-    if seen.n_partitions < wanted.n_partitions:
-        n = str(wanted.n_partitions)
-        alter = ("--alter", "--topic", wanted.name, "--partitions", n)
-        yield Finding(
-            wanted.subject,
-            f"has {seen.n_partitions} partition(s), wanted at least {n}",
-            f"run: {tools.kafka('kafka-topics', *alter)}",
-        )
-
-
-def _of_setting(
-    wanted: WantedTopic, setting: AtLeast | Exactly | Fresh, seen: SeenTopic, tools: Tools
-) -> Iterator[Finding]:
-    value = seen.config.get(setting.name)
-    if value is None or setting.holds(value):
-        return
-    alter = ("--alter", "--entity-type", "topics", "--entity-name", wanted.name)
-    add = ("--add-config", f"{setting.name}={setting.value}")
-    whose = " (the broker's own default)" if setting.name in seen.inherited else ""
-    yield Finding(
-        wanted.subject,
-        f"{setting.name} is {setting.told(value)}{whose}, wanted {setting.wish()}",
-        f"run: {tools.kafka('kafka-configs', *alter, *add)}",
-    )
-
-
-def _of_brokers(wanted: WantedTopic, seen: Seen) -> Iterator[Finding]:
-    """The limits that no topic overrides; message.max.bytes is only a default of the topic's."""
-    if wanted.largest_bytes is None:
-        return
-    topic, least = seen.topics[wanted.name], wanted.largest_bytes
-    is_copied = isinstance(topic, SeenTopic) and topic.replication_factor > 1
-    # A larger request ends the connection. A larger record is copied all the same, but alone.
-    limits = {
-        "socket.request.max.bytes": (least + RECORD_MARGIN_BYTES, True),
-        **({"replica.fetch.max.bytes": (least, False)} if is_copied else {}),
-    }
-    for number, broker in sorted(seen.brokers.items()):
-        for name, (wish, is_wrong) in limits.items():
-            value = broker.get(name, wish)
-            if value < wish:
-                yield Finding(
-                    f"broker {number}",
-                    f"{name} is {value}, wanted at least {wish} for topic {wanted.name}",
-                    f"set {name}={wish} in its server.properties and restart it",
-                    is_wrong,
-                )

@@ -19,7 +19,8 @@ from aiokafka.protocol.admin import CreateAclsRequest
 from daemon.errors import TransportError
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.topic_admin import create, look
-from daemon.kafka.topics import Unseen, chunks_topic
+from daemon.kafka.topic_check import Unseen
+from daemon.kafka.topics import chunks_topic
 from tests.support.cli import Answer, Cli, in_process
 from tests.support.kafka import OwnBroker
 
@@ -28,7 +29,7 @@ CHUNKS = chunks_topic("c", n_partitions=1, retention_hours=1, max_chunk_bytes=10
 
 
 class Topics:
-    """Two topics that are named in a configuration, and the command over them."""
+    """A configuration's topics, its journal's own among them, and the command over them."""
 
     def __init__(self, cli: Cli, folder: Path, bootstrap: str) -> None:
         self._cli = cli
@@ -39,9 +40,27 @@ class Topics:
         self.plain: dict[str, Any] = {
             "source": {**broker, "topic": self.chunks},
             "sink": {**broker, "topic": self.events},
-            "journal": {"path": "journal.sqlite"},
+            "journal": {"prefix": f"own-{uuid.uuid4().hex}"},
         }
         self.write()
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The journal's topics: what is in each, and its name."""
+        kinds = {
+            "state": "state",
+            "features": "features",
+            "latest": "action-events.latest",
+            "status": "camera-status",
+            "dlq": "dlq",
+        }
+        prefix = self.plain["journal"]["prefix"]
+        return {role: f"{prefix}.{kind}.v1" for role, kind in kinds.items()}
+
+    @property
+    def subjects(self) -> list[str]:
+        named = {"chunks": self.chunks, "events": self.events, **self.own}
+        return [f"{role} topic {name}" for role, name in named.items()]
 
     def write(self) -> None:
         self.path.write_text(yaml.safe_dump(self.plain))
@@ -82,27 +101,64 @@ def test_what_create_made_is_what_check_wants_and_is_made_once(topics: Topics) -
     again = topics.run("create")
 
     mend = f"is missing; run: s2netd topics create --config {topics.path}"
-    assert (
-        78,
-        f"chunks topic {topics.chunks}: {mend}\nevents topic {topics.events}: {mend}\n",
-    ) == (
-        missing.code,
-        missing.out,
-    )
-    assert [0, 0, 0] == [created.code, checked.code, again.code]
+    assert [78, 0, 0, 0] == [missing.code, created.code, checked.code, again.code]
+    assert [f"{subject}: {mend}" for subject in topics.subjects] == missing.out.splitlines()
+    made = [
+        "4 partition(s), cleanup.policy=delete, retention.ms=86400000, max.message.bytes=8404992",
+        "4 partition(s), cleanup.policy=delete, retention.ms=604800000",
+        (
+            "4 partition(s), cleanup.policy=compact, segment.bytes=16777216, segment.ms=3600000, "
+            "min.cleanable.dirty.ratio=0.1"
+        ),
+        "4 partition(s), cleanup.policy=delete, retention.ms=86400000",
+        (
+            "4 partition(s), cleanup.policy=compact,delete, retention.ms=604800000, "
+            "segment.ms=21600000"
+        ),
+        "4 partition(s), cleanup.policy=compact, segment.ms=3600000",
+        "1 partition(s), cleanup.policy=delete, retention.ms=604800000, max.message.bytes=8404992",
+    ]
+    assert [
+        f"{subject}: created with {settings}"
+        for subject, settings in zip(topics.subjects, made, strict=True)
+    ] == created.out.splitlines()
+    assert [f"{subject}: ok" for subject in topics.subjects] == checked.out.splitlines()
+    assert 7 == again.out.count("is there, and left as it is")
+    assert "" == missing.err + created.err + checked.err + again.err
+
+
+@pytest.mark.kafka
+def test_what_lies_beside_the_chunks_follows_their_partitions_and_nothing_else_does(
+    topics: Topics,
+) -> None:
+    topics.run("create")
+    wider = {topics.chunks: NewPartitions(6)}
+    ask(topics.bootstrap, lambda admin: admin.create_partitions(wider))
+
+    before = topics.run("check")
+    mend_all(topics, before)
+    after = topics.run("check")
+
+    alter = f"run: kafka-topics.sh --bootstrap-server {topics.bootstrap} --alter --topic"
+    assert [78, 0] == [before.code, after.code], after.out
     assert [
         (
-            f"chunks topic {topics.chunks}: created with 4 partition(s), cleanup.policy=delete, "
-            "retention.ms=86400000, max.message.bytes=8404992"
-        ),
-        (
-            f"events topic {topics.events}: created with 4 partition(s), cleanup.policy=delete, "
-            "retention.ms=604800000"
-        ),
-    ] == created.out.splitlines()
-    assert f"chunks topic {topics.chunks}: ok\nevents topic {topics.events}: ok\n" == checked.out
-    assert 2 == again.out.count("is there, and left as it is")
-    assert "" == missing.err + created.err + checked.err + again.err
+            f"{role} topic {topics.own[role]}: has 4 partition(s), wanted at least 6, as many as "
+            f"topic {topics.chunks} has; {alter} {topics.own[role]} --partitions 6"
+        )
+        for role in ("state", "features")
+    ] == [line for line in before.out.splitlines() if "run: " in line]
+
+
+@pytest.mark.kafka
+def test_what_is_made_later_lies_beside_chunks_of_other_partitions(topics: Topics) -> None:
+    topics.run("create", "--partitions", 6)
+    state = topics.own["state"]
+    ask(topics.bootstrap, lambda admin: admin.delete_topics([state]))
+
+    topics.run("create")
+
+    assert "ok" in next(x for x in topics.run("check").out.splitlines() if state in x)
 
 
 @pytest.mark.kafka
@@ -128,7 +184,7 @@ def test_options_are_held_to_and_told_in_the_mend(topics: Topics) -> None:
             f"604800000 (7 d); {alter} --entity-type topics --entity-name {topics.events} "
             "--add-config retention.ms=604800000"
         ),
-    ] == topics.run("check").out.splitlines()
+    ] == [x for x in topics.run("check").out.splitlines() if "retention.ms" in x]
 
 
 @pytest.mark.kafka
@@ -141,18 +197,44 @@ def test_each_wrong_setting_is_named_and_its_mend_mends_it(topics: Topics) -> No
     topics.run("create")
 
     before = topics.run("check")
-    for line in before.out.splitlines():
-        _, is_mend, command = line.partition("; run: ")
-        if is_mend:
-            ask(topics.bootstrap, partial(altered, words=shlex.split(command)))
+    mend_all(topics, before)
     after = topics.run("check")
 
     assert (78, 0) == (before.code, after.code), after.out
     subject = f"chunks topic {topics.chunks}: "
     wrong_ones = ("has 1 ", "cleanup.policy is ", "retention.ms is ", "max.message.bytes is ")
-    for line, start in zip(before.out.splitlines()[1:], wrong_ones, strict=True):
+    lines = [line for line in before.out.splitlines() if line.startswith(subject)]
+    for line, start in zip(lines, wrong_ones, strict=True):
         assert line.startswith(subject + start)
     assert f"events topic {topics.events}: ok" in before.out
+
+
+@pytest.mark.kafka
+def test_wrong_policies_of_the_journals_topics_are_named_and_mended(topics: Topics) -> None:
+    policies = {"state": "delete", "features": "compact", "latest": "compact", "status": "delete"}
+    new = [
+        NewTopic(topics.own[role], 4, 1, topic_configs={"cleanup.policy": policy})
+        for role, policy in policies.items()
+    ]
+    ask(topics.bootstrap, lambda admin: admin.create_topics(new))
+    topics.run("create")
+
+    before = topics.run("check")
+    mend_all(topics, before)
+    after = topics.run("check")
+
+    assert [78, 0] == [before.code, after.code], after.out
+    for role, policy in policies.items():
+        line = f"{role} topic {topics.own[role]}: cleanup.policy is {policy}, wanted "
+        assert line in before.out
+    assert "--add-config 'cleanup.policy=[compact,delete]'" in before.out
+
+
+def mend_all(topics: Topics, checked: Answer) -> None:
+    for line in checked.out.splitlines():
+        _, is_mend, command = line.partition("; run: ")
+        if is_mend:
+            ask(topics.bootstrap, partial(altered, words=shlex.split(command)))
 
 
 async def altered(admin: Any, words: list[str]) -> None:
@@ -164,6 +246,7 @@ async def altered(admin: Any, words: list[str]) -> None:
         return
     assert "kafka-configs.sh" == words[0]
     name, _, value = options["--add-config"].partition("=")
+    value = value.strip("[]")
     topic = options["--entity-name"]
     # Unlike the tool, this request resets what it does not name.
     asked = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
@@ -228,7 +311,7 @@ def test_looking_creates_no_topic_and_missing_rights_are_named(
         )
     topics = Topics(cli, tmp_path, own_broker.start())
 
-    assert 2 == topics.run("check").out.count("is missing")
+    assert 7 == topics.run("check").out.count("is missing")
     ask(topics.bootstrap, lambda admin: denied(admin, topics.chunks))
     checked, created = topics.run("check"), topics.run("create")
 
@@ -246,7 +329,7 @@ def test_looking_creates_no_topic_and_missing_rights_are_named(
             f"events topic {topics.events}: is missing; run: s2netd topics create --config "
             f"{topics.path}"
         ),
-    ] == checked.out.splitlines()
+    ] == checked.out.splitlines()[:2]
     assert [
         (
             f"chunks topic {topics.chunks}: the broker does not let us create it; {acls} "
@@ -256,7 +339,7 @@ def test_looking_creates_no_topic_and_missing_rights_are_named(
             f"events topic {topics.events}: created with 4 partition(s), cleanup.policy=delete, "
             "retention.ms=604800000"
         ),
-    ] == created.out.splitlines()
+    ] == created.out.splitlines()[:2]
 
 
 async def denied(admin: Any, topic: str) -> None:
@@ -294,7 +377,7 @@ def test_a_configuration_without_kafka_is_told_so(cli: Cli, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("section", "key", "value", "told"),
     [
-        ("sink", "topic", "same", "source.topic and sink.topic are both same"),
+        ("sink", "topic", "same", "same is to be the topic of chunks and of events"),
         ("sink", "topic", "two words", "events topic 'two words': Kafka allows no such name"),
         ("sink", "bootstrap_servers", "a:b", "bootstrap_servers is 'a:b', wanted host:port"),
         ("source", "tropic", "x", "source.kafka.tropic: unknown key"),

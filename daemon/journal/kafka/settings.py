@@ -46,6 +46,16 @@ class KafkaJournalSettings:
         return f"{self.prefix}.features.v1"
 
     @property
+    def latest_topic(self) -> str:
+        """The newest revision of each event; compacted."""
+        return f"{self.prefix}.action-events.latest.v1"
+
+    @property
+    def status_topic(self) -> str:
+        """How each camera is; compacted."""
+        return f"{self.prefix}.camera-status.v1"
+
+    @property
     def dead_topic(self) -> str:
         """Records that could not be used."""
         return f"{self.prefix}.dlq.v1"

@@ -10,21 +10,39 @@ from daemon.errors import ConfigError
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.kafka.connection import KafkaConnection, describe_topic
 from daemon.kafka.topic_admin import CreationDeniedError, create
-from daemon.kafka.topics import WantedTopic, dead_topic, features_topic, state_topic
+from daemon.kafka.topics import (
+    WantedTopic,
+    dead_topic,
+    features_topic,
+    latest_topic,
+    state_topic,
+    status_topic,
+)
 
 FEATURE_RETENTION_HOURS = 24
 DEAD_RETENTION_DAYS = 7
+LATEST_RETENTION_DAYS = 7
 
 
 def own_topics(settings: KafkaJournalSettings, n_partitions: int) -> list[WantedTopic]:
-    """What the journal's own topics should be, for chunks in so many partitions."""
+    """What the journal's own topics should be, for chunks in so many partitions.
+
+    Raises:
+        ConfigError: Kafka allows no such names.
+    """
+    beside = settings.chunks_topic
     return [
-        state_topic(settings.state_topic, n_partitions=n_partitions),
+        state_topic(settings.state_topic, n_partitions=n_partitions, beside=beside),
         features_topic(
             settings.features_topic,
             n_partitions=n_partitions,
             retention_hours=FEATURE_RETENTION_HOURS,
+            beside=beside,
         ),
+        latest_topic(
+            settings.latest_topic, n_partitions=n_partitions, retention_days=LATEST_RETENTION_DAYS
+        ),
+        status_topic(settings.status_topic, n_partitions=n_partitions),
         dead_topic(
             settings.dead_topic,
             n_partitions=1,

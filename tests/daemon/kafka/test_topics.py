@@ -8,17 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import ConfigError
-from daemon.kafka.topics import (
-    RECORD_MARGIN_BYTES,
+from daemon.kafka.topic_check import (
     Finding,
     Seen,
     SeenTopic,
     Tools,
     Unseen,
+    differences,
+)
+from daemon.kafka.topics import (
+    RECORD_MARGIN_BYTES,
     WantedTopic,
     chunks_topic,
-    differences,
     events_topic,
+    latest_topic,
+    state_topic,
+    status_topic,
 )
 from daemon.produce.kafka_writer import record_bytes
 from daemon.wire.facts import ChunkFacts
@@ -29,6 +34,9 @@ from tests.support.records import a_chunk
 TOOLS = Tools("b:1", create="s2netd topics create --config x.yaml")
 CHUNKS = chunks_topic("c", n_partitions=4, retention_hours=24, max_chunk_bytes=8_388_608)
 EVENTS = events_topic("e", n_partitions=4, retention_days=7)
+STATE = state_topic("s", n_partitions=4, beside="c")
+LATEST = latest_topic("l", n_partitions=4, retention_days=7)
+STATUS = status_topic("t", n_partitions=4)
 ALTER = "kafka-configs.sh --bootstrap-server b:1 --alter --entity-type topics --entity-name"
 
 
@@ -99,12 +107,47 @@ def found(
             "max.message.bytes is 1048588, wanted at least 8388608",
             f"{ALTER} c --add-config max.message.bytes={8_388_608 + RECORD_MARGIN_BYTES}",
         ),
+        (
+            LATEST,
+            as_wanted(LATEST, cleanup_policy="compact"),
+            (
+                "cleanup.policy is compact, wanted compact,delete, for only so it keeps one "
+                "record an event, and not all"
+            ),
+            f"{ALTER} l --add-config 'cleanup.policy=[compact,delete]'",
+        ),
     ],
 )
 def test_each_fault_is_named_with_the_command_that_mends_it(
     topic: WantedTopic, seen: SeenTopic | Unseen, what: str, mend: str
 ) -> None:
     assert [Finding(topic.subject, what, f"run: {mend}")] == found(topic, seen)
+
+
+@pytest.mark.parametrize(
+    ("n_chunks", "n_states", "what"),
+    [
+        (4, 4, None),
+        (2, 2, "has 2 partition(s), wanted at least 4"),  # as the chunks should have
+        (4, 8, None),
+        (8, 4, "has 4 partition(s), wanted at least 8, as many as topic c has"),
+    ],
+)
+def test_states_lie_beside_the_chunks(n_chunks: int, n_states: int, what: str | None) -> None:
+    seen = {"c": SeenTopic(n_chunks), "s": SeenTopic(n_states)}
+
+    found = differences([STATE], Seen(seen), TOOLS)
+
+    assert ([what] if what else []) == [finding.what for finding in found]
+
+
+@pytest.mark.parametrize("topic", [LATEST, STATUS])
+def test_a_compacted_topic_by_key_is_never_widened(topic: WantedTopic) -> None:
+    assert [] == found(topic, as_wanted(topic, n_partitions=1))
+
+
+def test_the_words_of_a_policy_may_stand_in_any_order() -> None:
+    assert [] == found(LATEST, as_wanted(LATEST, cleanup_policy="delete,compact"))
 
 
 def test_a_limit_that_is_the_brokers_own_default_is_told_as_such() -> None:
@@ -203,7 +246,13 @@ def topics() -> st.SearchStrategy[WantedTopic]:
         n_partitions=partitions,
         retention_days=st.integers(1, 3_650),
     )
-    return chunks | events
+    latest = st.builds(
+        latest_topic,
+        st.just("l"),
+        n_partitions=partitions,
+        retention_days=st.integers(1, 3_650),
+    )
+    return chunks | events | latest
 
 
 @given(topics())
@@ -224,6 +273,7 @@ def test_a_mend_sets_what_is_then_right(topic: WantedTopic, data: st.DataObject)
         words = shlex.split(finding.mend)
         if "--add-config" in words:
             name, _, value = words[-1].partition("=")
+            value = value.strip("[]")
             assert config[name] != value
             config[name] = value
         else:
