@@ -402,7 +402,13 @@ class App:
         error = RefusedChunkError(
             f"camera {delivery.camera!r} is one more than max_cameras ({most})"
         )
-        return replace(delivery, camera=REFUSED_CAMERAS, chunk=None, error=error)
+        return replace(
+            delivery,
+            camera=REFUSED_CAMERAS,
+            chunk=None,
+            error=error,
+            payload=delivery.own_bytes,
+        )
 
     def _open_camera(self, holding: _Holding, name: str, beginning: Beginning) -> Camera:
         camera = Camera(StreamWorker(name, self._parts, beginning), holding.tenure)

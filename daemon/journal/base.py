@@ -81,6 +81,8 @@ class DeadLetter:
         error: The kind of error.
         reason: What is wrong with it.
         payload: Its bytes.
+        key: Its key as it came; None: it had none.
+        headers: Its headers as they came; Kafka allows one without a value.
     """
 
     camera: str
@@ -89,6 +91,8 @@ class DeadLetter:
     error: str
     reason: str
     payload: bytes
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,7 @@ def dead_topic(
     settings = (
         Exactly("cleanup.policy", "delete", "compaction keeps only a camera's newest record"),
         AtLeast("retention.ms", retention_ms, retention_ms, ("d", _DAY_MS)),
-        AtLeast("max.message.bytes", max_record_bytes + RECORD_MARGIN_BYTES, max_record_bytes),
+        # Its own headers, and those that say why it lies here.
+        AtLeast("max.message.bytes", max_record_bytes + 2 * RECORD_MARGIN_BYTES, max_record_bytes),
     )
     return WantedTopic("dlq", name, n_partitions, settings, max_record_bytes)

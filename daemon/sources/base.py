@@ -61,6 +61,8 @@ class Delivery:
         chunk: The parsed chunk, or None.
         error: Why there is no chunk; None if there is one.
         payload: The record's bytes if ``error`` is set, for a dead-letter queue; else empty.
+        key: The record's key as it came; None: it has none.
+        headers: The record's headers as they came; Kafka allows one without a value.
     """
 
     position: Position
@@ -68,6 +70,13 @@ class Delivery:
     chunk: VideoChunk | None
     error: StreamError | None = None
     payload: bytes = b""
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+    @property
+    def own_bytes(self) -> bytes:
+        """The record's bytes, whether it is a chunk or not."""
+        return self.payload if self.chunk is None else self.chunk.payload
 
     def __post_init__(self) -> None:
         if (self.chunk is None) == (self.error is None):

@@ -311,18 +311,20 @@ class DirectoryChunkSource:
     def _read(self, name: str, number: int, path: Path) -> Delivery | None:
         """One file as a delivery; None if it was removed in the meantime."""
         position = Position(name, number)
-        payload = b""
+        payload, headers = b"", list[tuple[str, bytes]]()
         try:
             payload = self._payload(path)
-            chunk = _parse(name, path, number, payload)
+            headers = _headers_beside(path)
+            chunk = _parse(name, path, number, payload, headers)
         except _GONE:
             return None
         except OSError as error:
             reason = MalformedRecordError(f"{path}: cannot be read: {error.strerror}")
             return Delivery(position, readable_camera(None, name), None, reason)
         except StreamError as error:
-            return Delivery(position, readable_camera(None, name), None, error, payload)
-        return Delivery(position, chunk.camera, chunk)
+            camera = readable_camera(None, name)
+            return Delivery(position, camera, None, error, payload, name.encode(), tuple(headers))
+        return Delivery(position, chunk.camera, chunk, key=name.encode(), headers=tuple(headers))
 
     def _payload(self, path: Path) -> bytes:
         size, most = path.stat().st_size, self._settings.max_chunk_bytes
@@ -378,9 +380,12 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _parse(name: str, path: Path, number: int, payload: bytes) -> VideoChunk:
+def _headers_beside(path: Path) -> Headers:
     sidecar = path.with_suffix(SIDECAR_SUFFIX)
-    headers = _sidecar_headers(sidecar) if sidecar.exists() else []
+    return _sidecar_headers(sidecar) if sidecar.exists() else []
+
+
+def _parse(name: str, path: Path, number: int, payload: bytes, headers: Headers) -> VideoChunk:
     mtime_us = path.stat().st_mtime_ns // 1000
     if path.suffix == END_SUFFIX and not headers:
         return VideoChunk(name, FOREIGN_RUN, number, mtime_us, b"", anchor_us=0, is_end=True)

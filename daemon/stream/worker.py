@@ -505,7 +505,7 @@ class StreamWorker:
     async def _drop(
         self, delivery: Delivery, error: StreamError | None
     ) -> tuple[list[ActionEvent], tuple[DeadLetter, ...]]:
-        kind, position, chunk = type(error).__name__, delivery.position, delivery.chunk
+        kind, position = type(error).__name__, delivery.position
         self._parts.metrics.corrupt_chunks.labels(self.camera, kind).inc()
         self._log.warning(
             "chunk.dropped",
@@ -520,7 +520,9 @@ class StreamWorker:
             offset=position.offset,
             error=kind,
             reason=str(error),
-            payload=delivery.payload if chunk is None else chunk.payload,
+            payload=delivery.own_bytes,
+            key=delivery.key,
+            headers=delivery.headers,
         )
         revisions = await self._break(self._session, "corrupt chunk") if self._session else []
         return revisions, (dead,)

@@ -116,7 +116,7 @@ def test_what_create_made_is_what_check_wants_and_is_made_once(topics: Topics) -
             "segment.ms=21600000"
         ),
         "4 partition(s), cleanup.policy=compact, segment.ms=3600000",
-        "1 partition(s), cleanup.policy=delete, retention.ms=604800000, max.message.bytes=8404992",
+        "1 partition(s), cleanup.policy=delete, retention.ms=604800000, max.message.bytes=8421376",
     ]
     assert [
         f"{subject}: created with {settings}"

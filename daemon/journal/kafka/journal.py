@@ -35,6 +35,7 @@ from daemon.journal.kafka.topics import make_topics, make_wide_enough
 from daemon.kafka.connection import describe_topic, persist
 from daemon.kafka.outage import Outage
 from daemon.kafka.producer import abandon
+from daemon.kafka.topics import RECORD_MARGIN_BYTES
 
 _AGAIN_S = 0.2
 _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
@@ -61,6 +62,7 @@ class KafkaJournal:
         self._admin_lock = asyncio.Lock()
         self._outage = Outage("journal", _log)
         self._n_partitions = 0  # of the journal's own topics
+        self._most_dead_bytes = settings.max_record_bytes
         self._is_exact = settings.guarantee == "exactly-once"
 
     async def start(self) -> None:
@@ -74,6 +76,11 @@ class KafkaJournal:
             self._n_partitions = min(
                 self._n_partitions or len(seen.partitions), len(seen.partitions)
             )
+        dead = await describe_topic(settings.connection, settings.dead_topic)
+        if dead.max_message_bytes is not None:
+            # A letter that the topic does not take would keep its whole step out.
+            room = dead.max_message_bytes - 2 * RECORD_MARGIN_BYTES
+            self._most_dead_bytes = max(min(settings.max_record_bytes, room), 0)
 
     async def take(self, partition: str) -> Past:
         """See ``Journal``; a broker that is away is waited for."""
@@ -138,7 +145,7 @@ class KafkaJournal:
         if number >= self._n_partitions:
             await make_wide_enough(self._settings, number)
             self._n_partitions = number + 1
-        seat = Seat(self._settings, number, FeatureOffsets())
+        seat = Seat(self._settings, number, FeatureOffsets(), self._most_dead_bytes)
         seat.producer = await self._new_producer(number)
         try:
             known = await self._committed(number)

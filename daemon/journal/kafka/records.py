@@ -1,21 +1,21 @@
-"""Records of the journal's own topics ↔ values: cameras' states, features, dead letters.
+"""Records of the journal's own topics ↔ values: cameras' states, features, newest revisions.
 
-All are keyed by camera, and lie in the partition with the number of the camera's chunks. Numbers
-in headers are decimal digits.
+States and features are keyed by camera, and lie in the partition with the number of the camera's
+chunks. Numbers in headers are decimal digits.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from daemon.errors import MalformedRecordError
-from daemon.journal.base import CameraState, DeadLetter, FeatureRows
-from daemon.wire.headers import Headers
-from daemon.wire.records import Record
+from daemon.journal.base import CameraState, FeatureRows
+from daemon.wire.headers import to_headers
+from daemon.wire.records import Record, event_record
+from engine.types import ActionEvent, Phase
 
-_STATE, _FEATURES, _DEAD = "1", "1", "1"  # versions
+_STATE, _FEATURES = "1", "1"  # versions
 _ITEM_BYTES = 2
 
 
@@ -39,7 +39,7 @@ def state_record(camera: str, stored: StoredState | None) -> Record:
     if stored is None:
         return Record(camera.encode(), [], b"")
     state = stored.state
-    headers = _headers(
+    headers = to_headers(
         {
             "vs_version": _STATE,
             "vs_low_offset": state.low_offset,
@@ -72,7 +72,7 @@ def parse_state(headers: Iterable[tuple[str, bytes]], value: bytes) -> StoredSta
 def features_record(rows: FeatureRows) -> Record:
     """Feature rows: the value is float16 (N, D), little-endian, row by row."""
     n_rows, dim = rows.vectors.shape
-    headers = _headers(
+    headers = to_headers(
         {
             "vf_version": _FEATURES,
             "vf_epoch": rows.run,
@@ -115,23 +115,18 @@ def parse_features(
     )
 
 
-def dead_record(letter: DeadLetter) -> Record:
-    """A record that could not be used: its own bytes, and in headers why and where it lay."""
-    headers = _headers(
-        {
-            "vd_version": _DEAD,
-            "vd_partition": letter.partition,
-            "vd_offset": letter.offset,
-            "vd_error": letter.error,
-            "vd_reason": letter.reason[:1000],
-            "vd_sha256": hashlib.sha256(letter.payload).hexdigest(),
-        }
-    )
-    return Record(letter.camera.encode(), headers, letter.payload)
+def latest_records(revisions: Sequence[ActionEvent], *, site: str) -> list[Record]:
+    """The newest revision of each event, keyed by event.
 
-
-def _headers(fields: Mapping[str, str | int | None]) -> Headers:
-    return [(name, str(value).encode()) for name, value in fields.items() if value is not None]
+    What was retracted is told, and then taken out, so that readers who come late see none of it.
+    """
+    records: list[Record] = []
+    for event in {event.event_id: event for event in revisions}.values():
+        key = event.event_id.encode()
+        records.append(replace(event_record(event, site=site), key=key))
+        if event.phase is Phase.RETRACTED:
+            records.append(Record(key, [], b""))
+    return records
 
 
 def _fields(headers: Iterable[tuple[str, bytes]], name: str, version: str) -> dict[str, str]:

@@ -9,11 +9,12 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import RecordMetadata
 
 from daemon.journal.base import CameraState, Step
+from daemon.journal.kafka.dead_records import dead_record
 from daemon.journal.kafka.past import Committed, Left
 from daemon.journal.kafka.records import (
     StoredState,
-    dead_record,
     features_record,
+    latest_records,
     state_record,
 )
 from daemon.journal.kafka.settings import KafkaJournalSettings
@@ -57,12 +58,14 @@ class Seat:
         settings: Where things go.
         number: Of the partition.
         offsets: Where its features lie.
+        most_dead_bytes: The largest payload of a dead letter.
         producer: None: it must be made anew, for it is not known what became of its last step.
     """
 
     settings: KafkaJournalSettings
     number: int
     offsets: FeatureOffsets
+    most_dead_bytes: int
     producer: AIOKafkaProducer | None = None
 
     async def send(self, producer: AIOKafkaProducer, step: Step) -> None:
@@ -76,8 +79,11 @@ class Seat:
         settings = self.settings
         events = [event_record(event, site=settings.site) for event in step.revisions]
         await _all([await _send(producer, settings.events_topic, each) for each in events])
-        dead = [dead_record(letter) for letter in step.dead]
-        waiting = [await _send(producer, settings.dead_topic, each) for each in dead]
+        latest = latest_records(step.revisions, site=settings.site)
+        waiting = [await _send(producer, settings.latest_topic, each) for each in latest]
+        dead = [dead_record(letter, most_bytes=self.most_dead_bytes) for letter in step.dead]
+        # In one partition, so that an offset alone says which letter is meant.
+        waiting += [await _send(producer, settings.dead_topic, each, 0) for each in dead]
         features = [
             await _send(producer, settings.features_topic, features_record(rows), self.number)
             for rows in step.features

@@ -262,8 +262,9 @@ class KafkaChunkSource:
             )
         except StreamError as error:
             camera = readable_camera(record.key, position.partition)
-            return Delivery(position, camera, None, error, record.value or b"")
-        return Delivery(position, chunk.camera, chunk)
+            value = record.value or b""
+            return Delivery(position, camera, None, error, value, record.key, record.headers)
+        return Delivery(position, chunk.camera, chunk, key=record.key, headers=record.headers)
 
     def _check_size(self, record: ConsumerRecord) -> None:
         size, most = len(record.value or b""), self._settings.max_chunk_bytes
