@@ -120,7 +120,7 @@ async def _states(
     consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int, left: Left
 ) -> dict[str, StoredState]:
     states: dict[str, StoredState] = {}
-    async for record in _records(consumer, partition, first, end):
+    async for record in records_between(consumer, partition, first, end):
         camera = (record.key or b"").decode("utf-8", "replace")
         if record.value is None:
             states.pop(camera, None)
@@ -141,7 +141,7 @@ async def _features(
     left: Left,
 ) -> dict[str, list[FeatureRows]]:
     features: dict[str, list[FeatureRows]] = defaultdict(list)
-    async for record in _records(consumer, partition, first, end):
+    async for record in records_between(consumer, partition, first, end):
         try:
             rows = parse_features(record.key, record.headers, record.value or b"")
         except MalformedRecordError:
@@ -156,7 +156,7 @@ async def _features(
     return features
 
 
-async def _records(
+async def records_between(
     consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int
 ) -> AsyncIterator[ConsumerRecord]:
     """The records of a partition from ``first`` up to ``end``, which is not among them."""

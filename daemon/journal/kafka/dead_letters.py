@@ -1,0 +1,126 @@
+"""The topic of dead letters, read: those since a time, or the one at an offset."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from daemon.errors import ConfigError, MalformedRecordError
+from daemon.journal.kafka.dead_records import StoredLetter, parse_dead
+from daemon.journal.kafka.past import records_between
+from daemon.journal.kafka.settings import KafkaJournalSettings
+from daemon.journal.kafka.topics import own_topics
+from daemon.kafka.connection import explained, persist
+from daemon.kafka.topic_admin import look
+from daemon.kafka.topic_check import SeenTopic
+from engine.errors import S2netdError
+
+_FETCH_BYTES = 16 * 2**20
+
+
+class NoSuchLetterError(S2netdError):
+    """There is no dead letter at this offset."""
+
+
+class DeadLetters:
+    """Reads the topic of dead letters; nothing that it does changes what a daemon knows.
+
+    Args:
+        settings: Where the journal lies.
+    """
+
+    def __init__(self, settings: KafkaJournalSettings) -> None:
+        self._settings = settings
+        self._partition = TopicPartition(settings.dead_topic, 0)
+
+    async def since(self, at_us: int | None) -> AsyncIterator[StoredLetter]:
+        """Every letter that was written at a time (Unix microseconds) or later, oldest first.
+
+        Records of the topic that are no letters of this version are left out.
+
+        Raises:
+            ConfigError: There is no such topic, or the broker refuses the connection.
+            TransportError: The broker cannot be reached.
+        """
+        async with self._open() as consumer:
+            first, end = await self._bounds(consumer)
+            if at_us is not None:
+                found = await consumer.offsets_for_times({self._partition: at_us // 1000})
+                at = found[self._partition]
+                first = end if at is None else max(first, at.offset)
+            async for record in records_between(consumer, self._partition, first, end):
+                letter = _letter(record)
+                if letter is not None:
+                    yield letter
+
+    async def at(self, offset: int) -> StoredLetter:
+        """The letter at an offset.
+
+        Raises:
+            NoSuchLetterError: There is none; tells which offsets there are.
+            ConfigError, TransportError: As of ``since``.
+        """
+        async with self._open() as consumer:
+            first, end = await self._bounds(consumer)
+            if first <= offset < end:
+                # A transaction's end takes an offset too, so what comes next may be another one.
+                async for record in records_between(consumer, self._partition, offset, end):
+                    letter = _letter(record) if record.offset == offset else None
+                    if letter is not None:
+                        return letter
+                    break
+        held = f"it holds offsets {first} to {end - 1}" if first < end else "it is empty"
+        raise NoSuchLetterError(
+            f"topic {self._settings.dead_topic}: no dead letter at offset {offset}; {held}, and "
+            "`s2netd dlq list` names those that are letters"
+        )
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[AIOKafkaConsumer]:
+        connection, topic = self._settings.connection, self._settings.dead_topic
+        (wanted,) = (each for each in own_topics(self._settings, 1) if each.name == topic)
+        seen = await look(connection, [wanted])
+        if not isinstance(seen.topics[topic], SeenTopic):
+            raise ConfigError(
+                f"topic {topic} is not there, or we may not look at it; `s2netd topics check` "
+                "says what to do"
+            )
+        consumer = await persist(connection, f"topic {topic}", self._connect)
+        try:
+            async with explained(connection, f"topic {topic}"):
+                yield consumer
+        finally:
+            await consumer.stop()
+
+    async def _connect(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            **self._settings.connection.options(),
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=_FETCH_BYTES,
+        )
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        consumer.assign([self._partition])
+        return consumer
+
+    async def _bounds(self, consumer: AIOKafkaConsumer) -> tuple[int, int]:
+        first = (await consumer.beginning_offsets([self._partition]))[self._partition]
+        end = (await consumer.end_offsets([self._partition]))[self._partition]
+        return first, end
+
+
+def _letter(record: ConsumerRecord) -> StoredLetter | None:
+    try:
+        return parse_dead(
+            record.key,
+            record.headers,
+            record.value,
+            offset=record.offset,
+            at_us=record.timestamp * 1000,
+        )
+    except MalformedRecordError:
+        return None
