@@ -397,7 +397,7 @@ class App:
         """The delivery, refused if its camera is one too many; names come from outside."""
         most = self._limits.most
         n_admitted = sum(camera.name != REFUSED_CAMERAS for camera in self._cameras())
-        if delivery.camera in holding.cameras or n_admitted < most:
+        if delivery.camera in holding.cameras or n_admitted < most or self._makes_room():
             return delivery
         error = RefusedChunkError(
             f"camera {delivery.camera!r} is one more than max_cameras ({most})"
@@ -409,6 +409,17 @@ class App:
             error=error,
             payload=delivery.own_bytes,
         )
+
+    def _makes_room(self) -> bool:
+        """Let a camera go of which nothing could be used: anybody can make names up."""
+        for holding in self._held.values():
+            for camera in holding.cameras.values():
+                if camera.is_spare and camera.name != REFUSED_CAMERAS:
+                    camera.end()
+                    del holding.cameras[camera.name]
+                    self._metrics.forget(camera.name)
+                    return True
+        return False
 
     def _open_camera(self, holding: _Holding, name: str, beginning: Beginning) -> Camera:
         camera = Camera(StreamWorker(name, self._parts, beginning), holding.tenure)

@@ -69,6 +69,11 @@ class Camera:
         """Chunks in the queue, with what takes a chunk's place."""
         return self._queue.qsize() - (Notice.END in self._told)
 
+    @property
+    def is_spare(self) -> bool:
+        """True if nothing that it has sent could be used, and nothing waits."""
+        return self.worker.knows_nothing and self._queue.empty() and not self._is_busy
+
     def put(self, delivery: Delivery) -> None:
         """Queue a chunk."""
         self._quiet_s, self._is_silent = 0.0, False

@@ -89,3 +89,10 @@ class Metrics:
             "From the capture of the newest frame that a revision rests on to its delivery",
             LATENCY_BUCKETS_S,
         )
+
+    def forget(self, camera: str) -> None:
+        """Drop what is told of a camera that has sent nothing but what could not be used."""
+        for metric in (self.queued_chunks, self.corrupt_chunks):
+            for sample in next(iter(metric.collect())).samples:
+                if sample.labels["camera"] == camera and not sample.name.endswith("_created"):
+                    metric.remove(*sample.labels.values())

@@ -123,6 +123,11 @@ class StreamWorker:
             self._session is not None and self._session.place.low_offset is not None
         )
 
+    @property
+    def knows_nothing(self) -> bool:
+        """True if nothing that the camera has sent could be used."""
+        return self._session is None
+
     async def process_chunk(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
         """Put one chunk through every stage, from its frames to revisions of events."""
         session = self._current_session()
@@ -335,6 +340,7 @@ class StreamWorker:
             self._count_duplicate(chunk)
             return [], ()
         self._in_duplicates = False
+        is_first = self._session is None
         revisions = await self._enter_run(chunk)
         session = self._current_session()
         if chunk.is_end:
@@ -349,6 +355,8 @@ class StreamWorker:
                 session.anchor_us = chunk.anchor_us
             revisions += await self.process_chunk(chunk, delivery.position.offset)
         except StreamError as error:
+            if is_first:
+                self._session = None  # anybody can make a name up: keep nothing of it
             more, dead = await self._drop(delivery, error)
             return revisions + more, dead
         return revisions, ()
