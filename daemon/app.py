@@ -24,14 +24,15 @@ from typing import Any, TypeVar
 
 import structlog
 
-from daemon.cameras import Camera, CameraLimits, Notice
+from daemon.cameras import Camera, CameraLimits, Notice, StatusParts
 from daemon.cancellation import own_cancellation
 from daemon.device.thread import Device
 from daemon.errors import ForeignCancellationError, StaleOwnerError
-from daemon.journal.base import Journal, Past, Step
+from daemon.journal.base import Journal, Owner, Past, Step
 from daemon.metrics import Metrics
 from daemon.sources.base import ChunkSource, Delivery
 from daemon.stream.flow import FlowControl
+from daemon.stream.status import CameraWatch
 from daemon.stream.tenure import StepLimits, Tenure
 from daemon.stream.worker import Beginning, StreamWorker, WorkerParts
 from daemon.systemd import Notifier
@@ -94,6 +95,7 @@ class App:
         stall_s: A decode or device call that runs for so many seconds counts as a hang.
         stop: ``stop()`` sets it, and when it is set the daemon drains; None: an event of its own.
         companion: Runs beside the cameras until the daemon drains, and brings in other models.
+        instance: The daemon's name in its consumer group; None: it has none.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class App:
         stall_s: float = 60.0,
         stop: asyncio.Event | None = None,
         companion: Callable[[], Coroutine[Any, Any, None]] = nothing_to_serve,
+        instance: str | None = None,
     ) -> None:
         self._source = source
         self._journal = journal
@@ -130,6 +133,7 @@ class App:
         self._to_begin: list[Callable[[], None]] = []  # tasks of partitions taken before ``serve``
         self._stop = stop or asyncio.Event()
         self._companion = companion
+        self._statuses = StatusParts(Owner(_HOST, instance), parts.clock, source.n_behind)
         self._finished = asyncio.Event()
         self.progress = Progress()
 
@@ -422,7 +426,16 @@ class App:
         return False
 
     def _open_camera(self, holding: _Holding, name: str, beginning: Beginning) -> Camera:
-        camera = Camera(StreamWorker(name, self._parts, beginning), holding.tenure)
+        past = beginning.past
+        watch = CameraWatch(
+            camera=name,
+            partition=holding.tenure.partition,
+            owner=self._statuses.owner,
+            interval_s=self._limits.status_interval_s,
+            silent_since_us=None if past is None else past.state.silent_since_us,
+        )
+        worker = StreamWorker(name, self._parts, beginning)
+        camera = Camera(worker, holding.tenure, watch, self._statuses)
         holding.cameras[name] = camera
         task = self._begin(f"camera {name}", partial(self._work, camera))
         self._camera_tasks.add(task)
@@ -432,7 +445,7 @@ class App:
     async def _work(self, camera: Camera) -> None:
         """Empty one camera's queue until told that nothing follows."""
         try:
-            await camera.tenure.finish(camera.name, await camera.worker.begin())
+            await camera.finish(await camera.worker.begin())
             while (item := await camera.next()) is not Notice.END:
                 self.progress.busy += 1
                 try:
@@ -482,12 +495,15 @@ class App:
             passed_s = min(loop.time() - before_s, 2 * self._limits.look_s)
             before_s = loop.time()
             for partition, holding in self._held.items():
-                if holding.tenure.is_held or not self._source.is_caught_up(partition):
+                if holding.tenure.is_held:
                     continue
+                could_send_s = passed_s if self._source.is_caught_up(partition) else 0
                 for camera in list(holding.cameras.values()):
-                    camera.pass_time(passed_s, self._limits)
+                    camera.pass_time(could_send_s, self._limits)
                     if camera.is_forgotten:
                         del holding.cameras[camera.name]
+                    else:
+                        camera.tell_status()
 
     async def _watch(self) -> None:
         """Feed the watchdog as long as neither the device nor a decoder hangs."""

@@ -1,10 +1,14 @@
 """A camera of the daemon: its queue, what is told to it besides chunks, and its silence."""
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from daemon.clock import Clock
+from daemon.journal.base import CameraStatus, Owner, Presence
 from daemon.sources.base import Delivery
+from daemon.stream.status import CameraWatch
 from daemon.stream.steps import Outcome
 from daemon.stream.tenure import Tenure
 from daemon.stream.worker import StreamWorker
@@ -31,12 +35,29 @@ class CameraLimits:
         silent_after_s: Without chunks for so long, a camera's open events get their last word.
         forget_after_s: Without chunks for so long, its name and all that is known of it go.
         look_s: How often that is looked at.
+        status_interval_s: How often a camera's status is told if nothing happens.
     """
 
     most: int = 512
     silent_after_s: float = 30.0
     forget_after_s: float = 7 * 86_400.0
     look_s: float = 1.0
+    status_interval_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class StatusParts:
+    """What the statuses of all cameras share.
+
+    Attributes:
+        owner: This daemon.
+        clock: Dates them.
+        n_behind: Partition → how many of its records were not read yet, if that is known.
+    """
+
+    owner: Owner
+    clock: Clock
+    n_behind: Callable[[str], int | None]
 
 
 @dataclass(slots=True)
@@ -46,18 +67,25 @@ class Camera:
     Attributes:
         worker: Processes what is in the queue.
         tenure: Takes what follows.
+        watch: Sees what happens to the camera.
+        statuses: What all statuses share.
         depth: Chunks in the queue, with what takes a chunk's place.
         is_forgotten: It has been told to end and is known no more.
     """
 
     worker: StreamWorker
     tenure: Tenure
+    watch: CameraWatch
+    statuses: StatusParts
     is_forgotten: bool = False
     _queue: asyncio.Queue[Delivery | Notice] = field(default_factory=asyncio.Queue)
     _told: set[Notice] = field(default_factory=set)  # notices in the queue; one of each will do
     _is_busy: bool = False
     _quiet_s: float = 0.0
     _is_silent: bool = False
+
+    def __post_init__(self) -> None:
+        self._is_silent = self.watch.silent_since_us is not None
 
     @property
     def name(self) -> str:
@@ -113,14 +141,49 @@ class Camera:
 
     async def _work_on(self, item: Delivery | Notice) -> None:
         if isinstance(item, Delivery):
-            outcome = await self.worker.process(item)
-            await self.tenure.finish(self.name, outcome, item.position.offset)
+            outcome, offset = await self.worker.process(item), item.position.offset
+            if outcome.state is not None or outcome.dead:  # else it was read again
+                now_us = self.statuses.clock.unix_us()
+                self.watch.saw_chunk(offset, now_us, is_refused=bool(outcome.dead))
+            await self.finish(outcome, offset)
         elif item is Notice.TAKE_OVER:
-            await self.tenure.finish(self.name, await self.worker.take_over())
+            await self.finish(await self.worker.take_over())
         elif item is Notice.SILENT:
-            await self.tenure.finish(self.name, await self.worker.fall_silent())
+            outcome = await self.worker.fall_silent()
+            self.watch.saw_silence(self.statuses.clock.unix_us() - int(self._quiet_s * 1e6))
+            await self.finish(outcome)
         else:
-            await self.tenure.finish(self.name, Outcome(is_forgotten=True))
+            status = replace(self._status(), state=Presence.FORGOTTEN)
+            await self.tenure.finish(self.name, Outcome(is_forgotten=True, status=status))
+
+    async def finish(self, outcome: Outcome, offset: int | None = None) -> None:
+        """Hand what follows over to the tenure, and the camera's status if that is due."""
+        state, since_us = outcome.state, self.watch.silent_since_us
+        if state is not None and since_us is not None:
+            outcome = replace(outcome, state=replace(state, silent_since_us=since_us))
+        outcome = replace(outcome, status=self._due_status())
+        await self.tenure.finish(self.name, outcome, offset)
+
+    def tell_status(self) -> None:
+        """Hand the camera's status over to the tenure if that is due."""
+        status = self._due_status()
+        if status is not None:
+            self.tenure.note(self.name, Outcome(status=status))
+
+    def _due_status(self) -> CameraStatus | None:
+        if self.worker.knows_nothing:  # anybody can make a name up
+            return None
+        status = self._status()
+        is_due = self.watch.is_due(status, self.statuses.clock.monotonic_s())
+        return status if is_due else None
+
+    def _status(self) -> CameraStatus:
+        return self.watch.status(
+            self.worker.facts,
+            n_queued=self._queue.qsize(),
+            n_behind=self.statuses.n_behind(self.tenure.partition),
+            at_us=self.statuses.clock.unix_us(),
+        )
 
     def pass_time(self, passed_s: float, limits: CameraLimits) -> None:
         """Take note of time in which the camera could have sent something.

@@ -129,7 +129,7 @@ async def composed(
         log.info("daemon.started", model=slot.current.description, pid=os.getpid())
         pool = ThreadPoolExecutor(config.decode.threads, thread_name_prefix="decode")
         stack.callback(pool.shutdown)
-        source, journal = _transports(config, stack)
+        source, journal, instance = _transports(config, stack)
         stack.push_async_callback(journal.close)
         await journal.start()
         stack.push_async_callback(source.close)
@@ -142,9 +142,10 @@ async def composed(
             notifier=notifier,
             drain_timeout_s=config.drain_timeout_s,
             steps=StepLimits(config.journal.commit_interval_s),
-            cameras=CameraLimits(config.max_cameras, config.silent_after_s, config.forget_after_s),
+            cameras=_camera_limits(config),
             stop=stop,
             companion=swap.serve,
+            instance=instance,
         )
         await app.start()
         apps.append(app)
@@ -204,13 +205,24 @@ def decoders(
     return new_decoder
 
 
-def _transports(config: Config, stack: contextlib.AsyncExitStack) -> tuple[ChunkSource, Journal]:
-    """Where chunks come from, and where what follows from them goes."""
+def _camera_limits(config: Config) -> CameraLimits:
+    return CameraLimits(
+        most=config.max_cameras,
+        silent_after_s=config.silent_after_s,
+        forget_after_s=config.forget_after_s,
+        status_interval_s=config.status_interval_s,
+    )
+
+
+def _transports(
+    config: Config, stack: contextlib.AsyncExitStack
+) -> tuple[ChunkSource, Journal, str | None]:
+    """Where chunks come from, where what follows from them goes, and our name in the group."""
     source = config.source
     if isinstance(source, DirectorySourceConfig):
         most = config.decode.max_chunk_bytes
         files = DirectorySourceSettings(**options_of(source), max_chunk_bytes=most)
-        return DirectoryChunkSource(files), _local_journal(config)
+        return DirectoryChunkSource(files), _local_journal(config), None
     topic = KafkaSourceSettings(**{**options_of(source), "group_id": group_of(config)})
     if not topic.group_instance_id:
         member = claim_member_name(topic.group_id, str(config.journal.path.resolve()))
@@ -218,9 +230,9 @@ def _transports(config: Config, stack: contextlib.AsyncExitStack) -> tuple[Chunk
         topic = replace(topic, group_instance_id=member.name)
     settings = journal_settings(config)
     if settings is None:
-        return KafkaChunkSource(topic), _local_journal(config)
+        return KafkaChunkSource(topic), _local_journal(config), topic.group_instance_id
     consumer = KafkaChunkSource(replace(topic, commit_interval_s=None))
-    return consumer, KafkaJournal(settings, consumer)
+    return consumer, KafkaJournal(settings, consumer), topic.group_instance_id
 
 
 def group_of(config: Config) -> str:
@@ -255,7 +267,8 @@ def journal_settings(config: Config) -> KafkaJournalSettings | None:
 
 
 def _local_journal(config: Config) -> Journal:
-    return LocalJournal(LocalJournalSettings(config.journal.path), _projection(config))
+    settings = LocalJournalSettings(config.journal.path, site=config.site)
+    return LocalJournal(settings, _projection(config))
 
 
 def _projection(config: Config) -> Projection:

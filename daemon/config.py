@@ -348,6 +348,13 @@ class Config(_Model):
         description="A camera that sends nothing for so many seconds is forgotten, and makes "
         "room for another one.",
     )
+    status_interval_s: float = Field(
+        30,
+        gt=0,
+        le=3600,
+        description="How often, in seconds, each camera's status is written if nothing happens "
+        "that is written at once.",
+    )
     queue_chunks: int = Field(
         4,
         ge=2,

@@ -8,10 +8,11 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
     schema = typer.Typer(
-        help="Print the JSON Schema of event records or of the configuration file.",
+        help="Print the JSON Schema of event or status records, or of the configuration file.",
         no_args_is_help=True,
     )
     schema.command()(event)
+    schema.command()(status)
     schema.command()(config)
     app.add_typer(schema, name="schema")
 
@@ -26,6 +27,19 @@ def event() -> None:
     from daemon.wire.records import event_schema  # noqa: PLC0415
 
     typer.echo(json.dumps(event_schema(), indent=2))
+
+
+def status() -> None:
+    """Print the JSON Schema of a camera's status.
+
+    It is the value of a record of the topic camera-status.v1, and the column
+    status of a local journal's table statuses.
+
+    [dim]s2netd schema status > camera-status.json[/dim]
+    """
+    from daemon.wire.schemas import camera_status_schema  # noqa: PLC0415
+
+    typer.echo(json.dumps(camera_status_schema(), indent=2))
 
 
 def config() -> None:

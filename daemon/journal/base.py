@@ -8,6 +8,7 @@ other owner out, and then reads what that one has left.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -62,12 +63,14 @@ class CameraState:
             ended, say.
         run: The producer's run that ``first_feature`` counts in.
         first_feature: Index of the oldest feature that a restart needs; None: it needs none.
+        silent_since_us: When it stopped to send, Unix microseconds; None: it is not silent.
     """
 
     blob: bytes
     low_offset: int | None = None
     run: str = ""
     first_feature: int | None = None
+    silent_since_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,67 @@ class DeadLetter:
     headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
+class Presence(StrEnum):
+    """What a camera does, as far as its chunks tell."""
+
+    ONLINE = "online"
+    SILENT = "silent"  # it sends nothing
+    REFUSED = "refused"  # its newest chunk could not be used
+    FORGOTTEN = "forgotten"  # nothing is known of it any more
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A daemon that serves cameras: its host, and its name in the consumer group, if any."""
+
+    host: str
+    instance: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CameraStatus:
+    """How a camera is; moments are Unix microseconds.
+
+    Attributes:
+        camera: The camera.
+        state: What it does.
+        at_us: When this was so.
+        partition: Where its chunks lie.
+        owner: The daemon that serves it.
+        model_id: The model that serves it.
+        run: The producer's run; empty if none is known.
+        silent_since_us: When it stopped to send; None: it is not silent.
+        n_queued: Its chunks in memory.
+        n_behind: Records of its partition, of all cameras, that were not read yet; None: that is
+            not known.
+        n_gaps: Places where footage was missing, since this owner has it.
+        n_refused: Its chunks that could not be used, since this owner has it.
+        degraded: In which ways it is served worse than configured.
+        watermark_us: No event of the run that starts before this stream time will open any more.
+        anchor_us: When stream time 0 was, if that is known.
+        last_offset: That of the newest chunk that was finished; None before this owner's first.
+        last_chunk_us: When it was.
+    """
+
+    camera: str
+    state: Presence
+    at_us: int
+    partition: str
+    owner: Owner
+    model_id: str
+    run: str = ""
+    silent_since_us: int | None = None
+    n_queued: int = 0
+    n_behind: int | None = None
+    n_gaps: int = 0
+    n_refused: int = 0
+    degraded: tuple[str, ...] = ()
+    watermark_us: int | None = None
+    anchor_us: int | None = None
+    last_offset: int | None = None
+    last_chunk_us: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What follows from a partition's deliveries since the last step.
@@ -110,6 +174,7 @@ class Step:
         features: New ones, in order.
         states: Camera → what it knows; None: it is forgotten.
         dead: Records that could not be used.
+        statuses: How cameras are, of which that is worth telling; one a camera.
     """
 
     number: int
@@ -120,6 +185,7 @@ class Step:
     features: tuple[FeatureRows, ...] = ()
     states: Mapping[str, CameraState | None] = field(default_factory=dict)
     dead: tuple[DeadLetter, ...] = ()
+    statuses: tuple[CameraStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,17 @@ from typing import TypeVar
 import numpy as np
 
 from daemon.errors import ConfigError, StaleOwnerError, TransportError
-from daemon.journal.base import CameraPast, CameraState, FeatureRows, Past, Step
+from daemon.journal.base import (
+    CameraPast,
+    CameraState,
+    CameraStatus,
+    FeatureRows,
+    Past,
+    Presence,
+    Step,
+)
 from daemon.journal.projections.base import Projection
+from daemon.journal.statuses import status_line
 from daemon.wire.records import event_line, parse_event
 from engine.types import ActionEvent
 
@@ -63,6 +72,11 @@ CREATE TABLE IF NOT EXISTS waiting (
     mark INTEGER NOT NULL,
     event BLOB NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS statuses (
+    camera TEXT PRIMARY KEY,
+    silent_since_us INTEGER,
+    status TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS projection (
     id INTEGER PRIMARY KEY CHECK (id = 0),
     mark INTEGER NOT NULL
@@ -95,6 +109,10 @@ _FEATURES = """
 SELECT run, segment, first_index, feature_id, anchor_us, n_rows, vectors FROM features
     WHERE partition = ? AND camera = ? ORDER BY id
 """
+_PUT_STATUS = """
+INSERT INTO statuses VALUES (?, ?, ?) ON CONFLICT (camera) DO UPDATE SET
+    silent_since_us = excluded.silent_since_us, status = excluded.status
+"""
 _PUT_MARK = (
     "INSERT INTO projection VALUES (0, ?) ON CONFLICT (id) DO UPDATE SET mark = excluded.mark"
 )
@@ -109,10 +127,12 @@ class LocalJournalSettings:
     Attributes:
         path: Its file; the folder is made if it is missing.
         lock_timeout_s: Seconds to wait at the start for another process that holds the file.
+        site: Written into every camera's status.
     """
 
     path: Path
     lock_timeout_s: float = 5.0
+    site: str = "default"
 
 
 class LocalJournal:
@@ -125,6 +145,7 @@ class LocalJournal:
 
     def __init__(self, settings: LocalJournalSettings, projection: Projection) -> None:
         self._path = settings.path
+        self._site = settings.site
         self._lock_timeout_s = settings.lock_timeout_s
         self._projection = projection
         # One thread: SQLite's transactions belong to a connection, and steps come one by one.
@@ -205,8 +226,8 @@ class LocalJournal:
             ).fetchone()
             number, next_offset, log_id = row or (0, None, "")
             rows = connection.execute(
-                "SELECT camera, blob, low_offset, run, first_feature FROM cameras "
-                "WHERE partition = ?",
+                "SELECT camera, blob, low_offset, run, first_feature, silent_since_us "
+                "FROM cameras LEFT JOIN statuses USING (camera) WHERE partition = ?",
                 (partition,),
             ).fetchall()
             cameras = {
@@ -240,6 +261,8 @@ class LocalJournal:
             )
             for camera, state in step.states.items():
                 _keep_camera(connection, partition, camera, state)
+            for status in step.statuses:
+                _keep_status(connection, status, self._site)
             self._settle_in(connection)
             end_mark = self._end_mark
             for event in step.revisions:
@@ -379,6 +402,14 @@ def _keep_camera(
         _DROP_FEATURES,
         (partition, camera, state.run, state.first_feature, state.first_feature),
     )
+
+
+def _keep_status(connection: sqlite3.Connection, status: CameraStatus, site: str) -> None:
+    if status.state is Presence.FORGOTTEN:
+        connection.execute("DELETE FROM statuses WHERE camera = ?", (status.camera,))
+        return
+    told = status_line(status, site=site).decode()
+    connection.execute(_PUT_STATUS, (status.camera, status.silent_since_us, told))
 
 
 def _code(error: sqlite3.Error) -> int:

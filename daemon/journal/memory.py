@@ -6,6 +6,7 @@ from daemon.errors import StaleOwnerError
 from daemon.journal.base import (
     CameraPast,
     CameraState,
+    CameraStatus,
     DeadLetter,
     FeatureRows,
     Past,
@@ -33,11 +34,13 @@ class MemoryRecords:
         events: Every revision that was kept, oldest first.
         dead: Every record that could not be used.
         partitions: The rest, by partition.
+        statuses: Every status that was kept, oldest first.
     """
 
     events: list[ActionEvent] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     partitions: dict[str, _Partition] = field(default_factory=dict)
+    statuses: list[CameraStatus] = field(default_factory=list)
 
     def next_offset(self, partition: str) -> int:
         """The first offset that no step covers."""
@@ -76,6 +79,7 @@ class MemoryJournal:
         kept.number, kept.next_offset, kept.log_id = step.number, step.next_offset, step.log_id
         self.records.events.extend(step.revisions)
         self.records.dead.extend(step.dead)
+        self.records.statuses.extend(step.statuses)
         for rows in step.features:
             kept.features.setdefault(rows.camera, []).append(rows)
         for camera, state in step.states.items():

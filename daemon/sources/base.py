@@ -113,6 +113,9 @@ class ChunkSource(Protocol):
     def is_caught_up(self, partition: str) -> bool:
         """True if it was looked for more a moment ago, and there is none."""
 
+    def n_behind(self, partition: str) -> int | None:
+        """How many deliveries of it, as far as was looked, are not given yet; None: not known."""
+
     def pause(self, partition: str) -> None:
         """Deliver nothing of ``partition`` until ``resume``."""
 

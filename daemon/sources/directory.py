@@ -156,6 +156,11 @@ class DirectoryChunkSource:
         camera = self._cameras.get(partition)
         return camera is not None and not camera.pending
 
+    def n_behind(self, partition: str) -> int | None:
+        """See ``ChunkSource``."""
+        camera = self._cameras.get(partition)
+        return None if camera is None else len(camera.pending)
+
     def pause(self, partition: str) -> None:
         """See ``ChunkSource``."""
         self._paused.add(partition)

@@ -92,6 +92,10 @@ class MemoryChunkSource:
         log = self._log.partitions.get(partition, [])
         return self._next.get(partition, 0) >= len(log)
 
+    def n_behind(self, partition: str) -> int | None:
+        """See ``ChunkSource``."""
+        return len(self._log.partitions.get(partition, ())) - self._next.get(partition, 0)
+
     def pause(self, partition: str) -> None:
         """See ``ChunkSource``."""
         self._paused.add(partition)

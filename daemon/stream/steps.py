@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from daemon.journal.base import CameraState, DeadLetter, FeatureRows, Step
+from daemon.journal.base import CameraState, CameraStatus, DeadLetter, FeatureRows, Step
 from daemon.stream.ledger import Ledger
 from engine.types import ActionEvent
 
@@ -17,6 +17,7 @@ class Outcome:
         state: What the camera knows now; None: what it knew before.
         dead: The record, if it could not be used.
         is_forgotten: The camera is forgotten, with all it knew.
+        status: How the camera is; None: that is not worth telling.
     """
 
     revisions: tuple[ActionEvent, ...] = ()
@@ -24,12 +25,14 @@ class Outcome:
     state: CameraState | None = None
     dead: tuple[DeadLetter, ...] = ()
     is_forgotten: bool = False
+    status: CameraStatus | None = None
 
     @property
     def is_empty(self) -> bool:
         """True if nothing follows."""
         is_silent = not (self.revisions or self.features or self.dead)
-        return is_silent and self.state is None and not self.is_forgotten
+        is_unchanged = self.state is None and not self.is_forgotten
+        return is_silent and is_unchanged and self.status is None
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class StepBuilder:
     _features: list[FeatureRows] = field(default_factory=list)
     _states: dict[str, CameraState | None] = field(default_factory=dict)
     _dead: list[DeadLetter] = field(default_factory=list)
+    _statuses: dict[str, CameraStatus] = field(default_factory=dict)
     _is_touched: bool = False
 
     @property
@@ -90,6 +94,8 @@ class StepBuilder:
             self._states[camera] = None
         elif outcome.state is not None:
             self._states[camera] = outcome.state
+        if outcome.status is not None:
+            self._statuses[camera] = outcome.status
 
     def build(self, served_by: str = "") -> Step:
         """Everything that waits, as the next step; then nothing waits."""
@@ -103,7 +109,9 @@ class StepBuilder:
             features=tuple(self._features),
             states=self._states,
             dead=tuple(self._dead),
+            statuses=tuple(self._statuses.values()),
         )
         self._revisions, self._features, self._states, self._dead = [], [], {}, []
+        self._statuses = {}
         self._is_touched, self.n_deliveries = False, 0
         return step

@@ -95,6 +95,11 @@ class Tenure:
 
     async def finish(self, camera: str, outcome: Outcome, offset: int | None = None) -> None:
         """Let what follows from a delivery go into the next step; not if the tenure is over."""
+        self.note(camera, outcome, offset)
+        await self._room.wait()
+
+    def note(self, camera: str, outcome: Outcome, offset: int | None = None) -> None:
+        """Do as ``finish`` does, but wait for no room; this is for what is small and rare."""
         if self.is_over:
             return
         self._steps.add(camera, outcome, offset)
@@ -105,7 +110,6 @@ class Tenure:
         self._changed.set()
         if self._steps.n_deliveries >= self._limits.most_waiting:
             self._room.clear()
-        await self._room.wait()
 
     async def open(self) -> None:
         """Keep a first step, so that no step of an earlier owner can follow."""

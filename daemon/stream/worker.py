@@ -38,6 +38,7 @@ from daemon.stream.place import (
     with_chunk,
     with_ended,
 )
+from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
 from engine.errors import SnapshotError, StaleChunkError, StreamError
 from engine.session import StreamSession
@@ -112,6 +113,7 @@ class StreamWorker:
         self._log = parts.log.bind(camera=camera)
         self._recent = RecentChunks()
         self._in_duplicates = False
+        self._n_gaps = 0
         self._deadline_s = 0.0  # when the camera will have its next snippet, by the device's clock
         self._new_features: list[FeatureRows] = []
         self._beginning = beginning
@@ -127,6 +129,16 @@ class StreamWorker:
     def knows_nothing(self) -> bool:
         """True if nothing that the camera has sent could be used."""
         return self._session is None
+
+    @property
+    def facts(self) -> StreamFacts:
+        """What others are told of the camera."""
+        session, model_id = self._session, self._model.spec.model_id
+        if session is None:
+            return StreamFacts("", model_id, self._n_gaps)
+        return StreamFacts(
+            session.run, model_id, self._n_gaps, session.watermark_us, session.anchor_us
+        )
 
     async def process_chunk(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
         """Put one chunk through every stage, from its frames to revisions of events."""
@@ -498,6 +510,7 @@ class StreamWorker:
 
     async def _break(self, session: StreamSession, reason: str) -> list[ActionEvent]:
         self._parts.metrics.gaps.labels(self.camera).inc()
+        self._n_gaps += 1
         self._log.warning("stream.gap", reason=reason, run=session.run)
         revisions = await self._localize(session, session.break_segment())
         return revisions + session.close(Reason.GAP)

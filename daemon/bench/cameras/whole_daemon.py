@@ -123,6 +123,10 @@ class LoopingCameras:
         """See ``ChunkSource``; there is always more, until the end."""
         return False
 
+    def n_behind(self, _partition: str) -> int | None:
+        """See ``ChunkSource``; nobody wants to know."""
+        return None
+
     def pause(self, partition: str) -> None:
         """See ``ChunkSource``."""
         self._paused.add(partition)

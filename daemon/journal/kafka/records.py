@@ -47,6 +47,7 @@ def state_record(camera: str, stored: StoredState | None) -> Record:
             "vs_first_feature": state.first_feature,
             "vs_features_offset": stored.features_offset,
             "vs_log_id": stored.log_id,
+            "vs_silent_since": state.silent_since_us,
         }
     )
     return Record(camera.encode(), headers, state.blob)
@@ -64,6 +65,7 @@ def parse_state(headers: Iterable[tuple[str, bytes]], value: bytes) -> StoredSta
         low_offset=_number(fields, "vs_low_offset"),
         run=fields.get("vs_epoch", ""),
         first_feature=_number(fields, "vs_first_feature"),
+        silent_since_us=_number(fields, "vs_silent_since"),
     )
     offset = _number(fields, "vs_features_offset") or 0
     return StoredState(state, offset, fields.get("vs_log_id", ""))

@@ -18,6 +18,7 @@ from daemon.journal.kafka.records import (
     state_record,
 )
 from daemon.journal.kafka.settings import KafkaJournalSettings
+from daemon.journal.statuses import status_record
 from daemon.wire.records import Record, event_record
 
 
@@ -81,6 +82,8 @@ class Seat:
         await _all([await _send(producer, settings.events_topic, each) for each in events])
         latest = latest_records(step.revisions, site=settings.site)
         waiting = [await _send(producer, settings.latest_topic, each) for each in latest]
+        statuses = [status_record(status, site=settings.site) for status in step.statuses]
+        waiting += [await _send(producer, settings.status_topic, each) for each in statuses]
         dead = [dead_record(letter, most_bytes=self.most_dead_bytes) for letter in step.dead]
         # In one partition, so that an offset alone says which letter is meant.
         waiting += [await _send(producer, settings.dead_topic, each, 0) for each in dead]

@@ -125,6 +125,18 @@ class KafkaChunkSource:
         is_recent = time.time() * 1000 - asked_ms < _ANSWER_MS  # aiokafka's clock is this one
         return is_recent and self._ours.next[topic_partition] >= int(newest)
 
+    def n_behind(self, partition: str) -> int | None:
+        """See ``ChunkSource``; the ends of producers' transactions are counted too."""
+        topic_partition, consumer = partition_of(partition), self._consumer
+        first = self._ours.next.get(topic_partition)
+        if consumer is None or first is None:
+            return None
+        try:
+            newest = consumer.highwater(topic_partition)
+        except (AssertionError, IllegalStateError):  # not assigned any more
+            return None
+        return None if newest is None else max(int(newest) - first, 0)
+
     async def is_member(self) -> bool:
         """True if the group's coordinator says now that this member is still one of it.
 

@@ -1,0 +1,69 @@
+"""A camera's status as JSON; ``schemas/camera-status.v1.json`` describes the fields."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from daemon.journal.base import CameraStatus, Presence
+from daemon.wire.headers import rfc3339, to_headers
+from daemon.wire.records import Record
+
+STATUS_TYPE = "io.s2netd.camera.status.v1"
+STATUS_SCHEMA_ID = "urn:s2netd:schema:camera-status:v1"
+
+
+def status_json(status: CameraStatus, *, site: str) -> dict[str, Any]:
+    """A status as JSON; not of a camera that is forgotten, of which nothing is left to say."""
+    watermark, offset = status.watermark_us, status.last_offset
+    return {
+        "camera_id": status.camera,
+        "site": site,
+        "state": status.state.value,
+        "updated": rfc3339(status.at_us),
+        "silent_since": rfc3339(status.silent_since_us),
+        "lag": {"queued": status.n_queued, "partition": status.n_behind},
+        "gaps": status.n_gaps,
+        "refused_chunks": status.n_refused,
+        "degraded": list(status.degraded),
+        "epoch": status.run or None,
+        "watermark": None if watermark is None else _moment(status.anchor_us, watermark),
+        "model": {"id": status.model_id},
+        "owner": {"host": status.owner.host, "instance": status.owner.instance},
+        "partition": status.partition,
+        "last_chunk": None
+        if offset is None
+        else {"offset": offset, "time": rfc3339(status.last_chunk_us)},
+    }
+
+
+def status_line(status: CameraStatus, *, site: str) -> bytes:
+    """A status as one line of JSON, without the line end."""
+    plain = status_json(status, site=site)
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def status_record(status: CameraStatus, *, site: str) -> Record:
+    """A status as a record, keyed by camera; one without a value if the camera is forgotten."""
+    key = status.camera.encode()
+    if status.state is Presence.FORGOTTEN:
+        return Record(key, [], b"")
+    headers = to_headers(
+        {
+            "ce_specversion": "1.0",
+            "ce_type": STATUS_TYPE,
+            "ce_id": f"{status.camera}-{status.at_us}",
+            "ce_source": f"/{quote(site, safe='')}/{quote(status.camera, safe='')}",
+            "ce_time": rfc3339(status.at_us),
+            "ce_partitionkey": status.camera,
+            "ce_dataschema": STATUS_SCHEMA_ID,
+            "content-type": "application/json",
+        }
+    )
+    return Record(key, headers, status_line(status, site=site))
+
+
+def _moment(anchor_us: int | None, stream_us: int) -> dict[str, Any]:
+    return {
+        "time": rfc3339(None if anchor_us is None else anchor_us + stream_us),
+        "stream_us": stream_us,
+    }
