@@ -1,8 +1,9 @@
 """What happens to a camera → its status, and when that is worth telling. Pure.
 
 Readers act on news: a camera that falls silent, comes back, is refused, begins a new run, lacks
-footage, or is served by another model or daemon. News is told at once, but not more often than
-once a second; numbers alone are told at a bounded interval. So no status is told chunk by chunk.
+footage, or is served by another model or daemon. Silence and its end are told at once, for they
+cannot come often; other news is told at most once a second, and numbers alone at a longer
+interval. So no status is told chunk by chunk.
 """
 
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ class CameraWatch:
             now_s: Seconds of a clock that never goes back.
         """
         before = self._told
-        if before is not None:
+        if before is not None and before.silent_since_us == now.silent_since_us:
             wait_s = NEWS_INTERVAL_S if is_news(before, now) else self.interval_s
             if now_s - self._told_s < wait_s:
                 return False

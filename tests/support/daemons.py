@@ -79,6 +79,7 @@ class TestDaemon:
         max_batch: int = 4,
         steps: StepLimits | None = None,
         cameras: CameraLimits | None = None,
+        instance: str | None = None,
     ) -> None:
         self.metrics = Metrics()
         self.logs = LogCapture()
@@ -113,6 +114,7 @@ class TestDaemon:
             drain_timeout_s=30,
             steps=steps or AT_ONCE,
             cameras=cameras,
+            instance=instance,
         )
 
     async def serve(self) -> None:

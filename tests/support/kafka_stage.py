@@ -123,25 +123,32 @@ class Stage:
 
     async def records(self, topic: str) -> list[ConsumerRecord]:
         """Every committed record of a topic, those of a key in order."""
+        seen = await describe_topic(self.journal.connection, topic)
+        partitions = [TopicPartition(topic, number) for number in seen.partitions]
+        # A transaction that was committed a moment ago may not be marked so yet: wait for that.
+        async with self._reader("read_uncommitted") as consumer:
+            ends = await consumer.end_offsets(partitions)
+        records: list[ConsumerRecord] = []
+        async with self._reader("read_committed") as consumer:
+            consumer.assign(partitions)
+            while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+                for batch in (await consumer.getmany(timeout_ms=500)).values():
+                    records += batch
+        return records
+
+    @asynccontextmanager
+    async def _reader(self, isolation_level: str) -> AsyncIterator[AIOKafkaConsumer]:
         # With a group: without one, aiokafka 0.14 cannot stop a consumer that never had to wait.
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.bootstrap,
             group_id=f"reader-{uuid.uuid4()}",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            isolation_level="read_committed",
+            isolation_level=isolation_level,
         )
         await consumer.start()
         try:
-            seen = await describe_topic(self.journal.connection, topic)
-            partitions = [TopicPartition(topic, number) for number in seen.partitions]
-            consumer.assign(partitions)
-            ends = await consumer.end_offsets(partitions)
-            records: list[ConsumerRecord] = []
-            while any([await consumer.position(tp) < end for tp, end in ends.items()]):
-                for batch in (await consumer.getmany(timeout_ms=500)).values():
-                    records += batch
-            return records
+            yield consumer
         finally:
             await consumer.stop()
 

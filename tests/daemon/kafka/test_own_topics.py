@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from daemon.journal.base import DeadLetter, Step
+from daemon.cameras import CameraLimits
+from daemon.journal.base import CameraStatus, DeadLetter, Owner, Presence, Step
 from daemon.journal.kafka.dead_records import parse_dead
 from daemon.journal.kafka.journal import KafkaJournal
+from daemon.wire.schemas import camera_status_schema
 from engine.types import Phase
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.kafka_stage import Stage, foreign, newest
@@ -135,3 +140,59 @@ async def test_bad_records_of_unknown_cameras_leave_no_state(stage: Stage, clip:
     states = newest(await stage.records(stage.journal.state_topic))
     assert [b"cam"] == list(states)
     assert 42 == len(await stage.records(stage.journal.dead_topic))
+
+
+async def statuses(stage: Stage) -> list[dict[str, Any]]:
+    return [json.loads(r.value) for r in await stage.records(stage.journal.status_topic)]
+
+
+async def test_a_silent_camera_is_told_of_and_who_serves_it(stage: Stage, clip: Path) -> None:
+    chunks = chunks_of(clip, "cam")
+    await stage.put(*chunks[:3])
+    limits = CameraLimits(silent_after_s=0.3, look_s=0.05)
+
+    async with stage.daemon(cameras=limits, instance="one") as daemon:
+        await stage.until(lambda: daemon.count("silent_cameras_total", camera="cam") == 1)
+    async with stage.daemon(cameras=limits, instance="two") as daemon:
+        await stage.put(chunks[3])
+        await daemon.app.finished(1)
+
+    told = await statuses(stage)
+    schema = Draft202012Validator(camera_status_schema())
+    for status in told:
+        schema.validate(status)
+    states = [(status["owner"]["instance"], status["state"]) for status in told]
+    assert ("one", "silent") in states
+    assert ("two", "silent") == next(state for state in states if state[0] == "two")
+    silent = next(status for status in told if status["state"] == "silent")
+    assert silent["silent_since"] < silent["updated"]
+    assert {stage.journal.chunks_topic} == {s["partition"].rpartition("/")[0] for s in told}
+    assert {"queued": 0, "partition": 0} == silent["lag"]
+
+
+async def test_a_status_that_is_forgotten_leaves_no_value(
+    stage: Stage, journal: KafkaJournal
+) -> None:
+    partition = f"{stage.journal.chunks_topic}/0"
+    online = CameraStatus("cam", Presence.ONLINE, 5, partition, Owner("host"), "model")
+    gone = replace(online, state=Presence.FORGOTTEN)
+
+    await journal.commit(partition, Step(1, 5, statuses=(online,)))
+    await journal.commit(partition, Step(2, 5, statuses=(gone,)))
+
+    records = await stage.records(stage.journal.status_topic)
+    assert [False, True] == [record.value is None for record in records]
+    assert {} == newest(records)
+
+
+async def test_a_daemon_that_has_not_kept_up_says_how_far_behind_it_is(
+    stage: Stage, clip: Path
+) -> None:
+    template = chunks_of(clip, "cam")[0]
+    await stage.put(*(replace(template, sequence=n) for n in range(200)))
+
+    async with stage.daemon() as daemon:
+        await daemon.app.finished(1)
+
+    first = (await statuses(stage))[0]
+    assert first["lag"]["partition"] > 100

@@ -72,7 +72,7 @@ def test_a_camera_that_was_silent_is_so_for_the_next_owner() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"state": Presence.SILENT},
+        {"state": Presence.REFUSED},
         {"run": "other"},
         {"model_id": "other"},
         {"n_gaps": 3},
@@ -94,6 +94,18 @@ def test_news_is_told_at_once_but_not_twice_a_second(changed: dict[str, Any]) ->
         watch.is_due(before, 30.0),
         watch.is_due(before, 30.9),
         watch.is_due(before, 30.97),
+    ]
+
+
+def test_silence_and_its_end_are_told_at_once() -> None:
+    watch, online = a_watch(), told(a_watch())
+    silent = replace(online, state=Presence.SILENT, silent_since_us=3)
+
+    assert [True, True, False, True] == [
+        watch.is_due(online, 0.0),
+        watch.is_due(silent, 0.1),
+        watch.is_due(silent, 0.2),
+        watch.is_due(online, 0.3),
     ]
 
 
