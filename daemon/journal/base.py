@@ -14,12 +14,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engine.types import ActionEvent, SnippetFeature
+from engine.types import ActionEvent, Reason, SnippetFeature
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureRows:
     """Features of consecutive snippets of one camera's segment, as the feature log keeps them.
+
+    Rows without any feature are an *end marker*: the segment was ended here, whatever follows,
+    and not by a hole in the features themselves. A replay of the log needs to know; a restart
+    does not.
 
     Attributes:
         camera: The camera.
@@ -29,6 +33,7 @@ class FeatureRows:
         vectors: float16 (N, D).
         feature_id: Names what made them; only features of the same name can be compared.
         anchor_us: Unix time of stream time 0, if it is known.
+        closed: Of an end marker: why the segment was ended, END, GAP, SILENT or MODEL.
     """
 
     camera: str
@@ -38,6 +43,7 @@ class FeatureRows:
     vectors: npt.NDArray[np.float16]
     feature_id: str = ""
     anchor_us: int | None = None
+    closed: Reason | None = None
 
     @property
     def end_index(self) -> int:

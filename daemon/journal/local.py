@@ -257,7 +257,9 @@ class LocalJournal:
                 _PUT_PARTITION, (partition, step.number, step.next_offset, step.log_id)
             )
             connection.executemany(
-                _PUT_FEATURES, [_features_row(partition, rows) for rows in step.features]
+                _PUT_FEATURES,
+                # End markers are for a replay of the whole log, which a file does not keep.
+                [_features_row(partition, rows) for rows in step.features if len(rows.vectors)],
             )
             for camera, state in step.states.items():
                 _keep_camera(connection, partition, camera, state)

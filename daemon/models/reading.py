@@ -1,8 +1,7 @@
 """Reads a bundle and opens its networks, as run, localize, demo and bench all do first."""
 
-import hashlib
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 from daemon.config import ModelConfig
@@ -14,7 +13,7 @@ from engine.backends.names import did_you_mean
 from engine.backends.options import BackendOptions, OnLog, OnProgress
 from engine.bundle.model_bundle import ModelBundle, resolve_bundle
 from engine.bundle.reference import reference_of
-from engine.cas import BackendLocalizer
+from engine.cas import BackendLocalizer, Localizer
 from engine.errors import BundleError
 from engine.features import BackendFeatureExtractor
 from engine.spec import ModelSpec
@@ -43,12 +42,8 @@ class ReadModel:
 
     @property
     def feature_id(self) -> str:
-        """Equal for models whose features can be mixed: same backbone, grid and picture size."""
-        spec = self.spec
-        # Snapshots hold a digest of this text, so the text must keep the grid's older name.
-        grid = repr(spec.grid).replace("Grid(", "Timeline(", 1)
-        what = f"{self.bundle.backbone_sha256} {grid} {spec.geometry}"
-        return hashlib.sha256(what.encode()).hexdigest()
+        """Equal for models whose features can be mixed."""
+        return self.bundle.feature_id
 
     def check_unchanged(self) -> None:
         """Check that the folder still holds this bundle, for an export may replace it in place.
@@ -136,6 +131,26 @@ def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None)
         raise
 
 
+@contextmanager
+def open_localizer(read: ReadModel) -> Iterator[Localizer]:
+    """Open the localizer alone, for features that were made before; close it afterwards.
+
+    Raises:
+        BundleError: The network does not keep the contract.
+        DeviceError: The backend could not be opened.
+    """
+    config = read.config
+    backend = open_backend(
+        config.backend,
+        read.bundle.localizer_path,
+        precision=config.precision,
+        threads=config.threads,
+        options=backend_options(read, lambda _severity, _message: None),
+    )
+    with closing(backend):
+        yield BackendLocalizer(backend)
+
+
 def build_plans(
     read: ReadModel,
     on_progress: OnProgress,
@@ -220,6 +235,7 @@ __all__ = [
     "build_plans",
     "check_model",
     "class_indices_of",
+    "open_localizer",
     "open_model",
     "open_read",
     "read_model",

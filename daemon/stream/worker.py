@@ -178,6 +178,23 @@ class StreamWorker:
                 anchor_us=session.anchor_us,
             )
 
+    def _mark_end(self, session: StreamSession, kept: range, reason: Reason) -> None:
+        """Tell the feature log that the segment of the ``kept`` features is ended, if any is."""
+        if not kept:
+            return
+        self._new_features.append(
+            FeatureRows(
+                camera=self.camera,
+                run=session.run,
+                segment=0,
+                first_index=kept.stop,
+                vectors=np.zeros((0, self._model.spec.feature_dim), np.float16),
+                feature_id=self._model.feature_id,
+                anchor_us=session.anchor_us,
+                closed=reason,
+            )
+        )
+
     async def _decode(self, chunk: VideoChunk) -> FrameBatch:
         loop = asyncio.get_running_loop()
         with self._stage("decode"), self._parts.calls.running():
@@ -293,6 +310,7 @@ class StreamWorker:
 
     async def _succeed(self, session: StreamSession, model: OpenModel) -> None:
         """Replace the camera's session by one of another bundle, which owes the last words."""
+        self._mark_end(session, session.kept_features, Reason.MODEL)
         last = await self._localize(session, session.break_segment())
         self._session = session.succeeded_by(
             model.spec, model.class_indices, feature_id=model.feature_id, revisions=last
@@ -399,6 +417,10 @@ class StreamWorker:
         except SnapshotError as error:
             self._refuse_snapshot(error)
             return None
+        if session.succeeds is not None:
+            ends = [rows.end_index for rows in beginning.past.features if rows.run == session.run]
+            reason = session.owed[-1].reason if session.owed else Reason.GAP
+            self._mark_end(session, range(max(ends, default=0)), reason)
         place = session.place
         self._log.info("stream.restored", run=session.run, offset=place.offset)
         if beginning.is_log_new:
@@ -512,12 +534,14 @@ class StreamWorker:
         self._parts.metrics.gaps.labels(self.camera).inc()
         self._n_gaps += 1
         self._log.warning("stream.gap", reason=reason, run=session.run)
+        self._mark_end(session, session.kept_features, Reason.GAP)
         revisions = await self._localize(session, session.break_segment())
         return revisions + session.close(Reason.GAP)
 
     async def _end(self, reason: Reason) -> list[ActionEvent]:
         if self._session is None:
             return []
+        self._mark_end(self._session, self._session.kept_features, reason)
         revisions = await self._localize(self._session, self._session.break_segment())
         revisions += self._session.close(reason)
         self._log.info("stream.ended", run=self._session.run, reason=reason.value)

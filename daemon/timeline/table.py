@@ -15,6 +15,7 @@ _REASONS = {
     Reason.END: "stream ended",
     Reason.VANISHED: "scores fell",
     Reason.MODEL: "model changed",
+    Reason.SILENT: "camera silent",
 }
 _COLUMNS = ("Action", "Start", "End", "Length", "Score", "State", "First reported", "Decided")
 

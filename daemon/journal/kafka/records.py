@@ -13,7 +13,7 @@ from daemon.errors import MalformedRecordError
 from daemon.journal.base import CameraState, FeatureRows
 from daemon.wire.headers import to_headers
 from daemon.wire.records import Record, event_record
-from engine.types import ActionEvent, Phase
+from engine.types import ActionEvent, Phase, Reason
 
 _STATE, _FEATURES = "1", "1"  # versions
 _ITEM_BYTES = 2
@@ -72,7 +72,10 @@ def parse_state(headers: Iterable[tuple[str, bytes]], value: bytes) -> StoredSta
 
 
 def features_record(rows: FeatureRows) -> Record:
-    """Feature rows: the value is float16 (N, D), little-endian, row by row."""
+    """Feature rows: the value is float16 (N, D), little-endian, row by row.
+
+    An end marker has no rows, and says in ``vf_closed`` why the segment was ended.
+    """
     n_rows, dim = rows.vectors.shape
     headers = to_headers(
         {
@@ -84,6 +87,7 @@ def features_record(rows: FeatureRows) -> Record:
             "vf_dim": dim,
             "vf_made_by": rows.feature_id,
             "vf_anchor_us": rows.anchor_us,
+            "vf_closed": None if rows.closed is None else rows.closed.value,
         }
     )
     return Record(rows.camera.encode(), headers, rows.vectors.astype("<f2").tobytes())
@@ -114,6 +118,7 @@ def parse_features(
         vectors=np.frombuffer(value, "<f2").reshape(n_rows, dim).astype(np.float16),
         feature_id=fields.get("vf_made_by", ""),
         anchor_us=_number(fields, "vf_anchor_us"),
+        closed=_reason(fields, "vf_closed"),
     )
 
 
@@ -156,3 +161,11 @@ def _number(fields: Mapping[str, str], name: str) -> int | None:
         return None if text is None else int(text)
     except ValueError as error:
         raise MalformedRecordError(f"{name} is {text!r}, wanted a number") from error
+
+
+def _reason(fields: Mapping[str, str], name: str) -> Reason | None:
+    text = fields.get(name)
+    try:
+        return None if text is None else Reason(text)
+    except ValueError as error:
+        raise MalformedRecordError(f"{name} is {text!r}, wanted a reason") from error
