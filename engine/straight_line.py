@@ -51,14 +51,19 @@ class Localization:
         return tuple(event.last for event in events if event.is_kept)
 
 
-class _Curves:
-    """Collects each snippet's final score while windows overlap."""
+class Curves:
+    """Collects each snippet's final score while windows overlap.
+
+    Args:
+        spec: The model.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         self._track = ScoreTrack(spec.window)
         self._rows: dict[int, tuple[FloatArray, float]] = {}  # index → scores (C,), attention
 
     def add(self, window: CasWindow) -> None:
+        """Take in a window; windows come in order."""
         fresh = self._track.update(window)
         attention = window.attention[-len(fresh.scores) :]
         for offset, row in enumerate(fresh.scores):
@@ -89,7 +94,7 @@ def localize_frames(
         on_progress: Called after each batch with its newest stream time and revisions.
     """
     revisions: list[ActionEvent] = []
-    curves = _Curves(session.spec)
+    curves = Curves(session.spec)
     n_frames = 0
 
     def track(windows: list[FeatureWindow]) -> list[ActionEvent]:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from daemon.errors import ConfigError
+
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="The daemon's configuration, a YAML file.")
 ]
@@ -31,3 +33,17 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="CPU threads of the networks.", show_default="all cores"),
 ]
+
+
+def split_labels(labels: str | None) -> tuple[str, ...] | None:
+    """The names that an option lists; None, which means all, stays None.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    if labels is None:
+        return None
+    names = tuple(part.strip() for part in labels.split(",") if part.strip())
+    if not names:
+        raise ConfigError(f"--labels is {labels!r}, wanted names separated by commas")
+    return names

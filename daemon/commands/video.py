@@ -12,8 +12,8 @@ from daemon.commands.options import (
     OpenScoreOption,
     PrecisionOption,
     ThreadsOption,
+    split_labels,
 )
-from daemon.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def localize(
     config = parse_model(
         {
             "bundle": bundle,
-            "labels": _split(labels),
+            "labels": split_labels(labels),
             "open_score": open_score,
             "precision": precision,
             "threads": threads,
@@ -190,22 +190,13 @@ def demo(
         video=video,
         bundle=bundle,
         out=out,
-        labels=_split(labels),
+        labels=split_labels(labels),
         seeds=tuple(dict.fromkeys(seed or ())),
         camera=camera,
         seconds=seconds,
         pace=pace,
     )
     run_demo(options, Console())
-
-
-def _split(labels: str | None) -> tuple[str, ...] | None:
-    if labels is None:
-        return None
-    names = tuple(part.strip() for part in labels.split(",") if part.strip())
-    if not names:
-        raise ConfigError(f"--labels is {labels!r}, wanted names separated by commas")
-    return names
 
 
 def clip(
