@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from daemon.commands import bench, dlq, engine, models, replay, schema, service, topics, video
+from daemon.commands import (
+    bench,
+    dlq,
+    engine,
+    features,
+    models,
+    replay,
+    schema,
+    service,
+    topics,
+    video,
+)
 from daemon.errors import EXIT_CONFIG, ConfigError
 from engine.errors import BundleError, S2netdError
 
@@ -22,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (service, topics, dlq, video, replay, bench, engine, models, schema):
+for commands in (service, topics, dlq, video, replay, features, bench, engine, models, schema):
     commands.register(app)
 
 

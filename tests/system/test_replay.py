@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.files.feature_export import exported_cameras, read_export
 from tests.support.kafka import MakeTopic
 from tests.support.kafka_daemon import (
     EVENT_PARTITIONS,
@@ -76,6 +77,11 @@ async def test_the_bundle_that_served_gives_equal_events_and_another_a_differenc
     assert {"only old"} == {row["kind"] for row in strict}
     assert "only new" in {row["kind"] for row in other}
     assert {"a"} == {row["camera_id"] for row in other}
+
+    exported = s2netd("features", "export", "--config", config, "--out", tmp_path / "log")
+    assert exported.returncode == 0, exported.stderr
+    assert ("a", "b") == exported_cameras(tmp_path / "log")
+    assert 2 == len({part.run for part in read_export(tmp_path / "log", "a")})
 
     ahead = ("replay", "--from-features", "--config", config, "--out", tmp_path / "ahead")
     none = s2netd(*ahead, "--since", "2100-01-01T00:00")

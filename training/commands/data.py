@@ -19,7 +19,12 @@ def register(app: typer.Typer) -> None:
 
 
 def extract(
-    videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
+    videos: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Video files, or folders of them; with --from-log, a camera and ranges of time."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the feature files.")] = Path("features"),
     bundle: Annotated[
         str, typer.Option(help="Bundle whose backbone and grid are used, by name or folder.")
@@ -33,14 +38,38 @@ def extract(
             min=1, help="Videos at a time, which share the CPUs; otherwise one for each CPU."
         ),
     ] = None,
+    from_log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Take features that a daemon has logged from what s2netd features export wrote.",
+        ),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --from-log: a class that happens somewhere in each range; repeat it for "
+            "several, or give '' if nothing does. Without it, ranges are not trained on."
+        ),
+    ] = None,
 ) -> None:
     """Write a feature file for each video; finished ones are kept, so it can be interrupted.
 
     A tags.csv or annotations.json beside the videos is copied to the features for later commands.
     A video that cannot be read is left out, and the exit code is then 1.
 
+    With --from-log no video is read. Ranges are of the local clock, with a date before the T where
+    the export has several days; each becomes a clip with its row in tags.csv.
+
     s2net extract my_clips --out features
+
+    s2net extract --from-log log gate-3 14:00..14:05 14:20:30..14:21 --tag fall --bundle scenes
     """
+    if from_log is not None:
+        _extract_from_log(from_log, [str(given) for given in videos], bundle, out, tag)
+        return
+    if tag is not None:
+        raise DataError("--tag goes with --from-log; videos have their tags in a tags.csv")
     from engine.backends.names import PRECISIONS, check_name  # noqa: PLC0415 - by this command only
     from engine.bundle.model_bundle import resolve_bundle  # noqa: PLC0415
     from training.extract import extract_in_parallel  # noqa: PLC0415
@@ -73,6 +102,28 @@ def extract(
     typer.echo(f"{len(paths) - len(failed)} feature file(s) in {out}")
     if failed:
         raise typer.Exit(1)
+
+
+def _extract_from_log(
+    folder: Path, given: list[str], bundle: str, out: Path, tags: list[str] | None
+) -> None:
+    from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415 - heavy
+    from training.log_clips import extract_from_log, parse_range  # noqa: PLC0415 - only here
+
+    camera, *ranges = given
+    if not ranges:
+        raise DataError(f"say which ranges of {camera}, such as 14:00..14:05")
+    clips = extract_from_log(
+        folder,
+        camera,
+        [parse_range(text) for text in ranges],
+        ModelBundle.load(resolve_bundle(bundle)),
+        out,
+        None if tags is None else [tag for tag in tags if tag],
+    )
+    for name, seconds in clips:
+        note(f"{name}: features of {seconds:.1f} s")
+    typer.echo(f"{len(clips)} feature file(s) in {out}")
 
 
 def _copy_labels(given: Iterable[Path], out: Path) -> None:
