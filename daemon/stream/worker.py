@@ -261,6 +261,7 @@ class StreamWorker:
         session.place = replace(
             session.place, partition=position.partition, offset=position.offset
         )
+        self._new_features[:0] = before.features  # an end marker, where another model took over
         return self._outcome(session, [*before.revisions, *revisions], dead)
 
     async def take_over(self) -> Outcome:
