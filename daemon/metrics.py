@@ -31,6 +31,7 @@ class Metrics:
     queued_chunks: Gauge = field(init=False)
     paused_partitions: Gauge = field(init=False)
     open_events: Gauge = field(init=False)
+    watermark_seconds: Gauge = field(init=False)
     device_batch: Histogram = field(init=False)
     device_windows: Histogram = field(init=False)
     device_wait_seconds: Histogram = field(init=False)
@@ -73,6 +74,11 @@ class Metrics:
         gauge("queued_chunks", "Chunks waiting in memory", "camera")
         gauge("paused_partitions", "Partitions paused because a camera's queue is full")
         gauge("open_events", "Events that are not final", "camera")
+        gauge(
+            "watermark_seconds",
+            "Unix time before which no further event of the camera's run will start",
+            "camera",
+        )
         histogram("device_batch", "Snippets in one backbone call", BATCH_BUCKETS)
         histogram("device_windows", "Windows in one localizer call", BATCH_BUCKETS)
         histogram(

@@ -353,7 +353,8 @@ def read_numbered(folder: Path, first: int, last: int) -> list[VideoChunk]:
     for number, path in files:
         if number <= last:
             with contextlib.suppress(OSError, StreamError):
-                chunks.append(_parse(folder.name, path, number, path.read_bytes()))
+                headers = _headers_beside(path)
+                chunks.append(_parse(folder.name, path, number, path.read_bytes(), headers))
     return chunks
 
 

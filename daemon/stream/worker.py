@@ -344,6 +344,9 @@ class StreamWorker:
 
     def _state(self, session: StreamSession) -> CameraState:
         self._parts.metrics.open_events.labels(self.camera).set(len(session.open_events))
+        if session.anchor_us is not None:
+            watermark_s = (session.anchor_us + session.watermark_us) / 1e6
+            self._parts.metrics.watermark_seconds.labels(self.camera).set(watermark_s)
         if not self._awaits_replay:
             low_offset = self._recent.low_offset(session.resume_us)
             session.place = replace(session.place, low_offset=low_offset)
