@@ -144,8 +144,8 @@ class Cluster:
             isolation_level="read_committed" if committed_only else "read_uncommitted",
             metadata_max_age_ms=5000,
         )
-        await consumer.start()
         try:
+            await consumer.start()
             partitions = await _partitions_of(consumer, topic)
             consumer.assign([TopicPartition(topic, number) for number in partitions])
             yield consumer
