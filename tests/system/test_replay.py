@@ -78,10 +78,10 @@ async def test_the_bundle_that_served_gives_equal_events_and_another_a_differenc
     assert "only new" in {row["kind"] for row in other}
     assert {"a"} == {row["camera_id"] for row in other}
 
-    exported = s2netd("features", "export", "--config", config, "--out", tmp_path / "log")
+    exported = s2netd("features", "export", "--config", config, "--out", tmp_path / "exported")
     assert exported.returncode == 0, exported.stderr
-    assert ("a", "b") == exported_cameras(tmp_path / "log")
-    assert 2 == len({part.run for part in read_export(tmp_path / "log", "a")})
+    assert ("a", "b") == exported_cameras(tmp_path / "exported")
+    assert 2 == len({part.run for part in read_export(tmp_path / "exported", "a")})
 
     ahead = ("replay", "--from-features", "--config", config, "--out", tmp_path / "ahead")
     none = s2netd(*ahead, "--since", "2100-01-01T00:00")
