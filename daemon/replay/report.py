@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,13 +24,19 @@ _NO_FILE_CHARACTER = re.compile(r"[^\w.-]+")
 
 
 def difference_table(rows: Sequence[Compared], runs: Sequence[ReplayedRun]) -> Table:
-    """A row for every event, as it was published and as the replay gives it."""
+    """A row for every event, as it was published and as the replay gives it.
+
+    Spans are in seconds after the row's start, with the score behind.
+    """
     anchors = {(run.camera, run.run): run.anchor_us for run in runs}
-    table = Table(title="Published (old) and replayed (new)", title_justify="left")
-    for column in ("camera", "action", ""):
-        table.add_column(column, overflow="fold")
-    for column in ("start", "old", "new", "old score", "new score", "tIoU"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = Table(title="Published (old) and replayed (new)", title_justify="left", box=SIMPLE)
+    for column in ("camera", "action"):
+        table.add_column(column, overflow="fold", min_width=6)
+    table.add_column("")
+    table.add_column("start", min_width=10)
+    for column in ("old", "new"):
+        table.add_column(column, justify="right", min_width=12)
+    table.add_column("tIoU", justify="right", no_wrap=True)
     for row in rows:
         event = row.any
         anchor_us = anchors.get((event.camera, event.run))
@@ -38,8 +45,7 @@ def difference_table(rows: Sequence[Compared], runs: Sequence[ReplayedRun]) -> T
             escape(event.class_name),
             row.kind,
             moment_text(event.span.start_us, anchor_us),
-            *(_span_text(one, event.span.start_us) for one in (row.old, row.new)),
-            *("" if one is None else f"{one.last.score:.2f}" for one in (row.old, row.new)),
+            *(_span_and_score(one, event.span.start_us) for one in (row.old, row.new)),
             "" if row.tiou is None else f"{row.tiou:.2f}",
         )
     return table
@@ -143,12 +149,12 @@ def _lane(class_name: str, side: str) -> str:
     return f"{class_name} · {side}"
 
 
-def _span_text(event: History | None, zero_us: int) -> str:
-    """Start and end in seconds after the row's start."""
+def _span_and_score(event: History | None, zero_us: int) -> str:
+    """Start and end in seconds after the row's start, and the score."""
     if event is None:
         return "-"
     start_us, end_us = (
         (moment_us - zero_us) / US_PER_S
         for moment_us in (event.last.span.start_us, event.last.span.end_us)
     )
-    return f"{start_us:+.1f} .. {end_us:+.1f} s"
+    return f"{start_us:.1f}..{end_us:.1f} s {event.last.score:.2f}"

@@ -105,7 +105,7 @@ def run_replay(options: ReplayOptions, console: Console, notes: Console) -> None
         _write(done, model, config, options.out)
     console.print(difference_table(done.rows, done.runs))
     for line in gap_lines(done.runs):
-        notes.print(line, markup=False, highlight=False)
+        notes.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(counts_text(done.rows), markup=False, highlight=False)
     console.print(
         f"wrote {options.out / 'events.jsonl'}, difference.json and {len(done.runs)} timeline "
@@ -113,6 +113,7 @@ def run_replay(options: ReplayOptions, console: Console, notes: Console) -> None
         f"{done.real_time_factor:.0f}x real time",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
 
 
