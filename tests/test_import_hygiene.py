@@ -60,8 +60,9 @@ def imported(source: str) -> Iterator[str]:
 
 
 def is_of_a_test(module: str) -> bool:
-    """Does it lie among the tests, and not in what they share?"""
-    return (module + ".").startswith(("tests.", ".")) and not module.startswith("tests.support.")
+    """Does it lie among the tests, and neither in what they share nor in the fault harness?"""
+    is_shared = module.startswith(("tests.support.", "tests.faults.")) and ".test_" not in module
+    return (module + ".").startswith(("tests.", ".")) and not is_shared
 
 
 def test_no_file_of_the_tests_imports_a_test() -> None:

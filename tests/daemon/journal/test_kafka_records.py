@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.errors import MalformedRecordError
-from daemon.journal.base import CameraState, DeadLetter, FeatureRows
+from daemon.journal.base import CameraState, FeatureRows
 from daemon.journal.kafka.past import Committed, Left
 from daemon.journal.kafka.records import (
     StoredState,
-    dead_record,
     features_record,
     parse_features,
     parse_state,
@@ -103,16 +102,6 @@ def test_what_stands_beside_an_offset_is_one_line(
 @pytest.mark.parametrize("metadata", ["", "by hand", "s2netd:x:y:z", "s2netd:1"])
 def test_an_offset_that_an_operator_has_moved_names_no_step(metadata: str) -> None:
     assert Committed(0, 7) == Committed.of(7, metadata)
-
-
-def test_a_dead_letter_says_what_it_was() -> None:
-    record = dead_record(DeadLetter("cam", "chunks/3", 17, "CorruptChunkError", "why", b"bytes"))
-
-    headers = dict(record.headers)
-    assert (b"cam", b"bytes") == (record.key, record.value)
-    assert (b"chunks/3", b"17", b"CorruptChunkError", b"why") == tuple(
-        headers[f"vd_{name}"] for name in ("partition", "offset", "error", "reason")
-    )
 
 
 @given(

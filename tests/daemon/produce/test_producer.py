@@ -22,6 +22,7 @@ from engine.errors import UnreadableVideoError
 from engine.types import VideoChunk
 from engine.video.frames import PyAvDecoder
 from tests.support.footage import colour_clip
+from tests.support.owner import Owner
 from tests.support.scripted import a_spec
 from tests.support.videos import make_video
 
@@ -73,7 +74,7 @@ def notes(tmp_path: Path, console: Console) -> str:
 async def published(chunks: Path) -> list[VideoChunk]:
     """All chunks, as a daemon would get them."""
     source = DirectoryChunkSource(DirectorySourceSettings(chunks, follow=False))
-    await source.start()
+    await source.start(Owner())
     found = [delivery.chunk async for delivery in source.deliveries()]
     await source.close()
     assert None not in found
