@@ -15,7 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from daemon.journal.kafka.journal import KafkaJournal
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.kafka.connection import KafkaConnection, describe_topic
-from daemon.sources.kafka import KafkaChunkSource, KafkaSourceSettings
+from daemon.sources.kafka.settings import KafkaSourceSettings
+from daemon.sources.kafka.source import KafkaChunkSource
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import Record, chunk_record
 from engine.types import VideoChunk

@@ -105,6 +105,16 @@ def test_headers_of_the_longest_names_are_not_cut() -> None:
     assert not parse_dead(dead.key, dead.headers, dead.value).truncated
 
 
+def test_a_letter_is_plain_to_read() -> None:
+    record = dead_record(a_letter(), most_bytes=MOST)
+
+    headers = dict(record.headers)
+    assert (b"door", b"\x00bytes") == (record.key, record.value)
+    assert (b"chunks/3", b"812", b"CorruptChunkError", b"no frame in it", b"6") == tuple(
+        headers[f"vd_{name}"] for name in ("partition", "offset", "error", "reason", "size")
+    )
+
+
 @pytest.mark.parametrize("others", [[], [("vd_version", b"2")], [("vd_version", b"1")]])
 def test_what_is_no_letter_is_refused(others: list[tuple[str, bytes | None]]) -> None:
     with pytest.raises(MalformedRecordError):

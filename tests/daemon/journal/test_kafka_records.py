@@ -58,6 +58,7 @@ states = st.builds(
     low_offset=st.none() | numbers,
     run=names(),
     first_feature=st.none() | numbers,
+    silent_since_us=st.none() | numbers,
 )
 
 
