@@ -34,7 +34,7 @@ EVENTS = {
     "stream.model_changed": "a camera works with another model from its next chunk on",
     "stream.ended": "the producer ended its run",
     "stream.gap": "footage is missing; the window was closed",
-    "stream.snapshot_refused": "a stored state cannot go on; its events end, the camera starts anew",
+    "stream.snapshot_refused": "a stored state cannot go on; its events end there",
     "chunk.dropped": "a chunk was refused or corrupt",
     "decoder.fell_back": "a camera was decoded on the CPU instead of the GPU",
     "chunk.duplicate": "a chunk was seen before",

@@ -22,6 +22,7 @@ from daemon.sources.kafka.settings import KafkaSourceSettings
 from daemon.sources.kafka.source import KafkaChunkSource
 from daemon.wire.records import Record
 from tests.support.certificates import Authority, Pair
+from tests.support.owner import Owner
 from tests.support.secured_kafka import (
     DESCRIBE,
     GROUP,
@@ -256,7 +257,7 @@ async def test_a_missing_right_on_a_group_is_told(secured_kafka: SecuredKafka) -
     with pytest.raises(
         ConfigError, match=f"lacks the right Read on group {group}; run: .* --group {group}$"
     ):
-        await KafkaChunkSource(settings).start()
+        await KafkaChunkSource(settings).start(Owner())
 
 
 async def test_a_missing_right_on_a_transactional_id_is_told(secured_kafka: SecuredKafka) -> None:
