@@ -86,6 +86,24 @@ async def create(
     return await persist(connection, wanted.subject, attempt)
 
 
+async def is_there(connection: KafkaConnection, wanted: WantedTopic) -> bool:
+    """True if we see the topic; this needs fewer rights than ``look``.
+
+    Only for topics that we may not create: where we may, asking could make the broker create it.
+
+    Raises:
+        ConfigError: The broker refuses the connection.
+        TransportError: There is no broker at the connection's deadline.
+    """
+
+    async def attempt() -> bool:
+        async with _admin(connection) as admin:
+            described = (await admin.describe_topics([wanted.name]))[0]
+        return not described["error_code"]
+
+    return await persist(connection, wanted.subject, attempt)
+
+
 @asynccontextmanager
 async def _admin(connection: KafkaConnection) -> AsyncIterator[Any]:
     admin = AIOKafkaAdminClient(**connection.options())

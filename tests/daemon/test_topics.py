@@ -1,6 +1,7 @@
 """`s2netd topics` on a real broker: what it creates, finds, mends and says."""
 
 import asyncio
+import re
 import shlex
 import uuid
 from functools import partial
@@ -16,7 +17,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.new_partitions import NewPartitions
 from aiokafka.protocol.admin import CreateAclsRequest
 
-from daemon.errors import TransportError
+from daemon.compose import journal_settings
+from daemon.config import load
+from daemon.errors import ConfigError, TransportError
+from daemon.journal.kafka.topics import make_topics
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.topic_admin import create, look
 from daemon.kafka.topic_check import Unseen
@@ -25,6 +29,11 @@ from tests.support.cli import Answer, Cli, in_process
 from tests.support.kafka import OwnBroker
 
 NOBODY = "127.0.0.1:1"
+# As KIP-140 and KIP-290 number them.
+IS_TOPIC, IS_CLUSTER = 2, 4
+IS_LITERAL, IS_PREFIX = 3, 4
+EVERYTHING, TO_CREATE, TO_DESCRIBE_CONFIGS = 2, 5, 10
+DENY, ALLOW = 2, 3
 CHUNKS = chunks_topic("c", n_partitions=1, retention_hours=1, max_chunk_bytes=100_000)
 
 
@@ -301,15 +310,7 @@ def test_what_the_broker_refuses_is_one_line_and_must_be_changed(topics: Topics)
 def test_looking_creates_no_topic_and_missing_rights_are_named(
     cli: Cli, tmp_path: Path, own_broker: OwnBroker
 ) -> None:
-    own_broker.start()
-    own_broker.run("stop")
-    with (tmp_path / "kafka" / "server.properties").open("a") as properties:
-        properties.write(
-            "auto.create.topics.enable=true\n"
-            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
-            "allow.everyone.if.no.acl.found=true\n"
-        )
-    topics = Topics(cli, tmp_path, own_broker.start())
+    topics = Topics(cli, tmp_path, start_with_rules(own_broker, tmp_path))
 
     assert 7 == topics.run("check").out.count("is missing")
     ask(topics.bootstrap, lambda admin: denied(admin, topics.chunks))
@@ -343,23 +344,66 @@ def test_looking_creates_no_topic_and_missing_rights_are_named(
 
 
 async def denied(admin: Any, topic: str) -> None:
-    """Let nobody look at the topic's settings or create it, as KIP-140 numbers all that.
+    """Let nobody look at the topic's settings or create it.
 
     Once a resource has rules, what they do not allow is denied, even what the broker itself does.
     """
-    everything, to_create, to_describe_configs = 2, 5, 10
-    is_topic, is_cluster, is_literal, deny, allow = 2, 4, 3, 2, 3
-    for kind, name, operation, permission in (
-        (is_cluster, "kafka-cluster", everything, allow),
-        (is_cluster, "kafka-cluster", to_create, deny),
-        (is_topic, topic, to_create, deny),
-        (is_topic, topic, to_describe_configs, deny),
-    ):
+    await put_rules(
+        admin,
+        (IS_CLUSTER, "kafka-cluster", IS_LITERAL, EVERYTHING, ALLOW),
+        (IS_CLUSTER, "kafka-cluster", IS_LITERAL, TO_CREATE, DENY),
+        (IS_TOPIC, topic, IS_LITERAL, TO_CREATE, DENY),
+        (IS_TOPIC, topic, IS_LITERAL, TO_DESCRIBE_CONFIGS, DENY),
+    )
+
+
+async def put_rules(admin: Any, *rules: tuple[int, str, int, int, int]) -> None:
+    for kind, name, pattern, operation, permission in rules:
         request = CreateAclsRequest(
-            kind, name, is_literal, "User:ANONYMOUS", "*", operation, permission
+            kind, name, pattern, "User:ANONYMOUS", "*", operation, permission
         )
         answer = await admin._send_request(request)
         assert 0 == answer.creation_responses[0][0], answer
+
+
+def start_with_rules(broker: OwnBroker, folder: Path) -> str:
+    """Start a broker that makes topics unasked, and lets everybody do what no rule is about."""
+    broker.start()
+    broker.run("stop")
+    with (folder / "kafka" / "server.properties").open("a") as properties:
+        properties.write(
+            "auto.create.topics.enable=true\n"
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
+            "allow.everyone.if.no.acl.found=true\n"
+        )
+    return broker.start()
+
+
+@pytest.mark.kafka
+def test_a_daemon_that_may_not_create_takes_the_topics_that_are_there(
+    cli: Cli, tmp_path: Path, own_broker: OwnBroker
+) -> None:
+    topics = Topics(cli, tmp_path, start_with_rules(own_broker, tmp_path))
+    settings = journal_settings(load(topics.path))
+    assert settings is not None
+    topics.run("create")
+    ask(
+        topics.bootstrap,
+        lambda admin: put_rules(
+            admin,
+            (IS_CLUSTER, "kafka-cluster", IS_LITERAL, EVERYTHING, ALLOW),
+            (IS_CLUSTER, "kafka-cluster", IS_LITERAL, TO_CREATE, DENY),
+            (IS_TOPIC, settings.prefix, IS_PREFIX, EVERYTHING, ALLOW),
+            (IS_TOPIC, settings.prefix, IS_PREFIX, TO_CREATE, DENY),
+        ),
+    )
+
+    asyncio.run(make_topics(settings, 4))
+
+    ask(topics.bootstrap, lambda admin: admin.delete_topics([settings.latest_topic]))
+    told = f"{settings.latest_topic}: the broker does not let us create it; run `s2netd topics"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        asyncio.run(make_topics(settings, 4))
 
 
 def test_a_configuration_without_kafka_is_told_so(cli: Cli, tmp_path: Path) -> None:

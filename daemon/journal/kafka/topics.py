@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from daemon.errors import ConfigError
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.kafka.connection import KafkaConnection, describe_topic
-from daemon.kafka.topic_admin import CreationDeniedError, create
+from daemon.kafka.topic_admin import CreationDeniedError, create, is_there
 from daemon.kafka.topics import (
     WantedTopic,
     dead_topic,
@@ -63,6 +63,9 @@ async def make_topics(settings: KafkaJournalSettings, n_partitions: int) -> None
         try:
             await create(settings.connection, topic, -1)
         except CreationDeniedError as error:
+            # Brokers ask for the right before they look whether there is such a topic.
+            if await is_there(settings.connection, topic):
+                continue
             raise ConfigError(
                 f"{error}; run `s2netd topics create` as a user who may, or allow Create on "
                 f"topics with the prefix {settings.prefix}."
