@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from daemon.cameras import CameraLimits
 from daemon.dlq import since_us_of
 from daemon.errors import ConfigError
 from daemon.wire.facts import ChunkFacts
-from daemon.wire.records import Record, chunk_record
+from daemon.wire.records import Record, chunk_record, parse_event
 from tests.support.cli import Answer, Cli, in_process
+from tests.support.daemons import straight_line
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.kafka_stage import Stage, foreign
 
@@ -139,6 +141,35 @@ def test_what_is_sent_again_is_what_came(served: Served, monkeypatch: pytest.Mon
     assert "is truncated, and stays where it is" in everything.out
     of_nobody = records[-1]
     assert (f"{chunks}/0".encode(), b"nobody's") == (of_nobody.key, of_nobody.value)
+
+
+@pytest.mark.kafka
+def test_a_camera_that_was_one_too_many_is_served_once_there_is_room(
+    cli: Cli, tmp_path: Path, kafka_bootstrap: str, clip: Path
+) -> None:
+    stage = Stage(kafka_bootstrap, n_partitions=1)
+    first, late = chunks_of(clip, "first"), chunks_of(clip, "late")
+
+    async def serve(most: int, n_deliveries: int) -> None:
+        async with stage.daemon(cameras=CameraLimits(most=most)) as daemon:
+            await daemon.app.finished(n_deliveries)
+
+    async def begin() -> None:
+        await stage.open()
+        await stage.put(*first, *late)
+        await serve(1, len(first) + len(late))
+
+    asyncio.run(begin())
+    answer = cli("dlq", "replay", "--all", "--yes", "--config", stage.config(tmp_path))
+    asyncio.run(serve(2, len(late)))
+
+    assert (0, len(late)) == (answer.code, answer.out.count("sent to topic"))
+    values = [r.value for r in asyncio.run(stage.records(stage.journal.events_topic))]
+    said = [event for event in map(parse_event, values) if event.camera == "late"]
+    wanted = straight_line(clip, "late")
+    assert [(e.event_id, e.revision, e.span) for e in wanted] == [
+        (e.event_id, e.revision, e.span) for e in said
+    ]
 
 
 @pytest.mark.kafka
