@@ -72,7 +72,8 @@ class CameraWatch:
     def saw_silence(self, since_us: int) -> None:
         """The camera has sent nothing since then, Unix microseconds."""
         if self.silent_since_us is None:
-            self.silent_since_us = since_us
+            # Its last chunk may have been finished long after it came.
+            self.silent_since_us = max(since_us, self._last_us or since_us)
 
     def status(
         self, facts: StreamFacts, *, n_queued: int, n_behind: int | None, at_us: int

@@ -54,7 +54,7 @@ def test_the_newest_chunk_and_silence_make_the_state() -> None:
     for is_refused in (False, True, False):
         watch.saw_chunk(1, 10, is_refused=is_refused)
         states.append(told(watch).state)
-    watch.saw_silence(10)
+    watch.saw_silence(9)
     states.append(told(watch).state)
     watch.saw_silence(99)
 
