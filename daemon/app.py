@@ -512,6 +512,7 @@ class App:
             is_live, _ = self.is_live()
             if is_live:
                 self._notifier.alive()
+            self._metrics.tasks.set(len(asyncio.all_tasks()))
             await asyncio.sleep(interval_s)
 
     @contextmanager

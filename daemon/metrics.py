@@ -32,6 +32,7 @@ class Metrics:
     paused_partitions: Gauge = field(init=False)
     open_events: Gauge = field(init=False)
     watermark_seconds: Gauge = field(init=False)
+    tasks: Gauge = field(init=False)
     device_batch: Histogram = field(init=False)
     device_windows: Histogram = field(init=False)
     device_wait_seconds: Histogram = field(init=False)
@@ -79,6 +80,7 @@ class Metrics:
             "Unix time before which no further event of the camera's run will start",
             "camera",
         )
+        gauge("tasks", "Tasks of the daemon's event loop")
         histogram("device_batch", "Snippets in one backbone call", BATCH_BUCKETS)
         histogram("device_windows", "Windows in one localizer call", BATCH_BUCKETS)
         histogram(

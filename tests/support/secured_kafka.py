@@ -54,7 +54,7 @@ _LISTENERS = {
 # Codes of Kafka's protocol.
 TOPIC, GROUP, CLUSTER, TRANSACTIONAL_ID = 2, 3, 4, 5
 READ, WRITE, CREATE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 5, 8, 10
-_LITERAL, _ALLOW = 3, 3
+_LITERAL, _PREFIXED, _ALLOW = 3, 4, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +119,16 @@ class SecuredKafka:
             await admin.close()
         return name
 
-    async def allow(self, user: str, kind: int, name: str, *operations: int) -> None:
-        """Give rights on one resource, and wait until they hold."""
+    async def allow(
+        self, user: str, kind: int, name: str, *operations: int, prefixed: bool = False
+    ) -> None:
+        """Give rights on one resource, or on all with a prefix, and wait until they hold."""
+        pattern = _PREFIXED if prefixed else _LITERAL
         admin = AIOKafkaAdminClient(bootstrap_servers=self.address("PLAINTEXT"))
         await admin.start()
         try:
             for operation in operations:
-                rule = (kind, name, _LITERAL, f"User:{user}", "*", operation, _ALLOW)
+                rule = (kind, name, pattern, f"User:{user}", "*", operation, _ALLOW)
                 answer = await admin._send_to_controller(CreateAclsRequest(*rule))
                 assert [0] == [code for code, _message in answer.creation_responses]
         finally:

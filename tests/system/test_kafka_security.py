@@ -15,10 +15,13 @@ import yaml
 from tests.support.kafka_daemon import EVENT_PARTITIONS, run_until_all_ended
 from tests.support.processes import s2netd, without_ids, write_config
 from tests.support.secured_kafka import (
+    CREATE,
+    DESCRIBE,
     DESCRIBE_CONFIGS,
     GROUP,
     READ,
     TOPIC,
+    TRANSACTIONAL_ID,
     USER,
     WRITE,
     SecuredKafka,
@@ -90,7 +93,15 @@ async def site(secured_kafka: SecuredKafka, tmp_path: Path, bundle: Path) -> Sit
         await secured_kafka.allow(user, TOPIC, site.chunks, READ, WRITE, DESCRIBE_CONFIGS)
         await secured_kafka.allow(user, TOPIC, site.events, WRITE, DESCRIBE_CONFIGS)
         await secured_kafka.allow(user, GROUP, site.group, READ)
+        await allow_journal(secured_kafka, user, site.group)
     return site
+
+
+async def allow_journal(kafka: SecuredKafka, user: str, group: str) -> None:
+    """What a daemon's journal in Kafka needs besides chunks, events and group."""
+    own = (READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS, CREATE)
+    await kafka.allow(user, TOPIC, f"{group}.", *own, prefixed=True)
+    await kafka.allow(user, TRANSACTIONAL_ID, f"{group}/", WRITE, DESCRIBE, prefixed=True)
 
 
 @pytest.mark.parametrize(
@@ -263,18 +274,28 @@ async def test_a_missing_right_is_named_with_the_command_that_gives_it(
     produced = s2netd(*produce(bare, clip, "SASL", security))
     checked = s2netd("topics", "check", "--config", config)
     said = []
-    rights = ((TOPIC, bare.events, WRITE), (TOPIC, bare.chunks, READ), (GROUP, bare.group, READ))
-    for right in rights:  # in the order in which a daemon asks for them
+    own = (READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS, CREATE)
+    rights = (  # in the order in which a daemon asks for them
+        (False, TOPIC, bare.events, WRITE),
+        (False, TOPIC, bare.chunks, READ),
+        (True, TOPIC, f"{bare.group}.", *own),
+        (True, TRANSACTIONAL_ID, f"{bare.group}/", WRITE, DESCRIBE),
+        (False, GROUP, bare.group, READ),
+    )
+    for prefixed, *right in rights:
         said.append(refused(config))
-        await kafka.allow(USER, *right)
+        await kafka.allow(USER, *right, prefixed=prefixed)
+    own_topic = said.pop(2)
 
     (line,) = produced.stderr.splitlines()
     assert 78 == produced.returncode
     assert f"lacks the right Write on topic {bare.chunks}; run: kafka-acls.sh" in line
     assert (78, 7) == (checked.returncode, checked.stdout.count("kafka-acls.sh"))
+    assert f"allow Create on topics with the prefix {bare.group}." in own_topic
     wanted = (
         f"Write --topic {bare.events}",
         f"Read --topic {bare.chunks}",
+        f"Write --transactional-id {bare.group}/{bare.chunks}/start",
         f"Read --group {bare.group}",
     )
     for reason, command in zip(said, wanted, strict=True):

@@ -81,6 +81,12 @@ class KafkaJournal:
             # A letter that the topic does not take would keep its whole step out.
             room = dead.max_message_bytes - 2 * RECORD_MARGIN_BYTES
             self._most_dead_bytes = max(min(settings.max_record_bytes, room), 0)
+        what = f"transactional id {self._id_of('start')}"
+        await persist(settings.connection, what, self._try_transactions, operation="Write")
+
+    async def _try_transactions(self) -> None:
+        """Let a missing right show at the start, and not only when a partition is taken."""
+        await _let_go(await self._new_producer("start"))
 
     async def take(self, partition: str) -> Past:
         """See ``Journal``; a broker that is away is waited for."""
@@ -220,11 +226,14 @@ class KafkaJournal:
             )
         return known.number == step.number
 
-    async def _new_producer(self, number: int) -> AIOKafkaProducer:
+    def _id_of(self, name: int | str) -> str:
+        return f"{self._settings.group_id}/{self._settings.chunks_topic}/{name}"
+
+    async def _new_producer(self, name: int | str) -> AIOKafkaProducer:
         settings = self._settings
         request_bytes = settings.max_record_bytes + 2**20
         exact = {
-            "transactional_id": f"{settings.group_id}/{settings.chunks_topic}/{number}",
+            "transactional_id": self._id_of(name),
             "transaction_timeout_ms": settings.transaction_timeout_ms,
         }
         producer = AIOKafkaProducer(
