@@ -481,9 +481,16 @@ class App:
                 self._log.warning("daemon.drain_timeout", cameras=len(late))
             for task in late:
                 task.cancel()
-        for partition in list(self._held):
-            await self.hold(partition)
-            await self.give_back(partition)
+        settling = [
+            self._begin(f"last step of {partition}", partial(self._settle, partition))
+            for partition in self._held
+        ]
+        if settling:
+            await asyncio.wait(settling)
+
+    async def _settle(self, partition: str) -> None:
+        await self.hold(partition)
+        await self.give_back(partition)
 
     async def _keep_house(self) -> None:
         """Tell cameras that send nothing any more, and forget them after a long time."""

@@ -44,6 +44,7 @@ class StepBuilder:
         number: The number of the last step.
         log_id: As in ``Step``.
         n_deliveries: How many finished deliveries wait for the next step.
+        n_bytes: How many bytes of dead letters wait for it.
         has_revisions: A revision waits, so the step should not.
     """
 
@@ -51,6 +52,7 @@ class StepBuilder:
     number: int
     log_id: str = ""
     n_deliveries: int = 0
+    n_bytes: int = 0
     _revisions: list[ActionEvent] = field(default_factory=list)
     _features: list[FeatureRows] = field(default_factory=list)
     _states: dict[str, CameraState | None] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class StepBuilder:
         self._revisions.extend(outcome.revisions)
         self._features.extend(outcome.features)
         self._dead.extend(outcome.dead)
+        self.n_bytes += sum(len(letter.payload) for letter in outcome.dead)
         if outcome.is_forgotten:
             self._states[camera] = None
         elif outcome.state is not None:
@@ -113,5 +116,5 @@ class StepBuilder:
         )
         self._revisions, self._features, self._states, self._dead = [], [], {}, []
         self._statuses = {}
-        self._is_touched, self.n_deliveries = False, 0
+        self._is_touched, self.n_deliveries, self.n_bytes = False, 0, 0
         return step

@@ -25,6 +25,7 @@ class StepLimits:
         interval_s: So many seconds after what waits longest in it.
         most_deliveries: With so many finished deliveries.
         most_waiting: With so many, workers wait for the journal.
+        most_bytes: With so many bytes of dead letters, a step goes, and workers wait.
         most_spacing_s: Longest time from the end of one step to the next. Between them lies twice
             what the journal took, up to this: steps that come thick and fast share one then.
     """
@@ -32,6 +33,7 @@ class StepLimits:
     interval_s: float = 1.0
     most_deliveries: int = 32
     most_waiting: int = 256
+    most_bytes: int = 16 * 2**20
     most_spacing_s: float = 0.25
 
 
@@ -108,7 +110,8 @@ class Tenure:
         if self._since_s is None:
             self._since_s = asyncio.get_running_loop().time()
         self._changed.set()
-        if self._steps.n_deliveries >= self._limits.most_waiting:
+        steps, limits = self._steps, self._limits
+        if steps.n_deliveries >= limits.most_waiting or steps.n_bytes >= limits.most_bytes:
             self._room.clear()
 
     async def open(self) -> None:
@@ -193,6 +196,7 @@ class Tenure:
         if steps.is_empty:
             return None
         due_s = (self._since_s or now_s) + limits.interval_s
-        if steps.has_revisions or steps.n_deliveries >= limits.most_deliveries:
+        is_large = steps.n_bytes >= limits.most_bytes
+        if steps.has_revisions or is_large or steps.n_deliveries >= limits.most_deliveries:
             due_s = now_s
         return max(due_s, self._not_before_s) - now_s

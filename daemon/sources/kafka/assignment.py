@@ -22,7 +22,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from daemon.cancellation import own_cancellation
-from daemon.errors import ForeignCancellationError, TransportError
+from daemon.errors import ForeignCancellationError, StaleOwnerError, TransportError
 from daemon.kafka.connection import explained
 from daemon.kafka.outage import Outage
 from daemon.kafka.topic_identity import topic_id_from
@@ -179,20 +179,28 @@ class Assignment:
             is_known = known is None or await asyncio.shield(known)
             committed, oldest, newest = await self._patiently(name_of(partition), ask)
             start = oldest if is_known or self._settings.start == "earliest" else newest
-            first = await self._owner.take(
-                name_of(partition),
-                fallback=start if committed is None else committed,
-                oldest=oldest,
-                log_id=self._log_id,
-            )
-            consumer.seek(partition, max(first, oldest))
-            self.next[partition] = max(first, oldest)
-            self.ready.add(partition)
-            if partition not in self.paused:
-                consumer.resume(partition)
+            fallback = start if committed is None else committed
+            await self._begin(consumer, partition, fallback, oldest)
         self._taking.pop(partition, None)
         if not self._taking:
             self.took_part.set()
+
+    async def _begin(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, fallback: int, oldest: int
+    ) -> None:
+        try:
+            first = await self._owner.take(
+                name_of(partition), fallback=fallback, oldest=oldest, log_id=self._log_id
+            )
+        except StaleOwnerError as error:  # another member was faster; the group knows why
+            _log.warning("partition %s: %s; the group is asked anew", name_of(partition), error)
+            consumer._coordinator.request_rejoin()  # noqa: SLF001 - there is no public way
+            return
+        consumer.seek(partition, max(first, oldest))
+        self.next[partition] = max(first, oldest)
+        self.ready.add(partition)
+        if partition not in self.paused:
+            consumer.resume(partition)
 
     async def _stop_taking(self, partitions: set[TopicPartition]) -> None:
         tasks = [self._taking.pop(each) for each in partitions if each in self._taking]

@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.partitioner import murmur2
 
-from daemon.errors import ConfigError, TransportError
+from daemon.errors import ConfigError, StaleOwnerError, TransportError
 from daemon.journal.projections.topic import TopicProjection, TopicSettings
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.topic_identity import topic_id
@@ -361,6 +361,24 @@ async def test_a_failure_while_partitions_are_taken_ends_the_start(topic: Topic)
 
     with pytest.raises(TransportError, match="cannot be taken"):
         await topic.source(Broken())
+
+
+async def test_a_partition_that_another_was_faster_to_take_is_asked_for_again(
+    topic: Topic,
+) -> None:
+    class Second(Owner):
+        async def take(self, partition: str, **told: Any) -> int:
+            begin = await super().take(partition, **told)
+            if len(self.calls) == 1:
+                raise StaleOwnerError(f"partition {partition} has another owner")
+            return begin
+
+    await topic.put(a_chunk("door", 0))
+    owner = Second()
+    source = await topic.source(owner)
+
+    assert [0] == sequences(await take(source.deliveries(), 1))
+    assert ["take", "take"] == [what for what, _ in owner.calls]
 
 
 async def test_a_partition_that_is_not_held_in_time_holds_up_no_other(

@@ -8,7 +8,7 @@ import pytest
 from typing_extensions import override
 
 from daemon.errors import StaleOwnerError, TransportError
-from daemon.journal.base import CameraState, Step
+from daemon.journal.base import CameraState, DeadLetter, Step
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.stream.steps import Outcome
 from daemon.stream.tenure import StepLimits, Tenure
@@ -190,6 +190,41 @@ async def test_workers_wait_when_too_much_waits_for_the_journal() -> None:
         await rig.tenure.flush()
 
     assert 7 == sum(rig.n_deliveries)
+
+
+async def test_large_letters_go_at_once_and_workers_wait_for_them() -> None:
+    """Else poison would fill the memory while the journal is slow."""
+    limits = StepLimits(interval_s=3600, most_deliveries=1000, most_waiting=2000, most_bytes=100)
+    letter = DeadLetter("cam", "p", 0, "CorruptChunkError", "no video", bytes(60))
+    async with a_rig(limits) as rig:
+        rig.journal.may_commit.clear()
+        await rig.put(Outcome(dead=(letter,)))
+        second = asyncio.create_task(rig.put(Outcome(dead=(letter,))))
+        async with asyncio.timeout(60):
+            while not rig.journal.asked:
+                await asyncio.sleep(0.001)
+        assert not second.done()
+
+        rig.journal.may_commit.set()
+        await second
+
+        assert [2] == rig.n_deliveries
+
+
+async def test_thick_steps_share_after_a_slow_one() -> None:
+    limits = StepLimits(interval_s=3600, most_deliveries=1000, most_spacing_s=3600)
+    async with a_rig(limits) as rig:
+        rig.journal.may_commit.clear()
+        await rig.put(EVENT)
+        await asyncio.sleep(0.05)  # so long the journal takes
+        rig.journal.may_commit.set()
+        await rig.until_kept(1)
+
+        for _ in range(3):
+            await rig.put(EVENT)
+        await rig.until_kept(2)
+
+        assert [1, 3] == rig.n_deliveries
 
 
 async def test_nothing_is_kept_after_the_end() -> None:
