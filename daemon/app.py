@@ -187,7 +187,13 @@ class App:
             await self._finished.wait()
 
     async def take(
-        self, partition: str, *, fallback: int, oldest: int = 0, log_id: str = ""
+        self,
+        partition: str,
+        *,
+        fallback: int,
+        oldest: int = 0,
+        committed: int | None = None,
+        log_id: str = "",
     ) -> int:
         """See ``PartitionOwner``."""
         held = self._held.get(partition)
@@ -199,8 +205,12 @@ class App:
         past = await self._journal.take(partition)
         is_log_new = bool(past.log_id and log_id) and past.log_id != log_id
         known = None if is_log_new else past.next_offset
+        # A journal of this host alone does not know what others of the group have done since.
+        is_behind = committed is not None and known is not None and committed > known
+        if is_behind:
+            known = committed
         next_offset = known if known is not None else oldest if is_log_new else fallback
-        first = next_offset if is_log_new else past.first_offset(next_offset)
+        first = next_offset if is_log_new or is_behind else past.first_offset(next_offset)
         self._log.info(
             "partition.taken", partition=partition, step=past.number, first_offset=first
         )
@@ -211,6 +221,8 @@ class App:
             )
         if is_log_new:
             self._log.warning("partition.made_anew", partition=partition, before=past.next_offset)
+        if is_behind:
+            self._log.warning("partition.went_on", partition=partition, before=past.next_offset)
         holding = _Holding(
             Tenure(
                 partition,
@@ -228,7 +240,9 @@ class App:
         )
         await holding.tenure.open()
         self._held[partition] = holding
-        self._when_serving(partial(self._open_partition, holding, past, is_log_new=is_log_new))
+        self._when_serving(
+            partial(self._open_partition, holding, past, is_over=is_log_new or is_behind)
+        )
         return first
 
     def _served_by(self) -> str:
@@ -280,14 +294,14 @@ class App:
         else:
             begin()
 
-    def _open_partition(self, holding: _Holding, past: Past, *, is_log_new: bool) -> None:
+    def _open_partition(self, holding: _Holding, past: Past, *, is_over: bool) -> None:
         tenure = holding.tenure
         if tenure.is_over:
             return
         self._begin(f"steps of {tenure.partition}", partial(self._keep_steps, tenure))
         # All at once: one that sends nothing any more may have events that are open.
         for name, left in past.cameras.items():
-            self._open_camera(holding, name, Beginning(left, holding.next_offset, is_log_new))
+            self._open_camera(holding, name, Beginning(left, holding.next_offset, is_over))
 
     async def _keep_steps(self, tenure: Tenure) -> None:
         try:

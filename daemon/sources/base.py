@@ -17,7 +17,13 @@ class PartitionOwner(Protocol):
     """Whoever processes deliveries; it knows what is done, and keeps that where others find it."""
 
     async def take(
-        self, partition: str, *, fallback: int, oldest: int = 0, log_id: str = ""
+        self,
+        partition: str,
+        *,
+        fallback: int,
+        oldest: int = 0,
+        committed: int | None = None,
+        log_id: str = "",
     ) -> int:
         """Become the partition's owner, and the only one.
 
@@ -25,6 +31,7 @@ class PartitionOwner(Protocol):
             partition: Its name.
             fallback: The offset to begin at if nothing is known of the partition.
             oldest: The offset of the oldest delivery there is; a log made anew begins there.
+            committed: The first delivery that the transport itself says is not done, if it does.
             log_id: Names the partition's log, so that one made anew under the same name is told
                 from the one before; empty where a log has no name.
 

@@ -15,6 +15,7 @@ class MemoryLog:
 
     partitions: dict[str, list[Delivery]] = field(default_factory=dict)
     log_id: str = ""
+    committed: dict[str, int] = field(default_factory=dict)  # as others may have left it
     is_finished: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -137,7 +138,10 @@ class MemoryChunkSource:
     async def _take_new(self, partition: str) -> None:
         if partition not in self._next and partition not in self._revoked:
             self._next[partition] = await self._open_owner.take(
-                partition, fallback=0, log_id=self._log.log_id
+                partition,
+                fallback=0,
+                committed=self._log.committed.get(partition),
+                log_id=self._log.log_id,
             )
 
     def _take(self, partition: str) -> Delivery | None:

@@ -88,12 +88,13 @@ class Beginning:
     Attributes:
         past: What the camera's last owner has left; None: nothing.
         next_offset: Deliveries below it are done, and only read for frames that are needed again.
-        is_log_new: The camera's log was made anew, so its place in the old one says nothing.
+        is_over: Its place says nothing any more, for its log was made anew, or others have
+            served the camera since: what was open ends.
     """
 
     past: CameraPast | None = None
     next_offset: int = 0
-    is_log_new: bool = False
+    is_over: bool = False
 
 
 class StreamWorker:
@@ -417,7 +418,7 @@ class StreamWorker:
         if beginning.past is None:
             return None
         try:
-            session = self._stored(beginning.past, is_log_new=beginning.is_log_new)
+            session = self._stored(beginning.past, is_over=beginning.is_over)
         except SnapshotError as error:
             self._refuse_snapshot(error)
             return None
@@ -427,7 +428,7 @@ class StreamWorker:
             self._mark_end(session, range(max(ends, default=0)), reason)
         place = session.place
         self._log.info("stream.restored", run=session.run, offset=place.offset)
-        if beginning.is_log_new:
+        if beginning.is_over:
             # The producer may go on with the same run; offsets of the old log say nothing.
             session.place = Place(sequence=place.sequence, ended_runs=place.ended_runs)
         elif session.succeeds is not None:
@@ -435,7 +436,7 @@ class StreamWorker:
             session.place = replace(place, low_offset=None)
         return session
 
-    def _stored(self, past: CameraPast, *, is_log_new: bool) -> StreamSession:
+    def _stored(self, past: CameraPast, *, is_over: bool) -> StreamSession:
         """The session that was stored, or the one that succeeds it where it cannot go on.
 
         Raises:
@@ -449,7 +450,7 @@ class StreamWorker:
             model.class_indices,
             feature_id=model.feature_id,
         )
-        if is_log_new:
+        if is_over:
             return succeed(reason=Reason.GAP)
         features = [
             feature

@@ -12,6 +12,7 @@ class Owner:
         begin_at: Partition → the offset to begin at; of others nothing is known.
         taken: Partitions that are ours, each with the fallback and the log that were told.
         oldest: Partition → the oldest offset that was told.
+        committed: Partition → what was told to be committed.
         calls: What was asked: (what, partition), in order.
         changed: Set at each call.
     """
@@ -19,13 +20,21 @@ class Owner:
     begin_at: dict[str, int] = field(default_factory=dict)
     taken: dict[str, tuple[int, str]] = field(default_factory=dict)
     oldest: dict[str, int] = field(default_factory=dict)
+    committed: dict[str, int | None] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def take(
-        self, partition: str, *, fallback: int, oldest: int = 0, log_id: str = ""
+        self,
+        partition: str,
+        *,
+        fallback: int,
+        oldest: int = 0,
+        committed: int | None = None,
+        log_id: str = "",
     ) -> int:
         self.oldest[partition] = oldest
+        self.committed[partition] = committed
         self._note("take", partition)
         self.taken[partition] = (fallback, log_id)
         return self.begin_at.get(partition, fallback)

@@ -179,18 +179,26 @@ class Assignment:
             is_known = known is None or await asyncio.shield(known)
             committed, oldest, newest = await self._patiently(name_of(partition), ask)
             start = oldest if is_known or self._settings.start == "earliest" else newest
-            fallback = start if committed is None else committed
-            await self._begin(consumer, partition, fallback, oldest)
+            await self._begin(consumer, partition, start, oldest, committed)
         self._taking.pop(partition, None)
         if not self._taking:
             self.took_part.set()
 
     async def _begin(
-        self, consumer: AIOKafkaConsumer, partition: TopicPartition, fallback: int, oldest: int
+        self,
+        consumer: AIOKafkaConsumer,
+        partition: TopicPartition,
+        start: int,
+        oldest: int,
+        committed: int | None,
     ) -> None:
         try:
             first = await self._owner.take(
-                name_of(partition), fallback=fallback, oldest=oldest, log_id=self._log_id
+                name_of(partition),
+                fallback=start if committed is None else committed,
+                oldest=oldest,
+                committed=committed,
+                log_id=self._log_id,
             )
         except StaleOwnerError as error:  # another member was faster; the group knows why
             _log.warning("partition %s: %s; the group is asked anew", name_of(partition), error)

@@ -13,10 +13,8 @@ from tests.support.records import a_chunk
 class FromTheStart:
     """Owns every partition, and knows nothing of any."""
 
-    async def take(
-        self, partition: str, *, fallback: int, oldest: int = 0, log_id: str = ""
-    ) -> int:
-        assert (partition, oldest, log_id) == (partition, 0, "")
+    async def take(self, partition: str, *, fallback: int, oldest: int = 0, **more: object) -> int:
+        assert (partition, oldest) == (partition, 0), more
         return fallback
 
     async def hold(self, partition: str) -> None:

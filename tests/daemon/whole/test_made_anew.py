@@ -108,3 +108,25 @@ async def test_a_log_made_anew_under_a_running_daemon_is_read_whole(odd_clip: Pa
     check_grammar(kept.events)
     assert len(straight_line(odd_clip, "cam")) == sum(r.run == "next" for r in kept.events)
     assert 5 + len(chunks) - 1 == daemon.count("chunks_total", camera="cam")
+
+
+async def test_what_others_of_the_group_have_done_since_is_not_done_again(
+    odd_clip: Path,
+) -> None:
+    """A journal of one host does not know of it, but the group's offset does."""
+    kept, log = MemoryRecords(), MemoryLog()
+    await until_open(log, kept, odd_clip)
+    before = list(kept.events)
+    chunks = chunks_of(odd_clip, "cam", chunk_s=0.5)
+    for chunk in chunks[5:]:
+        log.append("cam", chunk)
+    log.committed["cam"] = 12
+
+    again = TestDaemon(MemoryChunkSource(log), MemoryJournal(kept))
+    await again.serve()
+
+    check_grammar(kept.events)
+    ended = kept.events[len(before)]
+    assert (before[-1].event_id, Reason.GAP, True) == (ended.event_id, ended.reason, ended.final)
+    assert len(chunks) - 1 - 12 == again.count("chunks_total", camera="cam")
+    assert 1 == len(again.logs.named("partition.went_on"))
