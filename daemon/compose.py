@@ -44,6 +44,7 @@ from daemon.logs import set_up
 from daemon.metrics import Metrics
 from daemon.models.reading import bundle_name
 from daemon.models.slot import ModelSlot
+from daemon.partitions import Serving
 from daemon.reload import Reloader
 from daemon.sources.base import ChunkSource
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
@@ -140,12 +141,14 @@ async def composed(
             parts=_parts(config, log, slot, device, pool, metrics, calls),
             flow=FlowControl(FlowLimits(config.queue_chunks, config.queue_chunks // 2)),
             notifier=notifier,
-            drain_timeout_s=config.drain_timeout_s,
-            steps=StepLimits(config.journal.commit_interval_s),
-            cameras=_camera_limits(config),
+            serving=Serving(
+                drain_timeout_s=config.drain_timeout_s,
+                steps=StepLimits(config.journal.commit_interval_s),
+                cameras=_camera_limits(config),
+                instance=instance,
+            ),
             stop=stop,
             companion=swap.serve,
-            instance=instance,
         )
         await app.start()
         apps.append(app)

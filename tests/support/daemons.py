@@ -20,6 +20,7 @@ from daemon.journal.base import Journal, Step
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot, OpenModel
+from daemon.partitions import Serving
 from daemon.sources.base import ChunkSource
 from daemon.sources.memory import MemoryLog
 from daemon.stream.flow import FlowControl, FlowLimits
@@ -111,10 +112,7 @@ class TestDaemon:
             parts=parts,
             flow=FlowControl(FlowLimits()),
             notifier=Notifier({}),
-            drain_timeout_s=30,
-            steps=steps or AT_ONCE,
-            cameras=cameras,
-            instance=instance,
+            serving=Serving(30, steps or AT_ONCE, cameras or CameraLimits(), instance),
         )
 
     async def serve(self) -> None:

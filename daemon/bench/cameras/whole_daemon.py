@@ -21,6 +21,7 @@ from daemon.device.thread import Device
 from daemon.journal.memory import MemoryJournal
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot
+from daemon.partitions import Serving
 from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.stream.flow import FlowControl, FlowLimits
 from daemon.stream.worker import WorkerParts
@@ -162,7 +163,7 @@ async def serve_cameras(
             parts=_parts(bench, device, metrics, pool, decoding),
             flow=FlowControl(FlowLimits()),
             notifier=Notifier({}),
-            drain_timeout_s=600,
+            serving=Serving(drain_timeout_s=600),
         )
         await app.start()
         started_s = time.perf_counter()

@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typing_extensions import override
@@ -500,15 +501,16 @@ async def test_a_daemon_goes_on_where_an_older_one_stopped(
 async def serve_some(log: MemoryLog, journal: LocalJournal, n_before: int, n_between: int) -> None:
     """A daemon that begins after what the older one has done, as a source remembers that."""
     daemon = TestDaemon(MemoryChunkSource(log), journal)
-    take = daemon.app.take
+    take = daemon.app.partitions.take
 
-    async def take_after(partition: str, *, fallback: int, log_id: str = "") -> int:
+    async def take_after(partition: str, *, fallback: int, **told: Any) -> int:
         assert 0 == fallback
-        return await take(partition, fallback=n_before, log_id=log_id)
+        return await take(partition, fallback=n_before, **told)
 
-    daemon.app.take = take_after  # type: ignore[method-assign]
+    daemon.app.partitions.take = take_after  # type: ignore[method-assign]
     serving = asyncio.create_task(daemon.serve())
     while (await journal.take(CAMERA)).next_offset != n_before + n_between:
+        assert not serving.done()
         await asyncio.sleep(0.01)
     daemon.app.stop()
     await serving

@@ -165,7 +165,7 @@ async def test_a_step_that_fails_after_its_partition_came_back_takes_nothing_awa
         log.append("cam", chunk)
     source, journal = MemoryChunkSource(log), LateJournal(kept)
     daemon = TestDaemon(source, journal)
-    daemon.app._drain_timeout_s = 0.05
+    daemon.app.partitions._drain_timeout_s = 0.05
     async with asyncio.timeout(240):
         serving = asyncio.create_task(daemon.serve())
         await daemon.app.finished(5)
@@ -177,7 +177,7 @@ async def test_a_step_that_fails_after_its_partition_came_back_takes_nothing_awa
         while len(daemon.logs.named("partition.taken")) < 2:
             await asyncio.sleep(0.01)
         journal.may_answer.set()
-        daemon.app._drain_timeout_s = 30
+        daemon.app.partitions._drain_timeout_s = 30
         for chunk in chunks[6:]:
             log.append("cam", chunk)
         log.finish()
@@ -203,7 +203,7 @@ async def test_a_worker_that_is_left_behind_resumes_no_partition(odd_clip: Path)
             if n_paused == 1:
                 await source.rebalance(goes_elsewhere=True)
         held.let_first_go()
-        while len(daemon.app._camera_tasks) > 1:
+        while len(daemon.app.partitions._camera_tasks) > 1:
             await asyncio.sleep(0.01)
         assert not daemon.logs.named("partition.resumed")
         assert 1 == daemon.count("paused_partitions")

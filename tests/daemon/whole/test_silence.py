@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.app import REFUSED_CAMERAS
 from daemon.cameras import CameraLimits
 from daemon.journal.memory import MemoryJournal, MemoryRecords
+from daemon.partitions import REFUSED_CAMERAS
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from engine.errors import CorruptChunkError
 from engine.types import ActionEvent, Reason, VideoChunk

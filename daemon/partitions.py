@@ -1,0 +1,401 @@
+"""The partitions that are ours: taken, held through rebalances, given back; and their cameras.
+
+Each delivery goes into its camera's queue, which a task of that camera empties. The queues are
+short, and a full one pauses its partition. What follows from a delivery goes into the next step of
+its partition's ``Tenure``.
+
+When a model takes over, every camera is told. A camera without a chunk in hand goes over to it at
+once, any other one after its chunk.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from daemon.cameras import Camera, CameraLimits, Notice, StatusParts
+from daemon.errors import StaleOwnerError
+from daemon.journal.base import Journal, Owner, Past, Step
+from daemon.sources.base import ChunkSource, Delivery
+from daemon.stream.flow import FlowControl
+from daemon.stream.status import CameraWatch
+from daemon.stream.tenure import StepLimits, Tenure
+from daemon.stream.worker import Beginning, StreamWorker, WorkerParts
+from daemon.tasks import Tasks
+from engine.errors import RefusedChunkError
+
+_HOST = socket.gethostname()
+
+# Chunks of cameras beyond max_cameras are counted under this name.
+REFUSED_CAMERAS = "(refused)"
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the daemon is, as the watchdog, /livez and /readyz see it.
+
+    Attributes:
+        ready: Everything is open and warm.
+        draining: No more chunks are read, and those that were read are being finished.
+        busy: How many cameras have a chunk in hand.
+        n_done: How many deliveries are finished, and what follows from them is kept.
+    """
+
+    ready: bool = False
+    draining: bool = False
+    busy: int = 0
+    n_done: int = 0
+
+
+@dataclass(slots=True)
+class _Holding:
+    """A partition that is ours: the right to it, and its cameras by name."""
+
+    tenure: Tenure
+    next_offset: int
+    cameras: dict[str, Camera]
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How partitions are served.
+
+    Attributes:
+        drain_timeout_s: Seconds to finish what was begun.
+        steps: When steps go to the journal.
+        cameras: How many cameras there may be, and when one is silent or forgotten.
+        instance: The daemon's name in its consumer group; None: it has none.
+    """
+
+    drain_timeout_s: float
+    steps: StepLimits = field(default_factory=StepLimits)
+    cameras: CameraLimits = field(default_factory=CameraLimits)
+    instance: str | None = None
+
+
+class Partitions:
+    """Owns the partitions that a source reads.
+
+    Args:
+        source: Where chunks come from.
+        journal: Keeps what follows from them; already started.
+        parts: What all cameras share.
+        flow: When to pause a partition.
+        tasks: Begins the tasks of cameras and partitions.
+        serving: How they are served.
+
+    Attributes:
+        progress: How far they are.
+    """
+
+    def __init__(
+        self,
+        source: ChunkSource,
+        journal: Journal,
+        parts: WorkerParts,
+        flow: FlowControl,
+        tasks: Tasks,
+        serving: Serving,
+    ) -> None:
+        self.progress = Progress()
+        self._source = source
+        self._journal = journal
+        self._parts = parts
+        self._flow = flow
+        self._tasks = tasks
+        self._drain_timeout_s = serving.drain_timeout_s
+        self._steps = serving.steps
+        self._limits = serving.cameras
+        self._metrics = parts.metrics
+        self._log = parts.log
+        self._held: dict[str, _Holding] = {}
+        self._camera_tasks: set[asyncio.Task[None]] = set()  # also of cameras that were given up
+        self._statuses = StatusParts(Owner(_HOST, serving.instance), parts.clock, source.n_behind)
+        self._finished = asyncio.Event()
+
+    async def finished(self, n_deliveries: int) -> None:
+        """Wait until ``n_deliveries`` are finished and kept, counted from the start."""
+        while self.progress.n_done < n_deliveries:
+            self._finished.clear()
+            await self._finished.wait()
+
+    async def take(
+        self,
+        partition: str,
+        *,
+        fallback: int,
+        oldest: int = 0,
+        committed: int | None = None,
+        log_id: str = "",
+    ) -> int:
+        """See ``PartitionOwner``."""
+        held = self._held.get(partition)
+        if held is not None and held.tenure.is_held and log_id in {"", held.tenure.log_id}:
+            held.tenure.resume()
+            self._log.info("partition.kept", partition=partition)
+            return held.tenure.next_to_read
+        await self.give_back(partition)
+        past = await self._journal.take(partition)
+        is_log_new = bool(past.log_id and log_id) and past.log_id != log_id
+        known = None if is_log_new else past.next_offset
+        # A journal of this host alone does not know what others of the group have done since.
+        is_behind = committed is not None and known is not None and committed > known
+        if is_behind:
+            known = committed
+        next_offset = known if known is not None else oldest if is_log_new else fallback
+        first = next_offset if is_log_new or is_behind else past.first_offset(next_offset)
+        self._log.info(
+            "partition.taken", partition=partition, step=past.number, first_offset=first
+        )
+        mine = self._served_by()
+        if past.served_by and _differ(past.served_by, mine):
+            self._log.warning(
+                "partition.other_model", partition=partition, before=past.served_by, now=mine
+            )
+        if is_log_new:
+            self._log.warning("partition.made_anew", partition=partition, before=past.next_offset)
+        if is_behind:
+            self._log.warning("partition.went_on", partition=partition, before=past.next_offset)
+        holding = _Holding(
+            Tenure(
+                partition,
+                self._journal,
+                number=past.number,
+                next_offset=next_offset,
+                first_offset=first,
+                log_id=log_id or past.log_id,
+                limits=self._steps,
+                on_kept=partial(self._on_kept, partition),
+                served_by=self._served_by,
+            ),
+            next_offset=known or 0,
+            cameras={},
+        )
+        await holding.tenure.open()
+        self._held[partition] = holding
+        self._tasks.when_serving(
+            partial(self._open_partition, holding, past, is_over=is_log_new or is_behind)
+        )
+        return first
+
+    def _served_by(self) -> str:
+        return f"{self._parts.models.current.spec.model_id} on {_HOST}"
+
+    async def hold(self, partition: str) -> None:
+        """See ``PartitionOwner``; what cannot be kept by the drain deadline is left undone."""
+        held = self._held.get(partition)
+        if held is None:
+            return
+        try:
+            async with asyncio.timeout(self._drain_timeout_s):
+                await held.tenure.hold()
+        except StaleOwnerError:
+            await self._lose(partition)
+        except TimeoutError:
+            self._log.warning("daemon.drain_timeout", partition=partition)
+            await self.give_back(partition)
+        except asyncio.CancelledError:  # the source may be less patient than we are
+            self._forget(partition)
+            raise
+
+    async def give_back(self, partition: str) -> None:
+        """See ``PartitionOwner``."""
+        if partition in self._held:
+            self._forget(partition)
+        await self._journal.give_back(partition)
+
+    def _forget(self, partition: str) -> None:
+        holding = self._held.pop(partition)
+        holding.tenure.end()
+        if self._flow.is_paused(partition):
+            self._metrics.paused_partitions.dec()
+            self._source.resume(partition)
+        self._flow.forget(partition)
+        for camera in holding.cameras.values():
+            camera.end(at_once=True)
+
+    async def _lose(self, partition: str) -> None:
+        """Another process owns the partition; nobody hears of what we had in hand."""
+        self._log.warning("partition.lost", partition=partition)
+        self._metrics.lost_partitions.inc()
+        self._source.renounce(partition)
+        await self.give_back(partition)
+
+    def _open_partition(self, holding: _Holding, past: Past, *, is_over: bool) -> None:
+        tenure = holding.tenure
+        if tenure.is_over:
+            return
+        self._tasks.begin(f"steps of {tenure.partition}", partial(self._keep_steps, tenure))
+        # All at once: one that sends nothing any more may have events that are open.
+        for name, left in past.cameras.items():
+            self._open_camera(holding, name, Beginning(left, holding.next_offset, is_over))
+
+    async def _keep_steps(self, tenure: Tenure) -> None:
+        try:
+            await tenure.serve()
+        except StaleOwnerError:
+            held = self._held.get(tenure.partition)
+            if held is not None and held.tenure is tenure:  # else it was given back already
+                await self._lose(tenure.partition)
+
+    def _on_kept(self, partition: str, step: Step, n_deliveries: int) -> None:
+        """A step is kept: count what is in it."""
+        now_us = self._parts.clock.unix_us()
+        for revision in step.revisions:
+            self._metrics.events.labels(revision.camera, revision.phase.value).inc()
+            if revision.anchor_us is not None:
+                latency_s = (now_us - revision.anchor_us - revision.decided_us) / 1e6
+                self._metrics.event_latency_seconds.observe(max(latency_s, 0))
+        self._metrics.steps.inc()
+        self._source.reached(partition, step.next_offset)
+        self.progress.n_done += n_deliveries
+        self._finished.set()
+
+    def cameras(self) -> Iterator[Camera]:
+        """All that there are, partition by partition."""
+        for holding in self._held.values():
+            yield from holding.cameras.values()
+
+    def tell_cameras(self) -> None:
+        """Another model is current."""
+        for camera in self.cameras():
+            camera.tell(Notice.TAKE_OVER)
+
+    def hand_out(self, delivery: Delivery) -> None:
+        """Queue a delivery for its camera."""
+        partition = delivery.position.partition
+        holding = self._held.get(partition)
+        if holding is None or holding.tenure.is_held:  # revoked while it was on its way
+            return
+        delivery = self._admitted(delivery, holding)
+        holding.tenure.begin(delivery.position.offset)
+        camera = holding.cameras.get(delivery.camera)
+        if camera is None:
+            beginning = Beginning(None, holding.next_offset)
+            camera = self._open_camera(holding, delivery.camera, beginning)
+        camera.put(delivery)
+        self._metrics.queued_chunks.labels(camera.name).set(camera.depth)
+        if self._flow.queued(partition, camera.name, camera.depth):
+            self._source.pause(partition)
+            self._metrics.paused_partitions.inc()
+            self._log.debug("partition.paused", partition=partition)
+
+    def _admitted(self, delivery: Delivery, holding: _Holding) -> Delivery:
+        """The delivery, refused if its camera is one too many; names come from outside."""
+        most = self._limits.most
+        if delivery.camera in holding.cameras:
+            return delivery
+        n_admitted = sum(camera.name != REFUSED_CAMERAS for camera in self.cameras())
+        if n_admitted < most or self._makes_room():
+            return delivery
+        error = RefusedChunkError(
+            f"camera {delivery.camera!r} is one more than max_cameras ({most})"
+        )
+        return replace(
+            delivery,
+            camera=REFUSED_CAMERAS,
+            chunk=None,
+            error=error,
+            payload=delivery.own_bytes,
+        )
+
+    def _makes_room(self) -> bool:
+        """Let a camera go of which nothing could be used: anybody can make names up."""
+        for holding in self._held.values():
+            for camera in holding.cameras.values():
+                if camera.is_spare and camera.name != REFUSED_CAMERAS:
+                    camera.end()
+                    del holding.cameras[camera.name]
+                    self._metrics.forget(camera.name)
+                    return True
+        return False
+
+    def _open_camera(self, holding: _Holding, name: str, beginning: Beginning) -> Camera:
+        past = beginning.past
+        watch = CameraWatch(
+            camera=name,
+            partition=holding.tenure.partition,
+            owner=self._statuses.owner,
+            interval_s=self._limits.status_interval_s,
+            silent_since_us=None if past is None else past.state.silent_since_us,
+        )
+        worker = StreamWorker(name, self._parts, beginning)
+        camera = Camera(worker, holding.tenure, watch, self._statuses)
+        holding.cameras[name] = camera
+        task = self._tasks.begin(f"camera {name}", partial(self._work, camera))
+        self._camera_tasks.add(task)
+        task.add_done_callback(self._camera_tasks.discard)
+        return camera
+
+    async def _work(self, camera: Camera) -> None:
+        """Empty one camera's queue until told that nothing follows."""
+        try:
+            await camera.finish(await camera.worker.begin())
+            while (item := await camera.next()) is not Notice.END:
+                self.progress.busy += 1
+                try:
+                    await camera.work_on(item)
+                finally:
+                    self.progress.busy -= 1
+                self._took(camera)
+        finally:
+            camera.worker.close()
+
+    def _took(self, camera: Camera) -> None:
+        """A camera has one chunk less in its queue."""
+        if camera.tenure.is_over:  # the partition may be ours again, with a camera of this name
+            return
+        partition = camera.tenure.partition
+        self._metrics.queued_chunks.labels(camera.name).set(camera.depth)
+        if self._flow.taken(partition, camera.name, camera.depth):
+            self._source.resume(partition)
+            self._metrics.paused_partitions.dec()
+            self._log.debug("partition.resumed", partition=partition)
+
+    async def drain(self) -> None:
+        """Let every camera finish what it was given, and keep it, up to the deadline."""
+        for camera in self.cameras():
+            camera.end()
+        if self._camera_tasks:
+            _, late = await asyncio.wait(set(self._camera_tasks), timeout=self._drain_timeout_s)
+            if late:
+                self._log.warning("daemon.drain_timeout", cameras=len(late))
+            for task in late:
+                task.cancel()
+        settling = [
+            self._tasks.begin(f"last step of {partition}", partial(self._settle, partition))
+            for partition in self._held
+        ]
+        if settling:
+            await asyncio.wait(settling)
+
+    async def _settle(self, partition: str) -> None:
+        await self.hold(partition)
+        await self.give_back(partition)
+
+    async def keep_house(self) -> None:
+        """Tell cameras that send nothing any more, and forget them after a long time."""
+        loop = asyncio.get_running_loop()
+        before_s = loop.time()
+        while True:
+            await asyncio.sleep(self._limits.look_s)
+            # A process that was stopped for a while has heard of nothing meanwhile.
+            passed_s = min(loop.time() - before_s, 2 * self._limits.look_s)
+            before_s = loop.time()
+            for partition, holding in self._held.items():
+                if holding.tenure.is_held:
+                    continue
+                could_send_s = passed_s if self._source.is_caught_up(partition) else 0
+                for camera in list(holding.cameras.values()):
+                    camera.pass_time(could_send_s, self._limits)
+                    if camera.is_forgotten:
+                        del holding.cameras[camera.name]
+                    else:
+                        camera.tell_status()
+
+
+def _differ(before: str, now: str) -> bool:
+    """True if another model on another host has served a partition: they may share one group."""
+    (model, _, host), (my_model, _, my_host) = before.partition(" on "), now.partition(" on ")
+    return model.partition("@")[0] != my_model.partition("@")[0] and host != my_host
