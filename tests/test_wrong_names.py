@@ -50,6 +50,8 @@ S2NETD = [
         "engine verify --bundle tiny --reference-precision f64",
         NO_F64.replace("--", "--reference-"),
     ),
+    ("replay --from-features --config here/daemon.yaml --bundle nope", NO_BUNDLE),
+    ("features export --config here/daemon.yaml --out x --bundle nope", NO_BUNDLE),
     ("models pull nope", "no model 'nope'"),
     ("models verify nope", "no model 'nope'"),
     ("models path nope", "no model 'nope'"),
@@ -82,6 +84,11 @@ NAMES = {
     *("bundle", "candidate_bundle", "also", "base", "runtime", "pace", "transcode"),
     *("modality", "protocol", "only"),
 }
+
+DAEMON = """
+source: {kind: kafka, bootstrap_servers: "127.0.0.1:1", topic: chunks, group_id: group}
+sink: {kind: kafka, bootstrap_servers: "127.0.0.1:1", topic: events}
+"""
 
 # Whatever takes long, or reads more than a name.
 WORK = [
@@ -121,6 +128,7 @@ def refused(
     write_tiny_bundle(tmp_path / "tiny")
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "x.yaml").write_text("full: {}")
+    (tmp_path / "here" / "daemon.yaml").write_text(DAEMON)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "here" / "cache"))
     return run
