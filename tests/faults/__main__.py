@@ -2,10 +2,8 @@
 
 import argparse
 import asyncio
-import contextlib
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 from aiokafka.errors import KafkaError
 
 from engine.errors import S2netdError
+from tests.faults.bench import end_on_sigterm, say
 from tests.faults.checker import Verdict
 from tests.faults.cluster import a_cluster, calm_clients
 from tests.faults.daemons import RowError
@@ -33,19 +32,19 @@ def main() -> int:
     try:
         asyncio.run(_run(options, folder, results))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _say("interrupted")
+        say("interrupted")
     write_report(results, options.report, is_full=options.full)
     passed = bool(results) and all(result.passed for result in results)
     if passed and not options.keep:
         shutil.rmtree(folder)
     else:
-        _say(f"logs: {folder}")
-    _say(f"report: {options.report}")
+        say(f"logs: {folder}")
+    say(f"report: {options.report}")
     return 0 if passed and len(results) == len(options.rows) else 1
 
 
 async def _run(options: argparse.Namespace, folder: Path, results: list[RowResult]) -> None:
-    _end_on_sigterm()
+    end_on_sigterm()
     calm_clients()
     bundle = write_tiny_bundle(folder / "bundle")
     footage = make_footage(folder)
@@ -53,7 +52,7 @@ async def _run(options: argparse.Namespace, folder: Path, results: list[RowResul
         undisturbed = Undisturbed(cluster, bundle, folder)
         rig = Rig(cluster, bundle, footage, undisturbed, folder, is_full=options.full)
         for number in options.rows:
-            _say(f"row {number} ...")
+            say(f"row {number} ...")
             began_s = time.monotonic()
             try:
                 result = await ROWS[number](rig)
@@ -62,9 +61,9 @@ async def _run(options: argparse.Namespace, folder: Path, results: list[RowResul
                 result.seconds = time.monotonic() - began_s
             results.append(result)
             write_report(results, options.report, is_full=options.full)
-            _say(a_line(result))
+            say(a_line(result))
             for what in (*result.complaints, *result.notes, *result.verdict.examples):
-                _say(f"    {what}")
+                say(f"    {what}")
 
 
 def _unfinished(number: int, error: Exception) -> RowResult:
@@ -74,14 +73,6 @@ def _unfinished(number: int, error: Exception) -> RowResult:
         result.verdict, result.injected = error.verdict, error.injected
         result.notes += error.notes
     return result
-
-
-def _end_on_sigterm() -> None:
-    """As on Ctrl-C, so that nothing that was started is left behind."""
-    task = asyncio.current_task()
-    assert task is not None
-    with contextlib.suppress(NotImplementedError):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def _options() -> argparse.Namespace:
@@ -100,11 +91,6 @@ def _numbers(text: str) -> list[int]:
     if unknown:
         raise argparse.ArgumentTypeError(f"no such rows: {unknown}; there are {list(ROWS)}")
     return numbers
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":

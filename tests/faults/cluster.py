@@ -104,6 +104,12 @@ class Cluster:
                     found += batch
             return sorted(found, key=lambda record: (record.partition, record.offset))
 
+    async def ends(self, topic: str) -> dict[int, int]:
+        """Partition → one past its last record, committed or not."""
+        async with self._reader(topic, committed_only=False) as consumer:
+            found = await consumer.end_offsets(list(consumer.assignment()))
+        return {partition.partition: end for partition, end in found.items()}
+
     async def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
         """Delete what lies before an offset of each partition, as retention does."""
         wanted = {TopicPartition(topic, p): RecordsToDelete(o) for p, o in before.items()}
@@ -218,12 +224,10 @@ class Observer:
 
     async def read_to_the_end(self, patience_s: float) -> bool:
         """Wait until the reader has been given everything; False: it is held up for longer."""
-        topic = self._events
-        async with self._cluster._reader(topic, committed_only=False) as consumer:
-            ends = await consumer.end_offsets(list(consumer.assignment()))
+        ends = await self._cluster.ends(self._events)
         try:
             async with asyncio.timeout(patience_s):
-                while any(self._next.get(tp.partition, 0) < end for tp, end in ends.items()):
+                while any(self._next.get(number, 0) < end for number, end in ends.items()):
                     await asyncio.sleep(0.05)
         except TimeoutError:
             return False

@@ -9,41 +9,27 @@ import argparse
 import asyncio
 import json
 import statistics
-import sys
-import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record
-from tests.faults.cluster import Cluster, a_cluster
-from tests.faults.daemons import Daemon, Place
-from tests.faults.feeder import CHUNK_S, LAP_S, Footage, cameras_over, make_footage
-from tests.faults.report import _commit, _cpu, _kafka_version
-from tests.support.tiny_bundle import write_tiny_bundle
+from tests.faults.bench import (
+    Bench,
+    a_bench,
+    a_daemon,
+    options_of,
+    quantile,
+    say,
+    write_page,
+)
+from tests.faults.feeder import CHUNK_S, LAP_S
 
 GUARANTEES = ("exactly-once", "at-least-once")
-EVENT_PARTITIONS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What all measurements share."""
-
-    cluster: Cluster
-    bundle: Path
-    folder: Path
-    footage: Footage
-    cameras: list[str]
-    n_partitions: int
 
 
 async def feed(bench: Bench, topic: str, *, live_s: float | None) -> int:
@@ -76,63 +62,35 @@ async def feed(bench: Bench, topic: str, *, live_s: float | None) -> int:
     return n_chunks
 
 
-@asynccontextmanager
-async def a_daemon(bench: Bench, chunks: str, guarantee: str) -> AsyncIterator[tuple[Daemon, str]]:
-    """A daemon with a group of its own, and its topic of events."""
-    group = f"{guarantee}-{uuid.uuid4().hex[:8]}"
-    events = f"events-{group}"
-    await bench.cluster.make_topic(events, EVENT_PARTITIONS)
-    place = Place(bench.cluster.bootstrap, chunks, events, group, bench.bundle)
-    folder = bench.folder / group
-    daemon = Daemon(place, folder, journal={"guarantee": guarantee})
-    daemon.start()
-    try:
-        yield daemon, group
-        await daemon.stop()
-    finally:
-        daemon.destroy()
-
-
 async def backlog(bench: Bench, chunks: str, n_chunks: int, guarantee: str) -> float:
     """Chunks a second that a daemon works off, from when it is ready until all is committed."""
-    async with a_daemon(bench, chunks, guarantee) as (daemon, group):
+    config = {"guarantee": guarantee}
+    async with a_daemon(bench, chunks, guarantee, journal=config) as (daemon, place):
         await daemon.ready()
         began_s = time.monotonic()
-        await until_committed(bench, chunks, group)
+        await bench.until_committed(place)
         return n_chunks / (time.monotonic() - began_s)
-
-
-async def until_committed(bench: Bench, chunks: str, group: str) -> None:
-    ends = {}
-    for record in await bench.cluster.records(chunks):
-        ends[record.partition] = record.offset + 1
-    left = set(ends)
-    while left:
-        committed = await bench.cluster.committed(group, chunks)
-        left = {number for number in left if committed.get(number, 0) < ends[number]}
-        await asyncio.sleep(0.02)
 
 
 async def live(
     bench: Bench, guarantee: str, live_s: float
 ) -> tuple[list[float], dict[str, float]]:
     """Latencies of revisions in seconds, and bytes a camera and second of each topic."""
-    chunks = f"chunks-{uuid.uuid4().hex[:8]}"
-    await bench.cluster.make_topic(chunks, bench.n_partitions)
-    async with a_daemon(bench, chunks, guarantee) as (daemon, group):
+    chunks, config = await bench.chunks_topic(), {"guarantee": guarantee}
+    async with a_daemon(bench, chunks, guarantee, journal=config) as (daemon, place):
         await daemon.ready()
         latencies: list[float] = []
-        reading = asyncio.create_task(read_latencies(bench, f"events-{group}", latencies))
+        reading = asyncio.create_task(read_latencies(bench, place.events, latencies))
         await feed(bench, chunks, live_s=live_s)
-        await until_committed(bench, chunks, group)
+        await bench.until_committed(place)
         await asyncio.sleep(1)
         reading.cancel()
         await asyncio.wait([reading])
     topics = {
         "chunks": chunks,
-        "events": f"events-{group}",
-        "state": f"{group}.state.v1",
-        "features": f"{group}.features.v1",
+        "events": place.events,
+        "state": f"{place.group}.state.v1",
+        "features": f"{place.group}.features.v1",
     }
     seconds = live_s * len(bench.cameras)
     return latencies, {
@@ -169,26 +127,19 @@ async def bytes_of(bench: Bench, topic: str) -> int:
 
 async def measure(options: argparse.Namespace) -> list[str]:
     """All of it, as lines of a report."""
-    with tempfile.TemporaryDirectory(prefix="s2netd-cost-") as name:
-        folder = Path(name)
-        bundle = write_tiny_bundle(folder / "bundle")
-        footage = make_footage(folder)
-        async with a_cluster(folder / "kafka") as cluster:
-            cameras = cameras_over(options.partitions, options.cameras)
-            bench = Bench(cluster, bundle, folder, footage, cameras, options.partitions)
-            return await _measured(bench, options)
+    async with a_bench(options.cameras, options.partitions) as bench:
+        return await _measured(bench, options)
 
 
 async def _measured(bench: Bench, options: argparse.Namespace) -> list[str]:
-    chunks = f"backlog-{uuid.uuid4().hex[:8]}"
-    await bench.cluster.make_topic(chunks, bench.n_partitions)
+    chunks = await bench.chunks_topic()
     n_chunks = await feed(bench, chunks, live_s=None)
     rates: dict[str, list[float]] = {guarantee: [] for guarantee in GUARANTEES}
     for pair in range(options.pairs):
         for guarantee in GUARANTEES if pair % 2 else GUARANTEES[::-1]:
             rate = await backlog(bench, chunks, n_chunks, guarantee)
             rates[guarantee].append(rate)
-            _say(f"pair {pair + 1}: {guarantee}: {rate:.0f} chunks/s")
+            say(f"pair {pair + 1}: {guarantee}: {rate:.0f} chunks/s")
     ratios = [a / b for a, b in zip(*rates.values(), strict=True)]
     lines = [
         (
@@ -210,44 +161,17 @@ async def _measured(bench: Bench, options: argparse.Namespace) -> list[str]:
     for guarantee in GUARANTEES:
         latencies, traffic = await live(bench, guarantee, options.live_s)
         told = ", ".join(f"{name} {n_bytes:.0f}" for name, n_bytes in traffic.items())
-        p50, p99 = (1000 * _quantile(latencies, share) for share in (0.5, 0.99))
+        p50, p99 = (1000 * quantile(latencies, share) for share in (0.5, 0.99))
         lines.append(f"| {guarantee} | {len(latencies)} | {p50:.0f} | {p99:.0f} | {told} |")
-        _say(lines[-1])
+        say(lines[-1])
     return lines
-
-
-def _machine() -> list[str]:
-    return [
-        f"- date: {time.strftime('%Y-%m-%d')}",
-        f"- commit: {_commit()}",
-        f"- machine: {_cpu()}",
-        f"- broker: Apache Kafka {_kafka_version()}, one",
-        f"- command: `python -m tests.faults.cost {' '.join(sys.argv[1:])}`",
-    ]
-
-
-def _quantile(values: list[float], share: float) -> float:
-    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
 
 
 def main() -> None:
     """Measure, and print the report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cameras", type=int, default=16)
-    parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--live-s", type=float, default=36.0)
-    parser.add_argument("--report", type=Path)
-    options = parser.parse_args()
+    options = options_of(__doc__, cameras=16, partitions=4, pairs=5, live_s=36.0).parse_args()
     lines = asyncio.run(measure(options))
-    text = "\n".join(["# What exactly-once costs", "", *_machine(), "", *lines, ""])
-    if options.report:
-        options.report.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+    write_page("What exactly-once costs", "tests.faults.cost", lines, options.report)
 
 
 if __name__ == "__main__":

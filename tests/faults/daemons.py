@@ -87,7 +87,11 @@ def _has_silence_key() -> bool:
 
 
 def config_of(
-    place: Place, folder: Path, journal: dict[str, Any] | None = None, **source: Any
+    place: Place,
+    folder: Path,
+    journal: dict[str, Any] | None = None,
+    http_port: int = 0,
+    **source: Any,
 ) -> dict[str, Any]:
     """A daemon's configuration.
 
@@ -98,13 +102,14 @@ def config_of(
         place: What it shares with the others.
         folder: What it has of its own.
         journal: Keys of ``journal``.
+        http_port: Where its metrics are; 0: at a port that nobody is told.
         source: More keys of ``source``.
     """
     keys = schema()["properties"]
     kafka = {"kind": "kafka", "bootstrap_servers": place.bootstrap}
     session = {"session_timeout_s": SHORT_SESSION_S} if _has_session_key() else {}
     config: dict[str, Any] = {
-        "http": {"port": 0},
+        "http": {"port": http_port},
         "model": {"bundle": str(place.bundle), "precision": "f32", "threads": 1},
         "decode": {"threads": 1},
         "source": {
@@ -146,7 +151,12 @@ class Daemon:
     """
 
     def __init__(
-        self, place: Place, folder: Path, journal: dict[str, Any] | None = None, **source: Any
+        self,
+        place: Place,
+        folder: Path,
+        journal: dict[str, Any] | None = None,
+        http_port: int = 0,
+        **source: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = folder.name
@@ -155,7 +165,8 @@ class Daemon:
         self.exits: list[int] = []
         self._mark = folder / "fault"
         self._fetched = folder / "fetched"
-        self._config = _write(config_of(place, folder, journal, **source), folder / "config.yaml")
+        config = config_of(place, folder, journal, http_port, **source)
+        self._config = _write(config, folder / "config.yaml")
         self._process: subprocess.Popen[bytes] | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._n_ready = 0
@@ -208,6 +219,12 @@ class Daemon:
                 return  # neither does the unit
             await asyncio.sleep(RESTART_S)
             self.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._process is not None
+        return self._process.pid
 
     def status(self) -> int | None:
         """Its exit status; None while it runs."""

@@ -9,6 +9,7 @@ at a time, so that at most moments an event is open.
 import asyncio
 import contextlib
 import random
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -83,11 +84,21 @@ class _Camera:
     lap: int = 0
     sent: int = 0  # of the lap's chunks
     end_us: int = 0
+    anchor_us: int | None = None  # Unix time of the run's beginning
     is_silent: bool = False
 
 
 class Feeder:
     """Sends what cameras show until it is told to end.
+
+    Args:
+        bootstrap: Address of the broker.
+        topic: Of the chunks.
+        footage: What is shown.
+        cameras: Who shows it.
+        name: Of the runs.
+        is_live: Cameras run at real time, and say when it was that they saw something. Otherwise
+            they have no clock, and run at ``SPEED``.
 
     Attributes:
         acknowledged: Partition → its end, as far as the broker has acknowledged it.
@@ -95,13 +106,21 @@ class Feeder:
     """
 
     def __init__(
-        self, bootstrap: str, topic: str, footage: Footage, cameras: Sequence[str], *, name: str
+        self,
+        bootstrap: str,
+        topic: str,
+        footage: Footage,
+        cameras: Sequence[str],
+        *,
+        name: str,
+        is_live: bool = False,
     ) -> None:
         self.acknowledged: dict[int, list[Mark]] = defaultdict(list)
         self.unacknowledged = 0
         self._topic = topic
         self._footage = footage
         self._name = name
+        self._is_live = is_live
         self._cameras = {name: _Camera(name, number) for number, name in enumerate(cameras)}
         self._is_ending = asyncio.Event()
         self._failure: BaseException | None = None
@@ -157,7 +176,7 @@ class Feeder:
 
     async def _play(self, camera: _Camera) -> None:
         loop = asyncio.get_running_loop()
-        step_s = CHUNK_S / SPEED
+        step_s = CHUNK_S if self._is_live else CHUNK_S / SPEED
         due_s = loop.time() + camera.number * step_s / len(self._cameras)
         while await self._comes(due_s):
             due_s += step_s
@@ -181,7 +200,10 @@ class Feeder:
             await self._end_run(camera)
             clip = self._footage[(camera.number + camera.lap) % len(self._footage)]
         piece = clip[camera.sent]
-        chunk = piece.to_chunk(camera.name, self._run(camera), camera.sent)
+        if self._is_live and not camera.sent:
+            camera.anchor_us = time.time_ns() // 1000 - piece.duration_us  # it is just over
+        run = self._run(camera)
+        chunk = piece.to_chunk(camera.name, run, camera.sent, camera.anchor_us)
         camera.sent += 1
         camera.end_us = piece.start_us + piece.duration_us
         await self._send(chunk_record(chunk, ChunkFacts(), site="default"))

@@ -63,9 +63,9 @@ def _page(results: Sequence[RowResult], *, is_full: bool) -> list[str]:
         f"{passed} of {len(results)} rows passed; {injected} faults were injected.",
         "",
         f"- date: {time.strftime('%Y-%m-%d', time.gmtime())}",
-        f"- commit: {_commit()}",
-        f"- machine: {_cpu()}, {os.cpu_count()} cores",
-        f"- broker: Apache Kafka {_kafka_version()}, one",
+        f"- commit: {commit()}",
+        f"- machine: {cpu()}, {os.cpu_count()} cores",
+        f"- broker: Apache Kafka {kafka_version()}, one",
         f"- delivery: {delivery}; session time-out {session_s():g} s",
         f"- command: `make faults{' ARGS=--full' if is_full else ''}`",
         "",
@@ -111,20 +111,23 @@ def _without_places(line: str) -> str:
     return re.sub(r"/\S*s2netd-faults-[^/\s]+/", "", line)
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Of the checkout; ends in -dirty if a file has changed since."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     told = subprocess.run(command, check=False, capture_output=True, text=True, cwd=CHECKOUT)
     return told.stdout.strip() or "unknown"
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """Its name, as the kernel tells it."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
 
 
-def _kafka_version() -> str:
+def kafka_version() -> str:
+    """Of the broker that ``scripts/kafka`` starts."""
     pom = (CHECKOUT / "scripts" / "kafka.pom.xml").read_text(encoding="utf-8")
     found = re.search(r"<artifactId>kafka_[\d.]+</artifactId>\s*<version>([\d.]+)<", pom)
     return found[1] if found else "unknown"
