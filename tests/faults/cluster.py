@@ -181,11 +181,13 @@ async def a_cluster(home: Path) -> AsyncIterator[Cluster]:
 
 async def _partitions_of(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
     async with asyncio.timeout(60):
-        while not (found := consumer.partitions_for_topic(topic)):
+        while True:
             with contextlib.suppress(KafkaError):  # a busy broker may miss a question
-                await consumer.topics()  # fetches all metadata anew
+                # The consumer itself would hear of the topic when its metadata are old.
+                everything = await consumer._client.fetch_all_metadata()
+                if found := everything.partitions_for_topic(topic):
+                    return set(found)
             await asyncio.sleep(0.05)
-    return set(found)
 
 
 class Observer:
