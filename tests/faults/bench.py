@@ -12,14 +12,14 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.faults.cluster import Cluster, a_cluster
-from tests.faults.daemons import PATIENCE_S, Daemon, Place, RowError
+from tests.faults.daemons import Daemon, Place
 from tests.faults.feeder import Footage, cameras_over, make_footage
 from tests.faults.report import commit, cpu, kafka_version
 from tests.support.tiny_bundle import write_tiny_bundle
@@ -94,15 +94,6 @@ async def a_daemon(
         await daemon.stop()
     finally:
         daemon.destroy()
-
-
-async def until(holds: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Wait for what must happen."""
-    end_s = time.monotonic() + patience_s
-    while not holds():
-        if time.monotonic() > end_s:
-            raise RowError(f"waited in vain for {what}")
-        await asyncio.sleep(0.02)
 
 
 def reaches(done: Mapping[int, int], ends: Mapping[int, int]) -> bool:

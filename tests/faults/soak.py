@@ -204,7 +204,7 @@ def draw(samples: Sequence[Sample], path: Path) -> Path | None:
         axis.plot(minutes, [getattr(sample, name) for sample in samples], linewidth=1)
         axis.set_title(title, fontsize=10)
         axis.set_ylabel(unit)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.15 * max(getattr(sample, name) for sample in samples))
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("minutes since the daemon was ready")
     figure.savefig(path, dpi=80)
