@@ -53,12 +53,12 @@ class Sample:
     steps: float
 
 
-# In the order of the plot: what, in which unit, and how many digits tell something.
+# In the order of the plot: what, and in which unit.
 TAKEN = {
-    "rss_mib": ("resident memory", "MiB", 1),
-    "files": ("open files", "file descriptors", 1),
-    "threads": ("threads", "threads", 1),
-    "tasks": ("asyncio tasks", "tasks", 1),
+    "rss_mib": ("resident memory", "MiB"),
+    "files": ("open files", "number"),
+    "threads": ("threads", "number"),
+    "tasks": ("asyncio tasks", "number"),
 }
 
 
@@ -176,13 +176,13 @@ def _second_half(samples: Sequence[Sample]) -> Sequence[Sample]:
 
 
 def _row(name: str, samples: Sequence[Sample], half: Sequence[Sample]) -> str:
-    title, unit, digits = TAKEN[name]
+    title, unit = TAKEN[name]
     values = [float(getattr(sample, name)) for sample in half]
     at = (samples[0], half[0], samples[-1])
     slope = "too few samples"
     if len(half) >= _LEAST:
         found = slope_of([sample.at_s / 3600 for sample in half], values)
-        slope = f"{found.value:+.{digits + 1}f} ± {found.error:.{digits + 1}f}"
+        slope = f"{round(found.value, 2) + 0.0:+.2f} ± {found.error:.2f}"  # and no -0.00
     shown = (f"{getattr(sample, name):.4g}" for sample in at)
     spread = f"{min(values):.4g} to {max(values):.4g}"
     return f"| {title}, {unit} | {' | '.join(shown)} | {spread} | {slope} |"
@@ -200,7 +200,7 @@ def draw(samples: Sequence[Sample], path: Path) -> Path | None:
     FigureCanvasAgg(figure)
     minutes = [sample.at_s / 60 for sample in samples]
     axes = figure.subplots(len(TAKEN), sharex=True)
-    for axis, (name, (title, unit, _)) in zip(axes, TAKEN.items(), strict=True):
+    for axis, (name, (title, unit)) in zip(axes, TAKEN.items(), strict=True):
         axis.plot(minutes, [getattr(sample, name) for sample in samples], linewidth=1)
         axis.set_title(title, fontsize=10)
         axis.set_ylabel(unit)
