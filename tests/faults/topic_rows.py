@@ -228,7 +228,8 @@ async def unplug(rig: Rig) -> RowResult:
     async with a_trial(rig, 19) as trial:
         (daemon,) = await trial.begin("a")
         await trial.progress(3)
-        trial.feeder.silence(trial.cameras[0])
+        unplugged = trial.cameras[0]
+        trial.feeder.silence(unplugged)
         trial.injected += 1
         await trial.progress(10)
         await daemon.stop()
@@ -236,7 +237,10 @@ async def unplug(rig: Rig) -> RowResult:
         await daemon.ready()
         await trial.progress(3)
         judge_reread(trial, daemon)
-        return await trial.finish("a camera is unplugged, and the daemon restarted", 5)
+        # Its last event may end by silence, where an undisturbed daemon sees the end of the topic.
+        return await trial.finish(
+            "a camera is unplugged, and the daemon restarted", 5, excused=[unplugged]
+        )
 
 
 async def move_offsets(rig: Rig) -> RowResult:
