@@ -3,24 +3,22 @@
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from rich.console import Console
 
 from daemon.compose import options_of
 from daemon.config import Config, DirectorySourceConfig, JsonlSinkConfig, load
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
-from daemon.kafka.connection import KafkaConnection, explained
+from daemon.kafka.connection import KafkaConnection, describe_topic, explained
+from daemon.kafka.reading import a_reader, bounds, records_between
 from daemon.sources.directory import read_numbered
 from daemon.wire.records import parse_chunk, parse_event
 from engine.errors import StreamError
 from engine.types import ActionEvent, Evidence, VideoChunk
 from engine.video.joining import join_chunks
-
-_POLL_MS = 500
 
 
 def cut_clip(config_path: Path, event_id: str, out: Path | None, console: Console) -> Path:
@@ -93,11 +91,15 @@ async def _event_values(config: Config) -> AsyncIterator[bytes]:
             yield line
         return
     connection: KafkaConnection = options_of(sink)["connection"]
-    async with _reading(connection, sink.topic) as consumer:
-        numbers = consumer.partitions_for_topic(sink.topic) or set()
-        for number in sorted(numbers):
-            partition = TopicPartition(sink.topic, number)
-            async for record in _records(consumer, partition, 0, None):
+    seen = await describe_topic(connection, sink.topic)
+    partitions = [TopicPartition(sink.topic, number) for number in seen.partitions]
+    async with (
+        explained(connection, f"topic {sink.topic}"),
+        a_reader(connection, *partitions) as consumer,
+    ):
+        for partition in partitions:
+            part = (partition, *await bounds(consumer, partition))
+            async for record in records_between(connection, consumer, *part):
                 yield record.value or b""
 
 
@@ -135,9 +137,11 @@ async def _topic_chunks(
 ) -> AsyncIterator[VideoChunk]:
     topic, _, number = evidence.partition.rpartition("/")
     partition = TopicPartition(topic, int(number))
-    async with _reading(connection, topic) as consumer:
-        first, end = evidence.first_offset, evidence.last_offset + 1
-        async for record in _records(consumer, partition, first, end):
+    async with explained(connection, f"topic {topic}"), a_reader(connection, partition) as reader:
+        oldest, newest = await bounds(reader, partition)
+        first = max(evidence.first_offset, oldest)
+        end = min(evidence.last_offset + 1, newest)
+        async for record in records_between(connection, reader, partition, first, end):
             with contextlib.suppress(StreamError):
                 yield parse_chunk(
                     record.key,
@@ -147,39 +151,3 @@ async def _topic_chunks(
                     offset=record.offset,
                     default_camera=evidence.partition,
                 )
-
-
-@contextlib.asynccontextmanager
-async def _reading(connection: KafkaConnection, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
-    async with explained(connection, f"topic {topic}"):
-        consumer = AIOKafkaConsumer(
-            topic,
-            **connection.options(),
-            # Never committed; without a group, aiokafka could not be stopped in any case.
-            group_id=f"s2netd-clip-{uuid.uuid4()}",
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            max_partition_fetch_bytes=64 * 2**20,
-        )
-        try:
-            await consumer.start()
-            consumer.unsubscribe()
-            yield consumer
-        finally:
-            await consumer.stop()
-
-
-async def _records(
-    consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int | None
-) -> AsyncIterator[ConsumerRecord]:
-    """Records from ``first`` on, as far as they are kept, up to ``end``; None: to the newest."""
-    consumer.assign([partition])
-    oldest = (await consumer.beginning_offsets([partition]))[partition]
-    newest = (await consumer.end_offsets([partition]))[partition]
-    end = newest if end is None else min(end, newest)
-    consumer.seek(partition, max(first, oldest))
-    while await consumer.position(partition) < end:
-        batches = await consumer.getmany(partition, timeout_ms=_POLL_MS)
-        for record in batches.get(partition, ()):
-            if record.offset < end:
-                yield record

@@ -3,9 +3,7 @@
 It joins no group and commits nothing, so a daemon that runs on the same topics sees nothing of it.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -15,12 +13,10 @@ from daemon.errors import ConfigError, MalformedRecordError
 from daemon.journal.kafka.records import parse_features
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.kafka.connection import describe_topic, explained
+from daemon.kafka.reading import a_reader, records_between
 from daemon.replay.period import LoggedRows, Period
 from daemon.wire.records import parse_event
 from engine.types import ActionEvent
-
-_POLL_MS = 500
-_FETCH_BYTES = 16 * 2**20
 
 OnRead = Callable[[int, int], None]
 """Told how many records of how many were read."""
@@ -88,64 +84,26 @@ class FeatureLog:
     async def _records(
         self, topic: str, period: Period, cameras: Collection[str], on_read: OnRead
     ) -> AsyncIterator[ConsumerRecord]:
-        seen = await describe_topic(self._settings.connection, topic)
+        connection = self._settings.connection
+        seen = await describe_topic(connection, topic)
+        partitions = [TopicPartition(topic, number) for number in seen.partitions]
         keys = {camera.encode() for camera in cameras}
-        async with self._consumer(topic) as consumer:
-            partitions = [TopicPartition(topic, number) for number in seen.partitions]
-            consumer.assign(partitions)
+        async with (
+            explained(connection, f"topic {topic}"),
+            a_reader(connection, *partitions) as consumer,
+        ):
             firsts = await _firsts(consumer, partitions, period)
             ends = await consumer.end_offsets(partitions)
             total = sum(max(ends[one] - firsts[one], 0) for one in partitions)
             n_before = 0
             for one in partitions:
-                async for record in self._partition(consumer, one, firsts[one], ends[one]):
+                part = (one, firsts[one], ends[one])
+                async for record in records_between(connection, consumer, *part):
                     on_read(n_before + record.offset - firsts[one], total)
                     if not keys or record.key in keys:
                         yield record
                 n_before += max(ends[one] - firsts[one], 0)
             on_read(total, total)
-
-    async def _partition(
-        self, consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int
-    ) -> AsyncIterator[ConsumerRecord]:
-        """The records of a partition from ``first`` up to ``end``, which is not among them.
-
-        Raises:
-            TimeoutError: For a while there was none.
-        """
-        consumer.pause(*consumer.assignment())
-        consumer.resume(partition)
-        consumer.seek(partition, first)
-        loop = asyncio.get_running_loop()
-        patience_s = self._settings.connection.connect_timeout_s
-        position, deadline_s = first, loop.time() + patience_s
-        while position < end:
-            batches = await consumer.getmany(partition, timeout_ms=_POLL_MS)
-            for record in batches.get(partition, ()):
-                if record.offset < end:
-                    yield record
-            seen = await consumer.position(partition)
-            if seen > position:
-                position, deadline_s = seen, loop.time() + patience_s
-            elif loop.time() >= deadline_s:
-                raise TimeoutError
-
-    @asynccontextmanager
-    async def _consumer(self, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
-        connection = self._settings.connection
-        async with explained(connection, f"topic {topic}"):
-            consumer = AIOKafkaConsumer(
-                **connection.options(),
-                isolation_level="read_committed",
-                enable_auto_commit=False,
-                max_partition_fetch_bytes=_FETCH_BYTES,
-                fetch_max_wait_ms=_POLL_MS,
-            )
-            try:
-                await consumer.start()
-                yield consumer
-            finally:
-                await consumer.stop()
 
 
 async def _firsts(

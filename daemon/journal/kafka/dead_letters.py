@@ -7,15 +7,13 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from daemon.errors import ConfigError, MalformedRecordError
 from daemon.journal.kafka.dead_records import StoredLetter, parse_dead
-from daemon.journal.kafka.past import records_between
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.journal.kafka.topics import own_topics
-from daemon.kafka.connection import explained, persist
+from daemon.kafka.connection import explained
+from daemon.kafka.reading import a_reader, bounds, records_between
 from daemon.kafka.topic_admin import look
 from daemon.kafka.topic_check import SeenTopic
 from engine.errors import S2netdError
-
-_FETCH_BYTES = 16 * 2**20
 
 
 class NoSuchLetterError(S2netdError):
@@ -43,12 +41,12 @@ class DeadLetters:
             TransportError: The broker cannot be reached.
         """
         async with self._open() as consumer:
-            first, end = await self._bounds(consumer)
+            first, end = await bounds(consumer, self._partition)
             if at_us is not None:
                 found = await consumer.offsets_for_times({self._partition: at_us // 1000})
                 at = found[self._partition]
                 first = end if at is None else max(first, at.offset)
-            async for record in records_between(consumer, self._partition, first, end):
+            async for record in self._between(consumer, first, end):
                 letter = _letter(record)
                 if letter is not None:
                     yield letter
@@ -61,10 +59,10 @@ class DeadLetters:
             ConfigError, TransportError: As of ``since``.
         """
         async with self._open() as consumer:
-            first, end = await self._bounds(consumer)
+            first, end = await bounds(consumer, self._partition)
             if first <= offset < end:
                 # A transaction's end takes an offset too, so what comes next may be another one.
-                async for record in records_between(consumer, self._partition, offset, end):
+                async for record in self._between(consumer, offset, end):
                     letter = _letter(record) if record.offset == offset else None
                     if letter is not None:
                         return letter
@@ -85,32 +83,16 @@ class DeadLetters:
                 f"topic {topic} is not there, or we may not look at it; `s2netd topics check` "
                 "says what to do"
             )
-        consumer = await persist(connection, f"topic {topic}", self._connect)
-        try:
-            async with explained(connection, f"topic {topic}"):
-                yield consumer
-        finally:
-            await consumer.stop()
+        async with (
+            explained(connection, f"topic {topic}"),
+            a_reader(connection, self._partition) as consumer,
+        ):
+            yield consumer
 
-    async def _connect(self) -> AIOKafkaConsumer:
-        consumer = AIOKafkaConsumer(
-            **self._settings.connection.options(),
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            max_partition_fetch_bytes=_FETCH_BYTES,
-        )
-        try:
-            await consumer.start()
-        except BaseException:
-            await consumer.stop()
-            raise
-        consumer.assign([self._partition])
-        return consumer
-
-    async def _bounds(self, consumer: AIOKafkaConsumer) -> tuple[int, int]:
-        first = (await consumer.beginning_offsets([self._partition]))[self._partition]
-        end = (await consumer.end_offsets([self._partition]))[self._partition]
-        return first, end
+    def _between(
+        self, consumer: AIOKafkaConsumer, first: int, end: int
+    ) -> AsyncIterator[ConsumerRecord]:
+        return records_between(self._settings.connection, consumer, self._partition, first, end)
 
 
 def _letter(record: ConsumerRecord) -> StoredLetter | None:

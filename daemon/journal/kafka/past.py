@@ -1,21 +1,19 @@
 """Reads what a partition's last owner has left in Kafka: its step, states and features."""
 
-import asyncio
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from daemon.errors import MalformedRecordError
 from daemon.journal.base import CameraPast, FeatureRows, Past, features_from
 from daemon.journal.kafka.records import StoredState, parse_features, parse_state
 from daemon.journal.kafka.settings import KafkaJournalSettings
+from daemon.kafka.reading import a_reader, bounds, records_between
 
-_POLL_MS = 500
-_FETCH_BYTES = 16 * 2**20
 _METADATA = re.compile(r"s2netd:(\d+):([^:]*):(.*)", re.DOTALL)
 
 
@@ -82,29 +80,20 @@ async def read_past(settings: KafkaJournalSettings, number: int, known: Committe
     """All that the last owner of a partition has left; whoever asks must own it already."""
     states_at = TopicPartition(settings.state_topic, number)
     features_at = TopicPartition(settings.features_topic, number)
-    consumer = AIOKafkaConsumer(
-        **settings.connection.options(),
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        fetch_max_wait_ms=_POLL_MS,
-    )
-    try:
-        await consumer.start()
-        consumer.assign([states_at, features_at])
-        oldest = await consumer.beginning_offsets([states_at, features_at])
-        newest = await consumer.end_offsets([states_at, features_at])
-        left = Left(Past(), features_end=newest[features_at])
-        states = await _states(consumer, states_at, oldest[states_at], newest[states_at], left)
+    connection = settings.connection
+    async with a_reader(connection, states_at, features_at) as consumer:
+        part = await bounds(consumer, states_at)
+        oldest, newest = await bounds(consumer, features_at)
+        left = Left(Past(), features_end=newest)
+        states = await _states(records_between(connection, consumer, states_at, *part), left)
         needed = [
             stored.features_offset
             for stored in states.values()
             if stored.state.first_feature is not None
         ]
-        first = max(min(needed, default=newest[features_at]), oldest[features_at])
-        features = await _features(consumer, features_at, first, newest[features_at], states, left)
-    finally:
-        await consumer.stop()
+        first = max(min(needed, default=newest), oldest)
+        records = records_between(connection, consumer, features_at, first, newest)
+        features = await _features(records, states, left)
     cameras = {
         camera: CameraPast(stored.state, tuple(features[camera]))
         for camera, stored in states.items()
@@ -116,11 +105,9 @@ async def read_past(settings: KafkaJournalSettings, number: int, known: Committe
     return left
 
 
-async def _states(
-    consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int, left: Left
-) -> dict[str, StoredState]:
+async def _states(records: AsyncIterator[ConsumerRecord], left: Left) -> dict[str, StoredState]:
     states: dict[str, StoredState] = {}
-    async for record in records_between(consumer, partition, first, end):
+    async for record in records:
         camera = (record.key or b"").decode("utf-8", "replace")
         if record.value is None:
             states.pop(camera, None)
@@ -133,15 +120,12 @@ async def _states(
 
 
 async def _features(
-    consumer: AIOKafkaConsumer,
-    partition: TopicPartition,
-    first: int,
-    end: int,
+    records: AsyncIterator[ConsumerRecord],
     states: dict[str, StoredState],
     left: Left,
 ) -> dict[str, list[FeatureRows]]:
     features: dict[str, list[FeatureRows]] = defaultdict(list)
-    async for record in records_between(consumer, partition, first, end):
+    async for record in records:
         try:
             rows = parse_features(record.key, record.headers, record.value or b"")
         except MalformedRecordError:
@@ -154,18 +138,3 @@ async def _features(
                 (record.offset, rows.run, rows.end_index)
             )
     return features
-
-
-async def records_between(
-    consumer: AIOKafkaConsumer, partition: TopicPartition, first: int, end: int
-) -> AsyncIterator[ConsumerRecord]:
-    """The records of a partition from ``first`` up to ``end``, which is not among them."""
-    consumer.pause(*consumer.assignment())
-    consumer.resume(partition)
-    consumer.seek(partition, first)
-    while await consumer.position(partition) < end:
-        batches = await consumer.getmany(partition, timeout_ms=_POLL_MS)
-        for record in batches.get(partition, ()):
-            if record.offset < end:
-                yield record
-        await asyncio.sleep(0)

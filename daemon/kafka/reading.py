@@ -1,0 +1,83 @@
+"""Reads parts of topics as a bystander, which joins no group and commits nothing.
+
+It sees no record of a transaction that was not committed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from daemon.kafka.connection import KafkaConnection
+
+_POLL_MS = 500
+_FETCH_BYTES = 16 * 2**20
+
+
+@asynccontextmanager
+async def a_reader(
+    connection: KafkaConnection, *partitions: TopicPartition
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer of these partitions, which is stopped in the end.
+
+    Raises:
+        KafkaError: The broker cannot be reached, or refuses.
+    """
+    consumer = AIOKafkaConsumer(
+        **connection.options(),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=_FETCH_BYTES,  # a larger record comes all the same, alone
+        fetch_max_wait_ms=_POLL_MS,
+    )
+    try:
+        await consumer.start()
+        consumer.assign(list(partitions))
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def bounds(consumer: AIOKafkaConsumer, partition: TopicPartition) -> tuple[int, int]:
+    """The offset of a partition's oldest record, and the one after its newest."""
+    first = (await consumer.beginning_offsets([partition]))[partition]
+    end = (await consumer.end_offsets([partition]))[partition]
+    return first, end
+
+
+async def records_between(
+    connection: KafkaConnection,
+    consumer: AIOKafkaConsumer,
+    partition: TopicPartition,
+    first: int,
+    end: int,
+) -> AsyncIterator[ConsumerRecord]:
+    """The records of a partition from ``first`` up to ``end``, which is not among them.
+
+    Args:
+        connection: How long to wait for a broker that gives none.
+        consumer: A reader of the partition, and perhaps of others.
+        partition: The partition.
+        first: The first offset that is wanted.
+        end: One more than the last.
+
+    Raises:
+        TimeoutError: For as long as the connection is patient, there was none.
+    """
+    consumer.pause(*consumer.assignment())
+    consumer.resume(partition)
+    consumer.seek(partition, first)
+    loop = asyncio.get_running_loop()
+    position, since_s = first, loop.time()
+    while position < end:
+        batches = await consumer.getmany(partition, timeout_ms=_POLL_MS)
+        for record in batches.get(partition, ()):
+            if record.offset < end:
+                yield record
+        # The ends of transactions take offsets too, of which no record comes.
+        seen = await consumer.position(partition)
+        if seen > position:
+            position, since_s = seen, loop.time()
+        elif loop.time() - since_s >= connection.connect_timeout_s:
+            raise TimeoutError(f"{partition}: no record after offset {position}")
