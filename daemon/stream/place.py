@@ -1,12 +1,11 @@
 """Where a camera stands: which chunks are done, were seen before or are needed again. Pure.
 
-Apart from the recent chunks, this is kept in a ``Place``, which is part of the camera's session
-and of its snapshot.
+All of it is kept in a ``Place``, which is part of the camera's session and of its snapshot.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from daemon.sources.base import Position
 from engine.errors import SnapshotError
@@ -17,43 +16,9 @@ from engine.types import ActionEvent, Evidence, Phase, Place, Span, VideoChunk
 # deliver chunks of its last runs that it had queued.
 N_ENDED_RUNS = 16
 
-# So many chunks are remembered, to say where an event's footage lies: two minutes' worth of a
-# second each.
+# So many chunks are remembered, to say where an event's footage lies and where that of an
+# unfinished snippet begins: two minutes' worth of a second each.
 N_CHUNKS = 128
-
-
-class RecentChunks:
-    """Where recent chunks begin; after a restart, the frames of the last ones are needed again."""
-
-    def __init__(self) -> None:
-        self._starts: deque[tuple[int, int]] = deque(maxlen=256)  # (offset, stream time in us)
-
-    def add(self, offset: int, start_us: int) -> None:
-        """Take note of a chunk whose frames were taken in.
-
-        Args:
-            offset: Its offset in the partition.
-            start_us: Stream time of its first frame, in microseconds.
-        """
-        self._starts.append((offset, start_us))
-
-    def clear(self) -> None:
-        """Forget all chunks, as no frame so far is needed again."""
-        self._starts.clear()
-
-    def low_offset(self, resume_us: int | None) -> int | None:
-        """The offset from which a restart must read again; None if it need not.
-
-        Args:
-            resume_us: Stream time, in microseconds, from which footage is needed again; None: no
-                footage is.
-        """
-        if resume_us is None:
-            self.clear()
-            return None
-        while len(self._starts) > 1 and self._starts[1][1] <= resume_us:
-            self._starts.popleft()
-        return self._starts[0][0] if self._starts else None
 
 
 def is_done(position: Position, done: Position | None) -> bool:
@@ -102,6 +67,23 @@ def with_chunk(place: Place, offset: int, start_us: int) -> Place:
     if place.chunks and offset <= place.chunks[-1][0]:
         return place  # read again
     return replace(place, chunks=(*place.chunks, (offset, start_us))[-N_CHUNKS:])
+
+
+def low_offset_of(place: Place, resume_us: int | None) -> int | None:
+    """The offset from which a restart must read again; None if it need not.
+
+    Args:
+        place: Where the camera stands.
+        resume_us: Stream time, in microseconds, from which footage is needed again; None: no
+            footage is.
+    """
+    if resume_us is None or not place.chunks:
+        return None
+    (low_offset, _), *later = place.chunks
+    # Up to the first chunk that begins later: a chunk may begin before the one that precedes it.
+    for offset, _ in takewhile(lambda chunk: chunk[1] <= resume_us, later):
+        low_offset = offset
+    return low_offset
 
 
 def evidence_of(place: Place, span: Span) -> Evidence | None:

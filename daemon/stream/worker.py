@@ -29,11 +29,11 @@ from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot, OpenModel
 from daemon.sources.base import Delivery, Position
 from daemon.stream.place import (
-    RecentChunks,
     done_of,
     is_done,
     is_duplicate,
     is_needed_again,
+    low_offset_of,
     stamped,
     with_chunk,
     with_ended,
@@ -112,7 +112,6 @@ class StreamWorker:
         self._model = parts.models.take()
         self._decoder = parts.new_decoder(self._model.spec)
         self._log = parts.log.bind(camera=camera)
-        self._recent = RecentChunks()
         self._in_duplicates = False
         self._n_gaps = 0
         self._deadline_s = 0.0  # when the camera will have its next snippet, by the device's clock
@@ -147,7 +146,6 @@ class StreamWorker:
         frames = await self._decode(chunk)
         self._refuse_the_past(frames, session)
         start_us = int(frames.pts_us[0])
-        self._recent.add(offset, start_us)
         session.place = with_chunk(session.place, offset, start_us)
         snippets = self._sample(frames, session)
         with self._stage("backbone"):
@@ -287,7 +285,6 @@ class StreamWorker:
             return Outcome()
         self._parts.metrics.silent_cameras.labels(self.camera).inc()
         revisions = await self._end(Reason.SILENT)
-        self._recent.clear()
         self._awaits_replay = False
         return self._outcome(session, revisions)
 
@@ -317,7 +314,6 @@ class StreamWorker:
         self._session = session.succeeded_by(
             model.spec, model.class_indices, feature_id=model.feature_id, revisions=last
         )
-        self._recent.clear()
         self._awaits_replay = False
 
     def _owed(self) -> Outcome:
@@ -349,7 +345,7 @@ class StreamWorker:
             watermark_s = (session.anchor_us + session.watermark_us) / 1e6
             self._parts.metrics.watermark_seconds.labels(self.camera).set(watermark_s)
         if not self._awaits_replay:
-            low_offset = self._recent.low_offset(session.resume_us)
+            low_offset = low_offset_of(session.place, session.resume_us)
             session.place = replace(session.place, low_offset=low_offset)
         kept = session.kept_features
         with self._stage("save"):
@@ -411,7 +407,8 @@ class StreamWorker:
         except StreamError:
             session.break_segment()
             return
-        self._recent.add(offset, int(frames.pts_us[0]))
+        # An older snapshot does not know the chunk yet.
+        session.place = with_chunk(session.place, offset, int(frames.pts_us[0]))
         session.sample(frames)
 
     def _restore(self, beginning: Beginning) -> StreamSession | None:
@@ -518,8 +515,7 @@ class StreamWorker:
             )
             if before is not None:
                 self._session.place = Place(ended_runs=before.place.ended_runs)
-            self._recent.clear()
-            self._log.info("stream.opened", run=chunk.run)
+                self._log.info("stream.opened", run=chunk.run)
         return revisions
 
     async def _break_if_chunks_are_missing(
