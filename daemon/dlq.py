@@ -2,28 +2,26 @@
 
 import asyncio
 import logging
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from daemon.compose import journal_settings, options_of
 from daemon.config import KafkaSourceConfig, load
-from daemon.errors import EXIT_FAILED, ConfigError, MalformedRecordError
+from daemon.errors import EXIT_FAILED, ConfigError
 from daemon.journal.kafka.dead_letters import DeadLetters
 from daemon.journal.kafka.dead_records import StoredLetter
 from daemon.kafka.producer import DurableProducer
-from daemon.wire.headers import read_rfc3339, rfc3339
+from daemon.moments import parse_moment
+from daemon.wire.headers import rfc3339
 from daemon.wire.records import Record, readable_camera
 
 Say = Callable[[str], None]
 T = TypeVar("T")
 
-_AGO = re.compile(r"([0-9]{1,6})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _COLUMNS = ("OFFSET", "TIME", "CAMERA", "CHUNK AT", "BYTES", "ERROR", "REASON")
 _MOST_REASON_CHARS = 100
 
@@ -34,8 +32,7 @@ class LetterFilter:
 
     Attributes:
         camera: Only this camera's; None: all.
-        since: Only those that were written since then: ``90s``, ``30m``, ``6h``, ``2d`` ago, or a
-            time of RFC 3339; None: all.
+        since: Only those that were written since then; see ``parse_moment``. None: all.
     """
 
     camera: str | None = None
@@ -176,26 +173,11 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _matching(letters: DeadLetters, wanted: LetterFilter) -> AsyncIterator[StoredLetter]:
-    since_us = None if wanted.since is None else since_us_of(wanted.since, datetime.now(UTC))
+    now = datetime.now().astimezone()
+    since_us = None if wanted.since is None else parse_moment(wanted.since, "--since", now)
     async for stored in letters.since(since_us):
         if wanted.camera is None or _camera(stored) == wanted.camera:
             yield stored
-
-
-def since_us_of(text: str, now: datetime) -> int:
-    """A time ago, or a moment, as Unix microseconds.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    match = _AGO.fullmatch(text)
-    if match is not None:
-        moment = now - timedelta(**{_UNITS[match[2]]: int(match[1])})
-        return int(moment.timestamp() * 1_000_000)
-    try:
-        return read_rfc3339("--since", text)
-    except MalformedRecordError as error:
-        raise ConfigError(f"{error}, or 90s, 30m, 6h, 2d for so long ago") from error
 
 
 def _camera(stored: StoredLetter) -> str:

@@ -201,12 +201,13 @@ class Partitions:
 
     async def give_back(self, partition: str) -> None:
         """See ``PartitionOwner``."""
-        if partition in self._held:
-            self._forget(partition)
+        self._forget(partition)
         await self._journal.give_back(partition)
 
     def _forget(self, partition: str) -> None:
-        holding = self._held.pop(partition)
+        holding = self._held.pop(partition, None)
+        if holding is None:
+            return
         holding.tenure.end()
         if self._flow.is_paused(partition):
             self._metrics.paused_partitions.dec()

@@ -1,12 +1,10 @@
 """A camera's status as JSON; ``schemas/camera-status.v1.json`` describes the fields."""
 
-import json
 from typing import Any
-from urllib.parse import quote
 
 from daemon.journal.base import CameraStatus, Presence
 from daemon.wire.headers import rfc3339, to_headers
-from daemon.wire.records import Record
+from daemon.wire.records import Record, json_line, moment_json, source_of
 
 STATUS_TYPE = "io.s2netd.camera.status.v1"
 STATUS_SCHEMA_ID = "urn:s2netd:schema:camera-status:v1"
@@ -14,7 +12,7 @@ STATUS_SCHEMA_ID = "urn:s2netd:schema:camera-status:v1"
 
 def status_json(status: CameraStatus, *, site: str) -> dict[str, Any]:
     """A status as JSON; not of a camera that is forgotten, of which nothing is left to say."""
-    watermark, offset = status.watermark_us, status.last_offset
+    offset = status.last_offset
     return {
         "camera_id": status.camera,
         "site": site,
@@ -26,7 +24,7 @@ def status_json(status: CameraStatus, *, site: str) -> dict[str, Any]:
         "refused_chunks": status.n_refused,
         "degraded": list(status.degraded),
         "epoch": status.run or None,
-        "watermark": None if watermark is None else _moment(status.anchor_us, watermark),
+        "watermark": moment_json(status.anchor_us, status.watermark_us),
         "model": {"id": status.model_id},
         "owner": {"host": status.owner.host, "instance": status.owner.instance},
         "partition": status.partition,
@@ -38,8 +36,7 @@ def status_json(status: CameraStatus, *, site: str) -> dict[str, Any]:
 
 def status_line(status: CameraStatus, *, site: str) -> bytes:
     """A status as one line of JSON, without the line end."""
-    plain = status_json(status, site=site)
-    return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json_line(status_json(status, site=site))
 
 
 def status_record(status: CameraStatus, *, site: str) -> Record:
@@ -52,7 +49,7 @@ def status_record(status: CameraStatus, *, site: str) -> Record:
             "ce_specversion": "1.0",
             "ce_type": STATUS_TYPE,
             "ce_id": f"{status.camera}-{status.at_us}",
-            "ce_source": f"/{quote(site, safe='')}/{quote(status.camera, safe='')}",
+            "ce_source": source_of(site, status.camera),
             "ce_time": rfc3339(status.at_us),
             "ce_partitionkey": status.camera,
             "ce_dataschema": STATUS_SCHEMA_ID,
@@ -60,10 +57,3 @@ def status_record(status: CameraStatus, *, site: str) -> Record:
         }
     )
     return Record(key, headers, status_line(status, site=site))
-
-
-def _moment(anchor_us: int | None, stream_us: int) -> dict[str, Any]:
-    return {
-        "time": rfc3339(None if anchor_us is None else anchor_us + stream_us),
-        "stream_us": stream_us,
-    }

@@ -79,7 +79,7 @@ def chunk_headers(chunk: VideoChunk, facts: ChunkFacts, *, site: str) -> Headers
             "ce_specversion": "1.0",
             "ce_type": CHUNK_TYPE,
             "ce_id": f"{chunk.camera}-{chunk.run}-{chunk.sequence}",
-            "ce_source": _source(site, chunk.camera),
+            "ce_source": source_of(site, chunk.camera),
             "ce_time": _capture_time(chunk.anchor_us, chunk.start_us),
             "ce_partitionkey": chunk.camera,
             "ce_sequence": f"{chunk.sequence:020d}",
@@ -182,7 +182,7 @@ def event_record(event: ActionEvent, *, site: str) -> Record:
             "ce_specversion": "1.0",
             "ce_type": EVENT_TYPES[event.phase],
             "ce_id": f"{event.event_id}.{event.revision}",
-            "ce_source": _source(site, event.camera),
+            "ce_source": source_of(site, event.camera),
             "ce_subject": event.event_id,
             "ce_time": _capture_time(event.anchor_us, event.decided_us),
             "ce_partitionkey": event.camera,
@@ -195,7 +195,11 @@ def event_record(event: ActionEvent, *, site: str) -> Record:
 
 def event_line(event: ActionEvent, *, site: str) -> bytes:
     """An event's revision as the value of a record: one line of JSON, without the line end."""
-    plain = event_json(event, site=site)
+    return json_line(event_json(event, site=site))
+
+
+def json_line(plain: Mapping[str, Any]) -> bytes:
+    """Plain values as one line of JSON, without the line end."""
     return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
@@ -203,9 +207,7 @@ def event_json(event: ActionEvent, *, site: str) -> dict[str, Any]:
     """An event's revision as JSON; ``schemas/action-event.v1.json`` describes the fields."""
 
     def moment(stream_us: int | None) -> dict[str, Any] | None:
-        if stream_us is None:
-            return None
-        return {"time": _capture_time(event.anchor_us, stream_us), "stream_us": stream_us}
+        return moment_json(event.anchor_us, stream_us)
 
     return {
         "event_id": event.event_id,
@@ -300,6 +302,13 @@ def _evidence(plain: Mapping[str, Any] | None) -> Evidence | None:
     return Evidence(name, int(plain["first_offset"]), int(plain["last_offset"]))
 
 
+def moment_json(anchor_us: int | None, stream_us: int | None) -> dict[str, Any] | None:
+    """A moment of stream time as JSON, with its wall-clock time if that is known."""
+    if stream_us is None:
+        return None
+    return {"time": _capture_time(anchor_us, stream_us), "stream_us": stream_us}
+
+
 def _capture_time(anchor_us: int | None, stream_us: int) -> str | None:
     return rfc3339(None if anchor_us is None else anchor_us + stream_us)
 
@@ -314,7 +323,8 @@ def _anchor_us(fields: Fields, start_us: int) -> int | None:
     )
 
 
-def _source(site: str, camera: str) -> str:
+def source_of(site: str, camera: str) -> str:
+    """The ``ce_source`` of a camera's records."""
     return f"/{quote(site, safe='')}/{quote(camera, safe='')}"
 
 

@@ -9,8 +9,6 @@ import pytest
 import yaml
 
 from daemon.cameras import CameraLimits
-from daemon.dlq import since_us_of
-from daemon.errors import ConfigError
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import Record, chunk_record, parse_event
 from tests.support.cli import Answer, Cli, in_process
@@ -237,17 +235,3 @@ def test_what_cannot_be_is_one_line(
 
     assert 78 == answer.code
     assert told in answer.complaint
-
-
-@pytest.mark.parametrize(
-    ("text", "hours_ago"),
-    [("3600s", 1), ("90m", 1.5), ("6h", 6), ("2d", 48), ("2026-01-31T11:00:00Z", 1)],
-)
-def test_a_time_is_told_as_so_long_ago_or_as_a_moment(text: str, hours_ago: float) -> None:
-    assert int((NOW.timestamp() - hours_ago * 3600) * 1e6) == since_us_of(text, NOW)
-
-
-@pytest.mark.parametrize("text", ["", "yesterday", "6", "6w", "-6h"])
-def test_any_other_time_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"--since is .*, or 90s, 30m, 6h, 2d"):
-        since_us_of(text, NOW)

@@ -37,7 +37,7 @@ from daemon.kafka.outage import Outage
 from daemon.kafka.producer import abandon
 from daemon.kafka.topics import RECORD_MARGIN_BYTES
 
-_AGAIN_S = 0.2
+_STOP_S = 2.0
 _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
 _ATTEMPT_S = 10.0
 
@@ -291,11 +291,11 @@ class KafkaJournal:
 async def _let_go(producer: AIOKafkaProducer) -> None:
     """Stop a producer that has nothing under way."""
     with contextlib.suppress(KafkaError, TimeoutError):
-        async with asyncio.timeout(_AGAIN_S * 10):
+        async with asyncio.timeout(_STOP_S):
             await producer.stop()
 
 
 async def _close(admin: AIOKafkaAdminClient) -> None:
     with contextlib.suppress(KafkaError, TimeoutError):
-        async with asyncio.timeout(_AGAIN_S * 10):
+        async with asyncio.timeout(_STOP_S):
             await admin.close()

@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 
 from daemon.errors import ConfigError
+from daemon.moments import parse_moment
 from daemon.replay.batches import Replay
 from daemon.replay.camera import ReplayModel
 from daemon.replay.difference import compared, within
-from daemon.replay.period import Period, parse_moment, parse_period
+from daemon.replay.period import Period, parse_period
 from daemon.replay.report import (
     counts_text,
     difference_table,
