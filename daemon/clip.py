@@ -13,9 +13,9 @@ from daemon.compose import options_of
 from daemon.config import Config, DirectorySourceConfig, JsonlSinkConfig, load
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
 from daemon.kafka.connection import KafkaConnection, describe_topic, explained
-from daemon.kafka.reading import a_reader, bounds, records_between
+from daemon.kafka.reading import a_reader, bounds, chunk_of, records_between
 from daemon.sources.directory import read_numbered
-from daemon.wire.records import parse_chunk, parse_event
+from daemon.wire.records import parse_event
 from engine.errors import StreamError
 from engine.types import ActionEvent, Evidence, VideoChunk
 from engine.video.joining import join_chunks
@@ -143,11 +143,4 @@ async def _topic_chunks(
         end = min(evidence.last_offset + 1, newest)
         async for record in records_between(connection, reader, partition, first, end):
             with contextlib.suppress(StreamError):
-                yield parse_chunk(
-                    record.key,
-                    record.headers,
-                    record.value,
-                    timestamp_us=record.timestamp * 1000,
-                    offset=record.offset,
-                    default_camera=evidence.partition,
-                )
+                yield chunk_of(record, evidence.partition)

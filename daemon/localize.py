@@ -1,6 +1,5 @@
 """`s2netd localize`: video files → events.jsonl, a timeline page for each, and a table."""
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from rich.table import Table
 from daemon.errors import ConfigError
 from daemon.models.reading import OpenModel
 from daemon.timeline.page import CurveSet, Mistakes, Thumbnail, render_timeline
-from daemon.wire.records import event_json
+from daemon.wire.records import event_line
 from engine.judging.truth import TruthSpan
 from engine.session import StreamSession
 from engine.straight_line import Localization, localize_frames
@@ -131,13 +130,13 @@ def localize_videos(
         TimeRemainingColumn(),
     )
     with (
-        (out / "events.jsonl").open("w", encoding="utf-8") as lines,
+        (out / "events.jsonl").open("wb") as lines,
         Progress(*columns, console=console) as progress,
     ):
         for path, camera in zip(paths, camera_names(paths), strict=True):
             video = localize_video(path, camera, model, progress)
             for revision in video.result.revisions:
-                lines.write(json.dumps(event_json(revision, site=site)) + "\n")
+                lines.write(event_line(revision, site=site) + b"\n")
             page = timeline_of(video, model)
             (out / f"{camera}.html").write_text(page, encoding="utf-8")
             videos.append(video)

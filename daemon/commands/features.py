@@ -47,10 +47,11 @@ def export(
     [dim]s2netd features export --config edge.yaml --camera gate-3 --since 8h --out log[/dim]
     [dim]s2net extract --from-log log gate-3 14:00..14:05 --tag fall --bundle scenes[/dim]
     """
-    from daemon.replay.export import ExportOptions, run_export  # noqa: PLC0415
+    from daemon.replay.export import run_export  # noqa: PLC0415
+    from daemon.replay.log import LogOptions  # noqa: PLC0415
     from daemon.replay.period import parse_period  # noqa: PLC0415
 
-    options = ExportOptions(
+    options = LogOptions(
         config=config,
         period=parse_period(since, until, datetime.now().astimezone()),
         cameras=tuple(dict.fromkeys(camera or ())),

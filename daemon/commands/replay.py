@@ -81,13 +81,14 @@ def replay(
     [dim]s2netd replay --from-features --config edge.yaml --bundle bundles/new --since 2h[/dim]
     [dim]s2netd replay --from-features --config edge.yaml --camera gate-3 --since 14:00[/dim]
     """
+    from daemon.replay.log import LogOptions  # noqa: PLC0415
     from daemon.replay.period import parse_period  # noqa: PLC0415
-    from daemon.replay.run import ReplayOptions, run_replay  # noqa: PLC0415
+    from daemon.replay.run import run_replay  # noqa: PLC0415
 
     if not from_features:
         raise ConfigError("add --from-features: only the feature log can be replayed")
     changes = {"bundle": bundle, "labels": split_labels(labels), "open_score": open_score}
-    options = ReplayOptions(
+    options = LogOptions(
         config=config,
         period=parse_period(since, until, datetime.now().astimezone()),
         cameras=tuple(dict.fromkeys(camera or ())),

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from daemon.kafka.connection import KafkaConnection
+from daemon.wire.records import parse_chunk
+from engine.types import VideoChunk
 
 _POLL_MS = 500
 _FETCH_BYTES = 16 * 2**20
@@ -81,3 +83,19 @@ async def records_between(
             position, since_s = seen, loop.time()
         elif loop.time() - since_s >= connection.connect_timeout_s:
             raise TimeoutError(f"{partition}: no record after offset {position}")
+
+
+def chunk_of(record: ConsumerRecord, partition: str) -> VideoChunk:
+    """A record of a chunks' topic as a chunk; one without a key is of the camera ``partition``.
+
+    Raises:
+        StreamError: It is none; see ``parse_chunk``.
+    """
+    return parse_chunk(
+        record.key,
+        record.headers,
+        record.value,
+        timestamp_us=record.timestamp * 1000,
+        offset=record.offset,
+        default_camera=partition,
+    )

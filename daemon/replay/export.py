@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from daemon.errors import ConfigError
 from daemon.journal.base import FeatureRows
 from daemon.localize import writing_to
 from daemon.models.reading import read_model
-from daemon.replay.log import FeatureLog
+from daemon.replay.log import FeatureLog, LogOptions
 from daemon.replay.period import LoggedRows, Period
 from daemon.replay.run import changed_model
 from engine.bundle.model_bundle import ModelBundle
@@ -23,17 +22,6 @@ from engine.files.feature_export import ExportedPart, ExportWriter
 from engine.grid import Grid
 
 _PART_ROWS = 8192  # 16 MB of 1024 numbers
-
-
-@dataclass(frozen=True, slots=True)
-class ExportOptions:
-    """What the command line says; see `s2netd features export --help`."""
-
-    config: Path
-    period: Period
-    cameras: tuple[str, ...]
-    out: Path
-    model: dict[str, object]  # keys of the configuration's section, to be changed
 
 
 @dataclass(slots=True)
@@ -131,7 +119,7 @@ class Exporter:
         run.indices, run.starts_us, run.vectors = [], [], []
 
 
-def run_export(options: ExportOptions, console: Console) -> None:
+def run_export(options: LogOptions, console: Console) -> None:
     """Write the features of a period to a folder, and say how many there are of each camera.
 
     Raises:
@@ -159,7 +147,7 @@ def run_export(options: ExportOptions, console: Console) -> None:
         )
 
 
-async def _exported(log: FeatureLog, bundle: ModelBundle, options: ExportOptions) -> Exporter:
+async def _exported(log: FeatureLog, bundle: ModelBundle, options: LogOptions) -> Exporter:
     try:
         writer = ExportWriter(options.out)
     except DataError as error:

@@ -4,6 +4,8 @@ It joins no group and commits nothing, so a daemon that runs on the same topics 
 """
 
 from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -20,6 +22,25 @@ from engine.types import ActionEvent
 
 OnRead = Callable[[int, int], None]
 """Told how many records of how many were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """What the command line says; see `s2netd replay --help` and `s2netd features export --help`.
+
+    Attributes:
+        config: The daemon's configuration.
+        period: What of the log is wanted.
+        cameras: Whose; none: all.
+        out: Folder for what is made of it.
+        model: Keys of the configuration's model section, with what they are to be instead.
+    """
+
+    config: Path
+    period: Period
+    cameras: tuple[str, ...]
+    out: Path
+    model: dict[str, object]
 
 
 class FeatureLog:

@@ -25,7 +25,7 @@ from daemon.models.reading import ReadModel, open_localizer, read_model
 from daemon.replay.batches import Replay
 from daemon.replay.camera import ReplayedRun, ReplayModel
 from daemon.replay.difference import Compared, compared, within
-from daemon.replay.log import FeatureLog, OnRead
+from daemon.replay.log import FeatureLog, LogOptions, OnRead
 from daemon.replay.period import Period, local_text
 from daemon.replay.report import (
     counts_text,
@@ -34,20 +34,9 @@ from daemon.replay.report import (
     page_names,
     page_of,
 )
-from daemon.wire.records import event_json
+from daemon.wire.records import event_line
 from engine.grid import US_PER_S
 from engine.types import ActionEvent
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayOptions:
-    """What the command line says; see `s2netd replay --help`."""
-
-    config: Path
-    period: Period
-    cameras: tuple[str, ...]
-    out: Path
-    model: dict[str, object]  # keys of the configuration's section, to be changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +68,7 @@ class Replayed:
         return self.replayed_us / US_PER_S / max(self.spent_s, 1e-9)
 
 
-def run_replay(options: ReplayOptions, console: Console, notes: Console) -> None:
+def run_replay(options: LogOptions, console: Console, notes: Console) -> None:
     """Replay; write events.jsonl, difference.json and the pages; print tables.
 
     Args:
@@ -186,9 +175,9 @@ def _check_found(log: FeatureLog, replay: Replay, period: Period, cameras: Seque
 
 
 def _write(done: Replayed, model: ReplayModel, config: Config, out: Path) -> None:
-    with (out / "events.jsonl").open("w", encoding="utf-8") as lines:
+    with (out / "events.jsonl").open("wb") as lines:
         for revision in _flat(done.new):
-            lines.write(json.dumps(event_json(revision, site=config.site)) + "\n")
+            lines.write(event_line(revision, site=config.site) + b"\n")
     plain = [row.to_json() for row in done.rows]
     (out / "difference.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
     for name, run, old, new in zip(

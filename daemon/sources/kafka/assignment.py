@@ -25,10 +25,10 @@ from daemon.cancellation import own_cancellation
 from daemon.errors import ForeignCancellationError, StaleOwnerError, TransportError
 from daemon.kafka.connection import explained
 from daemon.kafka.outage import Outage
+from daemon.kafka.reading import bounds
 from daemon.kafka.topic_identity import topic_id_from
 from daemon.sources.base import PartitionOwner
 from daemon.sources.kafka.settings import KafkaSourceSettings
-from engine.errors import S2netdError
 
 _AGAIN_S = 0.2
 _IDENTIFY_S = 1.0  # so soon a topic made anew is found
@@ -113,12 +113,13 @@ class Assignment:
             consumer.pause(*assigned)  # nothing is fetched of one until it is taken
         identity = await self._identity(consumer)
         self._log_id = identity or self._log_id
+        if not assigned:
+            self.took_part.set()
+            return
         # Asked once for all: as soon as one is taken, the group is known.
         known = asyncio.create_task(self._is_group_known(consumer))
         for partition in assigned:
             self._begin_taking(consumer, partition, known)
-        if not assigned:
-            self.took_part.set()
 
     def _begin_taking(
         self,
@@ -170,10 +171,7 @@ class Assignment:
         """
 
         async def ask() -> tuple[int | None, int, int]:
-            committed = await consumer.committed(partition)
-            oldest = (await consumer.beginning_offsets([partition]))[partition]
-            newest = (await consumer.end_offsets([partition]))[partition]
-            return committed, oldest, newest
+            return await consumer.committed(partition), *await bounds(consumer, partition)
 
         with self._failing_loudly(f"taking {name_of(partition)}"):
             is_known = known is None or await asyncio.shield(known)
@@ -281,10 +279,10 @@ class Assignment:
         try:
             with own_cancellation(what):
                 yield
-        except (KafkaError, S2netdError, TimeoutError) as error:
-            self._fail(error)
-        except BaseExceptionGroup as errors:  # from the partitions that were to be held
+        except ExceptionGroup as errors:  # from the partitions that were to be held
             self._fail(errors.exceptions[0])
+        except Exception as error:  # noqa: BLE001 - whatever it is, ``check`` raises it
+            self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error

@@ -25,10 +25,11 @@ from daemon.errors import ForeignCancellationError, StaleOwnerError, TransportEr
 from daemon.kafka.connection import describe_topic, explained, persist
 from daemon.kafka.membership import NameWatch, leave_group
 from daemon.kafka.outage import Outage
+from daemon.kafka.reading import chunk_of
 from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.sources.kafka.assignment import Assignment, name_of, partition_of
 from daemon.sources.kafka.settings import KafkaSourceSettings
-from daemon.wire.records import parse_chunk, readable_camera
+from daemon.wire.records import readable_camera
 from engine.errors import RefusedChunkError, StreamError
 
 _POLL_MS = 200
@@ -264,14 +265,7 @@ class KafkaChunkSource:
         position = Position(name_of(partition), record.offset)
         try:
             self._check_size(record)
-            chunk = parse_chunk(
-                record.key,
-                record.headers,
-                record.value,
-                timestamp_us=record.timestamp * 1000,
-                offset=record.offset,
-                default_camera=position.partition,
-            )
+            chunk = chunk_of(record, position.partition)
         except StreamError as error:
             camera = readable_camera(record.key, position.partition)
             value = record.value or b""

@@ -363,6 +363,17 @@ async def test_a_failure_while_partitions_are_taken_ends_the_start(topic: Topic)
         await topic.source(Broken())
 
 
+async def test_a_bug_while_partitions_are_taken_ends_the_start_too(topic: Topic) -> None:
+    """aiokafka would log it, and the start would wait for ever."""
+
+    class Buggy(Owner):
+        async def take(self, partition: str, **_told: Any) -> int:
+            raise ZeroDivisionError(partition)
+
+    with pytest.raises(ZeroDivisionError):
+        await topic.source(Buggy())
+
+
 async def test_a_partition_that_another_was_faster_to_take_is_asked_for_again(
     topic: Topic,
 ) -> None:
