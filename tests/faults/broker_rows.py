@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tests.faults.daemons import has_journal, session_s
+from tests.faults.daemons import SESSION_S
 from tests.faults.trial import Rig, RowResult, Trial, a_trial
 
 TRANSACTION_S = 10.0  # the longest that a transaction may stay open
@@ -28,7 +28,7 @@ async def kill_in_a_transaction(rig: Rig) -> RowResult:
         a, b = trial.daemon("a"), trial.daemon("b")
         b.start()
         await b.ready()
-        point = "commit_transaction:before" if has_journal() else "ack:before"
+        point = "commit_transaction:before"
         a.start(f"{point}:12:kill")
         await a.ready()
         await trial.begin_to_feed()
@@ -40,7 +40,7 @@ async def kill_in_a_transaction(rig: Rig) -> RowResult:
         trial.injected += 1
         killed_s = asyncio.get_running_loop().time()
         await trial.progress(4)
-        result = await trial.finish("SIGKILL between begin and commit, for good", session_s() + 2)
+        result = await trial.finish("SIGKILL between begin and commit, for good", SESSION_S + 2)
         served = {line["camera"] for line in a.logged("stream.opened")}
         _judge_readers(trial, set(trial.cameras) - served, killed_s)
         return result
@@ -137,7 +137,7 @@ async def lose_broker_and_daemon(rig: Rig) -> RowResult:
         await trial.progress(3)
         await a.kill()
         trial.injected += 1
-        await trial.play(session_s() - 2)
+        await trial.play(SESSION_S - 2)
         stopped = await _away(trial, "stop", 1)
         c = trial.daemon("c")
         c.start()
@@ -147,7 +147,7 @@ async def lose_broker_and_daemon(rig: Rig) -> RowResult:
         await b.stop()
         trial.injected += 1
         hung = await _away(trial, "SIGSTOP", 20)
-        _judge_outages(trial, [("restart", stopped), ("SIGSTOP 20 s", hung)], session_s() + 15)
+        _judge_outages(trial, [("restart", stopped), ("SIGSTOP 20 s", hung)], SESSION_S + 15)
         return await trial.finish(
-            "broker restarted in a take-over, and hung for 20 s in a fail-over", session_s() + 15
+            "broker restarted in a take-over, and hung for 20 s in a fail-over", SESSION_S + 15
         )

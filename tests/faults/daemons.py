@@ -1,7 +1,6 @@
 """Daemons as processes. This is the one file that knows how a daemon is configured."""
 
 import asyncio
-import functools
 import json
 import os
 import signal
@@ -22,10 +21,8 @@ PATIENCE_S = 240.0  # for what must happen; no rule depends on it
 RESTART_S = 2.0  # RestartSec= of the systemd unit
 LIMIT_S, LIMIT_STARTS = 600.0, 10  # its StartLimitIntervalSec= and StartLimitBurst=
 EXIT_CONFIG = 78  # the unit does not restart after it
-DEFAULT_SESSION_S = 30.0
-SHORT_SESSION_S = 10.0
-DEFAULT_SILENCE_S = 30.0
-SHORT_SILENCE_S = 10.0
+SESSION_S = 10.0  # after which the group takes a silent member's partitions away
+SILENT_AFTER_S = 10.0  # without chunks, until a camera's open events get their final record
 
 _FAULTY = "tests.faults.faulty_daemon"
 
@@ -49,43 +46,6 @@ class Place:
     bundle: Path
 
 
-@functools.cache
-def schema() -> dict[str, Any]:
-    """The JSON Schema of the configuration: what keys this daemon has."""
-    command = [sys.executable, "-m", "daemon", "schema", "config"]
-    told = subprocess.run(command, check=True, capture_output=True, text=True)
-    read: dict[str, Any] = json.loads(told.stdout)
-    return read
-
-
-def has_journal() -> bool:
-    """True if revisions, places and offsets are one transaction."""
-    return "journal" in schema()["properties"]
-
-
-def session_s() -> float:
-    """After how long the group takes a silent member's partitions away."""
-    return SHORT_SESSION_S if _has_session_key() else DEFAULT_SESSION_S
-
-
-def silent_after_s() -> float:
-    """After how long without chunks a camera's open events get their final record."""
-    return SHORT_SILENCE_S if _has_silence_key() else DEFAULT_SILENCE_S
-
-
-def transaction_points() -> tuple[str, ...]:
-    """Points of ``faulty_daemon`` that only a daemon with transactions reaches."""
-    return ("begin", "offsets", "commit_transaction")
-
-
-def _has_session_key() -> bool:
-    return "session_timeout_s" in schema()["$defs"]["KafkaSourceConfig"]["properties"]
-
-
-def _has_silence_key() -> bool:
-    return "silent_after_s" in schema()["properties"]
-
-
 def config_of(
     place: Place,
     folder: Path,
@@ -95,9 +55,6 @@ def config_of(
 ) -> dict[str, Any]:
     """A daemon's configuration.
 
-    If there are topics besides chunks and events, their names must be the group's own: rows share
-    the broker.
-
     Args:
         place: What it shares with the others.
         folder: What it has of its own.
@@ -105,10 +62,8 @@ def config_of(
         http_port: Where its metrics are; 0: at a port that nobody is told.
         source: More keys of ``source``.
     """
-    keys = schema()["properties"]
     kafka = {"kind": "kafka", "bootstrap_servers": place.bootstrap}
-    session = {"session_timeout_s": SHORT_SESSION_S} if _has_session_key() else {}
-    config: dict[str, Any] = {
+    return {
         "http": {"port": http_port},
         "model": {"bundle": str(place.bundle), "precision": "f32", "threads": 1},
         "decode": {"threads": 1},
@@ -117,24 +72,17 @@ def config_of(
             "topic": place.chunks,
             "group_id": place.group,
             "start": "earliest",
-            **session,
+            "session_timeout_s": SESSION_S,
             **source,
         },
         "sink": {**kafka, "topic": place.events},
+        "journal": {"path": str(folder / "journal.sqlite"), **(journal or {})},
+        "silent_after_s": SILENT_AFTER_S,
     }
-    if has_journal():
-        config["journal"] = {"path": str(folder / "journal.sqlite"), **(journal or {})}
-    elif "state" in keys:
-        config["state"] = {"path": str(folder / "state.sqlite")}
-    if _has_silence_key():
-        config["silent_after_s"] = SHORT_SILENCE_S
-    return config
 
 
 def make_other_topics(place: Place, folder: Path) -> None:
-    """The topics that this daemon needs besides chunks and events, if there are any."""
-    if not has_journal():
-        return
+    """The journal's topics, made beforehand, so that they can be widened and looked at."""
     path = _write(config_of(place, folder), folder / f"topics-{place.group}.yaml")
     command = [sys.executable, "-m", "daemon", "topics", "create", "--config", str(path)]
     subprocess.run(command, check=True, capture_output=True)

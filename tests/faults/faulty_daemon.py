@@ -24,10 +24,8 @@ PRODUCER, CONSUMER = "aiokafka:AIOKafkaProducer", "aiokafka:AIOKafkaConsumer"
 POINTS = {
     "producer_start": f"{PRODUCER}.start",
     "fetch": f"{CONSUMER}.getmany",
-    "save": "daemon.state.sqlite:SqliteStateStore.save",
     "produce": f"{PRODUCER}.send",
     "ack": f"{PRODUCER}.send",  # when the record is acknowledged, not when it is handed over
-    "commit": f"{CONSUMER}.commit",
     "begin": f"{PRODUCER}.begin_transaction",
     "offsets": f"{PRODUCER}.send_offsets_to_transaction",
     "commit_transaction": f"{PRODUCER}.commit_transaction",
@@ -61,26 +59,12 @@ class Fault:
 def patch(fault: Fault) -> None:
     """Put the fault where its point is."""
     module, _, path = POINTS[fault.point].partition(":")
-    try:
-        owner = getattr(import_module(module), path.partition(".")[0])
-    except (ImportError, AttributeError):
-        return  # a point that this daemon does not have is one it does not reach
-    method = path.partition(".")[2]
+    name, _, method = path.partition(".")
+    owner = getattr(import_module(module), name)
     setattr(owner, method, _wrapped(getattr(owner, method), fault))
 
 
 def _wrapped(original: Callable[..., Any], fault: Fault) -> Callable[..., Any]:
-    if fault.point == "save":
-
-        @functools.wraps(original)
-        def call_plainly(*args: Any, **kwargs: Any) -> Any:
-            fault.pass_by("before")
-            answer = original(*args, **kwargs)
-            fault.pass_by("after")
-            return answer
-
-        return call_plainly
-
     @functools.wraps(original)
     async def call(*args: Any, **kwargs: Any) -> Any:
         if fault.point == "ack":

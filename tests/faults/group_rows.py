@@ -2,7 +2,8 @@
 
 import signal
 
-from tests.faults.daemons import Daemon, has_journal, session_s, transaction_points
+from tests.faults.daemons import SESSION_S, Daemon
+from tests.faults.faulty_daemon import POINTS
 from tests.faults.topic_rows import judge_reread
 from tests.faults.trial import Rig, RowResult, Trial, a_trial
 
@@ -69,7 +70,7 @@ async def die(rig: Rig) -> RowResult:
         await a.kill()
         trial.injected += 1
         await trial.progress(6)
-        return await trial.finish("SIGKILL of one of two, for good", session_s() + 2)
+        return await trial.finish("SIGKILL of one of two, for good", SESSION_S + 2)
 
 
 async def return_from_the_dead(rig: Rig) -> RowResult:
@@ -85,7 +86,7 @@ async def return_from_the_dead(rig: Rig) -> RowResult:
         await trial.progress(8)
         judge_reread(trial, a)
         return await trial.finish(
-            "SIGKILL, take-over, and the dead one returns with its old folder", session_s() + 7
+            "SIGKILL, take-over, and the dead one returns with its old folder", SESSION_S + 7
         )
 
 
@@ -117,10 +118,8 @@ async def zombie(rig: Rig, *, unfenced: bool = False, row: int = 6) -> RowResult
     """Row 6: frozen until long after another took over, and thawed."""
     async with a_trial(rig, row) as trial:
         a, b = trial.daemon("a", is_cuttable=True), trial.daemon("b")
-        points = [p for p in ZOMBIE_POINTS if has_journal() or p not in transaction_points()]
-        if unfenced and has_journal():
-            # An open transaction is aborted when its time is out; one that is yet to begin is not.
-            points = ["begin"]
+        # An open transaction is aborted when its time is out; one that is yet to begin is not.
+        points = ["begin"] if unfenced else ZOMBIE_POINTS
         rounds = rig.size(2 if unfenced else len(points), 10)
         faults = [points[number % len(points)] for number in range(rounds)]
         b.start(unfenced=unfenced)
@@ -137,9 +136,9 @@ async def zombie(rig: Rig, *, unfenced: bool = False, row: int = 6) -> RowResult
                 await trial.progress(3)
             await _freeze_and_thaw(trial, a, point)
         return await trial.finish(
-            f"zombie: away for {session_s() + 15:g} s at {', '.join(dict.fromkeys(faults))}, "
+            f"zombie: away for {SESSION_S + 15:g} s at {', '.join(dict.fromkeys(faults))}, "
             f"{rounds} rounds",
-            session_s() + 2,
+            SESSION_S + 2,
         )
 
 
@@ -175,7 +174,7 @@ async def _freeze_and_thaw(trial: Trial, daemon: Daemon, point: str) -> None:
     elif point == "random":
         daemon.signal(signal.SIGSTOP)
     trial.injected += 1
-    await trial.play(session_s() + 15)
+    await trial.play(SESSION_S + 15)
     n_ready = len(daemon.logged("daemon.ready"))
     trial.cluster.network.heal()
     daemon.signal(signal.SIGCONT)
@@ -244,9 +243,6 @@ async def two_of_one_name(rig: Rig) -> RowResult:
         return await trial.finish("two daemons with one instance name", 10)
 
 
-POINTS = ("producer_start", "fetch", "save", "produce", "ack", "commit")
-
-
 async def kill_at_points(rig: Rig) -> RowResult:
     """Row 10: SIGKILL at random moments and at labelled points, and a restart at once."""
     async with a_trial(rig, 10) as trial:
@@ -258,8 +254,7 @@ async def kill_at_points(rig: Rig) -> RowResult:
             trial.injected += 1
             daemon.start()
             await daemon.ready()
-        points = (*POINTS, *transaction_points())
-        places = [(point, when) for point in points for when in ("before", "after")]
+        places = [(point, when) for point in POINTS for when in ("before", "after")]
         unreached = [
             f"{point}:{when}"
             for point, when in places * rig.size(1, 3)
@@ -269,18 +264,12 @@ async def kill_at_points(rig: Rig) -> RowResult:
         daemon.start()
         await daemon.ready()
         if unreached:
-            trial.notes.append(f"not reached: {', '.join(dict.fromkeys(unreached))}")
-            on_its_way = transaction_points() if has_journal() else POINTS
-            missed = [u for u in unreached if u.split(":")[0] in on_its_way]
-            if missed:
-                trial.complaints.append(f"points not reached: {missed}")
+            trial.complaints.append(f"not reached: {', '.join(dict.fromkeys(unreached))}")
         return await trial.finish("SIGKILL at random moments and labelled points", RESTART_BOUND_S)
 
 
 async def _killed_at(trial: Trial, daemon: Daemon, point: str, when: str) -> bool:
     """Start anew with a fault at a point; False if it is never reached."""
-    if not has_journal() and point in transaction_points():
-        return False
     await daemon.kill()
     early = point == "producer_start"
     number = 1 if early else trial.rng.randint(1, 12)

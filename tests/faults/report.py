@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults.daemons import has_journal, session_s
+from tests.faults.daemons import SESSION_S
 from tests.faults.trial import RowResult
 from tests.support.checkout import CHECKOUT
 
@@ -56,7 +56,6 @@ def write_report(results: Sequence[RowResult], path: Path, *, is_full: bool) -> 
 def _page(results: Sequence[RowResult], *, is_full: bool) -> list[str]:
     passed = sum(result.passed for result in results)
     injected = sum(result.injected for result in results)
-    delivery = "a journal of transactions" if has_journal() else "at-least-once"
     lines = [
         "# Faults",
         "",
@@ -66,7 +65,7 @@ def _page(results: Sequence[RowResult], *, is_full: bool) -> list[str]:
         f"- commit: {commit()}",
         f"- machine: {cpu()}, {os.cpu_count()} cores",
         f"- broker: Apache Kafka {kafka_version()}, one",
-        f"- delivery: {delivery}; session time-out {session_s():g} s",
+        f"- session time-out: {SESSION_S:g} s",
         f"- command: `make faults{' ARGS=--full' if is_full else ''}`",
         "",
         _RULES,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from aiokafka import ConsumerRecord
 
 from tests.faults.checker import Verdict
-from tests.faults.daemons import session_s
+from tests.faults.daemons import SESSION_S
 from tests.faults.feeder import CHUNK_S
 
 WAYS = ("SIGTERM", "SIGKILL")
@@ -79,7 +79,7 @@ def page(
     lines = [
         (
             f"{options.cameras} live cameras on {options.partitions} partitions, chunks of "
-            f"{CHUNK_S:.2f} s, one daemon, a tiny model, a session time-out of {session_s():g} s. "
+            f"{CHUNK_S:.2f} s, one daemon, a tiny model, a session time-out of {SESSION_S:g} s. "
             f"{options.times} restarts of each kind, in turns: median (worst)."
         ),
         "",

@@ -8,7 +8,7 @@ from aiokafka import ConsumerRecord
 
 from daemon.wire.records import Record
 from tests.faults.cluster import CHUNK_PARTITIONS
-from tests.faults.daemons import Daemon, silent_after_s
+from tests.faults.daemons import SILENT_AFTER_S, Daemon
 from tests.faults.feeder import partition_of
 from tests.faults.trial import Rig, RowResult, Trial, a_trial
 
@@ -202,7 +202,7 @@ def _open_events(trial: Trial) -> dict[str, str]:
 
 
 async def _judge_silence(trial: Trial, camera: str, event_id: str) -> None:
-    patience_s = silent_after_s() + 10
+    patience_s = SILENT_AFTER_S + 10
     end_s = asyncio.get_running_loop().time() + patience_s
     while True:
         reasons = [

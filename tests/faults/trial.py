@@ -13,11 +13,11 @@ from tests.faults.checker import Evidence, Verdict, check
 from tests.faults.cluster import CHUNK_PARTITIONS, EVENT_PARTITIONS, Cluster, Observer
 from tests.faults.daemons import (
     PATIENCE_S,
+    SESSION_S,
     Daemon,
     Place,
     RowError,
     make_other_topics,
-    session_s,
 )
 from tests.faults.feeder import Feeder, Footage, cameras_over
 from tests.faults.undisturbed import Undisturbed
@@ -250,7 +250,7 @@ class Trial:
         """
         await self.end_feeding()
         try:
-            await self.until(self.is_caught_up, "all chunks to be committed", 45 + 2 * session_s())
+            await self.until(self.is_caught_up, "all chunks to be committed", 45 + 2 * SESSION_S)
         except RowError:
             self.notes.append("the group never committed all chunks")
         ended_s = asyncio.get_running_loop().time()
