@@ -500,7 +500,8 @@ class StreamWorker:
         """If the chunk begins a new run, end the old run's events; stream time starts anew."""
         revisions: list[ActionEvent] = []
         before = self._session
-        if before is not None and before.run != chunk.run:
+        is_over = before is not None and before.run in before.place.ended_runs
+        if before is not None and before.run != chunk.run and not is_over:
             revisions = await self._end(Reason.GAP)
             revisions = stamped(before.place, before.watermark_us, revisions)
             before.place = with_ended(before.place, before.run)

@@ -248,7 +248,7 @@ async def kill_at_points(rig: Rig) -> RowResult:
     async with a_trial(rig, 10) as trial:
         (daemon,) = await trial.begin("a")
         await trial.progress(2)
-        for _ in range(rig.size(8, 30)):
+        for _ in range(rig.size(8, 40)):
             await trial.play(trial.rng.uniform(0, 2.5))
             await daemon.kill()
             trial.injected += 1
