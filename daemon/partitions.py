@@ -18,10 +18,11 @@ from daemon.cameras import Camera, CameraLimits, Notice, StatusParts
 from daemon.errors import StaleOwnerError
 from daemon.journal.base import Journal, Owner, Past, Step
 from daemon.sources.base import ChunkSource, Delivery
+from daemon.stream.beginning import Beginning
 from daemon.stream.flow import FlowControl
 from daemon.stream.status import CameraWatch
 from daemon.stream.tenure import StepLimits, Tenure
-from daemon.stream.worker import Beginning, StreamWorker, WorkerParts
+from daemon.stream.worker import StreamWorker, WorkerParts
 from daemon.tasks import Tasks
 from engine.errors import RefusedChunkError
 

@@ -22,6 +22,10 @@ class RefusedChunkError(CorruptChunkError):
     """A chunk of an unknown container or codec, or one larger than the limits allow."""
 
 
+class RivalRunError(RefusedChunkError):
+    """A chunk of one producer under the name of a camera that another producer serves."""
+
+
 class StaleChunkError(StreamError):
     """A chunk whose frames all lie before what was seen: its producer's clock went back."""
 

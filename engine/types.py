@@ -8,7 +8,7 @@ media time since the start of the producer's run. Wall-clock time is stream time
 Arrays inside these values are read-only by convention: a stage that wants to change one copies it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from itertools import accumulate
@@ -72,6 +72,23 @@ class VideoChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """A run of a camera whose chunks are left out, for another run goes on.
+
+    Attributes:
+        run: The run, as its producer names it.
+        newest_us: Stream time at which the last of them begins.
+        n_in_a_row: How many have come since a chunk of the run that goes on.
+        n_all: How many have come.
+    """
+
+    run: str
+    newest_us: int
+    n_in_a_row: int = 1
+    n_all: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a camera stands in its transport; a session keeps it and never looks at it.
 
@@ -81,7 +98,12 @@ class Place:
         low_offset: Offset of the first delivery that a restart must read again; None: it needs
             none.
         sequence: Number of the last chunk in its run; None before there was one.
-        ended_runs: The camera's runs that are over, oldest first.
+        producer_run: The run as its producer names it, where the session's has another name, for
+            it is not the first one of that name.
+        is_over: The producer ended the run, or fell silent.
+        ended_runs: Runs that others took the place of, as their producers name them, oldest first.
+        ended_us: Up to which stream time each of the last of ``ended_runs`` was seen.
+        rival: A run whose chunks are left out, if there is one.
         chunks: Recent chunks of the run, oldest first: offset, and stream time of the first frame.
     """
 
@@ -89,7 +111,11 @@ class Place:
     offset: int | None = None
     low_offset: int | None = None
     sequence: int | None = None
+    producer_run: str | None = None
+    is_over: bool = False
     ended_runs: tuple[str, ...] = ()
+    ended_us: tuple[int, ...] = ()
+    rival: Rival | None = None
     chunks: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -99,7 +125,11 @@ class Place:
             "offset": self.offset,
             "low": self.low_offset,
             "sequence": self.sequence,
+            "run": self.producer_run,
+            "over": self.is_over or None,
             "ended": "\n".join(self.ended_runs) or None,  # names of runs hold no line ends
+            "ended_us": list(self.ended_us) or None,
+            "rival": None if self.rival is None else list(astuple(self.rival)),
             "chunks": _differences(self.chunks) or None,
         }
         return {key: value for key, value in plain.items() if value is not None}
@@ -120,6 +150,10 @@ class Place:
             # Older snapshots say -1 where no delivery is needed again.
             low_offset=None if low_offset == -1 else low_offset,
             sequence=_number(plain, "sequence"),
+            producer_run=_text(plain, "run"),
+            is_over=plain.get("over") is True,
+            ended_us=_numbers(plain.get("ended_us", [])),
+            rival=_rival(plain.get("rival")),
             ended_runs=tuple(run for run in (_text(plain, "ended") or "").split("\n") if run),
             chunks=_sums(plain.get("chunks", [])),
         )
@@ -137,14 +171,25 @@ def _differences(chunks: tuple[tuple[int, int], ...]) -> list[int]:
 
 def _sums(flat: object) -> tuple[tuple[int, int], ...]:
     """The inverse of ``_differences``."""
-    if (
-        not isinstance(flat, list)
-        or len(flat) % 2
-        or any(type(value) is not int for value in flat)
-    ):
+    numbers = _numbers(flat)
+    if len(numbers) % 2:
         raise ValueError(f"a place's chunks are {flat!r}, wanted pairs of whole numbers")
-    offsets, starts_us = accumulate(flat[::2]), accumulate(flat[1::2])
+    offsets, starts_us = accumulate(numbers[::2]), accumulate(numbers[1::2])
     return tuple(zip(offsets, starts_us, strict=True))
+
+
+def _numbers(plain: object) -> tuple[int, ...]:
+    if not isinstance(plain, list) or any(type(value) is not int for value in plain):
+        raise ValueError(f"a place holds {plain!r}, wanted whole numbers")
+    return tuple(plain)
+
+
+def _rival(plain: object) -> Rival | None:
+    if plain is None:
+        return None
+    if not isinstance(plain, list) or not plain or not isinstance(plain[0], str):
+        raise ValueError(f"a place's rival is {plain!r}, wanted a run and three whole numbers")
+    return Rival(plain[0], *_numbers(plain[1:]))
 
 
 def _number(plain: dict[str, object], key: str) -> int | None:

@@ -10,11 +10,7 @@ from itertools import takewhile
 from daemon.sources.base import Position
 from engine.errors import SnapshotError
 from engine.session import StreamSession
-from engine.types import ActionEvent, Evidence, Phase, Place, Span, VideoChunk
-
-# How many ended runs are remembered: a producer that comes back after a network cut may still
-# deliver chunks of its last runs that it had queued.
-N_ENDED_RUNS = 16
+from engine.types import ActionEvent, Evidence, Phase, Place, Span
 
 # So many chunks are remembered, to say where an event's footage lies and where that of an
 # unfinished snippet begins: two minutes' worth of a second each.
@@ -51,15 +47,6 @@ def is_needed_again(place: Place, offset: int) -> bool:
     If it does not, the chunk is read again for the sake of another camera of the partition.
     """
     return place.low_offset is not None and place.low_offset <= offset
-
-
-def is_duplicate(session: StreamSession, chunk: VideoChunk) -> bool:
-    """True if this chunk was seen before, at whatever offset, or if its run is over."""
-    place = session.place
-    if chunk.run in place.ended_runs:
-        return True
-    is_current = session.run == chunk.run
-    return is_current and place.sequence is not None and chunk.sequence <= place.sequence
 
 
 def with_chunk(place: Place, offset: int, start_us: int) -> Place:
@@ -113,11 +100,3 @@ def stamped(
         if revision.phase is Phase.OPENED:
             watermark_us = min(watermark_us, revision.span.start_us)
     return done[::-1]
-
-
-def with_ended(place: Place, run: str) -> Place:
-    """The place with one more ended run, of which chunks that come late are left out.
-
-    Events of an ended run are final, and such chunks would change them.
-    """
-    return replace(place, ended_runs=(*place.ended_runs, run)[-N_ENDED_RUNS:])

@@ -15,32 +15,39 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import groupby
 
-import numpy as np
 import structlog
 
 from daemon.clock import Clock
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
-from daemon.journal.base import CameraPast, CameraState, DeadLetter, FeatureRows
+from daemon.journal.base import CameraState, DeadLetter, FeatureRows
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot, OpenModel
-from daemon.sources.base import Delivery, Position
+from daemon.sources.base import Delivery
+from daemon.stream.beginning import Beginning, take_up
+from daemon.stream.logged import end_of, rows_of
 from daemon.stream.place import (
     done_of,
     is_done,
-    is_duplicate,
     is_needed_again,
     low_offset_of,
     stamped,
     with_chunk,
+)
+from daemon.stream.runs import (
+    Claim,
+    claim_of,
+    claim_of_past,
+    name_of_run,
+    producer_run_of,
     with_ended,
+    without_row,
 )
 from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
-from engine.errors import SnapshotError, StaleChunkError, StreamError
+from daemon.wire.records import FOREIGN_RUN
+from engine.errors import RivalRunError, StaleChunkError, StreamError
 from engine.session import StreamSession
 from engine.spec import ModelSpec
 from engine.types import (
@@ -49,8 +56,8 @@ from engine.types import (
     FrameBatch,
     Place,
     Reason,
+    Rival,
     Snippet,
-    SnippetFeature,
     VideoChunk,
 )
 from engine.video.frames import Decoder
@@ -81,22 +88,6 @@ class WorkerParts:
     new_decoder: Callable[[ModelSpec], Decoder]
 
 
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """Where a worker begins.
-
-    Attributes:
-        past: What the camera's last owner has left; None: nothing.
-        next_offset: Deliveries below it are done, and only read for frames that are needed again.
-        is_over: Its place says nothing any more, for its log was made anew, or others have
-            served the camera since: what was open ends.
-    """
-
-    past: CameraPast | None = None
-    next_offset: int = 0
-    is_over: bool = False
-
-
 class StreamWorker:
     """Processes one camera's deliveries, in order.
 
@@ -117,8 +108,9 @@ class StreamWorker:
         self._deadline_s = 0.0  # when the camera will have its next snippet, by the device's clock
         self._new_features: list[FeatureRows] = []
         self._beginning = beginning
-        self._session = self._restore(beginning)
-        self._done = self._done_of(self._session)
+        self._session = self._taken_up(beginning)
+        is_placed = self._session is not None and self._session.place.offset is not None
+        self._done = done_of(self._session) if self._session and is_placed else None
         # A restored session lacks its latest frames until they are read again; until then, what
         # it says must be read again stays as it is.
         self._awaits_replay = (
@@ -140,13 +132,10 @@ class StreamWorker:
             session.run, model_id, self._n_gaps, session.watermark_us, session.anchor_us
         )
 
-    async def process_chunk(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
-        """Put one chunk through every stage, from its frames to revisions of events."""
+    async def _process_frames(self, frames: FrameBatch, offset: int) -> list[ActionEvent]:
+        """Put one chunk's frames through every stage, down to revisions of events."""
         session = self._current_session()
-        frames = await self._decode(chunk)
-        self._refuse_the_past(frames, session)
-        start_us = int(frames.pts_us[0])
-        session.place = with_chunk(session.place, offset, start_us)
+        session.place = with_chunk(session.place, offset, int(frames.pts_us[0]))
         snippets = self._sample(frames, session)
         with self._stage("backbone"):
             features = await self._parts.device.extract(
@@ -155,44 +144,21 @@ class StreamWorker:
                 camera=self.camera,
                 deadline_s=self._deadline_s,
             )
-        self._new_features.extend(self._rows(session, features))
+        self._new_features.extend(rows_of(session, features, self._model.feature_id))
         return await self._localize(session, session.buffer(features))
-
-    def _rows(
-        self, session: StreamSession, features: Sequence[SnippetFeature]
-    ) -> Iterator[FeatureRows]:
-        """Features as the feature log keeps them: consecutive ones of a segment together."""
-        for (segment, _), run in groupby(
-            enumerate(features), lambda pair: (pair[1].segment, pair[1].index - pair[0])
-        ):
-            rows = [feature for _, feature in run]
-            vectors = np.stack([row.vector for row in rows]).astype(np.float16)
-            yield FeatureRows(
-                camera=self.camera,
-                run=session.run,
-                segment=segment,
-                first_index=rows[0].index,
-                vectors=vectors,
-                feature_id=self._model.feature_id,
-                anchor_us=session.anchor_us,
-            )
 
     def _mark_end(self, session: StreamSession, kept: range, reason: Reason) -> None:
         """Tell the feature log that the segment of the ``kept`` features is ended, if any is."""
-        if not kept:
-            return
-        self._new_features.append(
-            FeatureRows(
-                camera=self.camera,
-                run=session.run,
-                segment=0,
-                first_index=kept.stop,
-                vectors=np.zeros((0, self._model.spec.feature_dim), np.float16),
-                feature_id=self._model.feature_id,
-                anchor_us=session.anchor_us,
-                closed=reason,
+        if kept:
+            self._new_features.append(
+                end_of(
+                    session,
+                    kept.stop,
+                    reason,
+                    feature_dim=self._model.spec.feature_dim,
+                    feature_id=self._model.feature_id,
+                )
             )
-        )
 
     async def _decode(self, chunk: VideoChunk) -> FrameBatch:
         loop = asyncio.get_running_loop()
@@ -211,14 +177,6 @@ class StreamWorker:
         self._parts.metrics.late_frames.labels(self.camera).inc(n_late)
         self._parts.metrics.snippets.labels(self.camera).inc(len(snippets))
         return snippets
-
-    def _refuse_the_past(self, frames: FrameBatch, session: StreamSession) -> None:
-        newest_us, seen_us = int(frames.pts_us[-1]), session.seen_us
-        if seen_us is not None and newest_us <= seen_us:
-            raise StaleChunkError(
-                f"the chunk ends at {newest_us} us, footage up to {seen_us} us was seen: "
-                "a producer whose clock goes back must start a new run"
-            )
 
     async def _localize(
         self, session: StreamSession, windows: list[FeatureWindow]
@@ -285,6 +243,7 @@ class StreamWorker:
             return Outcome()
         self._parts.metrics.silent_cameras.labels(self.camera).inc()
         revisions = await self._end(Reason.SILENT)
+        session.place = replace(session.place, is_over=True)
         self._awaits_replay = False
         return self._outcome(session, revisions)
 
@@ -366,41 +325,72 @@ class StreamWorker:
     ) -> tuple[list[ActionEvent], tuple[DeadLetter, ...]]:
         chunk = delivery.chunk
         if chunk is None:
-            return await self._drop(delivery, delivery.error)
-        if self._session is not None and is_duplicate(self._session, chunk):
+            return self._drop(delivery, delivery.error)
+        claim = self._noted(claim_of(self._session, chunk))
+        if claim is Claim.SEEN:
             self._count_duplicate(chunk)
             return [], ()
+        if claim is Claim.REFUSED:
+            return self._drop(delivery, self._rivalry(chunk))
         self._in_duplicates = False
-        is_first = self._session is None
-        revisions = await self._enter_run(chunk)
-        session = self._current_session()
         if chunk.is_end:
-            session.place = replace(session.place, sequence=chunk.sequence)
-            revisions += await self._end(Reason.END)
-            session.place = with_ended(session.place, chunk.run)
-            return revisions, ()
+            return await self._end_run(chunk), ()
         try:
-            revisions += await self._break_if_chunks_are_missing(chunk, session)
-            # Only now: the revisions so far are dated by the anchor that was known before.
-            if chunk.anchor_us is not None:
-                session.anchor_us = chunk.anchor_us
-            revisions += await self.process_chunk(chunk, delivery.position.offset)
+            frames = await self._decode(chunk)
+            claim = self._claim_by_time(claim, chunk, frames)
         except StreamError as error:
-            if is_first:
-                self._session = None  # anybody can make a name up: keep nothing of it
-            more, dead = await self._drop(delivery, error)
-            return revisions + more, dead
-        return revisions, ()
+            is_damage = claim is Claim.GOES_ON and not isinstance(error, StaleChunkError)
+            revisions = await self._break_at(chunk) if is_damage else []
+            return self._drop(delivery, error, revisions)
+        offset = delivery.position.offset
+        revisions = await self._begin_run(chunk, offset) if claim is Claim.BEGINS else []
+        revisions += await self._break_if_chunks_are_missing(chunk)
+        session = self._current_session()
+        session.place = replace(without_row(session.place), is_over=False)
+        # Only now: the revisions so far are dated by the anchor that was known before.
+        if chunk.anchor_us is not None:
+            session.anchor_us = chunk.anchor_us
+        return revisions + await self._process_frames(frames, offset), ()
+
+    def _noted(self, claim_and_rival: tuple[Claim, Rival | None]) -> Claim:
+        claim, rival = claim_and_rival
+        if self._session is not None:
+            self._session.place = replace(self._session.place, rival=rival)
+        return claim
+
+    def _claim_by_time(self, claim: Claim, chunk: VideoChunk, frames: FrameBatch) -> Claim:
+        """The claim, once the chunk's frames are known.
+
+        Raises:
+            StaleChunkError: They are all older than what was seen.
+        """
+        session = self._session
+        seen_us = None if session is None else session.seen_us
+        newest_us = int(frames.pts_us[-1])
+        if claim is not Claim.GOES_ON or session is None or seen_us is None or newest_us > seen_us:
+            return claim
+        claim = self._noted(claim_of_past(session, chunk))
+        if claim is Claim.REFUSED:
+            raise StaleChunkError(
+                f"the chunk ends at {newest_us} us, footage up to {seen_us} us was seen: "
+                "a producer whose clock goes back must start a new run"
+            )
+        return claim
+
+    def _rivalry(self, chunk: VideoChunk) -> RivalRunError:
+        run = producer_run_of(self._current_session())
+        what = "a record without headers" if chunk.run == FOREIGN_RUN else f"run {chunk.run}"
+        return RivalRunError(
+            f"two producers write camera {self.camera}: {what} is left out while run {run} goes "
+            "on; stop one of them, or give it a camera name of its own"
+        )
 
     async def _replay(self, delivery: Delivery) -> None:
         """Take in the frames of a chunk that was processed before a restart, and only these."""
         chunk, session, offset = delivery.chunk, self._session, delivery.position.offset
         if session is None or not is_needed_again(session.place, offset):
             return
-        if chunk is None:
-            session.break_segment()
-            return
-        if chunk.is_end or chunk.run != session.run:
+        if chunk is None or chunk.is_end or chunk.run != producer_run_of(session):
             return
         try:
             frames = await self._decode(chunk)
@@ -411,79 +401,27 @@ class StreamWorker:
         session.place = with_chunk(session.place, offset, int(frames.pts_us[0]))
         session.sample(frames)
 
-    def _restore(self, beginning: Beginning) -> StreamSession | None:
-        if beginning.past is None:
-            return None
-        try:
-            session = self._stored(beginning.past, is_over=beginning.is_over)
-        except SnapshotError as error:
-            self._refuse_snapshot(error)
+    def _taken_up(self, beginning: Beginning) -> StreamSession | None:
+        taken = take_up(beginning, self._model)
+        session, past = taken.session, beginning.past
+        if taken.error is not None:
+            self._parts.metrics.snapshots_refused.labels(self.camera).inc()
+            self._log.warning("stream.snapshot_refused", error=str(taken.error))
+        if session is None or past is None:
             return None
         if session.succeeds is not None:
-            ends = [rows.end_index for rows in beginning.past.features if rows.run == session.run]
+            ends = [rows.end_index for rows in past.features if rows.run == session.run]
             reason = session.owed[-1].reason if session.owed else Reason.GAP
             self._mark_end(session, range(max(ends, default=0)), reason)
-        place = session.place
-        self._log.info("stream.restored", run=session.run, offset=place.offset)
-        if beginning.is_over:
-            # The producer may go on with the same run; offsets of the old log say nothing.
-            session.place = Place(sequence=place.sequence, ended_runs=place.ended_runs)
-        elif session.succeeds is not None:
-            # The old session's footage is over; the new one needs no frame of it again.
-            session.place = replace(place, low_offset=None)
+        elif not past.features:  # an older snapshot holds them itself
+            rows = rows_of(session, session.features, self._model.feature_id)
+            self._new_features.extend(rows)
+        is_other_model = session.succeeds not in {None, self._model.spec.model_id}
+        if is_other_model and taken.error is None and not beginning.is_over:
+            now = self._model.description
+            self._log.info("stream.model_changed", before=session.succeeds, model=now)
+        self._log.info("stream.restored", run=session.run, offset=session.place.offset)
         return session
-
-    def _stored(self, past: CameraPast, *, is_over: bool) -> StreamSession:
-        """The session that was stored, or the one that succeeds it where it cannot go on.
-
-        Raises:
-            SnapshotError: There is no sense in what was stored.
-        """
-        model, blob = self._model, past.state.blob
-        succeed = partial(
-            StreamSession.succeed_stored,
-            blob,
-            model.spec,
-            model.class_indices,
-            feature_id=model.feature_id,
-        )
-        if is_over:
-            return succeed(reason=Reason.GAP)
-        features = [
-            feature
-            for rows in past.features
-            if rows.run == past.state.run and rows.feature_id == model.feature_id
-            for feature in rows.features()
-        ]
-        try:
-            session = StreamSession.restore_or_succeed(
-                blob,
-                model.spec,
-                model.class_indices,
-                feature_id=model.feature_id,
-                features=features,
-            )
-            self._done_of(session)
-        except SnapshotError as error:
-            session = succeed(reason=Reason.GAP)  # its events can be ended, if no more
-            self._refuse_snapshot(error)
-            return session
-        if not features:  # an older snapshot holds them itself
-            self._new_features.extend(self._rows(session, session.features))
-        if session.succeeds is not None:
-            self._log.info(
-                "stream.model_changed", before=session.succeeds, model=model.description
-            )
-        return session
-
-    def _refuse_snapshot(self, error: SnapshotError) -> None:
-        self._parts.metrics.snapshots_refused.labels(self.camera).inc()
-        self._log.warning("stream.snapshot_refused", error=str(error))
-
-    def _done_of(self, session: StreamSession | None) -> Position | None:
-        if session is None or session.place.offset is None:
-            return None
-        return done_of(session)
 
     def _current_session(self) -> StreamSession:
         if self._session is None:
@@ -496,32 +434,45 @@ class StreamWorker:
             self._log.warning("chunk.duplicate", sequence=chunk.sequence, run=chunk.run)
         self._in_duplicates = True
 
-    async def _enter_run(self, chunk: VideoChunk) -> list[ActionEvent]:
-        """If the chunk begins a new run, end the old run's events; stream time starts anew."""
+    async def _begin_run(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
+        """End the run before, if there is one; stream time starts anew."""
         revisions: list[ActionEvent] = []
-        before = self._session
-        is_over = before is not None and before.run in before.place.ended_runs
-        if before is not None and before.run != chunk.run and not is_over:
-            revisions = await self._end(Reason.GAP)
-            revisions = stamped(before.place, before.watermark_us, revisions)
-            before.place = with_ended(before.place, before.run)
-        if before is None or before.run != chunk.run:
-            self._session = StreamSession(
-                self.camera,
-                chunk.run,
-                self._model.spec,
-                self._model.class_indices,
-                camera_mean=before.camera_mean if before is not None else None,
-                feature_id=self._model.feature_id,
-            )
-            if before is not None:
-                self._session.place = Place(ended_runs=before.place.ended_runs)
-                self._log.info("stream.opened", run=chunk.run)
+        before, place = self._session, Place()
+        if before is not None:
+            if not before.place.is_over:
+                revisions = await self._end(Reason.GAP)
+                revisions = stamped(before.place, before.watermark_us, revisions)
+            place = with_ended(before.place, producer_run_of(before), before.seen_us)
+        run = name_of_run(place, chunk, offset)
+        self._session = StreamSession(
+            self.camera,
+            run,
+            self._model.spec,
+            self._model.class_indices,
+            camera_mean=before.camera_mean if before is not None else None,
+            feature_id=self._model.feature_id,
+        )
+        self._session.place = Place(
+            producer_run=chunk.run if run != chunk.run else None,
+            ended_runs=place.ended_runs,
+            ended_us=place.ended_us,
+        )
+        self._log.info("stream.opened", run=run)
         return revisions
 
-    async def _break_if_chunks_are_missing(
-        self, chunk: VideoChunk, session: StreamSession
-    ) -> list[ActionEvent]:
+    async def _end_run(self, chunk: VideoChunk) -> list[ActionEvent]:
+        session = self._current_session()
+        session.place = replace(session.place, sequence=chunk.sequence, is_over=True)
+        return await self._end(Reason.END)
+
+    async def _break_at(self, chunk: VideoChunk) -> list[ActionEvent]:
+        """The run's next chunk cannot be used."""
+        session = self._current_session()
+        session.place = replace(session.place, sequence=chunk.sequence)
+        return await self._break(session, "corrupt chunk")
+
+    async def _break_if_chunks_are_missing(self, chunk: VideoChunk) -> list[ActionEvent]:
+        session = self._current_session()
         last = session.place.sequence
         session.place = replace(session.place, sequence=chunk.sequence)
         # Without the producer's own ticks the sequence is the broker's offset, which other
@@ -549,8 +500,11 @@ class StreamWorker:
         self._log.info("stream.ended", run=self._session.run, reason=reason.value)
         return revisions
 
-    async def _drop(
-        self, delivery: Delivery, error: StreamError | None
+    def _drop(
+        self,
+        delivery: Delivery,
+        error: StreamError | None,
+        revisions: Sequence[ActionEvent] = (),
     ) -> tuple[list[ActionEvent], tuple[DeadLetter, ...]]:
         kind, position = type(error).__name__, delivery.position
         self._parts.metrics.corrupt_chunks.labels(self.camera, kind).inc()
@@ -571,8 +525,7 @@ class StreamWorker:
             key=delivery.key,
             headers=delivery.headers,
         )
-        revisions = await self._break(self._session, "corrupt chunk") if self._session else []
-        return revisions, (dead,)
+        return list(revisions), (dead,)
 
     @contextmanager
     def _stage(self, stage: str) -> Iterator[None]:

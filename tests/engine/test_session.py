@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.stream.place import done_of, is_duplicate, is_needed_again
+from daemon.stream.place import done_of, is_needed_again
+from daemon.stream.runs import claim_of
 from engine.errors import SnapshotError
 from engine.session import StreamSession
-from engine.types import ActionEvent, FrameBatch, Place, Reason, SnippetFeature
+from engine.types import ActionEvent, FrameBatch, Place, Reason, Rival, SnippetFeature
 from tests.support.scripted import (
     MeanColourExtractor,
     SmoothingLocalizer,
@@ -194,7 +195,7 @@ def test_a_snapshot_of_version_2_is_read_with_the_features_in_it():
     spec = a_spec(camera_mean=a_camera_mean())
     session = StreamSession.restore(of_version_2(), spec, feature_id="f")
 
-    place = Place("p", 3, 2, 9, ("run-0",))
+    place = Place("p", 3, 2, 9, ended_runs=("run-0",))
     assert ("cam", "run-1", 7, place) == (
         session.camera,
         session.run,
@@ -433,7 +434,7 @@ def test_a_damaged_snapshot_is_refused_and_nothing_else(changes, is_old):
             )
             done_of(restored)
             is_needed_again(restored.place, 2)
-            is_duplicate(restored, a_chunk(b"", sequence=7))
+            claim_of(restored, a_chunk(b"", sequence=7))
 
 
 places = st.builds(
@@ -442,7 +443,11 @@ places = st.builds(
     offset=st.none() | st.integers(0),
     low_offset=st.none() | st.integers(0),
     sequence=st.none() | st.integers(),
+    producer_run=st.none() | st.text(),
+    is_over=st.booleans(),
     ended_runs=st.lists(st.text(st.characters(exclude_characters="\n"), min_size=1)).map(tuple),
+    ended_us=st.lists(st.integers()).map(tuple),
+    rival=st.none() | st.builds(Rival, st.text(), *[st.integers()] * 3),
 )
 
 
@@ -455,4 +460,4 @@ def test_places_of_older_snapshots_are_read():
     """They say -1 where nothing is needed again."""
     stored = {"sequence": 7, "partition": "p", "offset": 3, "low": -1, "ended": "a\nb"}
 
-    assert Place("p", 3, None, 7, ("a", "b")) == Place.from_json(stored)
+    assert Place("p", 3, None, 7, ended_runs=("a", "b")) == Place.from_json(stored)

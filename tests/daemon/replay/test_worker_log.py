@@ -21,8 +21,9 @@ from daemon.replay.batches import Replay
 from daemon.replay.camera import ReplayModel
 from daemon.replay.period import LoggedRows, Period
 from daemon.sources.base import Delivery, Position
+from daemon.stream.beginning import Beginning
 from daemon.stream.steps import Outcome
-from daemon.stream.worker import Beginning, StreamWorker, WorkerParts
+from daemon.stream.worker import StreamWorker, WorkerParts
 from engine.errors import CorruptChunkError
 from engine.types import ActionEvent, Reason, VideoChunk
 from engine.video.frames import PyAvDecoder

@@ -20,9 +20,10 @@ from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot, OpenModel
 from daemon.sources.base import Delivery, Position
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
+from daemon.stream.beginning import Beginning
 from daemon.stream.ledger import Ledger
 from daemon.stream.steps import StepBuilder
-from daemon.stream.worker import Beginning, StreamWorker, WorkerParts
+from daemon.stream.worker import StreamWorker, WorkerParts
 from engine.types import (
     ActionEvent,
     Phase,
