@@ -41,6 +41,9 @@ class Span:
         return self.end_us - self.start_us
 
 
+FOREIGN_RUN = "0"  # the run of all chunks that name none
+
+
 @dataclass(frozen=True, slots=True)
 class VideoChunk:
     """What a transport carried, parsed but not decoded: one closed GOP of one camera.

@@ -25,9 +25,9 @@ from pathlib import Path
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
 from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.wire.headers import Headers
-from daemon.wire.records import FOREIGN_RUN, parse_chunk, readable_camera
+from daemon.wire.records import parse_chunk, readable_camera
 from engine.errors import RefusedChunkError, StreamError
-from engine.types import VideoChunk
+from engine.types import FOREIGN_RUN, VideoChunk
 
 END_SUFFIX = ".end"
 SIDECAR_SUFFIX = ".json"

@@ -17,9 +17,8 @@ from dataclasses import replace
 from enum import Enum
 
 from daemon.stream.place import N_CHUNKS
-from daemon.wire.records import FOREIGN_RUN
 from engine.session import StreamSession
-from engine.types import Place, Rival, VideoChunk
+from engine.types import FOREIGN_RUN, Place, Rival, VideoChunk
 
 # Chunks of an ended run that its producer had queued are few, and come before many of the next.
 N_TO_WIN = 5

@@ -46,11 +46,11 @@ from daemon.stream.runs import (
 )
 from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
-from daemon.wire.records import FOREIGN_RUN
 from engine.errors import RivalRunError, StaleChunkError, StreamError
 from engine.session import StreamSession
 from engine.spec import ModelSpec
 from engine.types import (
+    FOREIGN_RUN,
     ActionEvent,
     FeatureWindow,
     FrameBatch,

@@ -36,7 +36,7 @@ from daemon.wire.headers import (
 )
 from engine.errors import CorruptChunkError
 from engine.grid import US_PER_S, ticks_to_us
-from engine.types import ActionEvent, Evidence, Phase, Reason, Span, VideoChunk
+from engine.types import FOREIGN_RUN, ActionEvent, Evidence, Phase, Reason, Span, VideoChunk
 
 CHUNK_TYPE = "io.s2netd.video.chunk.v1"
 EVENT_TYPES = {
@@ -47,7 +47,6 @@ EVENT_TYPES = {
 }
 EVENT_SCHEMA_ID = "urn:s2netd:schema:action-event:v1"
 _YEAR_2200 = 7_258_118_400_000_000  # microseconds since 1970
-FOREIGN_RUN = "0"
 
 _STATES = {Phase.CLOSED: "closed", Phase.RETRACTED: "retracted"}
 

@@ -9,9 +9,8 @@ import pytest
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.stream.runs import N_TO_WIN
-from daemon.wire.records import FOREIGN_RUN
 from engine.errors import CorruptChunkError
-from engine.types import ActionEvent, VideoChunk
+from engine.types import FOREIGN_RUN, ActionEvent, VideoChunk
 from tests.support.daemons import TestDaemon, final_of, straight_line
 from tests.support.footage import BUSY, chunks_of, colour_clip
 
