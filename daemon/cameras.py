@@ -8,10 +8,10 @@ from enum import Enum
 from daemon.clock import Clock
 from daemon.journal.base import CameraStatus, Owner, Presence
 from daemon.sources.base import Delivery
+from daemon.stream.guard import GuardedWorker
 from daemon.stream.status import CameraWatch
 from daemon.stream.steps import Outcome
 from daemon.stream.tenure import Tenure
-from daemon.stream.worker import StreamWorker
 
 
 class Notice(Enum):
@@ -73,7 +73,7 @@ class Camera:
         is_forgotten: It has been told to end and is known no more.
     """
 
-    worker: StreamWorker
+    worker: GuardedWorker
     tenure: Tenure
     watch: CameraWatch
     statuses: StatusParts

@@ -24,3 +24,7 @@ class ForeignCancellationError(TransportError):
 
 class MalformedRecordError(StreamError):
     """A record's headers cannot be read, or contradict each other, its key or its payload."""
+
+
+class CameraFailedError(StreamError):
+    """An unexpected error while a chunk was processed; it cost the camera its run."""

@@ -35,6 +35,8 @@ EVENTS = {
     "stream.ended": "the producer ended its run",
     "stream.gap": "footage is missing; the window was closed",
     "stream.snapshot_refused": "a stored state cannot go on; its events end there",
+    "camera.failed": "an unexpected error cost a camera its run; its open events end there",
+    "camera.quarantined": "a camera did harm again within minutes; its chunks are not tried",
     "chunk.dropped": "a chunk was refused or corrupt",
     "decoder.fell_back": "a camera was decoded on the CPU instead of the GPU",
     "chunk.duplicate": "a chunk was seen before",

@@ -20,9 +20,10 @@ from daemon.journal.base import Journal, Owner, Past, Step
 from daemon.sources.base import ChunkSource, Delivery
 from daemon.stream.beginning import Beginning
 from daemon.stream.flow import FlowControl
+from daemon.stream.guard import GuardedWorker
 from daemon.stream.status import CameraWatch
 from daemon.stream.tenure import StepLimits, Tenure
-from daemon.stream.worker import StreamWorker, WorkerParts
+from daemon.stream.worker import WorkerParts
 from daemon.tasks import Tasks
 from engine.errors import RefusedChunkError
 
@@ -322,7 +323,7 @@ class Partitions:
             interval_s=self._limits.status_interval_s,
             silent_since_us=None if past is None else past.state.silent_since_us,
         )
-        worker = StreamWorker(name, self._parts, beginning)
+        worker = GuardedWorker(name, self._parts, beginning)
         camera = Camera(worker, holding.tenure, watch, self._statuses)
         holding.cameras[name] = camera
         task = self._tasks.begin(f"camera {name}", partial(self._work, camera))

@@ -26,6 +26,14 @@ class RivalRunError(RefusedChunkError):
     """A chunk of one producer under the name of a camera that another producer serves."""
 
 
+class DecoderLostError(CorruptChunkError):
+    """A chunk that ended its decoder: it took too long or too much memory, or brought a crash."""
+
+
+class QuarantineError(RefusedChunkError):
+    """A chunk of a camera that has done harm too often lately, so that it was not tried."""
+
+
 class StaleChunkError(StreamError):
     """A chunk whose frames all lie before what was seen: its producer's clock went back."""
 

@@ -44,6 +44,7 @@ from daemon.stream.runs import (
     with_ended,
     without_row,
 )
+from daemon.stream.seldom import Seldom
 from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
 from engine.errors import RivalRunError, StaleChunkError, StreamError
@@ -104,6 +105,7 @@ class StreamWorker:
         self._decoder = parts.new_decoder(self._model.spec)
         self._log = parts.log.bind(camera=camera)
         self._in_duplicates = False
+        self._drops = Seldom()
         self._n_gaps = 0
         self._deadline_s = 0.0  # when the camera will have its next snippet, by the device's clock
         self._new_features: list[FeatureRows] = []
@@ -315,6 +317,15 @@ class StreamWorker:
                 first_feature=kept.start if kept else None,
             )
 
+    def restated(self) -> Outcome:
+        """What the camera knows now, with what a session before has left to be published."""
+        return Outcome() if self._session is None else self._outcome(self._session, [])
+
+    def refuse(self, delivery: Delivery, error: StreamError) -> Outcome:
+        """Do nothing with a delivery but to name it."""
+        _, dead = self._drop(delivery, error)
+        return Outcome(dead=dead)
+
     def close(self) -> None:
         """Free the decoder and give the model back."""
         self._decoder.close()
@@ -506,26 +517,25 @@ class StreamWorker:
         error: StreamError | None,
         revisions: Sequence[ActionEvent] = (),
     ) -> tuple[list[ActionEvent], tuple[DeadLetter, ...]]:
-        kind, position = type(error).__name__, delivery.position
-        self._parts.metrics.corrupt_chunks.labels(self.camera, kind).inc()
-        self._log.warning(
-            "chunk.dropped",
-            partition=position.partition,
-            offset=position.offset,
-            error=kind,
-            reason=str(error),
-        )
-        dead = DeadLetter(
+        letter = DeadLetter(
             camera=self.camera,
-            partition=position.partition,
-            offset=position.offset,
-            error=kind,
+            partition=delivery.position.partition,
+            offset=delivery.position.offset,
+            error=type(error).__name__,
             reason=str(error),
             payload=delivery.own_bytes,
             key=delivery.key,
             headers=delivery.headers,
         )
-        return list(revisions), (dead,)
+        self._parts.metrics.corrupt_chunks.labels(self.camera, letter.error).inc()
+        where = {"partition": letter.partition, "offset": letter.offset}
+        what = {"error": letter.error, "reason": letter.reason}
+        n_untold = self._drops.told(letter.error, self._parts.clock.monotonic_s())
+        if n_untold is None:
+            self._log.debug("chunk.dropped", **where, **what)
+        else:
+            self._log.warning("chunk.dropped", **where, **what, n_untold=n_untold)
+        return list(revisions), (letter,)
 
     @contextmanager
     def _stage(self, stage: str) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """A whole daemon inside the test's process: real app, workers and decoder, numpy model."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from engine.session import StreamSession
 from engine.spec import ModelSpec
 from engine.straight_line import localize_frames
 from engine.types import ActionEvent, CasWindow, VideoChunk
-from engine.video.frames import PyAvDecoder, read_video
+from engine.video.frames import Decoder, PyAvDecoder, read_video
 from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
 
 AT_ONCE = StepLimits(interval_s=0)  # no test waits for a step
@@ -81,6 +81,7 @@ class TestDaemon:
         steps: StepLimits | None = None,
         cameras: CameraLimits | None = None,
         instance: str | None = None,
+        new_decoder: Callable[[ModelSpec], Decoder] | None = None,
     ) -> None:
         self.metrics = Metrics()
         self.logs = LogCapture()
@@ -103,7 +104,7 @@ class TestDaemon:
             calls=calls,
             clock=SystemClock(),
             log=self.logs.logger(),
-            new_decoder=lambda spec: PyAvDecoder(spec.geometry, spec.grid),
+            new_decoder=new_decoder or (lambda spec: PyAvDecoder(spec.geometry, spec.grid)),
         )
         self.app = App(
             source=source,
