@@ -5,8 +5,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from daemon.cameras import CameraLimits
 from daemon.clock import SystemClock
 from daemon.config import (
     Config,
-    DecodeConfig,
     DirectorySourceConfig,
     JsonlSinkConfig,
     KafkaSinkConfig,
@@ -27,6 +25,7 @@ from daemon.config import (
     SinkConfig,
     SourceConfig,
 )
+from daemon.decoding.opening import NewDecoder, decoding
 from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
@@ -56,10 +55,6 @@ from daemon.stream.tenure import StepLimits
 from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
 from engine.errors import BundleError, S2netdError
-from engine.spec import ModelSpec
-from engine.video.containers import DecodeLimits
-from engine.video.fallback import FallbackDecoder
-from engine.video.frames import Decoder, PyAvDecoder
 
 _NO_TOPIC_CHARACTER = re.compile(r"[^A-Za-z0-9._-]")
 
@@ -128,8 +123,7 @@ async def composed(
         swap = await unless(stop, start.open_model(device, stack))
         slot = swap.slot
         log.info("daemon.started", model=slot.current.description, pid=os.getpid())
-        pool = ThreadPoolExecutor(config.decode.threads, thread_name_prefix="decode")
-        stack.callback(pool.shutdown)
+        new_decoder = await stack.enter_async_context(decoding(config.decode, metrics, calls, log))
         source, journal, instance = _transports(config, stack)
         stack.push_async_callback(journal.close)
         await journal.start()
@@ -138,7 +132,7 @@ async def composed(
             source=source,
             journal=journal,
             device=device,
-            parts=_parts(config, log, slot, device, pool, metrics, calls),
+            parts=_parts(log, slot, device, metrics, calls, new_decoder),
             flow=FlowControl(FlowLimits(config.queue_chunks, config.queue_chunks // 2)),
             notifier=notifier,
             serving=Serving(
@@ -160,52 +154,27 @@ async def composed(
 
 
 def _parts(
-    config: Config,
     log: structlog.stdlib.BoundLogger,
     slot: ModelSlot,
     device: Device,
-    pool: ThreadPoolExecutor,
     metrics: Metrics,
     calls: RunningCalls,
+    new_decoder: NewDecoder,
 ) -> WorkerParts:
     return WorkerParts(
         models=slot,
         device=device,
-        decode_pool=pool,
         metrics=metrics,
         calls=calls,
         clock=SystemClock(),
         log=log,
-        new_decoder=decoders(config.decode, log),
+        new_decoder=new_decoder,
     )
 
 
 def batching(model: ModelConfig) -> BatchPolicy:
     """The policy by which snippets and windows share the device's calls."""
     return BatchPolicy(model.max_batch, model.max_wait_ms / 1000)
-
-
-def decoders(
-    config: DecodeConfig, log: structlog.stdlib.BoundLogger
-) -> Callable[[ModelSpec], Decoder]:
-    """A function that makes one camera's decoder for a model."""
-    limits = DecodeLimits(
-        max_pixels=config.max_pixels,
-        max_frames=config.max_frames,
-        max_payload_bytes=config.max_chunk_bytes,
-    )
-
-    def fell_back(reason: str) -> None:
-        log.warning("decoder.fell_back", reason=reason)
-
-    def new_decoder(spec: ModelSpec) -> Decoder:
-        software = PyAvDecoder(spec.geometry, spec.grid, limits)
-        if config.hardware == "none":
-            return software
-        hardware = PyAvDecoder(spec.geometry, spec.grid, limits, gpu=config.gpu)
-        return FallbackDecoder(hardware, software, fell_back)
-
-    return new_decoder
 
 
 def _camera_limits(config: Config) -> CameraLimits:

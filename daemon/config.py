@@ -271,8 +271,23 @@ class JournalConfig(_Model):
 class DecodeConfig(_Model):
     """How chunks are decoded, and how large one may be."""
 
+    isolation: Literal["process", "thread"] = Field(
+        "process",
+        description="Where chunks are decoded on the CPU. process: in processes of their own, so "
+        "that a chunk that crashes or holds up its decoder costs nobody but its camera; thread: "
+        "in threads of the daemon, where nothing ends such a chunk. A GPU decodes in threads.",
+    )
     threads: int = Field(
         2, ge=1, le=64, description="How many cameras are decoded at the same time."
+    )
+    max_seconds: float = Field(
+        10,
+        gt=0,
+        le=3600,
+        description="Most seconds of computing for a chunk; a process that needs more is ended.",
+    )
+    max_memory_bytes: int = Field(
+        2**30, ge=2**26, description="Most memory that a process may need for a chunk, in bytes."
     )
     hardware: Literal["none", "cuda"] = Field(
         "none",

@@ -84,6 +84,10 @@ class GuardedWorker:
             return self._worker.refuse(delivery, error)
         outcome = await self._guarded(lambda: self._worker.process(delivery), delivery)
         self._next_offset = max(self._next_offset, delivery.position.offset + 1)
+        if self._worker.is_too_slow:
+            self._worker.is_too_slow = False
+            self._log.warning("camera.too_slow", offset=delivery.position.offset)
+            self._strike()
         return outcome
 
     def close(self) -> None:

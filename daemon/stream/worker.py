@@ -10,15 +10,14 @@ before stopped. If it is of another bundle, the old model's events get their las
 session of the new model replaces the old one; one outcome holds both.
 """
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import structlog
 
 from daemon.clock import Clock
+from daemon.decoding.opening import NewDecoder
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.journal.base import CameraState, DeadLetter, FeatureRows
@@ -49,7 +48,6 @@ from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
 from engine.errors import RivalRunError, StaleChunkError, StreamError
 from engine.session import StreamSession
-from engine.spec import ModelSpec
 from engine.types import (
     FOREIGN_RUN,
     ActionEvent,
@@ -61,7 +59,9 @@ from engine.types import (
     Snippet,
     VideoChunk,
 )
-from engine.video.frames import Decoder
+
+# So many seconds of computing for a chunk are never too many, however short it is.
+SLOW_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,8 @@ class WorkerParts:
     Attributes:
         models: Tells which model to work with.
         device: Runs the model's networks.
-        decode_pool: Threads that decode.
         metrics: Work and faults are counted here.
-        calls: Told of each decode, so that one that hangs is noticed.
+        calls: Those that run now, so that one that hangs is noticed.
         clock: Measures latencies and gives deadlines on the device, no event times.
         log: Changes and faults of a camera are logged here.
         new_decoder: Makes a decoder of one camera's chunks for a model.
@@ -81,12 +80,11 @@ class WorkerParts:
 
     models: ModelSlot
     device: Device
-    decode_pool: Executor
     metrics: Metrics
     calls: RunningCalls
     clock: Clock
     log: structlog.stdlib.BoundLogger
-    new_decoder: Callable[[ModelSpec], Decoder]
+    new_decoder: NewDecoder
 
 
 class StreamWorker:
@@ -96,6 +94,9 @@ class StreamWorker:
         camera: The camera.
         parts: What all cameras share.
         beginning: Where it begins.
+
+    Attributes:
+        is_too_slow: To decode the last chunk took far longer than it plays.
     """
 
     def __init__(self, camera: str, parts: WorkerParts, beginning: Beginning) -> None:
@@ -106,6 +107,7 @@ class StreamWorker:
         self._log = parts.log.bind(camera=camera)
         self._in_duplicates = False
         self._drops = Seldom()
+        self.is_too_slow = False
         self._n_gaps = 0
         self._deadline_s = 0.0  # when the camera will have its next snippet, by the device's clock
         self._new_features: list[FeatureRows] = []
@@ -163,11 +165,11 @@ class StreamWorker:
             )
 
     async def _decode(self, chunk: VideoChunk) -> FrameBatch:
-        loop = asyncio.get_running_loop()
-        with self._stage("decode"), self._parts.calls.running():
-            frames = await loop.run_in_executor(
-                self._parts.decode_pool, self._decoder.decode, chunk
-            )
+        with self._stage("decode"):
+            decoded = await self._decoder.decode(chunk)
+        frames = decoded.frames
+        span_s = (int(frames.pts_us[-1]) - int(frames.pts_us[0])) / 1e6
+        self.is_too_slow = decoded.spent_s > max(SLOW_S, 2 * span_s)
         self._parts.metrics.chunks.labels(self.camera).inc()
         self._parts.metrics.frames.labels(self.camera).inc(frames.n_decoded)
         return frames

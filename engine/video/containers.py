@@ -117,12 +117,12 @@ def check_declared_samples(payload: bytes, max_samples: int) -> None:
     Raises:
         RefusedChunkError: It claims too many samples, or its header is compressed.
     """
-    claimed = 0
-    for region in _outside_media_data(payload):
-        for box in _COUNTED_BOX.finditer(region):
+    claimed, rest = 0, memoryview(payload)  # copies of it would make the work quadratic
+    for start, end in _outside_media_data(payload):
+        for box in _COUNTED_BOX.finditer(payload, start, end):
             if box[0] == b"cmov":
                 raise RefusedChunkError("the MP4's header is compressed: send it plain")
-            claimed += _claimed_samples(box[0], region[box.end() :])
+            claimed += _claimed_samples(box[0], rest[box.end() : end], max_samples)
             if claimed > max_samples:
                 raise RefusedChunkError(
                     f"the MP4's tables claim {claimed} samples or more, "
@@ -130,18 +130,32 @@ def check_declared_samples(payload: bytes, max_samples: int) -> None:
                 )
 
 
-def _claimed_samples(box: bytes, body: bytes) -> int:
-    """Samples that one table claims; ``body`` starts after the box type (and reads 0 past it)."""
+def _claimed_samples(box: bytes, body: memoryview, most: int) -> int:
+    """Samples that one table claims, or its entries if these are more.
+
+    Args:
+        box: The table's type.
+        body: What follows; it reads 0 past its end.
+        most: With more entries than that, nothing is added up.
+    """
     offset = 8 if box in (b"stsz", b"stz2") else 4
     entries = int.from_bytes(body[offset : offset + 4], "big")
     if box not in (b"stts", b"ctts"):
         return entries
     # Pairs (number of samples, delta); FFmpeg reads none past the end of the payload.
     runs = body[8 : 8 + 8 * entries]
-    return sum(int.from_bytes(runs[at : at + 4], "big") for at in range(0, len(runs), 8))
+    n_pairs = -(-len(runs) // 8)
+    if n_pairs > most:
+        return n_pairs
+    # Pairs that claim nothing count too, or a payload full of such tables would be read again
+    # and again.
+    return max(
+        n_pairs, sum(int.from_bytes(runs[at : at + 4], "big") for at in range(0, len(runs), 8))
+    )
 
 
-def _outside_media_data(payload: bytes) -> Iterator[bytes]:
+def _outside_media_data(payload: bytes) -> Iterator[tuple[int, int]]:
+    """Where top-level boxes but media data begin and end."""
     at = 0
     while at + 8 <= len(payload):
         size = int.from_bytes(payload[at : at + 4], "big")
@@ -150,8 +164,8 @@ def _outside_media_data(payload: bytes) -> Iterator[bytes]:
         if not _BOX_HEADER_BYTES <= size <= len(payload) - at:
             break
         if payload[at + 4 : at + 8] != b"mdat":
-            yield payload[at : at + size]
+            yield at, at + size
         at += size
     # What remains is no box that ends inside the payload.
     if payload[at + 4 : at + 8] != b"mdat":
-        yield payload[at:]
+        yield at, len(payload)

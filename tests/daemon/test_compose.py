@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.compose import batching, decoders, journal_settings, options_of
+from daemon.compose import batching, journal_settings, options_of
 from daemon.config import (
     Config,
     DecodeConfig,
@@ -22,6 +22,7 @@ from daemon.config import (
     SourceConfig,
     parse,
 )
+from daemon.decoding.opening import plain_decoders
 from daemon.device.batching import BatchPolicy
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.journal.projections.jsonl import JsonlSettings
@@ -36,14 +37,16 @@ from tests.support.videos import a_chunk, make_video
 
 
 def test_without_hardware_it_is_the_cpu_s() -> None:
-    new_decoder = decoders(DecodeConfig(), set_up("json", "info", io.StringIO()))
+    new_decoder = plain_decoders(DecodeConfig(), set_up("json", "info", io.StringIO()))
     assert isinstance(new_decoder(a_spec()), PyAvDecoder)
 
 
 @pytest.mark.parametrize("gpu", [0, 63])
 def test_a_camera_whose_gpu_cannot_decode_is_told_of_once_and_seen_all_the_same(gpu: int) -> None:
     said = io.StringIO()
-    new_decoder = decoders(DecodeConfig(hardware="cuda", gpu=gpu), set_up("json", "info", said))
+    new_decoder = plain_decoders(
+        DecodeConfig(hardware="cuda", gpu=gpu), set_up("json", "info", said)
+    )
     spec = a_spec()
     chunk = a_chunk(make_video(n_frames=20))
     wanted = PyAvDecoder(spec.geometry, spec.grid).decode(chunk)

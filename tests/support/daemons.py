@@ -1,7 +1,7 @@
 """A whole daemon inside the test's process: real app, workers and decoder, numpy model."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing_extensions import override
 from daemon.app import App
 from daemon.cameras import CameraLimits
 from daemon.clock import SystemClock
+from daemon.decoding.opening import NewDecoder
+from daemon.decoding.threads import ThreadDecoder
 from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
@@ -34,7 +36,7 @@ from engine.session import StreamSession
 from engine.spec import ModelSpec
 from engine.straight_line import localize_frames
 from engine.types import ActionEvent, CasWindow, VideoChunk
-from engine.video.frames import Decoder, PyAvDecoder, read_video
+from engine.video.frames import PyAvDecoder, read_video
 from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
 
 AT_ONCE = StepLimits(interval_s=0)  # no test waits for a step
@@ -81,7 +83,7 @@ class TestDaemon:
         steps: StepLimits | None = None,
         cameras: CameraLimits | None = None,
         instance: str | None = None,
-        new_decoder: Callable[[ModelSpec], Decoder] | None = None,
+        new_decoder: NewDecoder | None = None,
     ) -> None:
         self.metrics = Metrics()
         self.logs = LogCapture()
@@ -96,15 +98,18 @@ class TestDaemon:
             localizer or SmoothingLocalizer(),
         )
         self.models = ModelSlot(model)
+
+        def in_a_thread(spec: ModelSpec) -> ThreadDecoder:
+            return ThreadDecoder(PyAvDecoder(spec.geometry, spec.grid), self._pool, calls)
+
         parts = WorkerParts(
             models=self.models,
             device=self.device,
-            decode_pool=self._pool,
             metrics=self.metrics,
             calls=calls,
             clock=SystemClock(),
             log=self.logs.logger(),
-            new_decoder=new_decoder or (lambda spec: PyAvDecoder(spec.geometry, spec.grid)),
+            new_decoder=new_decoder or in_a_thread,
         )
         self.app = App(
             source=source,

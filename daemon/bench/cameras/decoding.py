@@ -5,7 +5,6 @@ from typing import Any
 
 import structlog
 
-from daemon.compose import decoders
 from daemon.config import DecodeConfig
 from daemon.errors import ConfigError
 from engine.errors import CorruptChunkError
@@ -14,15 +13,17 @@ from engine.types import VideoChunk
 from engine.video.frames import PyAvDecoder
 
 
-def decode_config(hardware: str, gpu: int) -> DecodeConfig:
-    """The daemon's ``decode`` section for the option ``--decode``.
+def decode_config(hardware: str, gpu: int, isolation: str = "process") -> DecodeConfig:
+    """The daemon's ``decode`` section for the options ``--decode`` and ``--isolation``.
 
     Raises:
-        ConfigError: ``hardware`` is not known.
+        ConfigError: One is not known.
     """
-    match hardware:
-        case "none" | "cuda":
-            return DecodeConfig(hardware=hardware, gpu=gpu)
+    match hardware, isolation:
+        case ("none" | "cuda", "process" | "thread"):
+            return DecodeConfig(hardware=hardware, gpu=gpu, isolation=isolation)
+        case ("none" | "cuda", _):
+            raise ConfigError(f"--isolation is {isolation!r}, wanted process or thread")
         case _:
             raise ConfigError(f"--decode is {hardware!r}, wanted none or cuda")
 
@@ -35,7 +36,7 @@ class Decoding:
 
     Attributes:
         config: The same.
-        new_decoder: Makes a decoder of one camera's chunks for a model.
+        log: Takes those notes; give it to ``daemon.decoding.opening``.
         notes: A reason for each time that a camera fell back to the CPU or stayed there; empty as
             long as the hardware decodes everything.
     """
@@ -43,13 +44,14 @@ class Decoding:
     def __init__(self, config: DecodeConfig) -> None:
         self.config = config
         self.notes: list[str] = []
-        log = structlog.wrap_logger(structlog.ReturnLogger(), processors=[self._keep])
-        self.new_decoder = decoders(config, log)
+        self.log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+            structlog.ReturnLogger(), processors=[self._keep]
+        )
 
     def figures(self) -> dict[str, str | int]:
         """Where chunks were to be decoded, how often that failed, and why it failed first."""
         if self.config.hardware == "none":
-            return {"decode_asked": "CPU"}
+            return {"decode_asked": f"CPU, isolation {self.config.isolation}"}
         found: dict[str, str | int] = {
             "decode_asked": f"GPU {self.config.gpu}",
             "decode_fallbacks_to_cpu": len(self.notes),

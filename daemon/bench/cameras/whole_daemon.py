@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import cycle
 
@@ -15,6 +14,8 @@ from daemon.bench.cameras.decoding import Decoding
 from daemon.bench.cameras.model import BenchModel
 from daemon.bench.cameras.stages import Footage
 from daemon.clock import SystemClock
+from daemon.decoding.opening import NewDecoder
+from daemon.decoding.opening import decoding as open_decoding
 from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
@@ -154,13 +155,13 @@ async def serve_cameras(
     metrics = Metrics()
     device = bench.new_device(BatchPolicy(bench.batch), metrics)
     source = LoopingCameras(footage, n_cameras, seconds, paced=paced)
-    threads = decoding.config.threads
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+    calls = RunningCalls(SystemClock())
+    async with open_decoding(decoding.config, metrics, calls, decoding.log) as new_decoder:
         app = App(
             source=source,
             journal=MemoryJournal(),
             device=device,
-            parts=_parts(bench, device, metrics, pool, decoding),
+            parts=_parts(bench, device, metrics, calls, new_decoder),
             flow=FlowControl(FlowLimits()),
             notifier=Notifier({}),
             serving=Serving(drain_timeout_s=600),
@@ -177,19 +178,17 @@ def _parts(
     bench: BenchModel,
     device: Device,
     metrics: Metrics,
-    pool: ThreadPoolExecutor,
-    decoding: Decoding,
+    calls: RunningCalls,
+    new_decoder: NewDecoder,
 ) -> WorkerParts:
-    clock = SystemClock()
     return WorkerParts(
         models=ModelSlot(bench.model),
         device=device,
-        decode_pool=pool,
         metrics=metrics,
-        calls=RunningCalls(clock),
-        clock=clock,
+        calls=calls,
+        clock=SystemClock(),
         log=structlog.wrap_logger(structlog.ReturnLogger(), processors=[]),
-        new_decoder=decoding.new_decoder,
+        new_decoder=new_decoder,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from daemon.clock import SystemClock
+from daemon.decoding.threads import ThreadDecoder
 from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
@@ -79,12 +80,13 @@ async def a_life(model: OpenModel) -> AsyncIterator[tuple[Life, ModelSlot]]:
         parts = WorkerParts(
             models=slot,
             device=device,
-            decode_pool=pool,
             metrics=metrics,
             calls=calls,
             clock=SystemClock(),
             log=structlog.wrap_logger(structlog.ReturnLogger(), processors=[lambda *_: ""]),
-            new_decoder=lambda spec: PyAvDecoder(spec.geometry, spec.grid),
+            new_decoder=lambda spec: ThreadDecoder(
+                PyAvDecoder(spec.geometry, spec.grid), pool, calls
+            ),
         )
         life = Life(parts)
         yield life, slot

@@ -5,29 +5,35 @@ from pathlib import Path
 
 import pytest
 
+from daemon.decoding.base import Decoded
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.sources.memory import MemoryChunkSource
 from engine.errors import DecoderLostError, DeviceError
 from engine.spec import ModelSpec
-from engine.types import FrameBatch, Reason, VideoChunk
+from engine.types import Reason, VideoChunk
 from engine.video.frames import PyAvDecoder
 from tests.support.daemons import TestDaemon, a_log, final_of, straight_line
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.swaps import check_grammar
 
+Trips = dict[tuple[str, int], Exception | float]
 
-class TrippingDecoder(PyAvDecoder):
-    """Raises what a test likes when it meets a camera's chunk of a number."""
 
-    def __init__(self, spec: ModelSpec, trips: dict[tuple[str, int], Exception]) -> None:
-        super().__init__(spec.geometry, spec.grid)
+class TrippingDecoder:
+    """At a camera's chunk of a number, it raises what a test likes, or takes so many seconds."""
+
+    def __init__(self, spec: ModelSpec, trips: Trips) -> None:
+        self._decoder = PyAvDecoder(spec.geometry, spec.grid)
         self._trips = trips
 
-    def decode(self, chunk: VideoChunk) -> FrameBatch:
-        error = self._trips.get((chunk.camera, chunk.sequence))
-        if error is not None:
-            raise error
-        return super().decode(chunk)
+    async def decode(self, chunk: VideoChunk) -> Decoded:
+        trip = self._trips.get((chunk.camera, chunk.sequence), 0.0)
+        if isinstance(trip, Exception):
+            raise trip
+        return Decoded(self._decoder.decode(chunk), trip)
+
+    def close(self) -> None:
+        self._decoder.close()
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +41,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return colour_clip(tmp_path_factory.mktemp("clips") / "busy.mp4", BUSY)
 
 
-async def served(
-    clip: Path, trips: dict[tuple[str, int], Exception]
-) -> tuple[TestDaemon, MemoryRecords]:
+async def served(clip: Path, trips: Trips) -> tuple[TestDaemon, MemoryRecords]:
     log = a_log(*chunks_of(clip, "good", chunk_s=0.4), *chunks_of(clip, "bad", chunk_s=0.4))
     kept = MemoryRecords()
     daemon = TestDaemon(
@@ -97,6 +101,17 @@ async def test_a_camera_that_does_harm_again_is_not_tried_for_a_while(
     assert n_chunks == kept.next_offset("bad")
     assert n_chunks - 6 + 2 == len(kept.dead)
     assert all(event.final for event in final_of(kept.events).values())
+
+
+async def test_a_camera_whose_chunks_take_far_longer_than_they_play_is_not_tried_for_a_while(
+    clip: Path,
+) -> None:
+    daemon, kept = await served(clip, {("bad", number): 3.0 for number in range(100)})
+
+    assert straight_line(clip, "good") == [e for e in kept.events if e.camera == "good"]
+    assert 2 == daemon.count("chunks_total", camera="bad")
+    assert 2 == len(daemon.logs.named("camera.too_slow"))
+    assert 1 == daemon.count("quarantines_total", camera="bad")
 
 
 async def test_a_failing_device_still_ends_the_daemon(clip: Path) -> None:

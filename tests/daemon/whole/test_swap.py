@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.clock import SystemClock
+from daemon.decoding.threads import ThreadDecoder
 from daemon.device.batching import BatchPolicy
 from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
@@ -114,12 +115,13 @@ async def run_worker(
             WorkerParts(
                 models=slot,
                 device=device,
-                decode_pool=pool,
                 metrics=metrics,
                 calls=calls,
                 clock=SystemClock(),
                 log=logs.logger(),
-                new_decoder=lambda spec: PyAvDecoder(spec.geometry, spec.grid),
+                new_decoder=lambda spec: ThreadDecoder(
+                    PyAvDecoder(spec.geometry, spec.grid), pool, calls
+                ),
             ),
             Beginning(past.cameras.get("cam"), next_offset),
         )

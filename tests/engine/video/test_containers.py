@@ -129,3 +129,9 @@ def test_footage_is_made_without_becoming_real_time(codec: str) -> None:
     make_video(codec=codec, container="matroska", n_frames=2)
 
     assert before == os.sched_getscheduler(0)
+
+
+def test_tables_that_claim_nothing_are_not_read_again_and_again():
+    table = b"stts" + bytes(4) + (2**16).to_bytes(4, "big") + bytes(8 * 100)
+    with pytest.raises(RefusedChunkError, match="tables claim"):
+        check_declared_samples(b"\x00\x00\x00\x08free" + table * 1000, 20_000)

@@ -1,0 +1,101 @@
+"""A decoder's process: requests come in by standard input, answers go out by standard output.
+
+It opens nothing, keeps nothing and ends when its input does. A chunk that takes more computing
+than allowed ends it (SIGPROF), and memory beyond the limit is refused by the kernel.
+
+    python -m daemon.decoding.child FRAMES_FD MOST_MEMORY_BYTES
+"""
+
+import json
+import mmap
+import os
+import resource
+import signal
+import sys
+import time
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from daemon.decoding.messages import (
+    LENGTH_BYTES,
+    Task,
+    packed,
+    read_chunk,
+    read_task,
+)
+from engine.errors import StreamError
+from engine.types import UInt8Array
+from engine.video.frames import PyAvDecoder
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    frames_fd, most_bytes = (int(argument) for argument in sys.argv[1:])
+    # A signal to the whole group is the daemon's business; without it, the input ends.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    _limit_memory(most_bytes)
+    asking, answering = sys.stdin.buffer, sys.stdout.buffer
+    decoders: dict[Task, PyAvDecoder] = {}
+    while (message := _read(asking)) is not None:
+        head, body = message
+        answering.write(packed(_answer(decoders, head, body, frames_fd)))
+        answering.flush()
+
+
+def _answer(
+    decoders: dict[Task, PyAvDecoder], head: dict[str, Any], body: bytes, frames_fd: int
+) -> dict[str, Any]:
+    task, began_s = read_task(head), time.process_time()
+    if task not in decoders:
+        decoders.clear()  # another model has taken over
+        decoders[task] = PyAvDecoder(task.geometry, task.grid, task.limits)
+    signal.setitimer(signal.ITIMER_PROF, head["most_s"])
+    try:
+        frames = decoders[task].decode(read_chunk(head, body))
+        _share(frames.rgb, frames_fd)
+    except StreamError as error:
+        return {"error": type(error).__name__, "reason": str(error)}
+    except MemoryError:
+        return {"error": "RefusedChunkError", "reason": "it takes more memory than a chunk may"}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return {
+        "shape": frames.rgb.shape,
+        "pts_us": frames.pts_us.tolist(),
+        "n_decoded": frames.n_decoded,
+        "n_late": frames.n_late,
+        "spent_s": time.process_time() - began_s,
+    }
+
+
+def _share(rgb: UInt8Array, frames_fd: int) -> None:
+    """Put frames (N, H, W, 3) into the shared memory."""
+    if os.fstat(frames_fd).st_size < rgb.nbytes:
+        os.ftruncate(frames_fd, rgb.nbytes)
+    with mmap.mmap(frames_fd, rgb.nbytes) as shared:
+        target = np.frombuffer(shared, np.uint8).reshape(rgb.shape)
+        target[...] = rgb
+        del target  # or the map could not be closed
+
+
+def _limit_memory(most_bytes: int) -> None:
+    """Let the process take so much more memory than it has now."""
+    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - once, at the start
+        taken = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + most_bytes,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _read(asking: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+    length = asking.read(LENGTH_BYTES)
+    if len(length) < LENGTH_BYTES:
+        return None
+    head = json.loads(asking.read(int.from_bytes(length, "big")))
+    return head, asking.read(head["body"])
+
+
+if __name__ == "__main__":
+    main()
