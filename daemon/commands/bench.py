@@ -11,7 +11,9 @@ from daemon.errors import ConfigError
 
 _LEAK_BATCHES = {"cuda": 1000, "cpu": 100}
 _ONLY_WITH_DEVICE = ("also", "report", "leak_batches")
-_ONLY_WITHOUT_DEVICE = ("video", "cameras", "compare_batch", "backend", "decode", "resolution")
+_ONLY_WITHOUT_DEVICE = (
+    *("video", "cameras", "compare_batch", "backend", "decode", "isolation", "resolution"),
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +51,10 @@ def bench(
             help="Where chunks are decoded: none (on the CPU) or cuda (the GPU's video decoder)."
         ),
     ] = "none",
+    isolation: Annotated[
+        str,
+        typer.Option(help="Where the CPU decodes: process or thread, as decode.isolation."),
+    ] = "process",
     resolution: Annotated[
         str, typer.Option(help="WIDTHxHEIGHT, in pixels, of footage that is made on the spot.")
     ] = "320x240",
@@ -141,6 +147,7 @@ def bench(
         threads=threads,
         gpu=gpu,
         decode=decode,
+        isolation=isolation,
         resolution=resolution,
     )
     run_bench(options, Console(), as_json=as_json)

@@ -51,7 +51,7 @@ class Decoding:
     def figures(self) -> dict[str, str | int]:
         """Where chunks were to be decoded, how often that failed, and why it failed first."""
         if self.config.hardware == "none":
-            return {"decode_asked": f"CPU, isolation {self.config.isolation}"}
+            return {"decode_asked": "CPU", "decode_isolation": self.config.isolation}
         found: dict[str, str | int] = {
             "decode_asked": f"GPU {self.config.gpu}",
             "decode_fallbacks_to_cpu": len(self.notes),

@@ -50,6 +50,7 @@ class BenchOptions:
     threads: int | None
     gpu: int = 0
     decode: str = "none"
+    isolation: str = "process"
     resolution: str = "320x240"
 
 
@@ -88,7 +89,8 @@ def run_bench(options: BenchOptions, console: Console, *, as_json: bool) -> None
         raise ConfigError(
             f"--cameras is {options.cameras!r}, wanted how many cameras --compare-batch is for"
         )
-    size, decode = parse_size(options.resolution), decode_config(options.decode, options.gpu)
+    size = parse_size(options.resolution)
+    decode = decode_config(options.decode, options.gpu, options.isolation)
     status = Console(stderr=True)
     with opened(_config(options)) as bench, tempfile.TemporaryDirectory() as folder:
         video = options.video

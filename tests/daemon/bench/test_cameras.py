@@ -134,7 +134,7 @@ class NoHardware(PyAvDecoder):
 
 
 async def test_falling_back_to_the_cpu_is_told(tmp_path, scripted, monkeypatch):
-    monkeypatch.setattr("daemon.compose.PyAvDecoder", NoHardware)
+    monkeypatch.setattr("daemon.decoding.opening.PyAvDecoder", NoHardware)
     decoding = Decoding(decode_config("cuda", gpu=5))
     footage = footage_of(camera_footage(tmp_path, 4))
     served = await serve_cameras(footage, scripted, 2, 4, paced=False, decoding=decoding)
@@ -143,7 +143,8 @@ async def test_falling_back_to_the_cpu_is_told(tmp_path, scripted, monkeypatch):
     figures = decoding.figures()
     assert ("GPU 5", 4) == (figures["decode_asked"], figures["decode_fallbacks_to_cpu"])
     assert "GPU 5 decodes nothing" in str(figures["decode_first_fallback"])
-    assert {"decode_asked": "CPU"} == Decoding(decode_config("none", gpu=5)).figures()
+    wanted = {"decode_asked": "CPU", "decode_isolation": "process"}
+    assert wanted == Decoding(decode_config("none", gpu=5)).figures()
 
 
 def test_a_gpu_that_decodes_everything_is_told_too():
