@@ -77,6 +77,9 @@ def run_daemon(config: Config, path: Path | None = None) -> int:
     except S2netdError as error:
         log.error("daemon.failed", error=type(error).__name__, reason=str(error))  # noqa: TRY400 - no traceback for operators
         return EXIT_FAILED
+    except Exception:
+        log.exception("daemon.crashed")
+        return EXIT_FAILED
     log.info("daemon.stopped")
     return 0
 

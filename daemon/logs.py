@@ -1,14 +1,21 @@
 """Sets structlog up, and lists the event names that the daemon may log.
 
 INFO tells of starts, stops and changes. WARNING tells what an operator may act on. ERROR comes
-with an exit, with lost data, or with a refusal of what was asked for.
+with an exit, with lost data, or with a refusal of what was asked for. ``docs/runbook.md`` says of
+each event what to do.
 """
 
 import logging
+import os
 import sys
 from typing import Literal, TextIO
 
 import structlog
+from structlog.typing import EventDict, Processor
+from typing_extensions import override
+
+from daemon.clock import SystemClock
+from daemon.log_lines import Floods, Prioritized, bounded, printable
 
 EVENTS = {
     "daemon.started": "configuration read, model warm",
@@ -17,6 +24,7 @@ EVENTS = {
     "daemon.stopped": "everything closed",
     "daemon.drain_timeout": "the drain deadline passed; the rest is read again at the next start",
     "daemon.failed": "exit with an error",
+    "daemon.crashed": "exit with an error that nobody foresaw",
     "task.lost": "what a camera or another part waited for was cancelled; the daemon fails",
     "config.reloaded": "the configuration file was read again",
     "config.restart_needed": "keys of it that changed need a restart; the rest was applied",
@@ -52,7 +60,20 @@ EVENTS = {
     "partition.paused": "a camera's queue is full",
     "partition.resumed": "it is nearly empty again",
     "source.finished": "the source has nothing more to give",
+    "library.said": "a library, or a part of the daemon, warns of something",
+    "log.untold": "so many more lines of one kind came in a minute, and then no more",
 }
+
+# Lines a minute for one camera; the others are counted in ``n_untold``. What is not named here is
+# said each time. Runs may be many and short, and each is a change.
+MOST_A_MINUTE = {
+    "chunk.duplicate": 1,
+    "decoder.fell_back": 60,  # each camera's says so once
+    "stream.gap": 1,
+    "stream.opened": 60,
+    "stream.ended": 60,
+}
+_MOST_OF_A_LIBRARY = 1  # lines a minute of one wording
 
 
 def set_up(
@@ -66,26 +87,60 @@ def set_up(
         stream: Where log lines go; standard error by default.
     """
     out = stream or sys.stderr
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.dev.ConsoleRenderer(colors=out.isatty())
-    )
-    set_level(level)
-    shared: list[structlog.types.Processor] = [
+    floods = Floods(SystemClock().monotonic_s, MOST_A_MINUTE)
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    # The plain traceback: a pretty one shows local variables, and with them footage and passwords.
+    rendering: list[Processor] = [
+        structlog.processors.format_exc_info,
+        bounded,
+        *_renderers(form, out),
+    ]
+    set_level(level)
     structlog.configure(
-        processors=[_level, *shared, renderer],
+        processors=[_level, floods, _TellEnded(floods), *shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
-    _send_library_logs(out, renderer, shared)
+    _send_library_logs(out, floods, shared, rendering)
     logger: structlog.stdlib.BoundLogger = structlog.get_logger()
     return logger
+
+
+def _renderers(form: Literal["json", "console"], out: TextIO) -> list[Processor]:
+    plain = structlog.dev.plain_traceback
+    render: Processor = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)
+    )
+    escaping: list[Processor] = [] if form == "json" else [printable]
+    return [*escaping, Prioritized(render) if is_journal(out) else render]
+
+
+def is_journal(out: TextIO) -> bool:
+    """True if what is written there goes to systemd's journal, which takes priorities."""
+    try:
+        status = os.fstat(out.fileno())
+    except (OSError, ValueError):  # it is no file, or closed
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class _TellEnded:
+    """Tells of floods that are over: how many lines nobody has seen."""
+
+    def __init__(self, floods: Floods) -> None:
+        self._floods = floods
+
+    def __call__(self, _logger: object, _method: str, fields: EventDict) -> EventDict:
+        for kind, n_untold in self._floods.ended():
+            structlog.get_logger().info("log.untold", kind=kind, lines=n_untold)
+        return fields
 
 
 class _LeastLevel:
@@ -110,15 +165,38 @@ def set_level(level: str) -> None:
     _level.least = logging.getLevelNamesMapping()[level.upper()]
 
 
+class _LibraryFloods(logging.Filter):
+    """Lets few lines of one wording pass a minute."""
+
+    def __init__(self, floods: Floods) -> None:
+        super().__init__()
+        self._floods = floods
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = (record.name, record.levelname, str(record.msg)[:200])
+        n_untold = self._floods.count(kind, _MOST_OF_A_LIBRARY)
+        record.n_untold = n_untold
+        return n_untold is not None
+
+
+def _translated(_logger: object, _method: str, fields: EventDict) -> EventDict:
+    """A library's words are no event's name."""
+    record = fields["_record"]
+    told = {**fields, "event": "library.said", "logger": record.name, "said": fields["event"]}
+    return {**told, "n_untold": record.n_untold} if record.n_untold else told
+
+
 def _send_library_logs(
-    out: TextIO, renderer: structlog.types.Processor, shared: list[structlog.types.Processor]
+    out: TextIO, floods: Floods, shared: list[Processor], rendering: list[Processor]
 ) -> None:
     """Log what libraries log through ``logging``, such as the Kafka client, from warnings on."""
     handler = logging.StreamHandler(out)
+    handler.addFilter(_LibraryFloods(floods))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[*shared, _translated],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
     root = logging.getLogger()

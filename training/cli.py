@@ -13,6 +13,7 @@ app = typer.Typer(
     "evaluate, export.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for commands in (data, networks, conversion, evaluation, benchmarks):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from daemon.text import cut
 from engine.backends.base import EngineBackend
 from engine.cas import Localizer
 from engine.features import FeatureExtractor
@@ -140,7 +141,7 @@ class ServingStatus:
 
     def failed(self, error: str) -> None:
         """Tell that the candidate did not take over; the model before it goes on serving."""
-        self.state, self.candidate, self.last_error = "serving", None, error
+        self.state, self.candidate, self.last_error = "serving", None, cut(error)
 
     def unchanged(self) -> None:
         """Tell that the model that was wanted is the one that serves."""

@@ -46,6 +46,7 @@ from daemon.stream.runs import (
 from daemon.stream.seldom import Seldom
 from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
+from daemon.text import cut
 from engine.errors import RivalRunError, StaleChunkError, StreamError
 from engine.session import StreamSession
 from engine.types import (
@@ -524,7 +525,7 @@ class StreamWorker:
             partition=delivery.position.partition,
             offset=delivery.position.offset,
             error=type(error).__name__,
-            reason=str(error),
+            reason=cut(str(error)),  # it may quote what it does not like, however long
             payload=delivery.own_bytes,
             key=delivery.key,
             headers=delivery.headers,

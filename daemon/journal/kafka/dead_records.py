@@ -13,12 +13,12 @@ from itertools import accumulate
 from daemon.errors import MalformedRecordError
 from daemon.journal.base import DeadLetter
 from daemon.kafka.topics import RECORD_MARGIN_BYTES
+from daemon.text import cut
 from daemon.wire.headers import read_number, to_headers
 from daemon.wire.records import Record
 
 _VERSION = "1"
 _FIRST_BYTES = 65_536  # of a record that is too large; enough to see what it was
-_MOST_REASON_CHARS = 1000
 _MOST_KEY_BYTES = 1024
 _MOST_HEADERS_BYTES = RECORD_MARGIN_BYTES - _MOST_KEY_BYTES
 _PER_HEADER_BYTES = 10  # two lengths, of at most five bytes each
@@ -65,7 +65,7 @@ def dead_record(letter: DeadLetter, *, most_bytes: int) -> Record:
             "vd_partition": letter.partition,
             "vd_offset": letter.offset,
             "vd_error": letter.error,
-            "vd_reason": letter.reason[:_MOST_REASON_CHARS],
+            "vd_reason": cut(letter.reason),
             "vd_size": len(letter.payload),
             "vd_sha256": hashlib.sha256(letter.payload).hexdigest(),
             "vd_key": None if letter.key is None else "1",
