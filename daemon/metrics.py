@@ -41,6 +41,7 @@ class Metrics:
     device_wait_seconds: Histogram = field(init=False)
     device_busy_seconds: Counter = field(init=False)
     model_swaps: Counter = field(init=False)
+    http_dropped: Counter = field(init=False)
     stage_seconds: Histogram = field(init=False)
     event_latency_seconds: Histogram = field(init=False)
 
@@ -97,6 +98,7 @@ class Metrics:
         )
         counter("device_busy_seconds", "Time the device spent in calls", "stage")
         counter("model_swaps", "Models that took over while cameras were served", "outcome")
+        counter("http_dropped", "Connections to the HTTP port closed without an answer", "why")
         histogram("stage_seconds", "Time of one stage on one chunk", STAGE_BUCKETS_S, ("stage",))
         histogram(
             "event_latency_seconds",

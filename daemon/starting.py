@@ -61,9 +61,14 @@ class Start:
         Raises:
             ConfigError: The address cannot be listened on.
         """
-        http = self._config.http
+        http, dropped = self._config.http, self._metrics.http_dropped
         return HealthServer(
-            http.host, http.port, self._metrics.registry, self._is_live, self._is_ready
+            http.host,
+            http.port,
+            self._metrics.registry,
+            self._is_live,
+            self._is_ready,
+            on_dropped=lambda why: dropped.labels(why).inc(),
         )
 
     async def open_model(self, device: Device, stack: contextlib.AsyncExitStack) -> ModelSwap:

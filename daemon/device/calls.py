@@ -3,6 +3,7 @@
 A daemon is not well if one decoder or the device never comes back, even if other work goes on.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ from daemon.clock import Clock
 
 
 class RunningCalls:
-    """Remembers when the calls began that have not come back.
+    """Remembers when the calls began that have not come back; any thread may tell and ask.
 
     Args:
         clock: Gives the monotonic time.
@@ -20,6 +21,7 @@ class RunningCalls:
         self._clock = clock
         self._started_s: dict[int, float] = {}
         self._n_begun = 0
+        self._lock = threading.Lock()
 
     def begin(self, allowance_s: float = 0) -> int:
         """Take note of a call that begins.
@@ -30,14 +32,17 @@ class RunningCalls:
         Returns:
             Its number, for ``end``.
         """
-        number = self._n_begun
-        self._n_begun += 1
-        self._started_s[number] = self._clock.monotonic_s() + allowance_s
+        started_s = self._clock.monotonic_s() + allowance_s
+        with self._lock:
+            number = self._n_begun
+            self._n_begun += 1
+            self._started_s[number] = started_s
         return number
 
     def end(self, number: int) -> None:
         """Take note of a call that came back."""
-        del self._started_s[number]
+        with self._lock:
+            del self._started_s[number]
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -50,6 +55,6 @@ class RunningCalls:
 
     def oldest_s(self) -> float:
         """Age of the oldest running call in seconds; 0 if none runs."""
-        if not self._started_s:
-            return 0.0
-        return max(self._clock.monotonic_s() - min(self._started_s.values()), 0.0)
+        with self._lock:
+            oldest_s = min(self._started_s.values(), default=None)
+        return 0.0 if oldest_s is None else max(self._clock.monotonic_s() - oldest_s, 0.0)
