@@ -140,7 +140,7 @@ class App:
         return is_ready, {
             "ready": is_ready,
             "draining": self.progress.draining,
-            "cameras": {camera.name: {"queued": camera.depth} for camera in cameras},
+            "cameras": {camera.name: camera.report() for camera in cameras},
         }
 
     async def _pump(self) -> None:

@@ -4,14 +4,21 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import Any
+
+import structlog
 
 from daemon.clock import Clock
 from daemon.journal.base import CameraStatus, Owner, Presence
+from daemon.metrics import Metrics
 from daemon.sources.base import Delivery
+from daemon.stream.gauges import show
 from daemon.stream.guard import GuardedWorker
+from daemon.stream.roll_call import tell_change
 from daemon.stream.status import CameraWatch
 from daemon.stream.steps import Outcome
 from daemon.stream.tenure import Tenure
+from daemon.wire.headers import rfc3339
 
 
 class Notice(Enum):
@@ -36,6 +43,7 @@ class CameraLimits:
         forget_after_s: Without chunks for so long, its name and all that is known of it go.
         look_s: How often that is looked at.
         status_interval_s: How often a camera's status is told if nothing happens.
+        late_after_s: A camera that is so far behind is late.
     """
 
     most: int = 512
@@ -43,6 +51,7 @@ class CameraLimits:
     forget_after_s: float = 7 * 86_400.0
     look_s: float = 1.0
     status_interval_s: float = 30.0
+    late_after_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +62,15 @@ class StatusParts:
         owner: This daemon.
         clock: Dates them.
         n_behind: Partition → how many of its records were not read yet, if that is known.
+        metrics: Shows what they say.
+        log: Changes of cameras are logged here.
     """
 
     owner: Owner
     clock: Clock
     n_behind: Callable[[str], int | None]
+    metrics: Metrics
+    log: structlog.stdlib.BoundLogger
 
 
 @dataclass(slots=True)
@@ -71,6 +84,7 @@ class Camera:
         statuses: What all statuses share.
         depth: Chunks in the queue, with what takes a chunk's place.
         is_forgotten: It has been told to end and is known no more.
+        shown: Its newest status; any thread may read it.
     """
 
     worker: GuardedWorker
@@ -78,14 +92,18 @@ class Camera:
     watch: CameraWatch
     statuses: StatusParts
     is_forgotten: bool = False
+    shown: CameraStatus | None = None
     _queue: asyncio.Queue[Delivery | Notice] = field(default_factory=asyncio.Queue)
     _told: set[Notice] = field(default_factory=set)  # notices in the queue; one of each will do
     _is_busy: bool = False
     _quiet_s: float = 0.0
     _is_silent: bool = False
+    _is_known: bool = False  # something that it has sent was used; anybody can make a name up
+    _is_told: bool = False  # in the log, what it is like
 
     def __post_init__(self) -> None:
         self._is_silent = self.watch.silent_since_us is not None
+        self._is_known = not self.worker.knows_nothing
 
     @property
     def name(self) -> str:
@@ -159,6 +177,7 @@ class Camera:
     async def finish(self, outcome: Outcome, offset: int | None = None) -> None:
         """Hand what follows over to the tenure, and the camera's status if that is due."""
         state, since_us = outcome.state, self.watch.silent_since_us
+        self._is_known = self._is_known or state is not None
         if state is not None and since_us is not None:
             outcome = replace(outcome, state=replace(state, silent_since_us=since_us))
         outcome = replace(outcome, status=self._due_status())
@@ -170,10 +189,41 @@ class Camera:
         if status is not None:
             self.tenure.note(self.name, Outcome(status=status))
 
+    @property
+    def is_gone(self) -> bool:
+        """True if the camera is another daemon's or nobody's: nothing of it may be shown."""
+        return self.tenure.is_over or self.is_forgotten
+
+    def report(self) -> dict[str, Any]:
+        """How the camera is, for /readyz; any thread may ask."""
+        status, depth = self.shown, self.depth
+        if status is None:
+            return {"queued": depth}
+        return {
+            "queued": depth,
+            "state": status.condition.value,
+            "lag_s": None if status.lag_s is None else round(status.lag_s, 3),
+            "last_frame": rfc3339(status.last_frame_us),
+            "fps": None if status.fps is None else round(status.fps, 2),
+            "snippets_per_minute": status.snippets_per_minute,
+            "degraded": list(status.degraded),
+        }
+
+    def _show(self, status: CameraStatus) -> None:
+        if self.is_gone:
+            return
+        show(self.statuses.metrics, status, n_open=self.worker.facts.n_open)
+        if self._is_known:
+            known = self.shown if self._is_told else None
+            tell_change(self.statuses.log, known, status)
+            self._is_told = True
+        self.shown = status
+
     def _due_status(self) -> CameraStatus | None:
-        if self.worker.knows_nothing:  # anybody can make a name up
-            return None
         status = self._status()
+        self._show(status)
+        if not self._is_known:
+            return None
         is_due = self.watch.is_due(status, self.statuses.clock.monotonic_s())
         return status if is_due else None
 

@@ -186,6 +186,7 @@ def _camera_limits(config: Config) -> CameraLimits:
         silent_after_s=config.silent_after_s,
         forget_after_s=config.forget_after_s,
         status_interval_s=config.status_interval_s,
+        late_after_s=config.late_after_s,
     )
 
 

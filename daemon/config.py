@@ -363,6 +363,13 @@ class Config(_Model):
         description="A camera that sends nothing for so many seconds is forgotten, and makes "
         "room for another one.",
     )
+    late_after_s: float = Field(
+        10,
+        gt=0,
+        le=86_400,
+        description="A camera is late if its newest finished footage lies so many seconds behind "
+        "its capture.",
+    )
     status_interval_s: float = Field(
         30,
         gt=0,

@@ -48,6 +48,12 @@ EVENTS = {
     "decoder.lost": "a process for decoding was ended and is started anew",
     "decoder.not_started": "the machine gives no process for decoding; it is tried again",
     "camera.quarantined": "a camera did harm again within minutes; its chunks are not tried",
+    "stream.low_fps": "a run has clearly fewer frames a second than the model wants",
+    "camera.state": "a camera is live, silent, late, refused or degraded now",
+    "cameras.unwell": "cameras that are not live, once a minute",
+    "event.opened": "an event was published for the first time",
+    "event.closed": "an event was published for the last time",
+    "event.retracted": "an event was taken back, for what followed contradicts it",
     "chunk.dropped": "a chunk was refused or corrupt",
     "decoder.fell_back": "a camera was decoded on the CPU instead of the GPU",
     "chunk.duplicate": "a chunk was seen before",
@@ -70,6 +76,8 @@ MOST_A_MINUTE = {
     "chunk.duplicate": 1,
     "decoder.fell_back": 60,  # each camera's says so once
     "stream.gap": 1,
+    "camera.state": 10,  # and in each state
+    "stream.low_fps": 1,
     "stream.opened": 60,
     "stream.ended": 60,
 }

@@ -1,5 +1,6 @@
 """Every metric: name, unit, labels. A test compares docs/operating.md with this file."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -11,7 +12,12 @@ LATENCY_BUCKETS_S = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 60, 300)
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """One daemon's metrics, in a registry of their own so that two daemons fit in one process."""
+    """One daemon's metrics, in a registry of their own so that two daemons fit in one process.
+
+    Attributes:
+        registry: Holds them all.
+        of_cameras: Every metric with a label ``camera``.
+    """
 
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
@@ -31,10 +37,18 @@ class Metrics:
     steps: Counter = field(init=False)
     lost_partitions: Counter = field(init=False)
     silent_cameras: Counter = field(init=False)
+    early_revisions: Counter = field(init=False)
+    low_fps_runs: Counter = field(init=False)
     queued_chunks: Gauge = field(init=False)
     paused_partitions: Gauge = field(init=False)
     open_events: Gauge = field(init=False)
     watermark_seconds: Gauge = field(init=False)
+    last_frame_seconds: Gauge = field(init=False)
+    camera_lag_seconds: Gauge = field(init=False)
+    clock_skew_seconds: Gauge = field(init=False)
+    camera_fps: Gauge = field(init=False)
+    camera_snippets_per_minute: Gauge = field(init=False)
+    camera_state: Gauge = field(init=False)
     tasks: Gauge = field(init=False)
     device_batch: Histogram = field(init=False)
     device_windows: Histogram = field(init=False)
@@ -45,15 +59,25 @@ class Metrics:
     stage_seconds: Histogram = field(init=False)
     event_latency_seconds: Histogram = field(init=False)
 
+    of_cameras: list[Counter | Gauge] = field(default_factory=list)
+
     def __post_init__(self) -> None:
         def put(name: str, metric: Counter | Gauge | Histogram) -> None:
             object.__setattr__(self, name, metric)
 
+        def of_camera(metric: Counter | Gauge, labels: tuple[str, ...]) -> None:
+            if "camera" in labels:
+                self.of_cameras.append(metric)
+
         def counter(name: str, what: str, *labels: str) -> None:
-            put(name, Counter(f"s2netd_{name}", what, labels, registry=self.registry))
+            metric = Counter(f"s2netd_{name}", what, labels, registry=self.registry)
+            put(name, metric)
+            of_camera(metric, labels)
 
         def gauge(name: str, what: str, *labels: str) -> None:
-            put(name, Gauge(f"s2netd_{name}", what, labels, registry=self.registry))
+            metric = Gauge(f"s2netd_{name}", what, labels, registry=self.registry)
+            put(name, metric)
+            of_camera(metric, labels)
 
         def histogram(
             name: str, what: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
@@ -79,6 +103,12 @@ class Metrics:
         counter("steps", "Steps kept in the journal")
         counter("lost_partitions", "Partitions that another process took over unasked")
         counter("silent_cameras", "Times a camera fell silent", "camera")
+        counter("low_fps_runs", "Runs with fewer frames a second than the model wants", "camera")
+        counter(
+            "early_revisions",
+            "Revisions kept before their footage was captured, by our clock: they have no latency",
+            "camera",
+        )
         gauge("queued_chunks", "Chunks waiting in memory", "camera")
         gauge("paused_partitions", "Partitions paused because a camera's queue is full")
         gauge("open_events", "Events that are not final", "camera")
@@ -86,6 +116,26 @@ class Metrics:
             "watermark_seconds",
             "Unix time before which no further event of the camera's run will start",
             "camera",
+        )
+        gauge("last_frame_seconds", "Unix time of capture of the newest finished frame", "camera")
+        gauge(
+            "camera_lag_seconds",
+            "Seconds from the capture of the newest finished frame until that was finished, or "
+            "until now if chunks wait; negative if it lies in the future of our clock",
+            "camera",
+        )
+        gauge(
+            "clock_skew_seconds",
+            "By how much the newest finished frame lay in the future of our clock",
+            "camera",
+        )
+        gauge("camera_fps", "Frames in a second of the camera's footage", "camera")
+        gauge("camera_snippets_per_minute", "Snippets in the last minute", "camera")
+        gauge(
+            "camera_state",
+            "1 for the state that a camera is in: live, silent, late, refused or degraded",
+            "camera",
+            "state",
         )
         gauge("tasks", "Tasks of the daemon's event loop")
         histogram("device_batch", "Snippets in one backbone call", BATCH_BUCKETS)
@@ -106,9 +156,22 @@ class Metrics:
             LATENCY_BUCKETS_S,
         )
 
-    def forget(self, camera: str) -> None:
-        """Drop what is told of a camera that has sent nothing but what could not be used."""
-        for metric in (self.queued_chunks, self.corrupt_chunks):
-            for sample in next(iter(metric.collect())).samples:
-                if sample.labels["camera"] == camera and not sample.name.endswith("_created"):
-                    metric.remove(*sample.labels.values())
+    def release(self, cameras: Collection[str]) -> None:
+        """Drop what is told of how cameras are, for they are another daemon's; counts stay."""
+        _remove(cameras, [metric for metric in self.of_cameras if isinstance(metric, Gauge)])
+
+    def forget(self, cameras: Collection[str]) -> None:
+        """Drop everything that is told of cameras."""
+        _remove(cameras, self.of_cameras)
+
+
+def _remove(cameras: Collection[str], metrics: Iterable[Counter | Gauge]) -> None:
+    for metric in metrics:
+        samples = next(iter(metric.collect())).samples
+        gone = {
+            tuple(sample.labels.values())
+            for sample in samples
+            if sample.labels["camera"] in cameras
+        }
+        for labels in gone:
+            metric.remove(*labels)

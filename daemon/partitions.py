@@ -21,6 +21,8 @@ from daemon.sources.base import ChunkSource, Delivery
 from daemon.stream.beginning import Beginning
 from daemon.stream.flow import FlowControl
 from daemon.stream.guard import GuardedWorker
+from daemon.stream.kept import tell_kept
+from daemon.stream.roll_call import RollCall
 from daemon.stream.status import CameraWatch
 from daemon.stream.tenure import StepLimits, Tenure
 from daemon.stream.worker import WorkerParts
@@ -113,7 +115,10 @@ class Partitions:
         self._log = parts.log
         self._held: dict[str, _Holding] = {}
         self._camera_tasks: set[asyncio.Task[None]] = set()  # also of cameras that were given up
-        self._statuses = StatusParts(Owner(_HOST, serving.instance), parts.clock, source.n_behind)
+        self._statuses = StatusParts(
+            Owner(_HOST, serving.instance), parts.clock, source.n_behind, parts.metrics, parts.log
+        )
+        self._roll_call = RollCall(parts.log)
         self._finished = asyncio.Event()
 
     async def finished(self, n_deliveries: int) -> None:
@@ -217,6 +222,7 @@ class Partitions:
         self._flow.forget(partition)
         for camera in holding.cameras.values():
             camera.end(at_once=True)
+        self._metrics.release(holding.cameras.keys())
 
     async def _lose(self, partition: str) -> None:
         """Another process owns the partition; nobody hears of what we had in hand."""
@@ -244,21 +250,15 @@ class Partitions:
 
     def _on_kept(self, partition: str, step: Step, n_deliveries: int) -> None:
         """A step is kept: count what is in it."""
-        now_us = self._parts.clock.unix_us()
-        for revision in step.revisions:
-            self._metrics.events.labels(revision.camera, revision.phase.value).inc()
-            if revision.anchor_us is not None:
-                latency_s = (now_us - revision.anchor_us - revision.decided_us) / 1e6
-                self._metrics.event_latency_seconds.observe(max(latency_s, 0))
-        self._metrics.steps.inc()
+        tell_kept(step, self._metrics, self._log, self._parts.clock.unix_us())
         self._source.reached(partition, step.next_offset)
         self.progress.n_done += n_deliveries
         self._finished.set()
 
     def cameras(self) -> Iterator[Camera]:
-        """All that there are, partition by partition."""
-        for holding in self._held.values():
-            yield from holding.cameras.values()
+        """All that there are, partition by partition; any thread may ask."""
+        for holding in tuple(self._held.values()):
+            yield from tuple(holding.cameras.values())
 
     def tell_cameras(self) -> None:
         """Another model is current."""
@@ -310,7 +310,7 @@ class Partitions:
                 if camera.is_spare and camera.name != REFUSED_CAMERAS:
                     camera.end()
                     del holding.cameras[camera.name]
-                    self._metrics.forget(camera.name)
+                    self._metrics.forget({camera.name})
                     return True
         return False
 
@@ -322,6 +322,7 @@ class Partitions:
             owner=self._statuses.owner,
             interval_s=self._limits.status_interval_s,
             silent_since_us=None if past is None else past.state.silent_since_us,
+            late_after_s=self._limits.late_after_s,
         )
         worker = GuardedWorker(name, self._parts, beginning)
         camera = Camera(worker, holding.tenure, watch, self._statuses)
@@ -347,7 +348,7 @@ class Partitions:
 
     def _took(self, camera: Camera) -> None:
         """A camera has one chunk less in its queue."""
-        if camera.tenure.is_over:  # the partition may be ours again, with a camera of this name
+        if camera.is_gone:  # the partition may be ours again, with a camera of this name
             return
         partition = camera.tenure.partition
         self._metrics.queued_chunks.labels(camera.name).set(camera.depth)
@@ -394,8 +395,11 @@ class Partitions:
                     camera.pass_time(could_send_s, self._limits)
                     if camera.is_forgotten:
                         del holding.cameras[camera.name]
+                        self._metrics.forget({camera.name})
                     else:
                         camera.tell_status()
+            shown = [camera.shown for camera in self.cameras()]
+            self._roll_call.tell([status for status in shown if status], loop.time())
 
 
 def _differ(before: str, now: str) -> bool:

@@ -249,7 +249,7 @@ def test_the_manuals_have_command_lines_to_check():
 @pytest.mark.parametrize("page", manuals(), ids=named)
 def test_every_file_of_the_checkout_that_is_named_exists(page: Path):
     text = page.read_text(encoding="utf-8")
-    paths = re.findall(r"(?<![\w./-])(?:configs|scripts|systemd)/[\w./@-]*[\w@]", text)
+    paths = re.findall(r"(?<![\w./-])(?:configs|ops|scripts|systemd)/[\w./@-]*[\w@]", text)
 
     assert [] == sorted({path for path in paths if not (CHECKOUT / path).exists()})
 

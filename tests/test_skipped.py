@@ -32,6 +32,7 @@ def test_nothing_skipped_is_nothing_said() -> None:
         ("no weights: s2netd models pull scenes", "the published weights"),
         ("no broker: set S2NETD_TEST_KAFKA, or install java and mvn", "a Kafka broker"),
         ("could not import 'openvino': No module named 'openvino'", "OpenVINO"),
+        ("no promtool: apt install prometheus", "promtool (apt"),
         ("this CPU has bf16", "this CPU has bf16"),
     ],
 )

@@ -113,6 +113,16 @@ class Presence(StrEnum):
     FORGOTTEN = "forgotten"  # nothing is known of it any more
 
 
+class Condition(StrEnum):
+    """What an operator looks at first; of several that hold, the one that is named first here."""
+
+    SILENT = "silent"  # it sends nothing
+    REFUSED = "refused"  # its newest chunk could not be used
+    LATE = "late"  # what is finished lies too far behind what was captured
+    DEGRADED = "degraded"  # it is served worse than it could be
+    LIVE = "live"
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """A daemon that serves cameras: its host, and its name in the consumer group, if any."""
@@ -144,6 +154,12 @@ class CameraStatus:
         anchor_us: When stream time 0 was, if that is known.
         last_offset: That of the newest chunk that was finished; None before this owner's first.
         last_chunk_us: When it was.
+        condition: What an operator looks at first.
+        last_frame_us: When its newest finished frame was captured; None: that is not known.
+        lag_s: Seconds from then until it was finished, or until now if chunks wait; negative if
+            it was captured in the future of our clock; None: not known.
+        fps: Frames in a second of its footage; None: not known yet.
+        snippets_per_minute: Snippets in the last minute.
     """
 
     camera: str
@@ -163,6 +179,11 @@ class CameraStatus:
     anchor_us: int | None = None
     last_offset: int | None = None
     last_chunk_us: int | None = None
+    condition: Condition = Condition.LIVE
+    last_frame_us: int | None = None
+    lag_s: float | None = None
+    fps: float | None = None
+    snippets_per_minute: int = 0
 
 
 @dataclass(frozen=True, slots=True)

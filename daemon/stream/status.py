@@ -8,9 +8,11 @@ interval. So no status is told chunk by chunk.
 
 from dataclasses import dataclass, field
 
-from daemon.journal.base import CameraStatus, Owner, Presence
+from daemon.journal.base import CameraStatus, Condition, Owner, Presence
+from engine.grid import US_PER_S
 
 NEWS_INTERVAL_S = 1.0
+CLOCK_AHEAD_S = 2.0  # clocks that are set by NTP differ by less
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,11 @@ class StreamFacts:
         n_gaps: Places where footage was missing, since this daemon took the camera over.
         watermark_us: No event of the run that starts before this stream time will open any more.
         anchor_us: Unix time of stream time 0, if it is known.
+        newest_us: Stream time of the newest frame that was finished; None before there was one.
+        fps: Frames in a second of footage; None: not known yet.
+        snippets_per_minute: Snippets in the last minute.
+        n_open: Events that are not final.
+        degraded: In which ways the camera is served worse than it could be.
     """
 
     run: str
@@ -30,6 +37,11 @@ class StreamFacts:
     n_gaps: int = 0
     watermark_us: int | None = None
     anchor_us: int | None = None
+    newest_us: int | None = None
+    fps: float | None = None
+    snippets_per_minute: int = 0
+    n_open: int = 0
+    degraded: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -42,6 +54,8 @@ class CameraWatch:
         owner: This daemon.
         interval_s: How often numbers alone are told.
         silent_since_us: When it sent its last chunk, Unix microseconds; None: it is not silent.
+        late_after_s: It is late if it is further behind than that, until it is no more than half
+            as far.
     """
 
     camera: str
@@ -49,6 +63,8 @@ class CameraWatch:
     owner: Owner
     interval_s: float
     silent_since_us: int | None = None
+    late_after_s: float = 10.0
+    _is_late: bool = False
     _is_refused: bool = False
     _n_refused: int = 0
     _last_offset: int | None = None
@@ -86,6 +102,12 @@ class CameraWatch:
             n_behind: Records of its partition that were not read yet; None: not known.
             at_us: Unix microseconds.
         """
+        last_frame_us = _sum_of(facts.anchor_us, facts.newest_us)
+        lag_s = _lag_s(last_frame_us, at_us if n_queued else self._last_us)
+        most_s = self.late_after_s / 2 if self._is_late else self.late_after_s
+        self._is_late = lag_s is not None and lag_s > most_s
+        is_ahead = lag_s is not None and lag_s < -CLOCK_AHEAD_S
+        degraded = (*facts.degraded, "clock_ahead") if is_ahead else facts.degraded
         return CameraStatus(
             camera=self.camera,
             state=self._state(),
@@ -99,11 +121,26 @@ class CameraWatch:
             n_behind=n_behind,
             n_gaps=facts.n_gaps,
             n_refused=self._n_refused,
+            degraded=degraded,
             watermark_us=facts.watermark_us,
             anchor_us=facts.anchor_us,
             last_offset=self._last_offset,
             last_chunk_us=self._last_us,
+            condition=self._condition(degraded),
+            last_frame_us=last_frame_us,
+            lag_s=lag_s,
+            fps=facts.fps,
+            snippets_per_minute=facts.snippets_per_minute,
         )
+
+    def _condition(self, degraded: tuple[str, ...]) -> Condition:
+        if self.silent_since_us is not None:
+            return Condition.SILENT
+        if self._is_refused:
+            return Condition.REFUSED
+        if self._is_late:
+            return Condition.LATE
+        return Condition.DEGRADED if degraded else Condition.LIVE
 
     def is_due(self, now: CameraStatus, now_s: float) -> bool:
         """True if this status is to be told, which is then taken for told.
@@ -126,6 +163,16 @@ class CameraWatch:
         return Presence.REFUSED if self._is_refused else Presence.ONLINE
 
 
+def _lag_s(last_frame_us: int | None, until_us: int | None) -> float | None:
+    if last_frame_us is None or until_us is None:
+        return None
+    return (until_us - last_frame_us) / US_PER_S
+
+
+def _sum_of(anchor_us: int | None, stream_us: int | None) -> int | None:
+    return None if anchor_us is None or stream_us is None else anchor_us + stream_us
+
+
 def is_news(before: CameraStatus, now: CameraStatus) -> bool:
     """True if readers should hear of a status at once, given the one they know."""
     return _told_at_once(before) != _told_at_once(now)
@@ -137,6 +184,7 @@ def _told_at_once(status: CameraStatus) -> tuple[object, ...]:
         status.run,
         status.model_id,
         status.n_gaps,
+        status.condition,
         status.degraded,
         status.partition,
         status.owner,

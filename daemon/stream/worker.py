@@ -26,6 +26,7 @@ from daemon.models.slot import ModelSlot, OpenModel
 from daemon.sources.base import Delivery
 from daemon.stream.beginning import Beginning, take_up
 from daemon.stream.logged import end_of, rows_of
+from daemon.stream.pace import Pace
 from daemon.stream.place import (
     done_of,
     is_done,
@@ -110,6 +111,9 @@ class StreamWorker:
         self._drops = Seldom()
         self.is_too_slow = False
         self._n_gaps = 0
+        self._pace = Pace(self._model.spec.grid)
+        self._newest_us: int | None = None  # stream time of the newest frame that was finished
+        self._sparse_run: str | None = None  # the run that was told to have too few frames
         self._deadline_s = 0.0  # when the camera will have its next snippet, by the device's clock
         self._new_features: list[FeatureRows] = []
         self._beginning = beginning
@@ -134,7 +138,16 @@ class StreamWorker:
         if session is None:
             return StreamFacts("", model_id, self._n_gaps)
         return StreamFacts(
-            session.run, model_id, self._n_gaps, session.watermark_us, session.anchor_us
+            session.run,
+            model_id,
+            self._n_gaps,
+            session.watermark_us,
+            session.anchor_us,
+            newest_us=self._newest_us,
+            fps=self._pace.fps,
+            snippets_per_minute=self._pace.snippets_a_minute(self._parts.clock.monotonic_s()),
+            n_open=len(session.open_events),
+            degraded=("low_fps",) if self._pace.is_sparse else (),
         )
 
     async def _process_frames(self, frames: FrameBatch, offset: int) -> list[ActionEvent]:
@@ -150,7 +163,21 @@ class StreamWorker:
                 deadline_s=self._deadline_s,
             )
         self._new_features.extend(rows_of(session, features, self._model.feature_id))
-        return await self._localize(session, session.buffer(features))
+        revisions = await self._localize(session, session.buffer(features))
+        self._newest_us = int(frames.pts_us[-1])
+        now_s = self._parts.clock.monotonic_s()
+        self._pace.saw(int(frames.pts_us[0]), frames.n_decoded, len(snippets), now_s)
+        self._tell_if_sparse(session)
+        return revisions
+
+    def _tell_if_sparse(self, session: StreamSession) -> None:
+        """Say once a run that the footage has fewer frames than the model wants."""
+        if not self._pace.is_sparse or self._sparse_run == session.run:
+            return
+        self._sparse_run = session.run
+        self._parts.metrics.low_fps_runs.labels(self.camera).inc()
+        fps, wanted = round(self._pace.fps or 0, 2), session.spec.grid.fps
+        self._log.warning("stream.low_fps", run=session.run, fps=fps, wanted=wanted)
 
     def _mark_end(self, session: StreamSession, kept: range, reason: Reason) -> None:
         """Tell the feature log that the segment of the ``kept`` features is ended, if any is."""
@@ -304,10 +331,6 @@ class StreamWorker:
         return Outcome(told, features, self._state(session), dead)
 
     def _state(self, session: StreamSession) -> CameraState:
-        self._parts.metrics.open_events.labels(self.camera).set(len(session.open_events))
-        if session.anchor_us is not None:
-            watermark_s = (session.anchor_us + session.watermark_us) / 1e6
-            self._parts.metrics.watermark_seconds.labels(self.camera).set(watermark_s)
         if not self._awaits_replay:
             low_offset = low_offset_of(session.place, session.resume_us)
             session.place = replace(session.place, low_offset=low_offset)
@@ -471,6 +494,8 @@ class StreamWorker:
             ended_runs=place.ended_runs,
             ended_us=place.ended_us,
         )
+        self._newest_us = None
+        self._pace.broke()
         self._log.info("stream.opened", run=run)
         return revisions
 
@@ -500,6 +525,7 @@ class StreamWorker:
     async def _break(self, session: StreamSession, reason: str) -> list[ActionEvent]:
         self._parts.metrics.gaps.labels(self.camera).inc()
         self._n_gaps += 1
+        self._pace.broke()
         self._log.warning("stream.gap", reason=reason, run=session.run)
         self._mark_end(session, session.kept_features, Reason.GAP)
         revisions = await self._localize(session, session.break_segment())

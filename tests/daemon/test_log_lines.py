@@ -270,6 +270,19 @@ def test_every_event_that_is_logged_is_listed_and_the_other_way_round() -> None:
     assert set(EVENTS) == set(logged_events())
 
 
+def test_the_runbook_says_of_each_event_what_to_do_and_at_which_level_it_comes() -> None:
+    text = (CHECKOUT / "docs" / "runbook.md").read_text()
+    table = text.partition("\n## Log lines\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z._]+)` \| ([a-z, ]+) \| (.+) \| (.+) \|$", table, re.MULTILINE)
+
+    assert sorted(EVENTS) == sorted(event for event, *_ in rows)
+    logged = logged_events()
+    for event, levels, meaning, what_to_do in rows:
+        assert meaning
+        assert what_to_do
+        assert logged[event] in ({"any"}, set(levels.split(", "))), event
+
+
 def logged_events() -> dict[str, set[str]]:
     """Event → at which levels the daemon's code logs it; prose goes through ``library.said``."""
     found: dict[str, set[str]] = {"library.said": {"warning", "error"}}

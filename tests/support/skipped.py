@@ -15,6 +15,7 @@ PARTS = (
     (r"S2NETD_TEST_DATA", "real clips beside the checkout (S2NETD_TEST_DATA)"),
     (r"s2netd models pull|no (real )?weights", "the published weights (s2netd models pull)"),
     (r"Java and Maven|no broker", "a Kafka broker (apt install default-jre-headless maven)"),
+    (r"promtool", "promtool (apt install prometheus)"),
     (r"openvino|OpenVINO", "OpenVINO (make setup)"),
 )
 

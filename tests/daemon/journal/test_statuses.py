@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from daemon.journal.base import CameraStatus, Owner, Presence
+from daemon.journal.base import CameraStatus, Condition, Owner, Presence
 from daemon.journal.statuses import status_json, status_record
 from daemon.wire.schemas import camera_status_schema
 from tests.support.records import names
@@ -35,6 +35,11 @@ def a_status(**other: Any) -> CameraStatus:
         "anchor_us": 1_770_000_000_000_000,
         "last_offset": 812,
         "last_chunk_us": 1_779_999_999_000_000,
+        "condition": Condition.SILENT,
+        "last_frame_us": 1_779_999_997_750_000,
+        "lag_s": 1.25,
+        "fps": 24.975,
+        "snippets_per_minute": 187,
     }
     return CameraStatus(**(fields | other))
 
@@ -46,7 +51,11 @@ def test_a_status_is_plain_to_read() -> None:
         "state": "silent",
         "updated": "2026-05-28T20:26:40.000000Z",
         "silent_since": "2026-05-28T20:26:39.000000Z",
-        "lag": {"queued": 1, "partition": 20},
+        "condition": "silent",
+        "lag": {"queued": 1, "partition": 20, "seconds": 1.25},
+        "last_frame": "2026-05-28T20:26:37.750000Z",
+        "fps": 24.98,
+        "snippets_per_minute": 187,
         "gaps": 2,
         "refused_chunks": 3,
         "degraded": [],
@@ -79,6 +88,11 @@ def test_a_status_is_plain_to_read() -> None:
         anchor_us=st.none() | MOMENTS,
         last_offset=st.none() | NUMBERS,
         last_chunk_us=MOMENTS,
+        condition=st.sampled_from(Condition),
+        last_frame_us=st.none() | MOMENTS,
+        lag_s=st.none() | st.floats(-1e6, 1e6),
+        fps=st.none() | st.floats(0, 1e4),
+        snippets_per_minute=NUMBERS,
     )
 )
 def test_every_status_is_as_the_schema_says(status: CameraStatus) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.journal.base import CameraStatus, Owner, Presence
+from daemon.journal.base import CameraStatus, Condition, Owner, Presence
 from daemon.stream.status import NEWS_INTERVAL_S, CameraWatch, StreamFacts, is_news
 
 FACTS = StreamFacts("run", "model@1", 2, watermark_us=5, anchor_us=7)
@@ -77,6 +77,7 @@ def test_a_camera_that_was_silent_is_so_for_the_next_owner() -> None:
         {"model_id": "other"},
         {"n_gaps": 3},
         {"degraded": ("slow",)},
+        {"condition": Condition.LATE},
         {"partition": "chunks/4"},
         {"owner": Owner("host-2", "member-1")},
     ],
@@ -119,6 +120,10 @@ def test_silence_and_its_end_are_told_at_once() -> None:
         {"anchor_us": 1},
         {"at_us": 9},
         {"last_offset": 9, "last_chunk_us": 9},
+        {"lag_s": 3.5},
+        {"last_frame_us": 9},
+        {"fps": 12.0},
+        {"snippets_per_minute": 9},
     ],
 )
 def test_numbers_alone_wait_for_the_interval(changed: dict[str, Any]) -> None:
@@ -145,3 +150,61 @@ def test_however_a_camera_flaps_it_is_not_told_chunk_by_chunk(
 
     pauses = [after - before for before, after in pairwise(told_at)]
     assert all(pause >= NEWS_INTERVAL_S for pause in pauses)
+
+
+def seen(watch: CameraWatch, *, behind_s: float, n_queued: int = 0, passed_s: float = 0) -> Any:
+    """The status of a camera whose newest frame was finished so long after its capture."""
+    facts = replace(FACTS, anchor_us=0, newest_us=10_000_000)
+    watch.saw_chunk(1, round((10 + behind_s) * 1e6), is_refused=False)
+    at_us = round((10 + behind_s + passed_s) * 1e6)
+    return watch.status(facts, n_queued=n_queued, n_behind=None, at_us=at_us)
+
+
+def test_the_lag_grows_while_chunks_wait_and_not_while_none_come() -> None:
+    assert 3 == seen(a_watch(), behind_s=3, passed_s=50).lag_s
+    assert 53 == seen(a_watch(), behind_s=3, n_queued=1, passed_s=50).lag_s
+    assert 10_000_000 == seen(a_watch(), behind_s=3).last_frame_us
+    assert told(a_watch()).lag_s is None
+
+
+def test_late_begins_beyond_the_limit_and_ends_at_half_of_it() -> None:
+    watch, late, live = a_watch(), Condition.LATE, Condition.LIVE
+    conditions = [seen(watch, behind_s=lag_s).condition for lag_s in (9, 11, 9, 6, 5, 9, 10, 11)]
+
+    assert [live, late, late, late, live, live, live, late] == conditions
+
+
+@pytest.mark.parametrize(
+    ("behind_s", "degraded"), [(-1.9, ()), (-2.1, ("clock_ahead",)), (-1e6, ("clock_ahead",))]
+)
+def test_footage_from_the_future_is_a_clock_that_is_ahead(
+    behind_s: float, degraded: tuple[str, ...]
+) -> None:
+    status = seen(a_watch(), behind_s=behind_s)
+
+    assert degraded == status.degraded
+    assert pytest.approx(behind_s) == status.lag_s
+    assert (Condition.DEGRADED if degraded else Condition.LIVE) == status.condition
+
+
+def test_of_several_conditions_the_worst_is_named() -> None:
+    watch = a_watch()
+    facts = replace(FACTS, anchor_us=0, newest_us=0, degraded=("low_fps",))
+
+    def condition() -> Condition:
+        return watch.status(facts, n_queued=0, n_behind=None, at_us=0).condition
+
+    conditions = [condition()]
+    watch.saw_chunk(1, 60_000_000, is_refused=False)
+    conditions.append(condition())
+    watch.saw_chunk(2, 60_000_000, is_refused=True)
+    conditions.append(condition())
+    watch.saw_silence(60_000_000)
+    conditions.append(condition())
+
+    assert [
+        Condition.DEGRADED,
+        Condition.LATE,
+        Condition.REFUSED,
+        Condition.SILENT,
+    ] == conditions
