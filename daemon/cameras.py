@@ -15,7 +15,7 @@ from daemon.sources.base import Delivery
 from daemon.stream.gauges import show
 from daemon.stream.guard import GuardedWorker
 from daemon.stream.roll_call import tell_change
-from daemon.stream.status import CameraWatch
+from daemon.stream.status import CameraWatch, StreamFacts
 from daemon.stream.steps import Outcome
 from daemon.stream.tenure import Tenure
 from daemon.wire.headers import rfc3339
@@ -171,7 +171,7 @@ class Camera:
             self.watch.saw_silence(self.statuses.clock.unix_us() - int(self._quiet_s * 1e6))
             await self.finish(outcome)
         else:
-            status = replace(self._status(), state=Presence.FORGOTTEN)
+            status = replace(self._status(self.worker.facts), state=Presence.FORGOTTEN)
             await self.tenure.finish(self.name, Outcome(is_forgotten=True, status=status))
 
     async def finish(self, outcome: Outcome, offset: int | None = None) -> None:
@@ -209,10 +209,10 @@ class Camera:
             "degraded": list(status.degraded),
         }
 
-    def _show(self, status: CameraStatus) -> None:
+    def _show(self, status: CameraStatus, n_open: int) -> None:
         if self.is_gone:
             return
-        show(self.statuses.metrics, status, n_open=self.worker.facts.n_open)
+        show(self.statuses.metrics, status, n_open=n_open)
         if self._is_known:
             known = self.shown if self._is_told else None
             tell_change(self.statuses.log, known, status)
@@ -220,16 +220,17 @@ class Camera:
         self.shown = status
 
     def _due_status(self) -> CameraStatus | None:
-        status = self._status()
-        self._show(status)
+        facts = self.worker.facts
+        status = self._status(facts)
+        self._show(status, facts.n_open)
         if not self._is_known:
             return None
         is_due = self.watch.is_due(status, self.statuses.clock.monotonic_s())
         return status if is_due else None
 
-    def _status(self) -> CameraStatus:
+    def _status(self, facts: StreamFacts) -> CameraStatus:
         return self.watch.status(
-            self.worker.facts,
+            facts,
             n_queued=self._queue.qsize(),
             n_behind=self.statuses.n_behind(self.tenure.partition),
             at_us=self.statuses.clock.unix_us(),

@@ -23,6 +23,7 @@ from daemon.commands import (
     video,
 )
 from daemon.errors import EXIT_CONFIG, ConfigError
+from daemon.log_lines import is_journal, prioritized
 from engine.errors import BundleError, S2netdError
 
 app = typer.Typer(
@@ -54,7 +55,8 @@ def main() -> None:
 
 def _complain(message: str) -> None:
     # Not rich: a message may hold brackets, and must stay one searchable piece of text.
-    sys.stderr.write(f"s2netd: {message}\n")
+    text = f"s2netd: {message}"
+    sys.stderr.write((prioritized(text, "error") if is_journal(sys.stderr) else text) + "\n")
 
 
 def _version(*, wanted: bool) -> None:

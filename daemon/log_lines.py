@@ -6,11 +6,12 @@ every field and every line is cut where it is too long, and says so.
 """
 
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -85,9 +86,23 @@ class Prioritized:
 
     def __call__(self, logger: object, method: str, fields: EventDict) -> str:
         """Render."""
-        prefix = f"<{_PRIORITIES.get(str(fields.get('level')), 6)}>"
-        text = str(self._render(logger, method, fields))
-        return prefix + text.replace("\n", f"\n{prefix}")
+        level = str(fields.get("level"))  # a renderer may take the fields apart
+        return prioritized(str(self._render(logger, method, fields)), level)
+
+
+def prioritized(text: str, level: str) -> str:
+    """The text with its level before each line."""
+    prefix = f"<{_PRIORITIES.get(level, 6)}>"
+    return prefix + text.replace("\n", f"\n{prefix}")
+
+
+def is_journal(out: TextIO) -> bool:
+    """True if what is written there goes to systemd's journal, which takes priorities."""
+    try:
+        status = os.fstat(out.fileno())
+    except (OSError, ValueError):  # it is no file, or closed
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 @dataclass(slots=True)

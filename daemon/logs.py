@@ -6,7 +6,6 @@ each event what to do.
 """
 
 import logging
-import os
 import sys
 from typing import Literal, TextIO
 
@@ -15,7 +14,7 @@ from structlog.typing import EventDict, Processor
 from typing_extensions import override
 
 from daemon.clock import SystemClock
-from daemon.log_lines import Floods, Prioritized, bounded, printable
+from daemon.log_lines import Floods, Prioritized, bounded, is_journal, printable
 
 EVENTS = {
     "daemon.started": "configuration read, model warm",
@@ -128,15 +127,6 @@ def _renderers(form: Literal["json", "console"], out: TextIO) -> list[Processor]
     )
     escaping: list[Processor] = [] if form == "json" else [printable]
     return [*escaping, Prioritized(render) if is_journal(out) else render]
-
-
-def is_journal(out: TextIO) -> bool:
-    """True if what is written there goes to systemd's journal, which takes priorities."""
-    try:
-        status = os.fstat(out.fileno())
-    except (OSError, ValueError):  # it is no file, or closed
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 class _TellEnded:

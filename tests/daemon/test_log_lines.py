@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -253,6 +255,21 @@ def test_the_journal_is_told_how_bad_it_is_line_by_line(
     assert len(lines) >= 6
     if form == "json":
         assert all(json.loads(line[3:]) for line in lines)
+
+
+def test_a_configuration_that_cannot_be_used_is_an_error_to_the_journal(tmp_path: Path) -> None:
+    config, said = tmp_path / "wrong.yaml", tmp_path / "said"
+    config.write_text("sauce: {}\nsource: []\n")
+    with said.open("w") as out:
+        status = os.fstat(out.fileno())
+        command = [sys.executable, "-m", "daemon", "run", "--config", config]
+        stream = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        done = subprocess.run(command, stderr=out, env=os.environ | stream, check=False)
+
+    assert 78 == done.returncode
+    lines = said.read_text().splitlines()
+    assert len(lines) >= 2
+    assert {"<3>"} == {line[:3] for line in lines}
 
 
 @pytest.mark.parametrize("stream", ["", "1:2", "nonsense"])
