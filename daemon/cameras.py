@@ -204,6 +204,7 @@ class Camera:
             "state": status.condition.value,
             "lag_s": None if status.lag_s is None else round(status.lag_s, 3),
             "last_frame": rfc3339(status.last_frame_us),
+            "last_chunk": rfc3339(status.last_chunk_us),
             "fps": None if status.fps is None else round(status.fps, 2),
             "snippets_per_minute": status.snippets_per_minute,
             "degraded": list(status.degraded),

@@ -1,6 +1,6 @@
 """Every metric: name, unit, labels. A test compares docs/operating.md with this file."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -44,6 +44,7 @@ class Metrics:
     open_events: Gauge = field(init=False)
     watermark_seconds: Gauge = field(init=False)
     last_frame_seconds: Gauge = field(init=False)
+    last_chunk_seconds: Gauge = field(init=False)
     camera_lag_seconds: Gauge = field(init=False)
     clock_skew_seconds: Gauge = field(init=False)
     camera_fps: Gauge = field(init=False)
@@ -117,26 +118,7 @@ class Metrics:
             "Unix time before which no further event of the camera's run will start",
             "camera",
         )
-        gauge("last_frame_seconds", "Unix time of capture of the newest finished frame", "camera")
-        gauge(
-            "camera_lag_seconds",
-            "Seconds from the capture of the newest finished frame until that was finished, or "
-            "until now if chunks wait; negative if it lies in the future of our clock",
-            "camera",
-        )
-        gauge(
-            "clock_skew_seconds",
-            "By how much the newest finished frame lay in the future of our clock",
-            "camera",
-        )
-        gauge("camera_fps", "Frames in a second of the camera's footage", "camera")
-        gauge("camera_snippets_per_minute", "Snippets in the last minute", "camera")
-        gauge(
-            "camera_state",
-            "1 for the state that a camera is in: live, silent, late, refused or degraded",
-            "camera",
-            "state",
-        )
+        _how_cameras_are(gauge)
         gauge("tasks", "Tasks of the daemon's event loop")
         histogram("device_batch", "Snippets in one backbone call", BATCH_BUCKETS)
         histogram("device_windows", "Windows in one localizer call", BATCH_BUCKETS)
@@ -163,6 +145,30 @@ class Metrics:
     def forget(self, cameras: Collection[str]) -> None:
         """Drop everything that is told of cameras."""
         _remove(cameras, self.of_cameras)
+
+
+def _how_cameras_are(gauge: Callable[..., None]) -> None:
+    gauge("last_frame_seconds", "Unix time of capture of the newest finished frame", "camera")
+    gauge("last_chunk_seconds", "Unix time when the newest chunk was finished", "camera")
+    gauge(
+        "camera_lag_seconds",
+        "Seconds from the capture of the newest finished frame until that was finished, or "
+        "until now if chunks wait; negative if it lies in the future of our clock",
+        "camera",
+    )
+    gauge(
+        "clock_skew_seconds",
+        "By how much the newest finished frame lay in the future of our clock",
+        "camera",
+    )
+    gauge("camera_fps", "Frames in a second of the camera's footage", "camera")
+    gauge("camera_snippets_per_minute", "Snippets in the last minute", "camera")
+    gauge(
+        "camera_state",
+        "1 for the state that a camera is in: live, silent, late, refused or degraded",
+        "camera",
+        "state",
+    )
 
 
 def _remove(cameras: Collection[str], metrics: Iterable[Counter | Gauge]) -> None:

@@ -26,6 +26,7 @@ def show(metrics: Metrics, status: CameraStatus, *, n_open: int) -> None:
     skew_s = None if lag_s is None else max(-lag_s, 0.0)
     _set(metrics.clock_skew_seconds, camera, skew_s)
     _set(metrics.last_frame_seconds, camera, _seconds(status.last_frame_us))
+    _set(metrics.last_chunk_seconds, camera, _seconds(status.last_chunk_us))
     watermark_us = None
     if status.anchor_us is not None and status.watermark_us is not None:
         watermark_us = status.anchor_us + status.watermark_us

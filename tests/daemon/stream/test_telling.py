@@ -24,6 +24,7 @@ STATUS = CameraStatus(
     "model",
     watermark_us=4_000_000,
     anchor_us=1_000_000,
+    last_chunk_us=9_500_000,
     last_frame_us=7_000_000,
     lag_s=1.5,
     fps=24.0,
@@ -39,7 +40,7 @@ def test_gauges_say_what_the_status_says() -> None:
     metrics = Metrics()
     show(metrics, STATUS, n_open=2)
 
-    assert [2, 1.5, 0, 24, 180, 7, 5] == [
+    assert [2, 1.5, 0, 24, 180, 7, 9.5, 5] == [
         value(metrics, name)
         for name in (
             "open_events",
@@ -48,6 +49,7 @@ def test_gauges_say_what_the_status_says() -> None:
             "camera_fps",
             "camera_snippets_per_minute",
             "last_frame_seconds",
+            "last_chunk_seconds",
             "watermark_seconds",
         )
     ]

@@ -4,13 +4,32 @@ from dataclasses import replace
 
 import pytest
 
+from daemon.errors import MalformedRecordError
 from daemon.journal.memory import MemoryJournal
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
+from daemon.text import MOST_CHARS
 from tests.support.daemons import TestDaemon, straight_line
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.mutations import mutated_chunks
 
 N_BAD = 500
+
+
+async def test_a_reason_that_quotes_megabytes_is_cut_in_log_and_dead_letter():
+    log = MemoryLog()
+    log.append_bad("hostile", MalformedRecordError("vc_epoch is " + "\0" * 8 * 2**20))
+    log.finish()
+    journal = MemoryJournal()
+    daemon = TestDaemon(MemoryChunkSource(log), journal)
+
+    await daemon.serve()
+
+    (letter,) = journal.records.dead
+    (line,) = daemon.logs.named("chunk.dropped")
+    assert letter.reason == line["reason"]
+    assert letter.reason.startswith("vc_epoch is ")
+    assert letter.reason.endswith("(8388620 characters, cut)")
+    assert len(letter.reason) <= MOST_CHARS
 
 
 @pytest.mark.slow
