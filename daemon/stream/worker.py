@@ -291,6 +291,7 @@ class StreamWorker:
                     await self._succeed(session, model)
                 self._decoder.close()
                 self._decoder = self._parts.new_decoder(model.spec)
+                self._pace = Pace(model.spec.grid)
         except BaseException:
             self._parts.models.give_back(model)
             raise

@@ -222,7 +222,7 @@ def test_a_flood_is_one_line_in_the_log_that_is_set_up() -> None:
     out = io.StringIO()
     log = set_up("json", "info", out).bind(camera="hall")
     for number in range(50):
-        log.warning("chunk.dropped", offset=number, reason="no video")
+        log.warning("stream.gap", offset=number, reason="no video")
 
     (line,) = out.getvalue().splitlines()
     assert ("hall", 0) == (json.loads(line)["camera"], json.loads(line)["offset"])
