@@ -164,7 +164,7 @@ def set_level(level: str) -> None:
 
 
 class _LibraryFloods(logging.Filter):
-    """Lets few lines of one wording pass a minute."""
+    """Lets few lines of one wording pass a minute; of our own parts, of one text."""
 
     def __init__(self, floods: Floods) -> None:
         super().__init__()
@@ -172,7 +172,9 @@ class _LibraryFloods(logging.Filter):
 
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        kind = (record.name, record.levelname, str(record.msg)[:200])
+        # A library's numbers say little; what our own parts name must each be said.
+        text = record.getMessage() if record.name.startswith("daemon.") else str(record.msg)
+        kind = (record.name, record.levelname, text[:500])
         n_untold = self._floods.count(kind, _MOST_OF_A_LIBRARY)
         record.n_untold = n_untold
         return n_untold is not None

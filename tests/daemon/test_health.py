@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +18,13 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from daemon import health
+from daemon.config import Config
 from daemon.device.calls import RunningCalls
 from daemon.health import MOST_CONNECTIONS, MOST_HEAD_BYTES, HealthServer
 from daemon.metrics import Metrics
+from daemon.starting import Start
+from daemon.systemd import Notifier
+from tests.support.daemons import LogCapture
 
 N_CLIENTS = 200
 PATIENCE_S = 240
@@ -79,7 +84,7 @@ def test_hundreds_of_open_connections_take_no_threads_and_hold_nobody_up(site: S
             if number % 2:
                 client.sendall(b"GET /livez HTTP/1.1\r\nX: ")
         assert site.is_live()
-        assert n_threads == threading.active_count()
+        assert threading.active_count() <= n_threads
         assert len(site.server._clients) <= MOST_CONNECTIONS
     assert site.dropped["crowded"] >= N_CLIENTS - MOST_CONNECTIONS
 
@@ -93,6 +98,7 @@ def test_who_sends_drop_by_drop_is_dropped_in_time(
             while not site.dropped["slow"]:
                 client.sendall(b"G")
                 time.sleep(0.01)
+        monkeypatch.undo()
         assert site.is_live()
     assert {"slow": 1} == site.dropped
 
@@ -105,6 +111,7 @@ def test_who_does_not_read_is_dropped_in_time(site: Site, monkeypatch: pytest.Mo
         client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
         while not site.dropped["slow"]:
             time.sleep(0.01)
+        monkeypatch.undo()
         assert site.is_live()
 
 
@@ -162,6 +169,27 @@ def test_no_bytes_harm_it(site: Site, request_bytes: bytes) -> None:
     with contextlib.suppress(OSError):
         site.send(request_bytes + b"\r\n\r\n")
     assert site.is_live()
+
+
+def test_what_the_daemon_drops_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config.model_validate(
+        {
+            "model": {"backend": "scripted"},
+            "source": {"kind": "directory", "path": str(tmp_path)},
+            "sink": {"kind": "jsonl", "path": str(tmp_path / "events.jsonl")},
+            "http": {"port": 0},
+        }
+    )
+    monkeypatch.setattr(health, "REQUEST_TIMEOUT_S", 0.05)
+    metrics = Metrics()
+    server = Start(config, Notifier({}), metrics, LogCapture().logger(), []).open_health()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port)):
+            counted = {"why": "slow"}
+            while not metrics.registry.get_sample_value("s2netd_http_dropped_total", counted):
+                time.sleep(0.01)
+    finally:
+        server.close()
 
 
 class Yielding(float):

@@ -14,15 +14,18 @@ from typing import Any, Literal
 
 import pytest
 import structlog
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.cli import app as s2netd
 from daemon.errors import MalformedRecordError
 from daemon.log_lines import MOST_LINE_CHARS, PERIOD_S, Floods, bounded
 from daemon.logs import EVENTS, MOST_A_MINUTE, set_up
 from daemon.models.slot import ServingStatus
 from daemon.text import cut, cut_as_json
 from tests.support.checkout import CHECKOUT
+from training.cli import app as s2net
 
 FORMS: list[Literal["json", "console"]] = ["json", "console"]
 HIDDEN = "local-secret-7"
@@ -218,6 +221,16 @@ def test_a_librarys_flood_is_one_line_and_another_wording_is_another() -> None:
     assert ["no connection to node 0", "something else"] == said
 
 
+def test_each_thing_that_our_own_parts_name_is_said_once_a_minute() -> None:
+    out = io.StringIO()
+    set_up("json", "info", out)
+    for name in ("a", "b", "a"):
+        logging.getLogger("daemon.sources.directory").warning("folder %s is no camera", name)
+
+    said = [json.loads(line)["said"] for line in out.getvalue().splitlines()]
+    assert ["folder a is no camera", "folder b is no camera"] == said
+
+
 def test_a_flood_is_one_line_in_the_log_that_is_set_up() -> None:
     out = io.StringIO()
     log = set_up("json", "info", out).bind(camera="hall")
@@ -321,3 +334,16 @@ def names_in(argument: ast.expr) -> list[str]:
     """The events that an argument may be: itself, or either side of a condition."""
     texts = [node.value for node in ast.walk(argument) if isinstance(node, ast.Constant)]
     return [text for text in texts if re.fullmatch(r"[a-z]+\.[a-z_]+", str(text))]
+
+
+@pytest.mark.parametrize("app", [s2netd, s2net])
+def test_no_command_shows_local_variables(app: typer.Typer) -> None:
+    assert not app.pretty_exceptions_enable
+    assert not app.pretty_exceptions_show_locals
+
+
+def test_nothing_installs_tracebacks_with_local_variables() -> None:
+    for package in ("daemon", "engine", "training"):
+        for path in (CHECKOUT / package).rglob("*.py"):
+            text = path.read_text()
+            assert not re.search(r"rich\.traceback|show_locals=True|cgitb", text), path

@@ -87,7 +87,7 @@ async def test_a_camera_is_seen_in_readyz_metrics_and_log(chunks: list[VideoChun
 
     assert ("late", 25, [], 0) == tuple(seen[k] for k in ("state", "fps", "degraded", "queued"))
     assert seen["last_frame"].endswith("Z")
-    assert seen["snippets_per_minute"] == daemon.count("snippets_total", camera="cam") > 0
+    assert 0 < seen["snippets_per_minute"] <= daemon.count("snippets_total", camera="cam")
     assert seen["lag_s"] == pytest.approx(lag_s, abs=0.001)
     assert lag_s > 40
     assert {"late"} == {line["state"] for line in daemon.logs.named("camera.state")}
@@ -109,7 +109,7 @@ async def test_events_that_open_and_close_are_lines(chunks: list[VideoChunk]) ->
 async def test_each_condition_is_shown_and_said_once(chunks: list[VideoChunk]) -> None:
     world = World()
     async with world.daemon(SILENT) as daemon:
-        world.put(captured(chunks[:4], 2))
+        world.put(chunks[:4])
         await until(lambda: {"silent"} == states(daemon))
         assert "silent" == report(daemon)["state"]
         world.log.append_bad("cam", CorruptChunkError("bad"))
@@ -183,7 +183,8 @@ async def test_of_a_forgotten_camera_nothing_is_shown(chunks: list[VideoChunk]) 
     async with world.daemon(FORGETFUL) as daemon:
         world.put(captured(chunks[:4], 2))
         await until(lambda: not shown(daemon, "counter") and daemon.app.progress.n_done == 4)
-        await asyncio.sleep(0.1)  # and nothing comes back
+        world.put([replace(chunk, camera="other") for chunk in chunks])
+        await daemon.app.finished(4 + len(chunks))  # and nothing comes back
         assert not shown(daemon, "gauge") | shown(daemon, "counter")
 
 
