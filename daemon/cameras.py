@@ -9,10 +9,10 @@ from typing import Any
 import structlog
 
 from daemon.clock import Clock
-from daemon.journal.base import CameraStatus, Owner, Presence
+from daemon.journal.base import CameraStatus, Condition, Owner, Presence
 from daemon.metrics import Metrics
 from daemon.sources.base import Delivery
-from daemon.stream.gauges import show
+from daemon.stream.gauges import CameraGauges
 from daemon.stream.guard import GuardedWorker
 from daemon.stream.roll_call import tell_change
 from daemon.stream.status import CameraWatch, StreamFacts
@@ -84,6 +84,7 @@ class Camera:
         statuses: What all statuses share.
         depth: Chunks in the queue, with what takes a chunk's place.
         is_forgotten: It has been told to end and is known no more.
+        is_shown: Its gauges are; of two partitions' cameras of one name, one's are.
         shown: Its newest status; any thread may read it.
     """
 
@@ -92,6 +93,7 @@ class Camera:
     watch: CameraWatch
     statuses: StatusParts
     is_forgotten: bool = False
+    is_shown: bool = False
     shown: CameraStatus | None = None
     _queue: asyncio.Queue[Delivery | Notice] = field(default_factory=asyncio.Queue)
     _told: set[Notice] = field(default_factory=set)  # notices in the queue; one of each will do
@@ -99,11 +101,13 @@ class Camera:
     _quiet_s: float = 0.0
     _is_silent: bool = False
     _is_known: bool = False  # something that it has sent was used; anybody can make a name up
-    _is_told: bool = False  # in the log, what it is like
+    _logged: CameraStatus | None = None  # as the log knows it
+    _gauges: CameraGauges = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._is_silent = self.watch.silent_since_us is not None
         self._is_known = not self.worker.knows_nothing
+        self._gauges = CameraGauges(self.statuses.metrics, self.name)
 
     @property
     def name(self) -> str:
@@ -194,6 +198,11 @@ class Camera:
         """True if the camera is another daemon's or nobody's: nothing of it may be shown."""
         return self.tenure.is_over or self.is_forgotten
 
+    def hide(self) -> None:
+        """Show nothing of the camera any more, until ``is_shown`` again."""
+        self.is_shown, self.shown = False, None
+        self._gauges.hide()
+
     def report(self) -> dict[str, Any]:
         """How the camera is, for /readyz; any thread may ask."""
         status, depth = self.shown, self.depth
@@ -211,13 +220,16 @@ class Camera:
         }
 
     def _show(self, status: CameraStatus, n_open: int) -> None:
-        if self.is_gone:
+        if self.is_gone or not self.is_shown:
             return
-        show(self.statuses.metrics, status, n_open=n_open)
+        if status.condition is Condition.SILENT and not self._is_known:
+            self._gauges.hide()  # whoever made the name up has gone
+            self.shown = None
+            return
+        self._gauges.show(status, n_open)
         if self._is_known:
-            known = self.shown if self._is_told else None
-            tell_change(self.statuses.log, known, status)
-            self._is_told = True
+            tell_change(self.statuses.log, self._logged, status)
+            self._logged = status
         self.shown = status
 
     def _due_status(self) -> CameraStatus | None:

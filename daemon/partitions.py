@@ -10,7 +10,7 @@ once, any other one after its chunk.
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -222,7 +222,8 @@ class Partitions:
         self._flow.forget(partition)
         for camera in holding.cameras.values():
             camera.end(at_once=True)
-        self._metrics.release(holding.cameras.keys())
+            camera.hide()
+        self._metrics.release(self._known_no_more(holding.cameras))
 
     async def _lose(self, partition: str) -> None:
         """Another process owns the partition; nobody hears of what we had in hand."""
@@ -260,6 +261,19 @@ class Partitions:
         for holding in tuple(self._held.values()):
             yield from tuple(holding.cameras.values())
 
+    def _known_no_more(self, names: Iterable[str]) -> set[str]:
+        """Those of the names that no camera has; one that changed partitions may be in both."""
+        return set(names) - {camera.name for camera in self.cameras()}
+
+    def _show_alone(self, camera: Camera) -> None:
+        """Of the cameras of one name in several partitions, show the one that sends."""
+        if camera.name == REFUSED_CAMERAS:  # that is none
+            return
+        for other in self.cameras():
+            if other.name == camera.name:
+                other.hide()
+        camera.is_shown = True
+
     def tell_cameras(self) -> None:
         """Another model is current."""
         for camera in self.cameras():
@@ -277,6 +291,8 @@ class Partitions:
         if camera is None:
             beginning = Beginning(None, holding.next_offset)
             camera = self._open_camera(holding, delivery.camera, beginning)
+        if not camera.is_shown:
+            self._show_alone(camera)
         camera.put(delivery)
         self._metrics.queued_chunks.labels(camera.name).set(camera.depth)
         if self._flow.queued(partition, camera.name, camera.depth):
@@ -309,8 +325,9 @@ class Partitions:
             for camera in holding.cameras.values():
                 if camera.is_spare and camera.name != REFUSED_CAMERAS:
                     camera.end()
+                    camera.hide()
                     del holding.cameras[camera.name]
-                    self._metrics.forget({camera.name})
+                    self._metrics.forget(self._known_no_more({camera.name}))
                     return True
         return False
 
@@ -327,6 +344,7 @@ class Partitions:
         worker = GuardedWorker(name, self._parts, beginning)
         camera = Camera(worker, holding.tenure, watch, self._statuses)
         holding.cameras[name] = camera
+        self._show_alone(camera)
         task = self._tasks.begin(f"camera {name}", partial(self._work, camera))
         self._camera_tasks.add(task)
         task.add_done_callback(self._camera_tasks.discard)
@@ -394,8 +412,9 @@ class Partitions:
                 for camera in list(holding.cameras.values()):
                     camera.pass_time(could_send_s, self._limits)
                     if camera.is_forgotten:
+                        camera.hide()
                         del holding.cameras[camera.name]
-                        self._metrics.forget({camera.name})
+                        self._metrics.forget(self._known_no_more({camera.name}))
                     else:
                         camera.tell_status()
             shown = [camera.shown for camera in self.cameras()]

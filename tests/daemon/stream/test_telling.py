@@ -8,7 +8,7 @@ import pytest
 
 from daemon.journal.base import CameraStatus, Condition, Owner, Presence, Step
 from daemon.metrics import Metrics
-from daemon.stream.gauges import show
+from daemon.stream.gauges import CameraGauges
 from daemon.stream.kept import tell_kept
 from daemon.stream.roll_call import RollCall, tell_change
 from engine.types import Phase
@@ -38,7 +38,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def test_gauges_say_what_the_status_says() -> None:
     metrics = Metrics()
-    show(metrics, STATUS, n_open=2)
+    CameraGauges(metrics, "door").show(STATUS, 2)
 
     assert [2, 1.5, 0, 24, 180, 7, 9.5, 5] == [
         value(metrics, name)
@@ -59,8 +59,9 @@ def test_gauges_say_what_the_status_says() -> None:
 
 def test_what_is_not_known_any_more_is_not_shown() -> None:
     metrics = Metrics()
-    show(metrics, STATUS, n_open=0)
-    show(metrics, CameraStatus("door", Presence.ONLINE, 9, "p", Owner("h"), "m"), n_open=0)
+    gauges = CameraGauges(metrics, "door")
+    gauges.show(STATUS, 0)
+    gauges.show(CameraStatus("door", Presence.ONLINE, 9, "p", Owner("h"), "m"), 0)
 
     for name in ("camera_lag_seconds", "clock_skew_seconds", "last_frame_seconds", "camera_fps"):
         assert value(metrics, name) is None
@@ -68,9 +69,17 @@ def test_what_is_not_known_any_more_is_not_shown() -> None:
     assert 0 == value(metrics, "open_events")
 
 
+def test_what_comes_back_is_shown_again() -> None:
+    metrics = Metrics()
+    gauges = CameraGauges(metrics, "door")
+    for lag_s in (1.5, None, 1.5, 2.5, 1.5):
+        gauges.show(replace(STATUS, lag_s=lag_s), 0)
+        assert lag_s == value(metrics, "camera_lag_seconds")
+
+
 def test_the_future_is_skew_and_not_a_lag_of_nothing() -> None:
     metrics = Metrics()
-    show(metrics, replace(STATUS, lag_s=-30.0), n_open=0)
+    CameraGauges(metrics, "door").show(replace(STATUS, lag_s=-30.0), 0)
 
     assert (30, -30) == (
         value(metrics, "clock_skew_seconds"),

@@ -15,6 +15,7 @@ import pytest
 from daemon.cameras import CameraLimits
 from daemon.journal.base import Condition
 from daemon.journal.memory import MemoryJournal, MemoryRecords
+from daemon.partitions import REFUSED_CAMERAS
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from engine.errors import CorruptChunkError
 from engine.types import VideoChunk
@@ -176,6 +177,43 @@ async def test_gauges_go_when_the_partition_goes_though_a_chunk_is_in_hand(
         await until(lambda: daemon.app.progress.busy == 0)
         assert not shown(daemon, "gauge")
     assert {"s2netd_chunks", "s2netd_snippets"} <= shown(daemon, "counter")
+
+
+async def test_a_camera_that_changed_partitions_is_shown_when_the_old_one_goes(
+    chunks: list[VideoChunk],
+) -> None:
+    world = World()
+    async with world.daemon(SILENT) as daemon:
+        world.put(chunks[:2], "old")
+        await daemon.app.finished(2)
+        world.put(chunks[2:4], "new")
+        await daemon.app.finished(4)
+        assert {"live"} == states(daemon)
+        await until(lambda: {"silent"} == states(daemon))
+        world.put(chunks[4:6], "new")
+        await daemon.app.finished(6)
+        await until(lambda: {"silent"} == states(daemon))
+        await daemon.app.partitions.give_back("old")
+        assert {"silent"} == states(daemon)
+        await daemon.app.partitions.give_back("new")
+        assert set() == states(daemon)
+
+
+async def test_names_that_were_made_up_are_refused_and_not_silent(
+    chunks: list[VideoChunk],
+) -> None:
+    world = World()
+    limits = replace(SILENT, most=2)
+    async with world.daemon(limits) as daemon:
+        world.put([*chunks[:2], replace(chunks[0], camera="b"), replace(chunks[0], camera="c")])
+        world.log.append_bad("junk", CorruptChunkError("bad"))
+        await daemon.app.finished(5)
+        await until(lambda: all({"silent"} == states(daemon, name) for name in ("cam", "b")))
+        await until(lambda: not report(daemon, REFUSED_CAMERAS).get("state"))
+        assert set() == states(daemon, REFUSED_CAMERAS)
+        assert set() == states(daemon, "junk")
+    told = {line["camera"] for line in daemon.logs.named("camera.state")}
+    assert {"cam", "b"} == told
 
 
 async def test_of_a_forgotten_camera_nothing_is_shown(chunks: list[VideoChunk]) -> None:
