@@ -136,7 +136,7 @@ async def composed(
             journal=journal,
             device=device,
             parts=_parts(log, slot, device, metrics, calls, new_decoder),
-            flow=FlowControl(FlowLimits(config.queue_chunks, config.queue_chunks // 2)),
+            flow=FlowControl(_flow_limits(config)),
             notifier=notifier,
             serving=Serving(
                 drain_timeout_s=config.drain_timeout_s,
@@ -178,6 +178,10 @@ def _parts(
 def batching(model: ModelConfig) -> BatchPolicy:
     """The policy by which snippets and windows share the device's calls."""
     return BatchPolicy(model.max_batch, model.max_wait_ms / 1000)
+
+
+def _flow_limits(config: Config) -> FlowLimits:
+    return FlowLimits(config.queue_chunks, config.queue_chunks // 2, config.queue_bytes)
 
 
 def _camera_limits(config: Config) -> CameraLimits:

@@ -384,6 +384,12 @@ class Config(_Model):
         description="How many chunks of one camera may wait in memory before its partition is "
         "paused.",
     )
+    queue_bytes: int = Field(
+        256 * 2**20,
+        ge=2**20,
+        description="How many bytes of chunks of all cameras together may wait in memory before "
+        "partitions that bring more are paused.",
+    )
     max_cameras: int = Field(
         512,
         ge=1,

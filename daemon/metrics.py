@@ -40,6 +40,7 @@ class Metrics:
     early_revisions: Counter = field(init=False)
     low_fps_runs: Counter = field(init=False)
     queued_chunks: Gauge = field(init=False)
+    queued_bytes: Gauge = field(init=False)
     paused_partitions: Gauge = field(init=False)
     open_events: Gauge = field(init=False)
     watermark_seconds: Gauge = field(init=False)
@@ -111,7 +112,8 @@ class Metrics:
             "camera",
         )
         gauge("queued_chunks", "Chunks waiting in memory", "camera")
-        gauge("paused_partitions", "Partitions paused because a camera's queue is full")
+        gauge("queued_bytes", "Bytes of all chunks in memory that are not finished")
+        gauge("paused_partitions", "Partitions paused because a queue, or the memory, is full")
         gauge("open_events", "Events that are not final", "camera")
         gauge(
             "watermark_seconds",

@@ -219,7 +219,7 @@ class Partitions:
         if self._flow.is_paused(partition):
             self._metrics.paused_partitions.dec()
             self._source.resume(partition)
-        self._flow.forget(partition)
+        self._resume(self._flow.forget(partition))
         for camera in holding.cameras.values():
             camera.end(at_once=True)
             camera.hide()
@@ -295,7 +295,10 @@ class Partitions:
             self._show_alone(camera)
         camera.put(delivery)
         self._metrics.queued_chunks.labels(camera.name).set(camera.depth)
-        if self._flow.queued(partition, camera.name, camera.depth):
+        n_bytes = len(delivery.own_bytes)
+        must_pause = self._flow.queued(partition, camera.name, camera.depth, n_bytes)
+        self._metrics.queued_bytes.set(self._flow.n_bytes)
+        if must_pause:
             self._source.pause(partition)
             self._metrics.paused_partitions.inc()
             self._log.debug("partition.paused", partition=partition)
@@ -360,17 +363,22 @@ class Partitions:
                     await camera.work_on(item)
                 finally:
                     self.progress.busy -= 1
-                self._took(camera)
+                self._took(camera, item)
         finally:
             camera.worker.close()
 
-    def _took(self, camera: Camera) -> None:
+    def _took(self, camera: Camera, item: Delivery | Notice) -> None:
         """A camera has one chunk less in its queue."""
         if camera.is_gone:  # the partition may be ours again, with a camera of this name
             return
-        partition = camera.tenure.partition
         self._metrics.queued_chunks.labels(camera.name).set(camera.depth)
-        if self._flow.taken(partition, camera.name, camera.depth):
+        n_bytes = len(item.own_bytes) if isinstance(item, Delivery) else 0
+        partition = camera.tenure.partition
+        self._resume(self._flow.taken(partition, camera.name, camera.depth, n_bytes))
+
+    def _resume(self, partitions: list[str]) -> None:
+        self._metrics.queued_bytes.set(self._flow.n_bytes)
+        for partition in partitions:
             self._source.resume(partition)
             self._metrics.paused_partitions.dec()
             self._log.debug("partition.resumed", partition=partition)
