@@ -124,6 +124,12 @@ class Camera:
         """True if nothing that it has sent could be used, and nothing waits."""
         return self.worker.knows_nothing and self._queue.empty() and not self._is_busy
 
+    @property
+    def silent_s(self) -> float:
+        """How long it has been silent, in seconds; 0: it is not, or something of it waits."""
+        is_idle = self._queue.empty() and not self._is_busy
+        return self._quiet_s if self._is_silent and is_idle else 0.0
+
     def put(self, delivery: Delivery) -> None:
         """Queue a chunk."""
         self._quiet_s, self._is_silent = 0.0, False
@@ -263,6 +269,10 @@ class Camera:
             self._is_silent = True
             self.tell(Notice.SILENT)
         elif self._quiet_s >= limits.forget_after_s:
-            self.tell(Notice.FORGET)
-            self.end()
-            self.is_forgotten = True
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Forget the camera, with all that is kept of it."""
+        self.tell(Notice.FORGET)
+        self.end()
+        self.is_forgotten = True

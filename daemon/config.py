@@ -393,8 +393,8 @@ class Config(_Model):
     max_cameras: int = Field(
         512,
         ge=1,
-        description="Most cameras; chunks of further ones are refused, for a camera's name comes "
-        "from outside.",
+        description="Most cameras, for a camera's name comes from outside. A further one takes "
+        "the place of the one that is silent for longest, and is refused if none is.",
     )
     drain_timeout_s: float = Field(
         20,

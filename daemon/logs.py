@@ -46,6 +46,7 @@ EVENTS = {
     "camera.too_slow": "to decode a chunk took far longer than it plays",
     "decoder.lost": "a process for decoding was ended and is started anew",
     "decoder.not_started": "the machine gives no process for decoding; it is tried again",
+    "camera.let_go": "a new camera needed a place, and this one was silent for longest",
     "camera.quarantined": "a camera did harm again within minutes; its chunks are not tried",
     "stream.low_fps": "a run has clearly fewer frames a second than the model wants",
     "camera.state": "a camera is live, silent, late, refused or degraded now",

@@ -323,16 +323,26 @@ class Partitions:
         )
 
     def _makes_room(self) -> bool:
-        """Let a camera go of which nothing could be used: anybody can make names up."""
-        for holding in self._held.values():
-            for camera in holding.cameras.values():
-                if camera.is_spare and camera.name != REFUSED_CAMERAS:
-                    camera.end()
-                    camera.hide()
-                    del holding.cameras[camera.name]
-                    self._metrics.forget(self._known_no_more({camera.name}))
-                    return True
-        return False
+        """Let a camera go of which nothing could be used, or else the one silent for longest."""
+        known = [camera for camera in self.cameras() if camera.name != REFUSED_CAMERAS]
+        spare = next((camera for camera in known if camera.is_spare), None)
+        if spare is not None:
+            spare.end()
+            self._drop(spare)
+            return True
+        silent = max(known, key=lambda camera: camera.silent_s, default=None)
+        if silent is None or not silent.silent_s:
+            return False
+        self._log.warning("camera.let_go", camera=silent.name, silent_s=round(silent.silent_s))
+        silent.let_go()
+        self._drop(silent)
+        return True
+
+    def _drop(self, camera: Camera) -> None:
+        """Know a camera no more that has been told to end."""
+        camera.hide()
+        del self._held[camera.tenure.partition].cameras[camera.name]
+        self._metrics.forget(self._known_no_more({camera.name}))
 
     def _open_camera(self, holding: _Holding, name: str, beginning: Beginning) -> Camera:
         past = beginning.past
@@ -420,9 +430,7 @@ class Partitions:
                 for camera in list(holding.cameras.values()):
                     camera.pass_time(could_send_s, self._limits)
                     if camera.is_forgotten:
-                        camera.hide()
-                        del holding.cameras[camera.name]
-                        self._metrics.forget(self._known_no_more({camera.name}))
+                        self._drop(camera)
                     else:
                         camera.tell_status()
             shown = [camera.shown for camera in self.cameras()]

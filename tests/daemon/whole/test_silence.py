@@ -219,6 +219,27 @@ async def test_a_forgotten_camera_frees_its_place_and_its_state(
     assert straight_line(odd_clip, "other") == seen
 
 
+async def test_names_that_somebody_made_up_give_their_places_back_once_they_are_silent(
+    odd_clip: Path, chunks: list[VideoChunk]
+) -> None:
+    """Each of them has sent a chunk that decodes, so each has earned a place."""
+    world, n_junk = World(), 3
+    limits = CameraLimits(most=n_junk, silent_after_s=0.1, look_s=0.02)
+    template = chunks_of(odd_clip, "junk", chunk_s=0.5)[0]
+    async with world.daemon(limits) as daemon:
+        world.put([replace(template, camera=f"junk-{number}") for number in range(n_junk)])
+        await daemon.app.finished(n_junk)
+        states = world.kept.partitions["p"].states.values()
+        await world.until(lambda: all(state.silent_since_us is not None for state in states))
+        world.put(chunks, "q")
+        await daemon.app.finished(n_junk + len(chunks))
+        await world.until(lambda: len(world.kept.partitions["p"].states) == n_junk - 1)
+
+    assert not daemon.logs.named("chunk.dropped")
+    assert 1 == len(daemon.logs.named("camera.let_go"))
+    assert straight_line(odd_clip, "cam") == [e for e in world.events if e.camera == "cam"]
+
+
 async def test_those_that_were_refused_take_no_place(
     odd_clip: Path, chunks: list[VideoChunk]
 ) -> None:
