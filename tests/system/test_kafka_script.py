@@ -1,8 +1,11 @@
 """scripts/kafka: says what is missing and how to get it, and cleans up after itself."""
 
+import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,16 @@ TOOLS = (
 )
 
 
+# Listens where its settings say until it is ended, as the broker does; other programs do nothing.
+FAKE_JAVA = """#!{python}
+import re, signal, socket, sys
+if "kafka.Kafka" in sys.argv:
+    port = re.search(r"^listeners=.*?:(\\d+)", open(sys.argv[-1]).read(), re.M)[1]
+    with socket.create_server(("127.0.0.1", int(port))):
+        signal.pause()
+"""
+
+
 def a_path_with(folder: Path, *tools: str) -> str:
     """A PATH on which nothing else is found."""
     folder.mkdir()
@@ -36,7 +49,7 @@ def a_path_with(folder: Path, *tools: str) -> str:
 
 
 def run(
-    tmp_path: Path, *command: str, path: str | None = None
+    tmp_path: Path, *command: str, path: str | None = None, handed: tuple[int, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     env = {
         **os.environ,
@@ -46,7 +59,12 @@ def run(
     }
     bash = shutil.which("bash") or "bash"
     return subprocess.run(
-        [bash, SCRIPT, *command], env=env, capture_output=True, text=True, check=False
+        [bash, SCRIPT, *command],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        pass_fds=handed,
     )
 
 
@@ -85,6 +103,42 @@ def test_a_wrong_command_says_what_is_right(tmp_path: Path, command: list[str]) 
 
     assert 1 == done.returncode
     assert "usage: scripts/kafka" in done.stderr
+
+
+@pytest.fixture
+def fake_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PATH with a java that only listens, and jars that need not be fetched."""
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(FAKE_JAVA.format(python=sys.executable))
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{java.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pom = hashlib.sha256((SCRIPT.parent / "kafka.pom.xml").read_bytes()).hexdigest()
+    (tmp_path / "cache" / "s2netd" / f"kafka-{pom[:12]}").mkdir(parents=True)
+
+
+@pytest.mark.usefixtures("fake_java")
+@pytest.mark.parametrize("number", [3, 63, 255])
+def test_a_lock_around_the_start_is_free_again_while_the_broker_runs(
+    tmp_path: Path, number: int
+) -> None:
+    lock = tmp_path / "lock"
+    held = os.open(lock, os.O_CREAT | os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    handed = fcntl.fcntl(held, fcntl.F_DUPFD, number)
+    os.close(held)
+    try:
+        started = run(tmp_path, "start", handed=(handed,))
+        os.close(handed)
+        with lock.open() as mine:
+            fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody holds it
+        running = run(tmp_path, "status")
+    finally:
+        run(tmp_path, "stop")
+
+    assert 0 == started.returncode, started.stderr
+    assert started.stdout == running.stdout != ""
 
 
 @pytest.mark.kafka
