@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from daemon.errors import ConfigError
 from engine.backends.names import BackendKind, Precision
+from engine.files.strict_yaml import read_bytes, read_plain
 
 
 class _Model(BaseModel):
@@ -468,11 +468,11 @@ def load_security(path: Path) -> KafkaSecurityConfig:
 
 def _read_yaml(path: Path, example: str) -> dict[str, Any]:
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = read_plain(read_bytes(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{path}: is not YAML: {_yaml_problem(error)}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path}: holds {type(plain).__name__}, wanted keys such as {example}")
     return plain
@@ -505,13 +505,6 @@ def _explained(where: str) -> Iterator[None]:
     except ValidationError as error:
         lines = [_explain(dict(problem)) for problem in error.errors()]
         raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
-
-
-def _yaml_problem(error: Exception) -> str:
-    """The problem in one line; a parser's own message spans five and shows an inner file name."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"line {error.problem_mark.line + 1}: {error.problem}"
-    return str(error).splitlines()[0]
 
 
 def _explain(problem: dict[str, Any]) -> str:

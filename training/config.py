@@ -10,10 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from engine.errors import DataError
-from engine.files.strict_yaml import parse, plain, read_yaml
+from engine.files.strict_yaml import parse, plain, read_plain, read_yaml
 from training.data import DataChoice
 from training.networks import NETWORKS
 
@@ -346,9 +344,9 @@ def parse_override(text: str) -> tuple[str, object]:
     if not key or not equals:
         raise DataError(f"{text!r} is no key=value, e.g. network.sta=off")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise DataError(f"{text!r}: {value!r} is not YAML") from error
+        return key.strip(), read_plain(value)
+    except ValueError as error:
+        raise DataError(f"{text!r}: {value!r} {error}") from error
 
 
 def _network(section: Mapping[str, Any], where: str) -> NetworkChoice:

@@ -1,4 +1,8 @@
-"""YAML ↔ frozen dataclasses, strictly: every field present, none unknown, every type right."""
+"""YAML, strictly: from bytes that nobody vouches for, and into frozen dataclasses.
+
+A file has a bounded size, and so has what its aliases unfold to; no key stands in it twice. Of a
+dataclass every field is present, none is unknown, and every type is right.
+"""
 
 import dataclasses
 import typing
@@ -8,12 +12,59 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar
 
 import yaml
+from typing_extensions import override
 
 from engine.errors import BundleError
 
 T = TypeVar("T")
 
 MAX_BYTES = 1 << 20  # a manifest of a thousand classes has a tenth of this
+MAX_VALUES = 100_000  # aliases followed: a few lines of them can stand for billions
+_MAX_NUMBER_CHARS = 100  # the time to read a number grows with the square of its length
+
+_NUMBERS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+_NO_VALUE = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")  # of a key: `<<`, `=`
+# What PyYAML itself raises where a tag stands before something else, such as `!!int x`.
+_BROKEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is too large to be written by people.
+    """
+    with path.open("rb") as file:
+        blob = file.read(MAX_BYTES + 1)
+    if len(blob) > MAX_BYTES:
+        raise ValueError(f"is larger than {MAX_BYTES} bytes")
+    return blob
+
+
+def read_plain(text: bytes | str, max_values: int = MAX_VALUES) -> Any:
+    """Plain values: texts, numbers, lists, mappings.
+
+    Args:
+        text: YAML.
+        max_values: Most values, aliases followed.
+
+    Raises:
+        ValueError: It is no YAML, says a key twice, or holds too much; in one line.
+    """
+    try:
+        loader = _StrictLoader(text, max_values)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(f"is not YAML: {where}{error.problem!s:.200}") from error
+    except (yaml.YAMLError, *_BROKEN) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"is not YAML: {problem:.200}") from error
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -23,19 +74,77 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], bytes]:
         BundleError: It is missing, too large, or no mapping.
     """
     try:
-        with path.open("rb") as file:
-            blob = file.read(MAX_BYTES + 1)
+        blob = read_bytes(path)
+        content: Any = read_plain(blob)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
-    if len(blob) > MAX_BYTES:
-        raise BundleError(f"{path} is larger than {MAX_BYTES} bytes: it is no bundle's manifest")
-    try:
-        content = yaml.safe_load(blob)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{path} is not YAML: {error}") from error
+    except ValueError as error:
+        raise BundleError(f"{path} {error}") from error
     if not isinstance(content, dict):
         raise BundleError(f"{path} holds a {type(content).__name__}, wanted a mapping")
     return content, blob
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses what YAML allows and no honest file has."""
+
+    def __init__(self, text: bytes | str, max_values: int) -> None:
+        super().__init__(text)
+        self._max_values = max_values
+
+    @override
+    def get_single_node(self) -> yaml.Node | None:
+        root = super().get_single_node()
+        if root is not None:
+            self._n_values(root, {})
+        return root
+
+    def _n_values(self, node: yaml.Node, seen: dict[int, int | None]) -> int:
+        """How many values a node unfolds to.
+
+        Args:
+            node: Of a graph, for an alias is the very node that it names.
+            seen: The count of each node by its id; None as long as it is being counted.
+        """
+        if id(node) in seen:
+            known = seen[id(node)]
+            if known is None:
+                raise _refusal(node, "an alias stands inside of what it names")
+            return known
+        seen[id(node)] = None
+        n_values = 1 + sum(self._n_values(child, seen) for child in self._children(node))
+        if n_values > self._max_values:
+            problem = f"holds more than {self._max_values} values, its aliases followed"
+            raise _refusal(node, problem)
+        seen[id(node)] = n_values
+        return n_values
+
+    def _children(self, node: yaml.Node) -> list[yaml.Node]:
+        if isinstance(node, yaml.SequenceNode):
+            return list(node.value)
+        if isinstance(node, yaml.MappingNode):
+            self._refuse_twins(node)
+            return [child for pair in node.value for child in pair]
+        if node.tag in _NUMBERS and len(node.value) > _MAX_NUMBER_CHARS:
+            raise _refusal(node, f"a number of {len(node.value)} characters")
+        return []
+
+    def _refuse_twins(self, mapping: yaml.MappingNode) -> None:
+        lines: dict[object, int] = {}
+        for key_node, _value in mapping.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _refusal(key_node, "a key is no plain word")
+            self._children(key_node)
+            has_value = key_node.tag not in _NO_VALUE
+            key = self.construct_object(key_node) if has_value else key_node.value
+            if key in lines:
+                twin = f"key {key!r:.80} stands in line {lines[key]} already; keep one of them"
+                raise _refusal(key_node, twin)
+            lines[key] = key_node.start_mark.line + 1
+
+
+def _refusal(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 def parse(kind: type[T], content: object, where: str) -> T:

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from typing_extensions import override
-
 from engine.errors import DataError
+from engine.files.strict_yaml import read_plain
 from training.loaders.files import read_text, suggestion
 
 _REQUIRED = ("video", "tags")
 _COLUMNS = (*_REQUIRED, "camera", "subset")
+_MAX_VALUES = 10_000_000  # of a manifest: more than a million videos
 _YAML_SUFFIXES = (".yaml", ".yml")
 # Only these are cut off: a video called `door.2` without an ending keeps its number.
 _VIDEO_SUFFIXES = frozenset(
@@ -114,30 +113,11 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         raise DataError(f"{path}: a column of {columns} is there twice: remove one")
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A loader that refuses equal keys; plain YAML keeps the last one and says nothing."""
-
-    @override
-    def construct_mapping(
-        self, node: yaml.MappingNode, deep: bool = False
-    ) -> dict[object, object]:
-        seen: set[object] = set()
-        for key_node, _value in node.value:
-            if isinstance(key_node, yaml.ScalarNode):
-                if key_node.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"{key_node.value!r} was listed before: keep one entry a video",
-                        problem_mark=key_node.start_mark,
-                    )
-                seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
 def _yaml_rows(path: Path) -> Iterator[_Row]:
     try:
-        content = yaml.load(read_text(path), _UniqueKeys)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be used: {' '.join(str(error).split())}") from error
+        content = read_plain(read_text(path), _MAX_VALUES)
+    except ValueError as error:
+        raise DataError(f"{path} {error}") from error
     videos = content.get("videos") if isinstance(content, dict) else None
     if isinstance(videos, dict):
         for name, cells in videos.items():

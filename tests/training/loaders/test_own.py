@@ -116,13 +116,17 @@ def test_tags_of_a_manifest(tmp_path: Path, text: str) -> None:
         ("tags.csv", 'video,tags\none,"wave\n', "is not CSV"),
         ("tags.yaml", "clips: {}", "has no mapping or list 'videos'"),
         ("tags.yaml", "videos: {}", "lists no video"),
-        ("tags.yaml", "videos: {a: {tags: [x]}, a: {tags: [y]}}", "'a' was listed before"),
+        (
+            "tags.yaml",
+            "videos: {a: {tags: [x]}, a: {tags: [y]}}",
+            "key 'a' stands in line 1 already",
+        ),
         ("tags.yaml", "videos: {a: {tags: [on]}}", "tag True is no text"),
         ("tags.yaml", "videos: {a: {tag: [x]}}", "key 'tag' is unknown: did you mean 'tags'?"),
         ("tags.yaml", "videos: {a: {camera: x}}", "has no tags"),
         ("tags.yaml", "videos: [a]", "videos[0]: is 'a'"),
         ("tags.yaml", "videos: {7: {tags: [x]}}", "video is 7, wanted text"),
-        ("tags.yaml", "videos: [", "cannot be used"),
+        ("tags.yaml", "videos: [", "is not YAML: line 1"),
     ],
 )
 def test_tags_that_cannot_be_used(tmp_path: Path, name: str, text: str, said: str) -> None:
