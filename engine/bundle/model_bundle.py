@@ -30,6 +30,7 @@ from engine.bundle.networks import (
     Network,
     Original,
     Sizes,
+    check_files,
     check_networks,
     describe_network,
     is_plain_name,
@@ -191,6 +192,7 @@ class ModelBundle:
         check_digest(_backbone_path(path, backbone), backbone.sha256, backbone.from_model)
         check_digest(path / LOCALIZER, manifest.localizer.sha256)
         check_networks(path, backbone, manifest.localizer, manifest.sizes)
+        check_files(_backbone_path(path, backbone), path / LOCALIZER, manifest.sizes)
         camera_mean = None
         if manifest.background is not None:
             check_digest(path / CAMERA_MEANS, manifest.background.sha256)

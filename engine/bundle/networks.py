@@ -95,7 +95,7 @@ def describe_network(path: Path) -> Network:
 
 
 def check_networks(path: Path, backbone: Network, localizer: Network, sizes: Sizes) -> None:
-    """Hold both networks to the card.
+    """Hold what a manifest says of both networks to its card.
 
     Args:
         path: The bundle's folder, for the message.
@@ -108,6 +108,20 @@ def check_networks(path: Path, backbone: Network, localizer: Network, sizes: Siz
     """
     _check(path / BACKBONE, backbone, _wanted_backbone(sizes))
     _check(path / LOCALIZER, localizer, _wanted_localizer(sizes))
+
+
+def check_files(backbone: Path, localizer: Path, sizes: Sizes) -> None:
+    """Hold both files themselves to the card, whatever the manifest says of them.
+
+    Raises:
+        BundleError: A tensor does not fit, or a file is none that can be read.
+    """
+    for path, wanted in (
+        (backbone, _wanted_backbone(sizes)),
+        (localizer, _wanted_localizer(sizes)),
+    ):
+        signature, _opset = read_signature(path)
+        _check(path, signature, wanted)
 
 
 def _wanted_backbone(sizes: Sizes) -> Signature:
@@ -133,7 +147,7 @@ def _wanted_localizer(sizes: Sizes) -> Signature:
     return Signature(tuple(inputs), outputs)
 
 
-def _check(path: Path, network: Network, wanted: Signature) -> None:
+def _check(path: Path, network: Network | Signature, wanted: Signature) -> None:
     for seen, specs in ((network.inputs, wanted.inputs), (network.outputs, wanted.outputs)):
         for want in specs:
             have = next((spec for spec in seen if spec.name == want.name), None)
@@ -143,6 +157,12 @@ def _check(path: Path, network: Network, wanted: Signature) -> None:
                     f"manifest needs {(want.dtype, want.shape)}: the bundle contradicts itself; "
                     "export it again"
                 )
+    names = {spec.name for spec in wanted.inputs}
+    if strange := sorted({spec.name for spec in network.inputs} - names):
+        raise BundleError(
+            f"{path}: takes a tensor {strange[0]}, and the manifest gives only {sorted(names)}: "
+            "the bundle contradicts itself; export it again"
+        )
 
 
 def _compatible(have: TensorSpec, want: TensorSpec) -> bool:
