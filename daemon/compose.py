@@ -14,6 +14,7 @@ import structlog
 
 from daemon.app import App
 from daemon.cameras import CameraLimits
+from daemon.claims import claim
 from daemon.clock import SystemClock
 from daemon.config import (
     Config,
@@ -46,7 +47,7 @@ from daemon.models.slot import ModelSlot
 from daemon.partitions import Serving
 from daemon.reload import Reloader
 from daemon.sources.base import ChunkSource
-from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
+from daemon.sources.directory import POSITIONS, DirectoryChunkSource, DirectorySourceSettings
 from daemon.sources.kafka.settings import KafkaSourceSettings
 from daemon.sources.kafka.source import KafkaChunkSource
 from daemon.starting import Start, StoppedError, first_model, unless
@@ -118,6 +119,7 @@ async def composed(
     notifier = Notifier()
     apps: list[App] = []  # health and source refer to the app, which is only made from them later
     async with contextlib.AsyncExitStack() as stack:
+        await asyncio.to_thread(_claim_places, config, stack)
         metrics, calls = Metrics(), RunningCalls(SystemClock())
         start = Start(config, notifier, metrics, log, apps)
         stack.callback(start.open_health().close)
@@ -192,6 +194,17 @@ def _camera_limits(config: Config) -> CameraLimits:
         status_interval_s=config.status_interval_s,
         late_after_s=config.late_after_s,
     )
+
+
+def _claim_places(config: Config, stack: contextlib.AsyncExitStack) -> None:
+    """Keep other daemons out of what only one may use, until all else is closed."""
+    source, journal = config.source, config.journal.path
+    if isinstance(source, DirectorySourceConfig) and source.path.is_dir():
+        lock = source.path / POSITIONS / ".lock"
+        stack.callback(claim(lock, f"{source.path}: this folder of chunks").close)
+    if not config.keeps_in_kafka:
+        lock = journal.with_name(f"{journal.name}.lock")
+        stack.callback(claim(lock, f"{journal}: this journal").close)
 
 
 def _transports(

@@ -4,6 +4,7 @@
     root/door/0000000007.mp4     the chunk, renamed into place once whole
     root/door/0000000008.end     nothing follows in this run
     root/.positions/door         the last number that is done, for whoever writes more
+    root/.positions/.lock        held by the daemon that reads here (``daemon.claims``)
 
 A camera's folder is a partition, and a file's number (all digits of its stem) is its offset. A
 file without a sidecar (the .json file with the headers) is foreign: its camera is the folder, its
@@ -31,6 +32,7 @@ from engine.types import FOREIGN_RUN, VideoChunk
 
 END_SUFFIX = ".end"
 SIDECAR_SUFFIX = ".json"
+POSITIONS = ".positions"
 
 _NO_CHUNKS = frozenset({SIDECAR_SUFFIX.removeprefix("."), "tmp", "part"})
 _MAX_NUMBER = 2**63 - 1  # a state store keeps it in 64 bits
@@ -107,7 +109,7 @@ class DirectoryChunkSource:
 
     def __init__(self, settings: DirectorySourceSettings) -> None:
         self._settings = settings
-        self._positions = settings.positions or settings.path / ".positions"
+        self._positions = settings.positions or settings.path / POSITIONS
         self._owner: PartitionOwner | None = None
         self._cameras: dict[str, _Camera] = {}
         self._paused: set[str] = set()
