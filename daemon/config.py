@@ -9,11 +9,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from daemon.errors import ConfigError
+from daemon.kafka.topics import NAME_PATTERN, check_name
 from engine.backends.names import BackendKind, Precision
 from engine.files.strict_yaml import read_bytes, read_plain
+
+TopicName = Annotated[
+    str, AfterValidator(check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})
+]
 
 
 class _Model(BaseModel):
@@ -28,7 +41,9 @@ class ModelConfig(_Model):
         description="Which networks run: a bundle's folder, or the name of a pulled bundle.",
     )
     labels: tuple[str, ...] | None = Field(
-        None, description="Report only these classes, by name; all of them if left out."
+        None,
+        description="Report only these classes, by name; all of them if left out.",
+        json_schema_extra={"minItems": 1},
     )
     open_score: float | None = Field(
         None,
@@ -83,6 +98,13 @@ class ModelConfig(_Model):
         "serves; it must stay within the bundle's tolerance. Of the reference itself, only shapes "
         "and finite numbers are checked.",
     )
+
+    @field_validator("labels")
+    @classmethod
+    def _report_something(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if labels == ():
+            raise ValueError("[] reports nothing; name a class, or leave it out to report all")
+        return labels
 
 
 class DirectorySourceConfig(_Model):
@@ -180,14 +202,14 @@ class KafkaSourceConfig(_Model):
     bootstrap_servers: str = Field(
         description="Addresses of brokers, host:port, separated by commas."
     )
-    topic: str = Field(description="Topic that chunks are read from; it must exist.")
+    topic: TopicName = Field(description="Topic that chunks are read from; it must exist.")
     group_id: str | None = Field(
         None,
         min_length=1,
         description="Consumer group; its members share the topic's partitions, so they should "
         "serve the same model. s2netd- and the bundle's name if left out.",
     )
-    group_instance_id: str | None = Field(
+    group_instance_id: TopicName | None = Field(
         None,
         description="Name of this member of the group: if it comes back within 30 s, no partition "
         "moves to another member. Made from the machine and journal.path if left out.",
@@ -229,7 +251,7 @@ class KafkaSinkConfig(_Model):
     bootstrap_servers: str = Field(
         description="Addresses of brokers, host:port, separated by commas."
     )
-    topic: str = Field(description="Topic that event records are written to; it must exist.")
+    topic: TopicName = Field(description="Topic that event records are written to; it must exist.")
     security: KafkaSecurityConfig = KafkaSecurityConfig()
 
 

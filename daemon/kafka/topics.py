@@ -15,7 +15,22 @@ RECORD_MARGIN_BYTES = (
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _FOREVER = "-1"
-_TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
+NAME_PATTERN = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$"
+_NAME = re.compile(NAME_PATTERN.replace("$", r"\Z"))
+
+
+def check_name(name: str) -> str:
+    """A topic's name, or that of a group's member, for which Kafka has the same rule.
+
+    Raises:
+        ValueError: Kafka allows no such name.
+    """
+    if not _NAME.match(name):
+        raise ValueError(
+            f"{name!r:.300}: Kafka allows no such name, wanted 1..249 letters, digits, '.', '_' "
+            "and '-', and more than one or two dots"
+        )
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +146,10 @@ class WantedTopic:
     any_partitions: bool = False
 
     def __post_init__(self) -> None:
-        if not _TOPIC_NAME.fullmatch(self.name):
-            raise ConfigError(
-                f"{self.role} topic {self.name!r}: Kafka allows no such name, wanted 1..249 "
-                "letters, digits, '.', '_' and '-'"
-            )
+        try:
+            check_name(self.name)
+        except ValueError as error:
+            raise ConfigError(f"{self.role} topic {error}") from error
 
     @property
     def subject(self) -> str:

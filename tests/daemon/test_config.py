@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from daemon.config import json_schema, load, load_security, parse
 from daemon.errors import ConfigError
@@ -47,6 +48,41 @@ def test_a_wrong_value_is_named_with_its_file_and_key(change, message):
         parse({**GOOD, **change}, "my.yaml")
 
     assert str(caught.value).startswith("my.yaml: ")
+
+
+NO_TOPICS = ["a b/c", "", ".", "..", "a" * 250, "türen", "a\n", "a:b", " a"]
+
+
+@pytest.mark.parametrize("name", NO_TOPICS)
+@pytest.mark.parametrize("key", ["source.topic", "sink.topic", "source.group_instance_id"])
+def test_a_name_that_kafka_does_not_allow_is_refused(key, name):
+    section, field = key.split(".")
+    broker = {"kind": "kafka", "bootstrap_servers": "a:1", "topic": "t"}
+    plain = {**GOOD, section: {**broker, field: name}}
+
+    with pytest.raises(ConfigError, match="Kafka allows no such name, wanted") as no:
+        parse(plain, "my.yaml")
+
+    assert str(no.value).startswith(f"my.yaml: {section}.kafka.{field}: {name!r}: ")
+    assert 1 == len(str(no.value).splitlines())
+    if not name.endswith("\n"):  # Python's $ passes over it, which that of JSON Schema does not
+        assert not Draft202012Validator(json_schema()).is_valid(plain)
+
+
+@pytest.mark.parametrize("name", ["a", "...", "a" * 249, "S2netd_chunks-v1.x", ".a"])
+def test_a_name_that_kafka_allows_is_taken(name):
+    sink = {"kind": "kafka", "bootstrap_servers": "a:1", "topic": name}
+
+    assert name == parse({**GOOD, "sink": sink}, "my.yaml").sink.topic
+    assert Draft202012Validator(json_schema()).is_valid({**GOOD, "sink": sink})
+
+
+def test_no_labels_at_all_are_refused_for_they_would_report_nothing():
+    plain = {**GOOD, "model": {"labels": []}}
+
+    with pytest.raises(ConfigError, match=r"x: model.labels: \[\] reports nothing; name a class"):
+        parse(plain, "x")
+    assert not Draft202012Validator(json_schema()).is_valid(plain)
 
 
 LOGIN = {"sasl_username": "u", "sasl_password_file": "p"}

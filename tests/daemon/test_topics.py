@@ -422,7 +422,7 @@ def test_a_configuration_without_kafka_is_told_so(cli: Cli, tmp_path: Path) -> N
     ("section", "key", "value", "told"),
     [
         ("sink", "topic", "same", "same is to be the topic of chunks and of events"),
-        ("sink", "topic", "two words", "events topic 'two words': Kafka allows no such name"),
+        ("sink", "topic", "two words", "sink.kafka.topic: 'two words': Kafka allows no such name"),
         ("sink", "bootstrap_servers", "a:b", "bootstrap_servers is 'a:b', wanted host:port"),
         ("source", "tropic", "x", "source.kafka.tropic: unknown key"),
     ],
