@@ -55,8 +55,9 @@ def main() -> None:
 
 def _complain(message: str) -> None:
     # Not rich: a message may hold brackets, and must stay one searchable piece of text.
-    text = f"s2netd: {message}"
-    sys.stderr.write((prioritized(text, "error") if is_journal(sys.stderr) else text) + "\n")
+    for line in message.splitlines():
+        text = f"s2netd: {line}"
+        sys.stderr.write((prioritized(text, "error") if is_journal(sys.stderr) else text) + "\n")
 
 
 def _version(*, wanted: bool) -> None:

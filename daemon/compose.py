@@ -199,7 +199,7 @@ def _camera_limits(config: Config) -> CameraLimits:
 def _claim_places(config: Config, stack: contextlib.AsyncExitStack) -> None:
     """Keep other daemons out of what only one may use, until all else is closed."""
     source, journal = config.source, config.journal.path
-    if isinstance(source, DirectorySourceConfig) and source.path.is_dir():
+    if isinstance(source, DirectorySourceConfig) and os.path.isdir(source.path):  # noqa: PTH112
         lock = source.path / POSITIONS / ".lock"
         stack.callback(claim(lock, f"{source.path}: this folder of chunks").close)
     if not config.keeps_in_kafka:

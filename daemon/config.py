@@ -32,6 +32,13 @@ TopicName = Annotated[
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*")
+    @classmethod
+    def _can_be_a_path(cls, value: Any) -> Any:
+        if isinstance(value, Path) and "\0" in str(value):
+            raise ValueError(f"{str(value)!r:.300} holds a zero byte, which no path does")
+        return value
+
 
 class ModelConfig(_Model):
     """Which networks run, and how."""
@@ -427,16 +434,8 @@ class Config(_Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_before(cls, plain: Any) -> Any:
-        """Read ``state: {kind: sqlite, path: FILE}``, which is ``journal: {path: FILE}`` now."""
-        if not isinstance(plain, dict) or "state" not in plain or "journal" in plain:
-            return plain
-        state, rest = plain["state"], {key: plain[key] for key in plain if key != "state"}
-        if not isinstance(state, dict) or set(state) - {"kind", "path"}:
-            return plain
-        if state.get("kind", "sqlite") != "sqlite":
-            return plain
-        return {**rest, "journal": {"path": state["path"]} if "path" in state else {}}
+    def _is_of_today(cls, plain: Any) -> Any:
+        return _of_before(plain) if isinstance(plain, dict) else plain
 
     @property
     def keeps_in_kafka(self) -> bool:
@@ -474,7 +473,28 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: Names the file, the key, the value seen, and the fix.
     """
-    return parse(_read_yaml(path, "source:"), str(path))
+    return parse(read(path), str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The plain values of a configuration file, unchecked but for their form.
+
+    Raises:
+        ConfigError: It cannot be read, or is no mapping.
+    """
+    return _of_before(_read_yaml(path, "source:"))
+
+
+def _of_before(plain: dict[str, Any]) -> dict[str, Any]:
+    """Read ``state: {kind: sqlite, path: FILE}``, which is ``journal: {path: FILE}`` now."""
+    if "state" not in plain or "journal" in plain:
+        return plain
+    state, rest = plain["state"], {key: plain[key] for key in plain if key != "state"}
+    if not isinstance(state, dict) or set(state) - {"kind", "path"}:
+        return plain
+    if state.get("kind", "sqlite") != "sqlite":
+        return plain
+    return {**rest, "journal": {"path": state["path"]} if "path" in state else {}}
 
 
 def load_security(path: Path) -> KafkaSecurityConfig:

@@ -56,10 +56,10 @@ class TopicOptions:
 def wanted_topics(config: Config, options: TopicOptions) -> Clusters:
     """The topics that a configuration needs, by how their cluster is reached.
 
-    These are the chunks, the events, and those of a journal in Kafka.
+    These are the chunks, the events, and those of a journal in Kafka, as far as there are any.
 
     Raises:
-        ConfigError: It names none, one for two purposes, or one that cannot be.
+        ConfigError: It names one for two purposes, or one that cannot be.
     """
     clusters: Clusters = {}
     source, sink = config.source, config.sink
@@ -78,10 +78,6 @@ def wanted_topics(config: Config, options: TopicOptions) -> Clusters:
             retention_days=options.event_retention_days,
         )
         clusters.setdefault(options_of(sink)["connection"], []).append(events)
-    if not clusters:
-        raise ConfigError(
-            f"{options.config}: neither source nor sink is of kind kafka, so there are no topics"
-        )
     journal = journal_settings(config)
     if journal is not None:
         clusters.setdefault(journal.connection, []).extend(
@@ -127,6 +123,10 @@ def _each_cluster(options: TopicOptions, say: Say, do: Callable[..., Awaitable[b
     # The Kafka client would repeat at length what the daemon's own error says in a line.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     clusters = wanted_topics(load(options.config), options)
+    if not clusters:
+        raise ConfigError(
+            f"{options.config}: neither source nor sink is of kind kafka, so there are no topics"
+        )
 
     async def run() -> bool:
         return all([await do(*cluster, options, say) for cluster in clusters.items()])
@@ -137,7 +137,7 @@ def _each_cluster(options: TopicOptions, say: Say, do: Callable[..., Awaitable[b
 async def _create_in(
     connection: KafkaConnection, wanted: list[WantedTopic], options: TopicOptions, say: Say
 ) -> bool:
-    tools, is_fine = _tools(connection, options), True
+    tools, is_fine = tools_of(connection, options), True
     for each in wanted:
         topic = await _beside(connection, each)
         try:
@@ -154,14 +154,14 @@ async def _beside(connection: KafkaConnection, wanted: WantedTopic) -> WantedTop
     """The topic, with at least as many partitions as the one has that it must lie beside."""
     if wanted.beside is None:
         return wanted
-    (other,) = _others([wanted])
+    (other,) = others_beside([wanted])
     seen = (await look(connection, [other])).topics[other.name]
     return (
         replace(wanted, n_partitions=seen.n_partitions) if isinstance(seen, SeenTopic) else wanted
     )
 
 
-def _others(wanted: list[WantedTopic]) -> list[WantedTopic]:
+def others_beside(wanted: list[WantedTopic]) -> list[WantedTopic]:
     """The topics that some of these must lie beside, as far as they are not among them."""
     names = {topic.beside for topic in wanted if topic.beside} - {topic.name for topic in wanted}
     return [WantedTopic("chunks", name, 1, ()) for name in sorted(names)]
@@ -179,8 +179,8 @@ def _left(options: TopicOptions) -> str:
 async def _check_in(
     connection: KafkaConnection, wanted: list[WantedTopic], options: TopicOptions, say: Say
 ) -> bool:
-    seen = await look(connection, [*wanted, *_others(wanted)])
-    found = differences(wanted, seen, _tools(connection, options))
+    seen = await look(connection, [*wanted, *others_beside(wanted)])
+    found = differences(wanted, seen, tools_of(connection, options))
     wrong = {finding.subject for finding in found if finding.is_wrong}
     for topic in wanted:
         if topic.subject not in wrong:
@@ -190,7 +190,8 @@ async def _check_in(
     return not wrong
 
 
-def _tools(connection: KafkaConnection, options: TopicOptions) -> Tools:
+def tools_of(connection: KafkaConnection, options: TopicOptions) -> Tools:
+    """How commands are written that mend a cluster's topics."""
     return Tools(
         connection.bootstrap_servers,
         create=options.command("create"),

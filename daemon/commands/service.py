@@ -1,6 +1,7 @@
 """`s2netd run` and `s2netd check`: the daemon itself, and a check of its configuration."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -28,18 +29,24 @@ def run(config: ConfigOption) -> None:
     sys.exit(run_daemon(load(config), config))
 
 
-def check(config: ConfigOption) -> None:
-    """Check a configuration and its bundle, without starting anything.
+def check(
+    config: ConfigOption,
+    *,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Ask the brokers and try the device too.")
+    ] = False,
+) -> None:
+    """Check a configuration, its bundle, secrets and folders, without starting anything.
 
-    It prints one line if both are right. Otherwise it says what is wrong and
-    exits with 78.
+    It prints one line if all is right. Otherwise it prints a line for each thing
+    that is wrong, and exits with 78. With --probe it connects to the brokers,
+    looks at topics, settings, limits and rights without changing anything, runs
+    the model once, and says what it tried; a broker that cannot be reached is
+    exit code 1, if nothing else is wrong.
 
     [dim]s2netd check --config /etc/s2netd/edge.yaml[/dim]
+    [dim]s2netd check --config /etc/s2netd/edge.yaml --probe[/dim]
     """
-    from daemon.config import load  # noqa: PLC0415
-    from daemon.models.reading import check_model  # noqa: PLC0415
-    from daemon.packaging import check_packages  # noqa: PLC0415
+    from daemon.check.run import run_check  # noqa: PLC0415
 
-    check_packages()
-    parsed = load(config)
-    typer.echo(f"{config}: ok ({check_model(parsed.model)})")
+    run_check(config, typer.echo, is_probe=probe)

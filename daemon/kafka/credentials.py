@@ -23,11 +23,23 @@ _log = logging.getLogger("s2netd.kafka")
 def located(path: Path) -> Path:
     """The file itself, or the systemd credential of that name if only that exists."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    if folder and not path.is_absolute() and not path.exists():
+    # Not Path.exists, which raises an error where a folder may not be looked into.
+    if folder and not path.is_absolute() and not os.path.exists(path):  # noqa: PTH110
         credential = Path(folder) / path
-        if credential.exists():
+        if os.path.exists(credential):  # noqa: PTH110
             return credential
     return path
+
+
+def is_out_of_reach(path: Path) -> bool:
+    """May it be a credential of systemd that this process, unlike the daemon, may not see?
+
+    So it is for an ExecReload= command in a sandbox, until systemd 253 at least.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder or path.is_absolute() or os.path.exists(path):  # noqa: PTH110
+        return False
+    return not os.access(folder, os.R_OK | os.X_OK)
 
 
 def read_secret(path: Path, key: str) -> str:
@@ -45,9 +57,12 @@ def read_secret(path: Path, key: str) -> str:
         secret = file.read_text(encoding="utf-8").rstrip("\r\n")
         is_open_to_all = bool(file.stat().st_mode & stat.S_IROTH)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{key}: cannot read {path}: {_why(error)}") from error
+        raise ConfigError(
+            f"{key}: cannot read {path}: {_why(error)}; name a file that holds it, and that the "
+            "daemon's user may read"
+        ) from error
     if not secret:
-        raise ConfigError(f"{key}: {path} is empty")
+        raise ConfigError(f"{key}: {path} is empty; write it there")
     if is_open_to_all:
         _warn_of(key, file)
     return secret

@@ -62,7 +62,11 @@ async def look(connection: KafkaConnection, wanted: Sequence[WantedTopic]) -> Se
 
 
 async def create(
-    connection: KafkaConnection, wanted: WantedTopic, replication_factor: int
+    connection: KafkaConnection,
+    wanted: WantedTopic,
+    replication_factor: int,
+    *,
+    is_only_tried: bool = False,
 ) -> bool:
     """Create a topic unless it is there.
 
@@ -70,6 +74,7 @@ async def create(
         connection: How to reach the broker.
         wanted: The topic.
         replication_factor: On how many brokers each partition lies; -1: the broker decides.
+        is_only_tried: The broker says what would be, and creates nothing.
 
     Returns:
         True if it was created, False if it was there.
@@ -81,7 +86,7 @@ async def create(
     """
 
     async def attempt() -> bool:
-        return await _create(connection, wanted, replication_factor)
+        return await _create(connection, wanted, replication_factor, is_only_tried=is_only_tried)
 
     return await persist(connection, wanted.subject, attempt)
 
@@ -97,7 +102,7 @@ async def is_there(connection: KafkaConnection, wanted: WantedTopic) -> bool:
     """
 
     async def attempt() -> bool:
-        async with _admin(connection) as admin:
+        async with admin_of(connection) as admin:
             described = (await admin.describe_topics([wanted.name]))[0]
         return not described["error_code"]
 
@@ -105,7 +110,8 @@ async def is_there(connection: KafkaConnection, wanted: WantedTopic) -> bool:
 
 
 @asynccontextmanager
-async def _admin(connection: KafkaConnection) -> AsyncIterator[Any]:
+async def admin_of(connection: KafkaConnection) -> AsyncIterator[Any]:
+    """A started admin client."""
     admin = AIOKafkaAdminClient(**connection.options())
     try:
         await admin.start()
@@ -115,7 +121,7 @@ async def _admin(connection: KafkaConnection) -> AsyncIterator[Any]:
 
 
 async def _look(connection: KafkaConnection, wanted: Sequence[WantedTopic]) -> Seen:
-    async with _admin(connection) as admin:
+    async with admin_of(connection) as admin:
         topics = {topic.name: await _topic(admin, topic) for topic in wanted}
         cluster = await admin.describe_cluster()
         numbers = [broker["node_id"] for broker in cluster["brokers"]]
@@ -173,9 +179,13 @@ async def _settings(
 
 
 async def _create(
-    connection: KafkaConnection, wanted: WantedTopic, replication_factor: int
+    connection: KafkaConnection,
+    wanted: WantedTopic,
+    replication_factor: int,
+    *,
+    is_only_tried: bool,
 ) -> bool:
-    async with _admin(connection) as admin:
+    async with admin_of(connection) as admin:
         if (await admin.describe_cluster())["controller_id"] < 0:
             raise BrokerNotAvailableError("the cluster has no controller now")
         # aiokafka takes a factor of -1 only beside an assignment; an empty one means none.
@@ -186,7 +196,9 @@ async def _create(
             _no_assignment(replication_factor),
             wanted.config,
         )
-        answer = await admin.create_topics([topic], timeout_ms=_CREATE_MS)
+        answer = await admin.create_topics(
+            [topic], timeout_ms=_CREATE_MS, validate_only=is_only_tried
+        )
     _name, code, message = answer.topic_errors[0]
     if code in _DENIED:
         raise CreationDeniedError(f"{wanted.subject}: the broker does not let us create it")

@@ -200,15 +200,19 @@ def class_indices_of(
     """The class indices of the names that are given; None, which means all, stays None.
 
     Raises:
-        ConfigError: A name is unknown; it is named, with the classes most like it.
+        ConfigError: Names are unknown; each is named, with the classes most like it.
     """
     if class_indices is None:
         return None
     unknown = [name for name in class_indices if name not in class_names]
     if unknown:
         raise ConfigError(
-            f"labels: {unknown[0]!r} is none of the model's {len(class_names)} classes"
-            + did_you_mean(unknown[0], class_names)
+            "labels: "
+            + "; ".join(
+                f"{name!r} is none of the model's {len(class_names)} classes"
+                + did_you_mean(name, class_names)
+                for name in unknown
+            )
         )
     return frozenset(class_names.index(name) for name in class_indices)
 
@@ -219,9 +223,16 @@ def check_model(config: ModelConfig) -> str:
     Raises:
         BundleError: The bundle, or the one it would be compared with, is missing, damaged or
             foreign.
-        ConfigError: A name in `labels` is none of its classes.
+        ConfigError: A name in `labels` is none of its classes, or the precision is none that the
+            backend runs it in.
     """
     read = read_model(config)
+    held = read.bundle.card.precision
+    if config.backend == "tensorrt" and config.precision not in ("auto", "f32", held):
+        raise ConfigError(
+            f"precision is {config.precision}, but {read.bundle.path} computes in {held}: "
+            "TensorRT runs a network as it was exported; set precision to auto, or export it again"
+        )
     if config.verify and config.backend != "scripted":
         reference_of(read.bundle)
     n_classes = len(read.spec.class_names)

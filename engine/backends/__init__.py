@@ -55,3 +55,26 @@ def open_backend(
             from engine.backends.scripted import open_dry_run  # noqa: PLC0415 - needs onnx
 
             return open_dry_run(model_path)
+
+
+def check_installed(kind: str) -> None:
+    """Is there what a backend is made of? No device is touched.
+
+    Args:
+        kind: As for ``open_backend``.
+
+    Raises:
+        DeviceError: No; says what to install.
+    """
+    match kind:
+        case "openvino":
+            from engine.backends.openvino.backend import find_openvino  # noqa: PLC0415 - heavy
+
+            find_openvino()
+        case "tensorrt":
+            from engine.backends.tensorrt.library import check_pycuda, find_tensorrt  # noqa: PLC0415
+
+            find_tensorrt()
+            check_pycuda()
+        case _:
+            pass

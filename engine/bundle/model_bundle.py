@@ -275,18 +275,27 @@ def resolve_bundle(name_or_path: str | Path) -> Path:
     """The folder of a bundle named by its path or, if it was pulled or is shipped, by its name.
 
     Raises:
-        BundleError: There is none.
+        BundleError: There is none, or we may not look.
     """
     path = Path(name_or_path)
-    if (path / MANIFEST).is_file():
+    if _holds_manifest(path):
         return path
     if len(path.parts) == 1:
         for folder in (bundles_dir() / path, shipped_dir() / path):
-            if (folder / MANIFEST).is_file():
+            if _holds_manifest(folder):
                 return folder
     if len(path.parts) == 1 and not path.exists():
         raise BundleError(f"no bundle {path} in {bundles_dir()}: s2netd models pull {path}")
     raise BundleError(f"{path} is no bundle: it holds no {MANIFEST}")
+
+
+def _holds_manifest(folder: Path) -> bool:
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError as error:
+        raise BundleError(
+            f"{folder} cannot be looked into: {error.strerror}; let this user read it"
+        ) from error
 
 
 def write_bundle(

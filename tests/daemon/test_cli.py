@@ -24,6 +24,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.mp4").write_text("this is no video\n" * 9)
     (folder / "empty.mp4").touch()
     (folder / "documents").mkdir()
+    (folder / "chunks").mkdir()
     (folder / "documents" / "letter.txt").write_text("no video either")
     good = {
         "model": {"bundle": str(folder / "tiny")},

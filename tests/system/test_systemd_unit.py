@@ -32,6 +32,16 @@ sink: {kind: jsonl, path: events.jsonl}
 state: {kind: sqlite, path: state.sqlite}
 http: {port: 0}
 """
+A_BROKER = """
+source:
+  kind: kafka
+  bootstrap_servers: localhost:9092
+  topic: chunks
+  security:
+    protocol: SASL_PLAINTEXT
+    sasl_username: u
+    sasl_password_file: kafka-password
+"""
 
 
 @pytest.fixture
@@ -74,10 +84,10 @@ def running(manager: SystemManager) -> str:
 def test_analyze_verify_has_nothing_to_say(analyze: str, tmp_path: Path) -> None:
     # The command must exist where it is verified; only its path is changed.
     text = UNIT.read_text()
-    installed = "ExecStart=/opt/s2netd/venv/bin/s2netd "
-    assert installed in text
+    installed = "=/opt/s2netd/venv/bin/s2netd "
+    assert 2 == text.count(installed)
     unit = tmp_path / UNIT.name
-    unit.write_text(text.replace(installed, "ExecStart=/bin/true "))
+    unit.write_text(text.replace(installed, "=/bin/true "))
     done = subprocess.run(
         [analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False
     )
@@ -121,6 +131,56 @@ def test_a_reload_brings_another_model_in_without_a_restart(manager: SystemManag
     assert "model.swapped" in events_logged(manager)
     assert manager.show(HALL, "MainPID") == pid
     manager.wait_for(HALL, "StatusText", "consuming")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("http:", "sauce: {}\nhttp:", "sauce: unknown key"),
+        ("http:", "site: a\nsite: b\nhttp:", "is not YAML: line 7: key 'site' stands in line 6"),
+        ("/etc/s2netd/tiny", "/etc/s2netd/none", "model: /etc/s2netd/none is no bundle"),
+        ("precision: f32", "labels: [gren]", "labels: 'gren' is none of the model's 2 classes"),
+        ("events.jsonl", "/usr/events.jsonl", "sink.path: /usr: cannot be written: Read-only"),
+        ("path: chunks", "path: chips", "source.path: chips: no such folder"),
+    ],
+)
+def test_a_reload_of_what_cannot_run_fails_and_the_daemon_goes_on(
+    manager: SystemManager, old: str, new: str, told: str
+) -> None:
+    pid = running(manager)
+    assert old in CONFIG
+    manager.path("/etc/s2netd/hall.yaml").write_text(CONFIG.replace(old, new))
+    before = events_logged(manager)
+
+    with pytest.raises(RuntimeError, match="failed"):
+        manager.systemctl("reload", HALL)
+
+    assert told in manager.log("hall")
+    seen = [manager.show(HALL, prop) for prop in ("ActiveState", "MainPID", "NRestarts")]
+    assert ["active", pid, "0"] == seen
+    assert before == events_logged(manager)  # it was not even asked
+    manager.path("/etc/s2netd/hall.yaml").write_text(CONFIG)
+    manager.systemctl("reload", HALL)
+    manager.wait_until(lambda: "config.reloaded" in events_logged(manager), "the next reload")
+
+
+@pytest.mark.slow
+def test_a_reload_sees_the_credentials_that_the_daemon_sees(manager: SystemManager) -> None:
+    secret = manager.path("/etc/kafka-password")
+    secret.write_text("open sesame\n")
+    secret.chmod(0o600)
+    manager.drop_in(HALL, "[Service]\nLoadCredential=kafka-password:/etc/kafka-password\n")
+    running(manager)
+    manager.path("/etc/s2netd/hall.yaml").write_text(
+        CONFIG.replace("source: {kind: directory, path: chunks}", A_BROKER)
+    )
+
+    manager.systemctl("reload", HALL)
+
+    manager.wait_until(
+        lambda: "config.restart_needed" in events_logged(manager), "the file is read again"
+    )
 
 
 @pytest.mark.slow
@@ -192,5 +252,6 @@ def test_it_runs_as_its_user_and_writes_only_its_own_folders(manager: SystemMana
 
 
 def events_logged(manager: SystemManager) -> list[str]:
-    """Event names of the instance's JSON log lines."""
-    return [json.loads(line)["event"] for line in manager.log("hall").splitlines()]
+    """Event names of the daemon's log lines; those of its checks are no JSON."""
+    lines = [line for line in manager.log("hall").splitlines() if line.startswith("{")]
+    return [json.loads(line)["event"] for line in lines]

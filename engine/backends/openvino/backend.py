@@ -161,7 +161,7 @@ def open_openvino(
         BundleError: OpenVINO cannot read the file.
         DeviceError: OpenVINO is not installed, cannot compile, or the CPU has no bf16.
     """
-    core = _runtime().Core()
+    core = find_openvino().Core()
     flags = _flags_of_this_cpu() if cpu_flags is None else cpu_flags
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     chosen = chosen_precision(precision, flags, capabilities)
@@ -247,7 +247,12 @@ def _side_by_side(
     return tuple(compiled.create_infer_request() for _ in range(n_streams))
 
 
-def _runtime() -> Any:
+def find_openvino() -> Any:
+    """Import OpenVINO.
+
+    Raises:
+        DeviceError: It is not installed; says what to install.
+    """
     # Importing OpenVINO reports the import over the network and writes an id into HOME, unless its
     # telemetry package cannot be imported: then it uses a stub of its own.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

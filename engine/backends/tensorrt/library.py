@@ -6,6 +6,7 @@ is asked for the same (a strongly typed network).
 """
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -99,6 +100,19 @@ def find_tensorrt(prefer: TensorRtChoice = "auto") -> TensorRt:
     what = "TensorRT for RTX" if prefer == "tensorrt_rtx" else "TensorRT"
     reason = "; ".join(failures) or "not installed"
     raise DeviceError(f"{what} cannot be imported ({reason}): pip install 's2netd[{extra}]'")
+
+
+def check_pycuda() -> None:
+    """Is pycuda installed? It cannot be imported without a GPU's driver.
+
+    Raises:
+        DeviceError: No; says what to install.
+    """
+    if importlib.util.find_spec("pycuda") is None:
+        raise DeviceError(
+            "pycuda is not installed: pip install 's2netd[gpu]'; pip builds it and needs nvcc of "
+            "the CUDA toolkit on the PATH"
+        )
 
 
 def _imported(name: str, kind: TensorRtKind, failures: list[str]) -> TensorRt | None:

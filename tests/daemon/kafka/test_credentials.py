@@ -9,7 +9,13 @@ import pytest
 from aiokafka.errors import SaslAuthenticationFailed
 
 from daemon.errors import ConfigError
-from daemon.kafka.credentials import TokenFile, located, read_secret, tls_context
+from daemon.kafka.credentials import (
+    TokenFile,
+    is_out_of_reach,
+    located,
+    read_secret,
+    tls_context,
+)
 from tests.support.certificates import Authority, with_password
 
 
@@ -147,3 +153,18 @@ def test_certificates_may_be_credentials_of_systemd(
 
     context = tls_context(*names, None)
     assert 1 == len(context.get_ca_certs())
+
+
+def test_a_credential_in_a_folder_that_cannot_be_seen_is_out_of_reach(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, credentials = folders
+    (here / "mine").write_text("x")
+
+    assert not is_out_of_reach(Path("absent"))  # it could be seen if it were there
+    credentials.rmdir()
+    assert is_out_of_reach(Path("absent"))
+    assert not is_out_of_reach(Path("mine"))
+    assert not is_out_of_reach(here / "absent")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert not is_out_of_reach(Path("absent"))
