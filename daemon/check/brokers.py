@@ -65,9 +65,17 @@ def check_names(config: Config, path: Path, findings: Findings) -> Clusters:
     """
     options = TopicOptions(path, n_partitions=1, chunk_retention_hours=0, event_retention_days=0)
     clusters: Clusters = {}
-    with findings.of("topics"), suppress(BundleError):  # the bundle is told of elsewhere
-        clusters = wanted_topics(config, options)
+    with findings.of("topics"):
+        try:
+            clusters = wanted_topics(config, options)
+        except BundleError:  # told elsewhere; the journal's own topics are named for it
+            clusters = wanted_topics(_without_own_topics(config), options)
     return clusters
+
+
+def _without_own_topics(config: Config) -> Config:
+    local = config.journal.model_copy(update={"kind": "local"})
+    return config.model_copy(update={"journal": local})
 
 
 def probe_brokers(config: Config, path: Path, clusters: Clusters, findings: Findings) -> None:
@@ -141,11 +149,12 @@ async def _probe_rights(
         for topic in wanted
         if isinstance(seen.topics[topic.name], SeenTopic)
     }
-    roles = {topic.role for topic in wanted}
-    group_id = group_of(config) if "chunks" in roles else None
-    journal = journal_settings(config)
-    is_exact = journal is not None and journal.guarantee == "exactly-once" and "chunks" in roles
-    transactional_id = f"{group_id}/{journal.chunks_topic}/start" if journal and is_exact else None
+    group_id, transactional_id = None, None
+    if any(topic.role == "chunks" for topic in wanted):
+        with suppress(BundleError):  # told elsewhere; the group is named for it
+            group_id, journal = group_of(config), journal_settings(config)
+            if journal is not None and journal.guarantee == "exactly-once":
+                transactional_id = f"{group_id}/{journal.chunks_topic}/start"
     missing = await missing_rights(connection, topics, group_id, transactional_id)
     for line in missing:
         findings.fault("rights", line)

@@ -15,6 +15,7 @@ def check_networks(config: ModelConfig, findings: Findings) -> str:
     description = ""
     with findings.of("model"):
         description = check_model(config)
+        findings.say(f"ok: model: {description}")
     for kind in _needed(config):
         with findings.of("model.backend", f"{kind} is installed"):
             check_installed(kind)
@@ -27,7 +28,7 @@ def probe_device(config: ModelConfig, findings: Findings) -> None:
         with findings.of("model.gpu", f"GPU {config.gpu} can be opened; its plans are not built"):
             _open_gpu(config.gpu)
     else:
-        with findings.of("model", f"{config.bundle} answers on {config.backend}"):
+        with findings.of("model.backend", f"{config.bundle} answers on {config.backend}"):
             model = open_model(config)
             with closing(model):
                 model.warm_up()

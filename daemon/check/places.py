@@ -5,10 +5,13 @@ system that is read-only. What is tried leaves nothing behind.
 """
 
 import errno
+import http.client as http_client
+import json
 import os
 import socket
 import stat
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from daemon.config import HttpConfig
@@ -16,6 +19,8 @@ from daemon.errors import ConfigError
 from daemon.journal.local import VERSION
 from daemon.sources.directory import POSITIONS
 
+_ANSWER_S = 2.0
+_MOST_BYTES = 65_536
 _SQLITE = b"SQLite format 3\0"
 _HEADER_BYTES, _VERSION_AT = 100, slice(60, 64)  # https://sqlite.org/fileformat.html
 
@@ -99,7 +104,7 @@ def check_two_files(events: Path, journal: Path) -> None:
 
 
 def check_listening(http: HttpConfig) -> None:
-    """Can the daemon listen there? A port that is taken now may be its own.
+    """Can the daemon listen there? A port that a daemon has now may be its own.
 
     Raises:
         ConfigError: No; says why.
@@ -115,6 +120,24 @@ def check_listening(http: HttpConfig) -> None:
                 f"cannot listen on {where}: {error.strerror}; set http.host to an address of this "
                 "machine, and http.port to one that the daemon's user may take"
             ) from error
+        if _is_of_another_program(http):
+            raise ConfigError(
+                f"cannot listen on {where}: another program does; choose another http.port"
+            ) from error
+
+
+def _is_of_another_program(http: HttpConfig) -> bool:
+    """Does somebody answer there who is no daemon? Who does not answer may be one that hangs."""
+    asked = http_client.HTTPConnection(http.host, http.port, timeout=_ANSWER_S)
+    with closing(asked):
+        try:
+            asked.request("GET", "/livez")
+            plain = json.loads(asked.getresponse().read(_MOST_BYTES))
+        except TimeoutError:
+            return False
+        except (OSError, http_client.HTTPException, ValueError):
+            return True
+    return not isinstance(plain, dict) or "live" not in plain
 
 
 def _check_takes_files(folder: Path, why: str) -> None:

@@ -3,15 +3,19 @@
 import hashlib
 import os
 import shutil
+import socket
 import sqlite3
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typing_extensions import override
 
 from engine.bundle.model_bundle import MANIFEST
 from tests.support.certificates import Authority
@@ -430,13 +434,14 @@ def test_a_probe_says_what_it_tried(rig: Rig) -> None:
 
     assert (0, "") == (answer.code, answer.err)
     *lines, last = answer.out.splitlines()
+    assert lines.pop(0).startswith("ok: model: tiny@")
     assert [
         "ok: model.backend: openvino is installed",
         "ok: source.path: chunks can be read, and positions kept in it",
         "ok: sink.path: events.jsonl can be written",
         "ok: journal.path: journal.sqlite can be written",
         "ok: http: 127.0.0.1:0 can be listened on",
-        "ok: model: tiny answers on openvino",
+        "ok: model.backend: tiny answers on openvino",
     ] == lines
     assert last.startswith("edge.yaml: ok (tiny@")
     assert before == rig.content()
@@ -451,7 +456,7 @@ def test_a_probe_tells_faults_beside_what_is_right(rig: Rig) -> None:
     assert 78 == answer.code
     assert "source.path: absent: no such folder" in answer.complaint
     assert "ok: sink.path" in answer.out
-    assert "ok: model: tiny answers" in answer.out
+    assert "ok: model.backend: tiny answers" in answer.out
     assert "edge.yaml: ok" not in answer.out
 
 
@@ -516,3 +521,45 @@ def test_what_the_daemons_user_may_not_do_is_told(
     assert 78 == answer.code
     assert 1 == sum(told in line for line in answer.err.splitlines()), answer.err
     assert all(line.startswith("s2netd: edge.yaml: ") for line in answer.err.splitlines())
+
+
+class _Answerer(BaseHTTPRequestHandler):
+    """Answers every question alike."""
+
+    text = b""
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(self.text)
+
+    @override
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [('{"live": false}', 0), ("hello", 78), ('{"a": 1}', 78), ("[]", 78)]
+)
+def test_a_port_that_another_program_has_is_told_and_a_daemons_is_not(
+    rig: Rig, text: str, code: int
+) -> None:
+    answerer = type("Answerer", (_Answerer,), {"text": text.encode()})
+    with HTTPServer(("127.0.0.1", 0), answerer) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        rig.plain["http"] = {"port": server.server_port}
+        answer = rig.check()
+        thread.join()
+
+    assert code == answer.code
+    if code:
+        told = f"http: cannot listen on 127.0.0.1:{server.server_port}: another program does;"
+        assert told in answer.complaint
+
+
+def test_a_port_where_nobody_answers_may_be_that_of_a_daemon_that_hangs(rig: Rig) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        rig.plain["http"] = {"port": server.getsockname()[1]}
+
+        assert 0 == rig.check().code

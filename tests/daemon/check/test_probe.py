@@ -168,6 +168,19 @@ def test_settings_with_which_it_cannot_run_are_named_with_their_mends(site: Site
     assert "has 1 partition(s), wanted at least 3" in state
 
 
+def test_without_a_bundle_the_brokers_are_asked_all_the_same(site: Site) -> None:
+    site.plain["model"]["bundle"] = "nope"
+    del site.plain["source"]["group_id"]
+
+    answer = site.probe()
+
+    lines = answer.err.splitlines()
+    assert 78 == answer.code
+    for told in ("model: no bundle nope", "chunks topic", "events topic"):
+        assert 1 == sum(told in line for line in lines), answer.err
+    assert 3 == len(lines)
+
+
 def test_a_daemon_that_runs_meanwhile_is_not_disturbed(site: Site) -> None:
     create(site)
     chunks = f"{site.name}-chunks"
