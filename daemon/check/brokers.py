@@ -11,7 +11,7 @@ from daemon.check.findings import Findings
 from daemon.compose import group_of, journal_settings
 from daemon.config import Config
 from daemon.errors import ConfigError
-from daemon.kafka.access import missing_rights
+from daemon.kafka.access import missing_rights, with_denied
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.credentials import TokenFile, is_out_of_reach, read_secret, tls_context
 from daemon.kafka.topic_admin import CreationDeniedError, create, look
@@ -91,7 +91,8 @@ def probe_brokers(config: Config, path: Path, clusters: Clusters, findings: Find
             tools = tools_of(connection, TopicOptions(path))
             patient = replace(connection, connect_timeout_s=_PATIENCE_S)
             with findings.of("brokers"):
-                seen = await look(patient, [*wanted, *others_beside(wanted)])
+                looked = await look(patient, [*wanted, *others_beside(wanted)])
+                seen = await with_denied(patient, looked)
                 findings.say(f"ok: brokers: Kafka at {connection.bootstrap_servers} lets us in")
                 await _probe_topics(patient, wanted, seen, tools, findings)
                 await _probe_rights(config, patient, wanted, seen, findings)
@@ -134,7 +135,10 @@ async def _is_to_be_made(connection: KafkaConnection, topic: WantedTopic, seen: 
 
 
 def _told(topic: SeenTopic | Unseen) -> str:
-    return f"{topic.n_partitions} partition(s)" if isinstance(topic, SeenTopic) else ""
+    if not isinstance(topic, SeenTopic):
+        return ""
+    hidden = "" if topic.config else "; its settings are not shown to us (DescribeConfigs)"
+    return f"{topic.n_partitions} partition(s){hidden}"
 
 
 async def _probe_rights(

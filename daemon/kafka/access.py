@@ -1,13 +1,15 @@
-"""Which rights of a daemon's are missing on a broker, asked without using any of them."""
+"""Topics as a daemon sees them, and which of its rights are missing, asked without using any."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     IncompatibleBrokerVersion,
     KafkaError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.protocol.admin import DescribeGroupsResponse_v3
@@ -15,8 +17,9 @@ from aiokafka.protocol.api import Request, RequestStruct
 from aiokafka.protocol.types import Array, Boolean, Schema, String
 
 from daemon.kafka.connection import KafkaConnection, persist
-from daemon.kafka.rights import MISSING_RIGHTS, check_topic_right, missing_right
+from daemon.kafka.rights import MISSING_RIGHTS, TopicRights, check_topic_right, missing_right
 from daemon.kafka.topic_admin import admin_of
+from daemon.kafka.topic_check import Seen, SeenTopic, Unseen
 
 _READ = 1 << 3  # its bit in a broker's answer
 _NOT_TOLD = -(2**31)
@@ -40,6 +43,37 @@ class _GroupRights(Request[_Question]):  # type: ignore[misc] # aiokafka is unty
 
     def build(self, request_struct_class: type[_Question]) -> _Question:
         return request_struct_class([self._group_id], True)  # noqa: FBT003 - see SCHEMA
+
+
+async def with_denied(connection: KafkaConnection, seen: Seen) -> Seen:
+    """What was seen, and those topics whose settings we may not see, without their settings.
+
+    A daemon needs no right to see settings, so a topic that keeps them from us is fine with it.
+
+    Raises:
+        ConfigError: The broker refuses the connection.
+        TransportError: There is no broker at the connection's deadline.
+    """
+
+    async def attempt() -> dict[str, SeenTopic | Unseen]:
+        async with admin_of(connection) as admin:
+            return {
+                name: await _without_settings(admin, name) if topic is Unseen.DENIED else topic
+                for name, topic in seen.topics.items()
+            }
+
+    return replace(seen, topics=await persist(connection, "topics", attempt))
+
+
+async def _without_settings(admin: Any, name: str) -> SeenTopic | Unseen:
+    try:
+        answer = await admin._send_request(TopicRights(name))  # noqa: SLF001 - no public way
+    except NotImplementedError:  # an older broker
+        return Unseen.DENIED
+    code, _name, _is_internal, partitions, _rights = answer.topics[0]
+    if code == UnknownTopicOrPartitionError.errno:
+        return Unseen.MISSING
+    return Unseen.DENIED if code else SeenTopic(len(partitions))
 
 
 async def missing_rights(

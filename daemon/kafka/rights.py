@@ -82,13 +82,16 @@ class _Question(RequestStruct):  # type: ignore[misc] # aiokafka is untyped
     )
 
 
-class _TopicRights(Request[_Question]):  # type: ignore[misc] # aiokafka is untyped
+class TopicRights(Request[_Question]):  # type: ignore[misc] # aiokafka is untyped
+    """Asks for a topic and our rights to it, and makes no broker create it."""
+
     API_KEY = 3
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
 
     def build(self, request_struct_class: type[_Question]) -> _Question:
+        """See ``Request``."""
         return request_struct_class([self._topic], False, False, True)  # noqa: FBT003 - see SCHEMA
 
 
@@ -106,7 +109,7 @@ async def check_topic_right(admin: Any, topic: str, operation: str) -> None:
         TopicAuthorizationFailedError: We may not.
     """
     try:
-        answer = await admin._send_request(_TopicRights(topic))  # noqa: SLF001 - no public way
+        answer = await admin._send_request(TopicRights(topic))  # noqa: SLF001 - no public way
     except NotImplementedError:  # an older broker
         return
     rights = answer.topics[0][-1]

@@ -217,22 +217,17 @@ def allow(kafka: SecuredKafka, site: Site, *left_out: str) -> None:
     """Give all rights that docs/operating.md tells, but some."""
     chunks, events = f"{site.name}-chunks", f"{site.name}-events"
     rights = {
-        "read chunks": (TOPIC, chunks, (READ, DESCRIBE_CONFIGS), False),
-        "write events": (TOPIC, events, (WRITE, DESCRIBE_CONFIGS), False),
+        "read chunks": (TOPIC, chunks, (READ,), False),
+        "write events": (TOPIC, events, (WRITE,), False),
         "group": (GROUP, site.name, (READ,), False),
         "transactions": (TRANSACTIONAL_ID, f"{site.name}/", (WRITE, DESCRIBE), True),
-        "own topics": (
-            TOPIC,
-            f"{site.name}.",
-            (READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS, CREATE),
-            True,
-        ),
+        "own topics": (TOPIC, f"{site.name}.", (READ, WRITE, DESCRIBE, CREATE), True),
     }
     for name, (kind, resource, operations, prefixed) in rights.items():
         if name not in left_out:
             asyncio.run(kafka.allow(USER, kind, resource, *operations, prefixed=prefixed))
     for topic in (chunks, events):  # seen, though it may not be used
-        asyncio.run(kafka.allow(USER, TOPIC, topic, DESCRIBE, DESCRIBE_CONFIGS))
+        asyncio.run(kafka.allow(USER, TOPIC, topic, DESCRIBE))
 
 
 def test_with_the_rights_that_the_docs_tell_a_probe_is_content(
@@ -244,6 +239,33 @@ def test_with_the_rights_that_the_docs_tell_a_probe_is_content(
 
     assert (0, "") == (answer.code, answer.err)
     assert f"ok: rights: user {USER} may use topics {secured.name}-chunks" in answer.out
+    assert f"{secured.name}-chunks: 1 partition(s); its settings are not shown to us" in answer.out
+    for topic in secured.own_topics:
+        assert f"{topic}: is missing, and the daemon may make it" in answer.out
+
+
+def test_with_the_right_to_see_settings_they_are_compared(
+    secured_kafka: SecuredKafka, secured: Site
+) -> None:
+    allow(secured_kafka, secured)
+    asyncio.run(secured_kafka.allow(USER, TOPIC, f"{secured.name}-chunks", DESCRIBE_CONFIGS))
+    secured.plain["source"]["max_chunk_bytes"] = 10_000_000
+
+    answer = secured.probe()
+
+    assert 78 == answer.code
+    assert "max.message.bytes is 9000000, wanted at least 10000000" in answer.err
+
+
+def test_a_topic_that_is_not_shown_at_all_is_named(secured: Site) -> None:
+    answer = secured.probe()
+
+    assert 78 == answer.code
+    for kind in ("chunks", "events"):
+        told = (
+            f"topic {secured.name}-{kind}: the broker does not let us look at it; run: kafka-acl"
+        )
+        assert 1 == answer.err.count(told)
 
 
 @pytest.mark.parametrize(
