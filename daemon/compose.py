@@ -203,7 +203,7 @@ def _claim_places(config: Config, stack: contextlib.AsyncExitStack) -> None:
         lock = source.path / POSITIONS / ".lock"
         stack.callback(claim(lock, f"{source.path}: this folder of chunks").close)
     if not config.keeps_in_kafka:
-        lock = journal.with_name(f"{journal.name}.lock")
+        lock = Path(f"{os.path.realpath(journal)}.lock")  # a link's journal is what it leads to
         stack.callback(claim(lock, f"{journal}: this journal").close)
 
 

@@ -17,7 +17,7 @@ def check_networks(config: ModelConfig, findings: Findings) -> str:
         description = check_model(config)
         findings.say(f"ok: model: {description}")
     for kind in _needed(config):
-        with findings.of("model.backend", f"{kind} is installed"):
+        with findings.of(f"model.backend: {kind}", "is installed"):
             check_installed(kind)
     return description
 

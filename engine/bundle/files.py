@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import shutil
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,8 @@ def check_digest(path: Path, wanted: str, from_model: str | None = None) -> None
     """
     fix = f"s2netd models pull {from_model}" if from_model else "export or pull the bundle again"
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device would be read for ever
+            raise BundleError(f"{path} is no regular file; {fix}")
         with path.open("rb") as file:
             seen = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError as error:

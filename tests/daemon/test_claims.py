@@ -162,6 +162,7 @@ def a_config(folder: Path, name: str, *, chunks: str, journal: str) -> Path:
         ("chunks", "other.sqlite", "chunks: this folder of chunks"),
         ("./more/../chunks", "other.sqlite", "chunks: this folder of chunks"),
         ("others", "journal.sqlite", "journal.sqlite: this journal"),
+        ("others", "link.sqlite", "link.sqlite: this journal"),
     ],
 )
 def test_the_second_daemon_ends_with_78_and_one_line(
@@ -172,6 +173,7 @@ def test_the_second_daemon_ends_with_78_and_one_line(
         (tmp_path / folder).mkdir()
     first = a_config(tmp_path, "first", chunks="chunks", journal="journal.sqlite")
     second = a_config(tmp_path, "second", chunks=chunks, journal=journal)
+    (tmp_path / "link.sqlite").symlink_to("journal.sqlite")
     log = tmp_path / "first.log"
     running = start_s2netd("run", "--config", first, log=log)
     try:

@@ -304,11 +304,11 @@ ROWS: dict[str, tuple[Callable[[Rig], None], str]] = {
     ),
     "TensorRT is absent": (
         on_tensorrt(),
-        "model.backend: TensorRT cannot be imported (not installed): pip install 's2netd[gpu]'",
+        "model.backend: tensorrt: TensorRT cannot be imported (not installed): pip install",
     ),
     "TensorRT is absent, and plans are to be waited for on the CPU": (
         on_tensorrt(while_building="openvino", verify=False),
-        "model.backend: TensorRT cannot be imported",
+        "model.backend: tensorrt: TensorRT cannot be imported",
     ),
     # addresses
     "a host of others": (
@@ -436,7 +436,7 @@ def test_a_probe_says_what_it_tried(rig: Rig) -> None:
     *lines, last = answer.out.splitlines()
     assert lines.pop(0).startswith("ok: model: tiny@")
     assert [
-        "ok: model.backend: openvino is installed",
+        "ok: model.backend: openvino: is installed",
         "ok: source.path: chunks can be read, and positions kept in it",
         "ok: sink.path: events.jsonl can be written",
         "ok: journal.path: journal.sqlite can be written",

@@ -1,6 +1,7 @@
 """A bundle whose networks are not what its manifest says, as an enemy writes it: digests fit."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -224,4 +225,20 @@ def test_a_network_that_is_cut_is_one_clear_error(tiny: Path, n_bytes: int) -> N
     (tiny / MANIFEST).write_text(yaml.safe_dump(manifest))
 
     with pytest.raises(BundleError, match=r"backbone\.onnx"):
+        ModelBundle.load(tiny)
+
+
+@pytest.mark.parametrize("name", ["backbone", "localizer"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_could_be_read_for_ever_is_no_network(tiny: Path, name: str, kind: str) -> None:
+    path = tiny / f"{name}.onnx"
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+
+    with pytest.raises(BundleError, match=rf"{name}\.onnx is no regular file; export or pull"):
         ModelBundle.load(tiny)
