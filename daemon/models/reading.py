@@ -18,6 +18,8 @@ from engine.errors import BundleError
 from engine.features import BackendFeatureExtractor
 from engine.spec import ModelSpec
 
+_NAMED = 10  # of labels that are unknown
+
 
 @dataclass(frozen=True, slots=True)
 class ReadModel:
@@ -211,8 +213,9 @@ def class_indices_of(
             + "; ".join(
                 f"{name!r} is none of the model's {len(class_names)} classes"
                 + did_you_mean(name, class_names)
-                for name in unknown
+                for name in unknown[:_NAMED]
             )
+            + (f"; and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else "")
         )
     return frozenset(class_names.index(name) for name in class_indices)
 

@@ -91,6 +91,14 @@ class _StrictLoader(yaml.SafeLoader):
     def __init__(self, text: bytes | str, max_values: int) -> None:
         super().__init__(text)
         self._max_values = max_values
+        self._n_read = 0
+
+    @override
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._n_read += 1
+        if self._n_read > self._max_values:  # so that no more of it is read
+            raise yaml.YAMLError(f"it holds more than {self._max_values} values")
+        return super().compose_node(parent, index)
 
     @override
     def get_single_node(self) -> yaml.Node | None:

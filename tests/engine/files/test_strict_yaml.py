@@ -21,6 +21,7 @@ MERGED_LAUGHS = "a0: &a0 {x: 1}\n" + "".join(
 HOSTILE = {
     "laughs": (LAUGHS, f"line [0-9]+: holds more than {MAX_VALUES} values"),
     "merged laughs": (MERGED_LAUGHS, f"line [0-9]+: holds more than {MAX_VALUES} values"),
+    "many values": ("[" + "x," * 500_000 + "]", f"it holds more than {MAX_VALUES} values"),
     "alias of itself": ("a: &x [1, *x]", "line 1: an alias stands inside of what it names"),
     "alias of itself merged": ("a: &x {<<: *x}", "line 1: an alias stands inside of what"),
     "key twice": ("a: 1\nb: 2\na: 3\n", "line 3: key 'a' stands in line 1 already"),
@@ -72,8 +73,9 @@ def test_every_reader_of_files_refuses_the_same(name: str, tmp_path: Path) -> No
             read(file)
     with pytest.raises(BundleError, match=f"{MANIFEST} is not YAML: "):
         ModelBundle.load(tmp_path)
-    with pytest.raises(DataError, match=r"file\.yaml is not YAML: "):
-        read_tags(file)
+    if name != "many values":  # lists of videos may be long
+        with pytest.raises(DataError, match=r"file\.yaml is not YAML: "):
+            read_tags(file)
 
 
 def test_a_file_without_an_end_is_not_read_to_it() -> None:
