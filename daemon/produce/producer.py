@@ -23,6 +23,7 @@ from daemon.clock import Clock, SystemClock
 from daemon.config import load_security
 from daemon.errors import ConfigError, MalformedRecordError
 from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.topics import check_name
 from daemon.produce.base import ChunkWriter
 from daemon.produce.directory_writer import DirectoryChunkWriter
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
@@ -216,6 +217,10 @@ def open_writer(
         return DirectoryChunkWriter(Path(name), site=site)
     if kind == "kafka" and name:
         keys = {} if security is None else load_security(security).model_dump()
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ConfigError(f"--to kafka:TOPIC: {error}") from error
         return KafkaChunkWriter(
             KafkaWriterSettings(KafkaConnection(bootstrap, **keys), name, site)
         )

@@ -73,6 +73,7 @@ def cli(
         ("produce clip.mp4 --camera a --to nowhere", ["'nowhere'", "dir:PATH or kafka:TOPIC"]),
         ("produce clip.mp4 --camera a --to dir:", ["'dir:'", "dir:PATH or kafka:TOPIC"]),
         ("produce clip.mp4 --camera a --to s3:bucket", ["'s3:bucket'"]),
+        ("produce clip.mp4 --camera a --to kafka:a/b", ["--to kafka:TOPIC: 'a/b': Kafka allows"]),
         ("produce clip.mp4 --camera a --to dir:clip.mp4", ["clip.mp4: cannot make it"]),
         ("produce clip.mp4 --camera a/b --to dir:chunks", ["'a/b'", "leave out '/'"]),
         (
