@@ -42,7 +42,7 @@ def check_chunk_folder(folder: Path) -> None:
         raise ConfigError(
             f"{folder}: cannot be read: {error.strerror}; let the daemon's user read it"
         ) from error
-    _check_takes_files(folder / POSITIONS, "positions of its chunks are kept there")
+    _check_takes_files(folder / POSITIONS, folder / POSITIONS)
 
 
 def check_appendable(path: Path) -> None:
@@ -54,7 +54,7 @@ def check_appendable(path: Path) -> None:
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
-        _check_takes_files(path.parent, f"{path.name} is to be made there")
+        _check_takes_files(path.parent, path)
         return
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; name a file that can be written") from error
@@ -77,7 +77,7 @@ def check_journal(path: Path) -> None:
         ConfigError: No; says why.
     """
     check_appendable(path)
-    _check_takes_files(path.parent, "SQLite keeps further files beside it")
+    _check_takes_files(path.parent, path)  # SQLite keeps further files beside it
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -140,7 +140,7 @@ def _is_of_another_program(http: HttpConfig) -> bool:
     return not isinstance(plain, dict) or "live" not in plain
 
 
-def _check_takes_files(folder: Path, why: str) -> None:
+def _check_takes_files(folder: Path, what: Path) -> None:
     """Can files be made there? A folder that is missing must be one that could be made."""
     there = folder
     try:
@@ -150,6 +150,6 @@ def _check_takes_files(folder: Path, why: str) -> None:
             pass
     except OSError as error:
         raise ConfigError(
-            f"{folder}: cannot be written: {error.strerror or error}; {why}: let the daemon's "
+            f"{what}: cannot be written in {there}: {error.strerror or error}; let the daemon's "
             "user write there, or name another place"
         ) from error

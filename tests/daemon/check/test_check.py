@@ -242,7 +242,7 @@ ROWS: dict[str, tuple[Callable[[Rig], None], str]] = {
     "source inside of a file": (put("source", "path", value="file/x"), "source.path: file/x: no"),
     "source takes no positions": (
         put("source", "path", value="/proc"),
-        "source.path: /proc/.positions: cannot be written: ",
+        "source.path: /proc/.positions: cannot be written in /proc: ",
     ),
     "sink is a folder": (
         put("sink", "path", value="chunks"),
@@ -254,11 +254,11 @@ ROWS: dict[str, tuple[Callable[[Rig], None], str]] = {
     ),
     "sink in a folder that takes none": (
         put("sink", "path", value="/proc/e.jsonl"),
-        "sink.path: /proc: cannot be written: ",
+        "sink.path: /proc/e.jsonl: cannot be written in /proc: ",
     ),
     "sink far in a folder that takes none": (
         put("sink", "path", value="/proc/no/such/e.jsonl"),
-        "sink.path: /proc/no/such: cannot be written: ",
+        "sink.path: /proc/no/such/e.jsonl: cannot be written in /proc: ",
     ),
     "sink is a pipe": (fifo, "sink.path: pipe: is no regular file"),
     "sink is a device": (put("sink", "path", value="/dev/full"), "sink.path: /dev/full: is no re"),
@@ -268,7 +268,7 @@ ROWS: dict[str, tuple[Callable[[Rig], None], str]] = {
     ),
     "journal in a folder that takes none": (
         put("journal", "path", value="/proc/j.sqlite"),
-        "journal.path: /proc: cannot be written: ",
+        "journal.path: /proc/j.sqlite: cannot be written in /proc: ",
     ),
     "journal is a folder": (
         put("journal", "path", value="chunks"),
@@ -495,9 +495,9 @@ def as_nobody(rig: Rig) -> Iterator[Rig]:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (put("site", value="x"), "source.path: chunks/.positions: cannot be written: Permission"),
-        (put("site", value="x"), "sink.path: .: cannot be written: Permission denied; events.jso"),
-        (put("site", value="x"), "journal.path: .: cannot be written: Permission denied"),
+        (put("site", value="x"), "source.path: chunks/.positions: cannot be written in chunks: P"),
+        (put("site", value="x"), "sink.path: events.jsonl: cannot be written in .: Permission de"),
+        (put("site", value="x"), "journal.path: journal.sqlite: cannot be written in .: Permissi"),
         (put("source", "path", value="/root/x"), "source.path: /root/x: cannot be read: Permiss"),
         (put("sink", "path", value="/root/x"), "sink.path: /root/x: Permission denied; name a f"),
         (put("sink", "path", value="file"), "sink.path: file: cannot be written: Permission den"),
