@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.support.cli import Answer, Cli, in_process
-from tests.support.processes import wait_until
+from tests.support.processes import s2netd, wait_until
 from tests.support.secured_kafka import (
     CREATE,
     DESCRIBE,
@@ -202,11 +202,17 @@ def test_a_daemon_that_runs_meanwhile_is_not_disturbed(site: Site) -> None:
     assert (0, "") == (answer.code, answer.err)
 
 
+def as_a_process(*arguments: object) -> Answer:
+    """The command: aiokafka does not wait for the end of its TLS, but a process's end ends it."""
+    done = s2netd(*arguments)
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.fixture
-def secured(tmp_path: Path, cli: Cli, secured_kafka: SecuredKafka) -> Site:
+def secured(tmp_path: Path, secured_kafka: SecuredKafka) -> Site:
     """A site whose user may do nothing yet; both of its topics are there."""
     security = secured_kafka.security("SASL", "SCRAM-SHA-512")
-    site = Site(tmp_path, cli, secured_kafka.address("SASL"), **security)
+    site = Site(tmp_path, as_a_process, secured_kafka.address("SASL"), **security)
     for kind in ("chunks", "events"):
         topic = f"{site.name}-{kind}"
         asyncio.run(secured_kafka.make_topic(topic, **{"max.message.bytes": "9000000"}))
