@@ -111,9 +111,11 @@ def check_listening(http: HttpConfig) -> None:
     """
     where = f"{http.host}:{http.port}"
     try:
-        with socket.socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind((http.host, http.port))
+        family, *_, address = socket.getaddrinfo(
+            http.host or None, http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.create_server(address, family=family):
+            pass
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise ConfigError(
@@ -128,7 +130,7 @@ def check_listening(http: HttpConfig) -> None:
 
 def _is_of_another_program(http: HttpConfig) -> bool:
     """Does somebody answer there who is no daemon? Who does not answer may be one that hangs."""
-    asked = http_client.HTTPConnection(http.host, http.port, timeout=_ANSWER_S)
+    asked = http_client.HTTPConnection(http.host or "localhost", http.port, timeout=_ANSWER_S)
     with closing(asked):
         try:
             asked.request("GET", "/livez")

@@ -558,6 +558,15 @@ def test_a_port_that_another_program_has_is_told_and_a_daemons_is_not(
         assert told in answer.complaint
 
 
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "", "::1", "::"])  # noqa: S104
+def test_any_address_of_this_machine_is_fine(rig: Rig, host: str) -> None:
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 on this machine")
+    rig.plain["http"]["host"] = host
+
+    assert 0 == rig.check().code
+
+
 def test_a_port_where_nobody_answers_may_be_that_of_a_daemon_that_hangs(rig: Rig) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         rig.plain["http"] = {"port": server.getsockname()[1]}
