@@ -74,6 +74,10 @@ EVENTS = {
 # said each time. Runs may be many and short, and each is a change.
 MOST_A_MINUTE = {
     "chunk.duplicate": 1,
+    "chunk.dropped": 1,  # of an error
+    "camera.let_go": 1,
+    "decoder.lost": 6,
+    "decoder.not_started": 1,
     "decoder.fell_back": 60,  # each camera's says so once
     "stream.gap": 1,
     "camera.state": 10,  # and in each state

@@ -44,7 +44,6 @@ from daemon.stream.runs import (
     with_ended,
     without_row,
 )
-from daemon.stream.seldom import Seldom
 from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
 from daemon.text import cut
@@ -108,7 +107,6 @@ class StreamWorker:
         self._decoder = parts.new_decoder(self._model.spec)
         self._log = parts.log.bind(camera=camera)
         self._in_duplicates = False
-        self._drops = Seldom()
         self.is_too_slow = False
         self._n_gaps = 0
         self._pace = Pace(self._model.spec.grid)
@@ -558,13 +556,13 @@ class StreamWorker:
             headers=delivery.headers,
         )
         self._parts.metrics.corrupt_chunks.labels(self.camera, letter.error).inc()
-        where = {"partition": letter.partition, "offset": letter.offset}
-        what = {"error": letter.error, "reason": letter.reason}
-        n_untold = self._drops.told(letter.error, self._parts.clock.monotonic_s())
-        if n_untold is None:
-            self._log.debug("chunk.dropped", **where, **what)
-        else:
-            self._log.warning("chunk.dropped", **where, **what, n_untold=n_untold)
+        self._log.warning(
+            "chunk.dropped",
+            partition=letter.partition,
+            offset=letter.offset,
+            error=letter.error,
+            reason=letter.reason,
+        )
         return list(revisions), (letter,)
 
     @contextmanager

@@ -1,10 +1,9 @@
-"""When a camera is not tried for a while, and which of many like lines are logged."""
+"""When a camera is not tried for a while."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.stream.seldom import INTERVAL_S, Seldom
 from daemon.stream.strikes import FIRST_PAUSE_S, LONGEST_PAUSE_S, MEMORY_S, Strikes
 
 pauses = st.lists(st.floats(0, 2 * LONGEST_PAUSE_S), min_size=1, max_size=30)
@@ -39,19 +38,3 @@ def test_a_camera_always_gets_another_try(waits_s):
         pause_s = strikes.strike(now_s)
         assert pause_s in (0, pytest.approx(strikes.left_s(now_s)))
         assert strikes.left_s(now_s) <= LONGEST_PAUSE_S
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 50)), max_size=60))
-def test_every_line_is_told_or_counted_in_the_next_of_its_kind(lines):
-    seldom, now_s, told, last_s = Seldom(), 0.0, {"a": 0, "b": 0}, {}
-    for kind, wait_s in lines:
-        now_s += wait_s
-        n_untold = seldom.told(kind, now_s)
-        is_due = kind not in last_s or now_s - last_s[kind] >= INTERVAL_S
-        assert is_due == (n_untold is not None)
-        if n_untold is not None:
-            told[kind] += 1 + n_untold
-            last_s[kind] = now_s
-    for kind in "ab":
-        n_left = seldom._n_untold.get(kind, 0)
-        assert sum(k == kind for k, _ in lines) == told[kind] + n_left
