@@ -14,16 +14,13 @@ import structlog
 
 from daemon.device.thread import Device
 from daemon.journal.base import Journal
-from daemon.metrics import Metrics
 from daemon.partitions import Partitions, Serving
 from daemon.sources.base import ChunkSource, Delivery
 from daemon.stream.flow import FlowControl
 from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
 from daemon.tasks import Tasks
-
-# Share of WatchdogSec between two signs of life; a quarter leaves time for a busy event loop.
-WATCHDOG_SHARE = 0.25
+from daemon.watch import Watch
 
 
 async def nothing_to_serve() -> None:
@@ -41,13 +38,14 @@ class App:
         flow: When to pause a partition.
         notifier: The service manager.
         serving: How partitions are served.
-        stall_s: A decode or device call that runs for so many seconds counts as a hang.
+        watch: Watches over it while it serves.
         stop: ``stop()`` sets it, and when it is set the daemon drains; None: an event of its own.
         companion: Runs beside the cameras until the daemon drains, and brings in other models.
 
     Attributes:
         partitions: Those that are ours.
         progress: How far the daemon is.
+        watch: Watches over it.
     """
 
     def __init__(
@@ -60,16 +58,15 @@ class App:
         flow: FlowControl,
         notifier: Notifier,
         serving: Serving,
-        stall_s: float = 60.0,
+        watch: Watch,
         stop: asyncio.Event | None = None,
         companion: Callable[[], Coroutine[Any, Any, None]] = nothing_to_serve,
     ) -> None:
+        self.watch = watch
         self._source = source
         self._device = device
         self._parts = parts
         self._notifier = notifier
-        self._stall_s = stall_s
-        self._metrics: Metrics = parts.metrics
         self._log: structlog.stdlib.BoundLogger = parts.log
         self._tasks = Tasks(self._log)
         self._stop = stop or asyncio.Event()
@@ -102,7 +99,7 @@ class App:
                     self._tasks.serve(group)
                     helpers = [
                         self._tasks.begin("device", self._device.serve),
-                        self._tasks.begin("watchdog", self._watch),
+                        self._tasks.begin("watch", self.watch.serve),
                         self._tasks.begin("housekeeping", self.partitions.keep_house),
                     ]
                     companion = self._tasks.begin("companion", self._companion)
@@ -123,23 +120,24 @@ class App:
         await self.partitions.finished(n_deliveries)
 
     def is_live(self) -> tuple[bool, dict[str, Any]]:
-        """Tell /livez and the watchdog whether no decode or device call runs for too long."""
-        oldest_s = self._parts.calls.oldest_s()
-        is_live = oldest_s < self._stall_s
+        """Tell /livez whether the daemon works, and how far it is."""
+        is_live, details = self.watch.is_live()
         return is_live, {
-            "live": is_live,
+            **details,
             "busy_cameras": self.progress.busy,
-            "oldest_running_call_s": round(oldest_s, 3),
             "deliveries_done": self.progress.n_done,
         }
 
     def is_ready(self) -> tuple[bool, dict[str, Any]]:
-        """Tell /readyz whether chunks are being read, with each camera's queue."""
-        is_ready = self.progress.ready and not self.progress.draining
+        """Tell /readyz whether cameras are served, what is waited for, and each one's queue."""
+        outages = self.watch.outages
+        is_open = self.progress.ready and not self.progress.draining
+        is_ready = is_open and not outages.stop_all
         cameras = sorted(self.partitions.cameras(), key=lambda camera: camera.name)
         return is_ready, {
             "ready": is_ready,
             "draining": self.progress.draining,
+            "waiting": outages.report(),
             "cameras": {camera.name: camera.report() for camera in cameras},
         }
 
@@ -175,16 +173,6 @@ class App:
         n_waiting = sum(camera.depth for camera in self.partitions.cameras())
         self._log.info("daemon.draining", chunks=n_waiting)
         await self.partitions.drain()
-
-    async def _watch(self) -> None:
-        """Feed the watchdog as long as neither the device nor a decoder hangs."""
-        interval_s = (self._notifier.watchdog_s or 4.0) * WATCHDOG_SHARE
-        while True:
-            is_live, _ = self.is_live()
-            if is_live:
-                self._notifier.alive()
-            self._metrics.tasks.set(len(asyncio.all_tasks()))
-            await asyncio.sleep(interval_s)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

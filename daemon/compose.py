@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from typing_extensions import override
 
 from daemon.app import App
+from daemon.calls import RunningCalls
 from daemon.cameras import CameraLimits
 from daemon.claims import claim
 from daemon.clock import SystemClock
@@ -28,7 +30,6 @@ from daemon.config import (
 )
 from daemon.decoding.opening import NewDecoder, decoding
 from daemon.device.batching import BatchPolicy
-from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError
 from daemon.journal.base import Journal
@@ -40,10 +41,13 @@ from daemon.journal.projections.jsonl import JsonlProjection, JsonlSettings
 from daemon.journal.projections.topic import TopicProjection, TopicSettings
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.membership import claim_member_name
+from daemon.last_resort import LastResort
+from daemon.library_lines import LINES
 from daemon.logs import set_up
 from daemon.metrics import Metrics
 from daemon.models.reading import bundle_name
 from daemon.models.slot import ModelSlot
+from daemon.outages import Outages
 from daemon.partitions import Serving
 from daemon.reload import Reloader
 from daemon.sources.base import ChunkSource
@@ -68,8 +72,25 @@ def run_daemon(config: Config, path: Path | None = None) -> int:
         path: Its file, which is read again upon SIGHUP; None: SIGHUP does nothing.
     """
     log = set_up(config.log.form, config.log.level)
+    calls = RunningCalls(SystemClock())
+    last_resort = LastResort(config.drain_timeout_s, calls, log)
+    exit_code = _run_to_the_end(config, log, path, calls, last_resort)
+    LINES.tell(log, at_once=True)
+    if not exit_code:
+        log.info("daemon.stopped")
+    last_resort.leave_if_stuck(exit_code)
+    return exit_code
+
+
+def _run_to_the_end(
+    config: Config,
+    log: structlog.stdlib.BoundLogger,
+    path: Path | None,
+    calls: RunningCalls,
+    last_resort: LastResort,
+) -> int:
     try:
-        asyncio.run(_run(config, log, path))
+        asyncio.run(_run(config, log, path, calls, last_resort))
     except StoppedError:
         pass
     except (ConfigError, BundleError) as error:
@@ -81,19 +102,46 @@ def run_daemon(config: Config, path: Path | None = None) -> int:
     except Exception:
         log.exception("daemon.crashed")
         return EXIT_FAILED
-    log.info("daemon.stopped")
+    finally:
+        last_resort.ended()
     return 0
 
 
-async def _run(config: Config, log: structlog.stdlib.BoundLogger, path: Path | None) -> None:
-    stop = asyncio.Event()
+async def _run(
+    config: Config,
+    log: structlog.stdlib.BoundLogger,
+    path: Path | None,
+    calls: RunningCalls,
+    last_resort: LastResort,
+) -> None:
+    stop = _Stop(last_resort)
     loop = asyncio.get_running_loop()
     # This comes first, for SIGTERM without a handler is ignored by PID 1 of a container.
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     reloader = Reloader(path, config, log) if path is not None else None
     loop.add_signal_handler(signal.SIGHUP, reloader.reload if reloader else lambda: None)
-    async with composed(config, log, stop, reloader) as app:
-        await app.serve()
+    async with composed(config, log, stop, reloader, calls) as app:
+        try:
+            await app.serve()
+        finally:
+            last_resort.begin()
+
+
+class _Stop(asyncio.Event):
+    """Told to stop, the process ends in time.
+
+    Args:
+        last_resort: Sees to it.
+    """
+
+    def __init__(self, last_resort: LastResort) -> None:
+        super().__init__()
+        self._last_resort = last_resort
+
+    @override
+    def set(self) -> None:
+        self._last_resort.begin()
+        super().set()
 
 
 @contextlib.asynccontextmanager
@@ -102,16 +150,19 @@ async def composed(
     log: structlog.stdlib.BoundLogger,
     stop: asyncio.Event | None = None,
     reloader: Reloader | None = None,
+    calls: RunningCalls | None = None,
 ) -> AsyncIterator[App]:
     """Open, warm up and connect everything; close it in the opposite order afterwards.
 
     /livez and /readyz answer from the first moment, for building a GPU's plans can take minutes.
+    A broker that is away or a disk that is full is waited for.
 
     Args:
         config: The daemon's configuration.
         log: Starts, stops and faults are logged here.
         stop: Whoever sets it lets the daemon drain.
         reloader: Reads the configuration again upon SIGHUP, and tells the model of it.
+        calls: Told of each call that runs.
 
     Raises:
         StoppedError: ``stop`` was set before everything was open.
@@ -120,18 +171,20 @@ async def composed(
     apps: list[App] = []  # health and source refer to the app, which is only made from them later
     async with contextlib.AsyncExitStack() as stack:
         await asyncio.to_thread(_claim_places, config, stack)
-        metrics, calls = Metrics(), RunningCalls(SystemClock())
-        start = Start(config, notifier, metrics, log, apps)
+        metrics, calls = Metrics(), calls or RunningCalls(SystemClock())
+        outages = Outages(log)
+        start = Start(config, notifier, metrics, log, apps, calls, outages)
+        watch = start.watch
         stack.callback(start.open_health().close)
         device = Device(batching(config.model), metrics, calls)
         stack.callback(device.close)
-        swap = await unless(stop, start.open_model(device, stack))
+        swap = await unless(stop, start.open_model(device, stack), watch.serve())
         slot = swap.slot
         log.info("daemon.started", model=slot.current.description, pid=os.getpid())
         new_decoder = await stack.enter_async_context(decoding(config.decode, metrics, calls, log))
-        source, journal, instance = _transports(config, stack)
+        source, journal, instance = _transports(config, stack, outages, calls)
         stack.push_async_callback(journal.close)
-        await journal.start()
+        await unless(stop, journal.start(), watch.serve())
         stack.push_async_callback(source.close)
         app = App(
             source=source,
@@ -146,10 +199,11 @@ async def composed(
                 cameras=_camera_limits(config),
                 instance=instance,
             ),
+            watch=watch,
             stop=stop,
             companion=swap.serve,
         )
-        await app.start()
+        await unless(stop, app.start(), watch.serve())
         apps.append(app)
         if first_model(config.model) is not config.model:
             swap.want(config.model)
@@ -208,14 +262,15 @@ def _claim_places(config: Config, stack: contextlib.AsyncExitStack) -> None:
 
 
 def _transports(
-    config: Config, stack: contextlib.AsyncExitStack
+    config: Config, stack: contextlib.AsyncExitStack, outages: Outages, calls: RunningCalls
 ) -> tuple[ChunkSource, Journal, str | None]:
     """Where chunks come from, where what follows from them goes, and our name in the group."""
     source = config.source
     if isinstance(source, DirectorySourceConfig):
         most = config.decode.max_chunk_bytes
         files = DirectorySourceSettings(**options_of(source), max_chunk_bytes=most)
-        return DirectoryChunkSource(files), _local_journal(config), None
+        source_of_files = DirectoryChunkSource(files, outages, calls)
+        return source_of_files, _local_journal(config, outages, calls), None
     topic = KafkaSourceSettings(**{**options_of(source), "group_id": group_of(config)})
     if not topic.group_instance_id:
         member = claim_member_name(topic.group_id, str(config.journal.path.resolve()))
@@ -223,9 +278,10 @@ def _transports(
         topic = replace(topic, group_instance_id=member.name)
     settings = journal_settings(config)
     if settings is None:
-        return KafkaChunkSource(topic), _local_journal(config), topic.group_instance_id
-    consumer = KafkaChunkSource(replace(topic, commit_interval_s=None))
-    return consumer, KafkaJournal(settings, consumer), topic.group_instance_id
+        consumer = KafkaChunkSource(topic, outages)
+        return consumer, _local_journal(config, outages, calls), topic.group_instance_id
+    consumer = KafkaChunkSource(replace(topic, commit_interval_s=None), outages)
+    return consumer, KafkaJournal(settings, consumer, outages), topic.group_instance_id
 
 
 def group_of(config: Config) -> str:
@@ -259,16 +315,16 @@ def journal_settings(config: Config) -> KafkaJournalSettings | None:
     )
 
 
-def _local_journal(config: Config) -> Journal:
+def _local_journal(config: Config, outages: Outages, calls: RunningCalls) -> Journal:
     settings = LocalJournalSettings(config.journal.path, site=config.site)
-    return LocalJournal(settings, _projection(config))
+    return LocalJournal(settings, _projection(config, outages, calls), outages, calls)
 
 
-def _projection(config: Config) -> Projection:
+def _projection(config: Config, outages: Outages, calls: RunningCalls) -> Projection:
     sink = config.sink
     if isinstance(sink, JsonlSinkConfig):
-        return JsonlProjection(JsonlSettings(**options_of(sink), site=config.site))
-    return TopicProjection(TopicSettings(**options_of(sink), site=config.site))
+        return JsonlProjection(JsonlSettings(**options_of(sink), site=config.site), calls)
+    return TopicProjection(TopicSettings(**options_of(sink), site=config.site), outages)
 
 
 def options_of(section: SourceConfig | SinkConfig) -> dict[str, Any]:

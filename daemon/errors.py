@@ -1,5 +1,7 @@
 """The daemon's own errors, and the exit codes that service managers act on."""
 
+import errno
+
 from engine.errors import S2netdError, StreamError
 
 EXIT_FAILED = 1
@@ -12,6 +14,17 @@ class ConfigError(S2netdError):
 
 class TransportError(S2netdError):
     """A broker, folder or database cannot be reached, after retries and up to a deadline."""
+
+
+class DiskError(TransportError):
+    """A disk is full, or fails; nothing was kept, and a later try may work."""
+
+
+# Faults of a disk or of a file server that pass. A place that is read-only or forbidden is not
+# among them: at the start it is a wrong configuration.
+PASSING_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN}
+)
 
 
 class StaleOwnerError(S2netdError):

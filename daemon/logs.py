@@ -14,6 +14,7 @@ from structlog.typing import EventDict, Processor
 from typing_extensions import override
 
 from daemon.clock import SystemClock
+from daemon.library_lines import LINES
 from daemon.log_lines import Floods, Prioritized, bounded, is_journal, printable
 
 EVENTS = {
@@ -24,6 +25,11 @@ EVENTS = {
     "daemon.drain_timeout": "the drain deadline passed; the rest is read again at the next start",
     "daemon.failed": "exit with an error",
     "daemon.crashed": "exit with an error that nobody foresaw",
+    "daemon.cut_short": "an end in order took too long; the process ends, and names what hangs",
+    "outage.began": "a broker, disk or folder is away; it is waited for, and nothing is lost",
+    "outage.lasts": "it still is, said once a minute",
+    "outage.over": "it is there again",
+    "library.left_out": "so many lines of libraries were left out, and of which kinds",
     "task.lost": "what a camera or another part waited for was cancelled; the daemon fails",
     "config.reloaded": "the configuration file was read again",
     "config.restart_needed": "keys of it that changed need a restart; the rest was applied",
@@ -204,6 +210,7 @@ def _send_library_logs(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
         )
     )
+    handler.addFilter(LINES)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

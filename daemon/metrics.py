@@ -52,6 +52,8 @@ class Metrics:
     camera_snippets_per_minute: Gauge = field(init=False)
     camera_state: Gauge = field(init=False)
     tasks: Gauge = field(init=False)
+    loop_lag_seconds: Gauge = field(init=False)
+    waiting: Gauge = field(init=False)
     device_batch: Histogram = field(init=False)
     device_windows: Histogram = field(init=False)
     device_wait_seconds: Histogram = field(init=False)
@@ -122,15 +124,9 @@ class Metrics:
         )
         _how_cameras_are(gauge)
         gauge("tasks", "Tasks of the daemon's event loop")
-        histogram("device_batch", "Snippets in one backbone call", BATCH_BUCKETS)
-        histogram("device_windows", "Windows in one localizer call", BATCH_BUCKETS)
-        histogram(
-            "device_wait_seconds",
-            "From a camera's asking the device to each call that takes some of what it asked for",
-            STAGE_BUCKETS_S,
-            ("stage",),
-        )
-        counter("device_busy_seconds", "Time the device spent in calls", "stage")
+        gauge("loop_lag_seconds", "How late the event loop was when it was last looked at")
+        gauge("waiting", "Parts of the daemon that wait for what is away", "for")
+        _how_the_device_is(counter, histogram)
         counter("model_swaps", "Models that took over while cameras were served", "outcome")
         counter("http_dropped", "Connections to the HTTP port closed without an answer", "why")
         histogram("stage_seconds", "Time of one stage on one chunk", STAGE_BUCKETS_S, ("stage",))
@@ -147,6 +143,18 @@ class Metrics:
     def forget(self, cameras: Collection[str]) -> None:
         """Drop everything that is told of cameras."""
         _remove(cameras, self.of_cameras)
+
+
+def _how_the_device_is(counter: Callable[..., None], histogram: Callable[..., None]) -> None:
+    histogram("device_batch", "Snippets in one backbone call", BATCH_BUCKETS)
+    histogram("device_windows", "Windows in one localizer call", BATCH_BUCKETS)
+    histogram(
+        "device_wait_seconds",
+        "From a camera's asking the device to each call that takes some of what it asked for",
+        STAGE_BUCKETS_S,
+        ("stage",),
+    )
+    counter("device_busy_seconds", "Time the device spent in calls", "stage")
 
 
 def _how_cameras_are(gauge: Callable[..., None]) -> None:

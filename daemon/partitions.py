@@ -31,6 +31,9 @@ from engine.errors import RefusedChunkError
 
 _HOST = socket.gethostname()
 
+# Shares of the drain deadline; the rest is for letting go of everything.
+_CAMERAS_SHARE, _LAST_STEP_SHARE = 0.6, 0.2
+
 # Chunks of cameras beyond max_cameras are counted under this name.
 REFUSED_CAMERAS = "(refused)"
 
@@ -394,11 +397,16 @@ class Partitions:
             self._log.debug("partition.resumed", partition=partition)
 
     async def drain(self) -> None:
-        """Let every camera finish what it was given, and keep it, up to the deadline."""
+        """Let every camera finish what it was given, and keep it, up to the deadline.
+
+        The deadline is that of the whole end, so each part of it has its share.
+        """
         for camera in self.cameras():
             camera.end()
         if self._camera_tasks:
-            _, late = await asyncio.wait(set(self._camera_tasks), timeout=self._drain_timeout_s)
+            _, late = await asyncio.wait(
+                set(self._camera_tasks), timeout=_CAMERAS_SHARE * self._drain_timeout_s
+            )
             if late:
                 self._log.warning("daemon.drain_timeout", cameras=len(late))
             for task in late:
@@ -411,7 +419,11 @@ class Partitions:
             await asyncio.wait(settling)
 
     async def _settle(self, partition: str) -> None:
-        await self.hold(partition)
+        try:
+            async with asyncio.timeout(_LAST_STEP_SHARE * self._drain_timeout_s):
+                await self.hold(partition)
+        except TimeoutError:
+            self._log.warning("daemon.drain_timeout", partition=partition)
         await self.give_back(partition)
 
     async def keep_house(self) -> None:

@@ -7,6 +7,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+_MOST_CHARS = 500  # of a status
+
 # In seconds; generous, because one phase of building a plan may last a minute or two.
 STARTING_S = 300
 
@@ -25,15 +27,15 @@ class Notifier:
 
     def ready(self, status: str) -> None:
         """Tell that the model is warm and chunks are being read."""
-        self._send(f"READY=1\nSTATUS={status}")
+        self._send(f"READY=1\nSTATUS={_one_line(status)}")
 
     def status(self, status: str) -> None:
         """Give one line for ``systemctl status``."""
-        self._send(f"STATUS={status}")
+        self._send(f"STATUS={_one_line(status)}")
 
     def starting(self, status: str) -> None:
         """Tell that the start goes on and may take ``STARTING_S`` longer, counted from now."""
-        self._send(f"EXTEND_TIMEOUT_USEC={STARTING_S * 1_000_000}\nSTATUS={status}")
+        self._send(f"EXTEND_TIMEOUT_USEC={STARTING_S * 1_000_000}\nSTATUS={_one_line(status)}")
 
     def alive(self) -> None:
         """Feed the watchdog."""
@@ -54,3 +56,8 @@ class Notifier:
             except OSError:
                 # The manager is gone or restarting; the next message may reach it.
                 return
+
+
+def _one_line(status: str) -> str:
+    """A status as the protocol can carry it: an error's words may have several lines."""
+    return " ".join(status.split())[:_MOST_CHARS]

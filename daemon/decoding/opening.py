@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from daemon.calls import RunningCalls
 from daemon.config import DecodeConfig
 from daemon.decoding.base import ChunkDecoder
 from daemon.decoding.messages import Task
 from daemon.decoding.pool import DecoderPool, PoolLimits
 from daemon.decoding.threads import ThreadDecoder
-from daemon.device.calls import RunningCalls
 from daemon.errors import TransportError
 from daemon.metrics import Metrics
 from engine.spec import ModelSpec

@@ -4,8 +4,8 @@ import asyncio
 import time
 from concurrent.futures import Executor
 
+from daemon.calls import RunningCalls
 from daemon.decoding.base import Decoded
-from daemon.device.calls import RunningCalls
 from engine.types import FrameBatch, VideoChunk
 from engine.video.frames import Decoder
 
@@ -26,10 +26,10 @@ class ThreadDecoder:
 
     async def decode(self, chunk: VideoChunk) -> Decoded:
         """See ``ChunkDecoder``; but a thread cannot be given up, whatever the chunk."""
-        with self._calls.running():
-            loop = asyncio.get_running_loop()
-            frames, spent_s = await loop.run_in_executor(self._pool, self._timed, chunk)
-            return Decoded(frames, spent_s)
+        work = self._calls.watched("decode", self._timed)
+        loop = asyncio.get_running_loop()
+        frames, spent_s = await loop.run_in_executor(self._pool, work, chunk)
+        return Decoded(frames, spent_s)
 
     def close(self) -> None:
         """See ``ChunkDecoder``."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from daemon.calls import RunningCalls
 from daemon.clock import Clock, SystemClock
 from daemon.device.batching import Batch, Batcher, BatchPolicy, Lane, Request, WaitUntil
-from daemon.device.calls import RunningCalls
 from daemon.metrics import Metrics
 from engine.cas import Localizer
 from engine.errors import S2netdError

@@ -5,18 +5,27 @@ same database until the projection, a file of lines or a topic, has them for goo
 """
 
 import asyncio
+import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 import numpy as np
 
-from daemon.errors import ConfigError, StaleOwnerError, TransportError
+from daemon.calls import RunningCalls
+from daemon.clock import SystemClock
+from daemon.errors import (
+    PASSING_ERRNOS,
+    ConfigError,
+    DiskError,
+    StaleOwnerError,
+    TransportError,
+)
 from daemon.journal.base import (
     CameraPast,
     CameraState,
@@ -28,15 +37,19 @@ from daemon.journal.base import (
 )
 from daemon.journal.projections.base import Projection
 from daemon.journal.statuses import status_line
+from daemon.outages import Kind, Outages
 from daemon.wire.records import event_line, parse_event
 from engine.types import ActionEvent
 
 VERSION = 2
 
 _AGAIN_S = 0.05
+_DISK_AGAIN_S = 1.0
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-# Faults that lie neither in the file nor in the configuration: a later start may well succeed.
-_PASSING = _LOCKED | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+# Faults that lie neither in the file nor in the configuration: a later try may well succeed.
+_PASSING = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+# So are these, where it has worked before: a disk that fails may be made read-only.
+_PASSING_LATER = _PASSING | {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS partitions (
@@ -118,6 +131,7 @@ _PUT_MARK = (
 )
 
 T = TypeVar("T")
+Ps = TypeVarTuple("Ps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +155,21 @@ class LocalJournal:
     Args:
         settings: Where the database is; it is made if it is missing.
         projection: Shows the events to other programs.
+        outages: Told when the disk is full or fails, which is waited for.
+        calls: Told of each use of the database, so that one that hangs is noticed.
     """
 
-    def __init__(self, settings: LocalJournalSettings, projection: Projection) -> None:
+    def __init__(
+        self,
+        settings: LocalJournalSettings,
+        projection: Projection,
+        outages: Outages | None = None,
+        calls: RunningCalls | None = None,
+    ) -> None:
+        outages = outages or Outages()
+        self._disk = outages.watch(Kind.DISK, str(settings.path))
+        self._calls = calls or RunningCalls(SystemClock())
+        self._closing = asyncio.Event()
         self._path = settings.path
         self._site = settings.site
         self._lock_timeout_s = settings.lock_timeout_s
@@ -158,23 +184,25 @@ class LocalJournal:
         self._failure: TransportError | None = None
 
     async def start(self) -> None:
-        """See ``Journal``.
+        """See ``Journal``; a disk that is full or fails is waited for.
 
         Raises:
             ConfigError: The file cannot be opened, or is no database of this version.
-            TransportError: Another process holds it, or the disk fails or is full.
+            TransportError: Another process holds it.
         """
-        self._connection = await self._run(lambda: self._open(self._lock_timeout_s))
-        mark, waiting = await self._run(self._waiting)
-        await self._projection.start(mark, waiting)
-        await self._run(self._settle)
+        self._connection = await self._until_done(
+            self._run, lambda: self._open(self._lock_timeout_s)
+        )
+        mark, waiting = await self._until_done(self._run, self._waiting)
+        await self._until_done(self._projection.start, mark, waiting)
+        await self._until_done(self._run, self._settle)
         self._is_settled = True
         self._end_mark = self._projection.mark
 
     async def take(self, partition: str) -> Past:
         """See ``Journal``; the database's lock keeps any other owner out."""
         async with self._showing:  # a step may be on its way, though nobody waits for it any more
-            past = await self._run(lambda: self._past(partition))
+            past = await self._until_done(self._run, lambda: self._past(partition))
         self._owned.add(partition)
         return past
 
@@ -189,9 +217,9 @@ class LocalJournal:
         async with self._showing:  # so that the projection gets steps in the order of their marks
             if self._failure is not None:
                 raise self._failure
-            await self._run(lambda: self._keep(partition, step))
+            await self._until_done(self._run, lambda: self._keep(partition, step))
             try:
-                await self._projection.show(step.revisions)
+                await self._until_done(self._projection.show, step.revisions)
             except TransportError as error:
                 self._failure = error  # the next start shows what is missing, and first
                 raise
@@ -201,7 +229,8 @@ class LocalJournal:
         self._owned.discard(partition)
 
     async def close(self) -> None:
-        """See ``Journal``."""
+        """See ``Journal``; what is waited for meanwhile fails."""
+        self._closing.set()
         try:
             await self._projection.close()
         finally:
@@ -210,7 +239,28 @@ class LocalJournal:
             self._thread.shutdown()
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        watched = self._calls.watched("journal", work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, watched)
+
+    async def _until_done(self, do: Callable[[*Ps], Awaitable[T]], *args: *Ps) -> T:
+        """Do it again until the disk takes it, or the journal is closed.
+
+        Raises:
+            DiskError: The disk does not take it, and the journal is being closed.
+        """
+        while True:
+            try:
+                done = await do(*args)
+            except DiskError as error:
+                self._disk.failed(error)
+                if self._closing.is_set():
+                    raise
+            else:
+                self._disk.worked()
+                return done
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DISK_AGAIN_S):
+                    await self._closing.wait()
 
     @property
     def _open_connection(self) -> sqlite3.Connection:
@@ -328,15 +378,25 @@ class LocalJournal:
                 self._path, timeout=0, isolation_level=None, check_same_thread=False
             )
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError(f"{self._path}: cannot open the journal: {error}") from error
+            is_passing = isinstance(error, OSError) and error.errno in PASSING_ERRNOS
+            kind = DiskError if is_passing or self._is_disk_full() else ConfigError
+            raise kind(f"{self._path}: cannot open the journal: {error}") from error
 
     def _unusable(self, error: sqlite3.Error) -> ConfigError | TransportError:
         problem = f"{self._path}: cannot be used as the journal: {error}"
         if _code(error) in _LOCKED:
             return TransportError(f"{problem}; stop the process that uses it")
-        if _code(error) in _PASSING:
-            return TransportError(f"{problem}; is the disk full or failing?")
+        if _code(error) in _PASSING or self._is_disk_full():
+            return DiskError(f"{problem}; is the disk full or failing?")
         return ConfigError(f"{problem}; move the file away (open events are then forgotten)")
+
+    def _is_disk_full(self) -> bool:
+        """True if there is no room, of which SQLite says only that a file cannot be opened."""
+        try:
+            room = os.statvfs(self._path.parent)
+        except OSError:
+            return False
+        return room.f_bavail == 0 or (room.f_files > 0 and room.f_favail == 0)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -359,7 +419,8 @@ class LocalJournal:
         try:
             yield self._open_connection
         except sqlite3.Error as error:
-            raise TransportError(f"{self._path}: {error}") from error
+            kind = DiskError if _code(error) in _PASSING_LATER else TransportError
+            raise kind(f"{self._path}: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -369,7 +430,8 @@ class LocalJournal:
                 yield connection
                 connection.commit()
             except BaseException:
-                connection.rollback()
+                if connection.in_transaction:  # SQLite itself may have ended it
+                    connection.rollback()
                 raise
 
 

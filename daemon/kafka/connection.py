@@ -22,8 +22,10 @@ from aiokafka.errors import (
 from daemon.cancellation import own_cancellation
 from daemon.errors import ConfigError, TransportError
 from daemon.kafka.credentials import TokenFile, read_secret, tls_context
+from daemon.kafka.membership import NameTakenError
 from daemon.kafka.reasons import refusal
 from daemon.kafka.rights import MISSING_RIGHTS, check_topic_right, missing_right
+from daemon.outages import Outage
 
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 5.0
@@ -41,6 +43,10 @@ _LOGIN_REFUSALS = (
 )
 
 T = TypeVar("T")
+
+
+class RefusedError(ConfigError):
+    """The broker turns us away: it takes no login, certificate or right of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,11 @@ class TopicFacts:
 
 
 async def describe_topic(
-    connection: KafkaConnection, topic: str, operation: str = "Read"
+    connection: KafkaConnection,
+    topic: str,
+    operation: str = "Read",
+    *,
+    outage: Outage | None = None,
 ) -> TopicFacts:
     """Look a topic up; wait for the broker and the topic up to the connection's deadline.
 
@@ -139,6 +149,7 @@ async def describe_topic(
         connection: How to reach the broker.
         topic: The topic.
         operation: What it is wanted for: Read or Write.
+        outage: As of ``persist``.
 
     Raises:
         ConfigError: The broker refuses the connection, or we may not do that.
@@ -148,7 +159,7 @@ async def describe_topic(
     async def attempt() -> TopicFacts:
         return await _describe(connection, topic, operation)
 
-    return await persist(connection, f"topic {topic}", attempt, operation=operation)
+    return await persist(connection, f"topic {topic}", attempt, operation=operation, outage=outage)
 
 
 async def _describe(connection: KafkaConnection, topic: str, operation: str) -> TopicFacts:
@@ -187,7 +198,7 @@ async def explained(
         operation: What topics are wanted for, for errors: Read, Write or Describe.
 
     Raises:
-        ConfigError: The broker refuses login or access.
+        RefusedError: The broker refuses login or access.
         TransportError: Kafka reports another error, or what was waited for was cancelled.
     """
     where = f"Kafka at {connection.bootstrap_servers}"
@@ -195,7 +206,7 @@ async def explained(
         with own_cancellation(f"{where}: {what}"):
             yield
     except _LOGIN_REFUSALS as error:
-        raise ConfigError(
+        raise RefusedError(
             f"{where}: {what}: {error!r}; check security protocol, user and password"
         ) from error
     except MISSING_RIGHTS as error:
@@ -206,7 +217,7 @@ async def explained(
             connection.sasl_username,
             has_login=connection.protocol != "PLAINTEXT",
         )
-        raise ConfigError(f"{where}: {right}") from error
+        raise RefusedError(f"{where}: {right}") from error
     except UnknownTopicOrPartitionError as error:
         raise TransportError(
             f"{where}: {what}: no such topic; create it (s2netd topics create)"
@@ -225,6 +236,7 @@ async def persist(
     operation: str = "Read",
     *,
     in_mid_work: bool = False,
+    outage: Outage | None = None,
 ) -> T:
     """Try, with growing pauses, until it works or ``connect_timeout_s`` has passed.
 
@@ -238,33 +250,118 @@ async def persist(
         patience_s: Seconds to try on top of that, if the broker itself may rightly take so long.
         operation: What topics are wanted for, for errors: Read, Write or Describe.
         in_mid_work: Whether the broker has let us in before.
+        outage: With it there is no deadline; see ``endure``.
 
     Raises:
         ConfigError: The broker turns us away.
         TransportError: The last error, with the address and what to check.
     """
-    loop = asyncio.get_running_loop()
     given_s = connection.connect_timeout_s + patience_s
+    tries = _Tries(connection, what, operation, given_s, in_mid_work=in_mid_work)
+    if outage is not None:
+        return await _endure(tries, attempt, outage)
+    loop = asyncio.get_running_loop()
     deadline_s = loop.time() + given_s
-    wait_s = _FIRST_WAIT_S
-    refused: str | None = None
+    refused: RefusedError | None = None
     while True:
-        limited = (
-            asyncio.timeout_at(deadline_s) if in_mid_work else _limited(connection, deadline_s)
-        )
         try:
-            async with explained(connection, what, operation), limited:
-                return await attempt()
-        except TransportError as error:
-            if loop.time() < deadline_s:  # else it was silent all the time
-                refused = await _refusal(connection, error)
-            is_last = loop.time() + wait_s > deadline_s
+            return await tries.once(attempt, deadline_s)
+        except (TransportError, RefusedError) as error:
+            if isinstance(error, RefusedError):
+                refused = error
+            is_last = loop.time() + tries.wait_s > deadline_s
             if refused is not None and (is_last or not in_mid_work):
-                raise ConfigError(refused) from error
+                raise refused from error
             if is_last:
                 raise TransportError(f"{error} (gave up after {given_s:g} s)") from error
-        await asyncio.sleep(wait_s)
-        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        await tries.pause()
+
+
+async def endure(
+    connection: KafkaConnection,
+    what: str,
+    attempt: Callable[[], Awaitable[T]],
+    outage: Outage,
+    patience_s: float = 0.0,
+    operation: str = "Read",
+) -> T:
+    """Try in the middle of work until it works, however long that takes.
+
+    A broker that turns us away is waited for like one that is away: a password, a token or a right
+    may just be changing, and it has let us in before.
+
+    Args:
+        connection: The broker; a single try takes at most ``connect_timeout_s``.
+        what: What is tried, for errors.
+        attempt: Makes one try.
+        outage: Told how each try went.
+        patience_s: Seconds that a try may take on top of that.
+        operation: What topics are wanted for, for errors: Read, Write or Describe.
+
+    Raises:
+        NameTakenError: Another member of the group has our name.
+    """
+    given_s = connection.connect_timeout_s + patience_s
+    tries = _Tries(connection, what, operation, given_s, in_mid_work=True)
+    return await _endure(tries, attempt, outage)
+
+
+async def _endure(tries: "_Tries", attempt: Callable[[], Awaitable[T]], outage: Outage) -> T:
+    while True:
+        limit_s = asyncio.get_running_loop().time() + tries.given_s
+        try:
+            result = await tries.once(attempt, limit_s)
+        except NameTakenError:
+            raise
+        except ConfigError as error:
+            if not tries.in_mid_work:
+                raise
+            outage.failed(error)
+        except TransportError as error:
+            outage.failed(error)
+        else:
+            outage.worked()
+            return result
+        await tries.pause()
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What the tries of one thing have in common; see ``persist``."""
+
+    connection: KafkaConnection
+    what: str
+    operation: str
+    given_s: float
+    in_mid_work: bool
+    wait_s: float = _FIRST_WAIT_S
+
+    async def once(self, attempt: Callable[[], Awaitable[T]], limit_s: float) -> T:
+        """Make one try, which ends at ``limit_s`` on the loop's clock.
+
+        Raises:
+            RefusedError: It failed since the broker turns us away.
+            ConfigError, TransportError: It failed otherwise.
+        """
+        in_time = (
+            asyncio.timeout_at(limit_s) if self.in_mid_work else _limited(self.connection, limit_s)
+        )
+        try:
+            async with explained(self.connection, self.what, self.operation), in_time:
+                return await attempt()
+        except TransportError as error:
+            has_let_us_in = isinstance(error.__cause__, UnknownTopicOrPartitionError)
+            was_silent = asyncio.get_running_loop().time() >= limit_s
+            if not has_let_us_in and not was_silent:
+                reason = await _refusal(self.connection)
+                if reason is not None:
+                    raise RefusedError(reason) from error
+            raise
+
+    async def pause(self) -> None:
+        """Wait, twice as long as the last time."""
+        await asyncio.sleep(self.wait_s)
+        self.wait_s = min(2 * self.wait_s, _LONGEST_WAIT_S)
 
 
 @asynccontextmanager
@@ -278,10 +375,7 @@ async def _limited(connection: KafkaConnection, deadline_s: float) -> AsyncItera
 
     async def watch() -> None:
         await asyncio.sleep(_LOOK_AFTER_S)
-        try:
-            reason = await refusal(connection)
-        except ConfigError as error:  # a file that was there is gone
-            reason = str(error)
+        reason = await _refusal(connection)
         if reason is not None:
             refused.append(reason)
             limit.reschedule(asyncio.get_running_loop().time())
@@ -299,7 +393,9 @@ async def _limited(connection: KafkaConnection, deadline_s: float) -> AsyncItera
         await asyncio.wait([watcher])
 
 
-async def _refusal(connection: KafkaConnection, error: TransportError) -> str | None:
-    if isinstance(error.__cause__, UnknownTopicOrPartitionError):
-        return None  # it answered
-    return await refusal(connection)
+async def _refusal(connection: KafkaConnection) -> str | None:
+    """Why the broker turns us away; None: it does not, or is away."""
+    try:
+        return await refusal(connection)
+    except ConfigError as error:  # a file that was there is gone
+        return str(error)

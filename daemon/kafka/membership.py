@@ -26,8 +26,10 @@ from typing import Any, NoReturn
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
+    IllegalGenerationError,
     KafkaError,
     NodeNotReadyError,
+    RebalanceInProgressError,
     UnknownMemberIdError,
     for_code,
 )
@@ -46,7 +48,9 @@ _LEAVE_S = 2.0
 
 _HEARTBEAT = 12
 _UNKNOWN_MEMBER = UnknownMemberIdError.errno
+_STILL_MEMBER = (0, RebalanceInProgressError.errno)
 _FENCED = 82  # FENCED_INSTANCE_ID, which aiokafka does not know and calls UnknownError
+_NO_MEMBER = (_UNKNOWN_MEMBER, IllegalGenerationError.errno, _FENCED)
 
 _log = logging.getLogger("s2netd.kafka")
 
@@ -174,6 +178,36 @@ async def _leave(coordinator: Any) -> int:
     # Not over the coordinator's own connection: a request to join may wait there for the others.
     answer = await coordinator._client.send(coordinator.coordinator_id, request)  # noqa: SLF001
     return int(answer.error_code)
+
+
+async def is_member(consumer: AIOKafkaConsumer) -> bool:
+    """True if the group's coordinator says now that the consumer is still a member.
+
+    aiokafka's own heartbeat says no, too, where there was no answer.
+
+    Raises:
+        NameTakenError: Another member has its name.
+        KafkaError: There is no answer, or it is about something else.
+    """
+    own = consumer._coordinator  # noqa: SLF001 - there is no public way
+    request = HeartbeatRequest(own.group_id, own.generation, own.member_id)
+    answer = await own._send_req(request)  # noqa: SLF001
+    if answer.error_code in _STILL_MEMBER:
+        return True
+    if answer.error_code in _NO_MEMBER:
+        return False
+    raise for_code(answer.error_code)
+
+
+def join_again_if_dropped(consumer: AIOKafkaConsumer) -> None:
+    """Let a member join again whose heartbeats have ended with an error, such as a missing right.
+
+    aiokafka would raise that error for ever, even when the right has long been given back.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 - there is no public way
+    heartbeats = getattr(coordinator, "_heartbeat_task", None)
+    if heartbeats is not None and heartbeats.done():
+        coordinator.request_rejoin()
 
 
 class NameTakenError(ConfigError):

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from daemon.cancellation import own_cancellation
 from daemon.errors import ForeignCancellationError
 from daemon.kafka.connection import KafkaConnection, describe_topic, persist
+from daemon.outages import Outage
 from daemon.wire.records import Record
 
 _LONGEST_ATTEMPT_S = 10.0
@@ -32,11 +33,16 @@ class DurableProducer:
     Args:
         connection: How to reach the broker.
         topic: Where to send; it must exist.
+        outage: With it a broker that is away is waited for, and told to it; None: up to the
+            connection's deadline.
     """
 
-    def __init__(self, connection: KafkaConnection, topic: str) -> None:
+    def __init__(
+        self, connection: KafkaConnection, topic: str, outage: Outage | None = None
+    ) -> None:
         self._connection = connection
         self._topic = topic
+        self._outage = outage
         self._producer: AIOKafkaProducer | None = None
         self._changing = asyncio.Lock()  # held while one producer is replaced by another
         self._request_bytes = _MIN_REQUEST_BYTES
@@ -49,7 +55,7 @@ class DurableProducer:
             ConfigError: The broker refuses the connection.
             TransportError: There is no broker, or no such topic, at the deadline.
         """
-        facts = await describe_topic(self._connection, self._topic, "Write")
+        facts = await describe_topic(self._connection, self._topic, "Write", outage=self._outage)
         self.max_message_bytes = facts.max_message_bytes
         # The broker's own limit decides what is too large, not the client's default.
         self._request_bytes = max(_MIN_REQUEST_BYTES, facts.max_message_bytes or 0)
@@ -74,7 +80,14 @@ class DurableProducer:
         self, attempt: Callable[[], Awaitable[object]], *, in_mid_work: bool
     ) -> None:
         what = f"topic {self._topic}"
-        await persist(self._connection, what, attempt, operation="Write", in_mid_work=in_mid_work)
+        await persist(
+            self._connection,
+            what,
+            attempt,
+            operation="Write",
+            in_mid_work=in_mid_work,
+            outage=self._outage,
+        )
 
     async def _send_once(self, records: Sequence[Record]) -> None:
         producer = await self._ready()

@@ -30,6 +30,7 @@ from daemon.errors import ConfigError
 from daemon.kafka.connection import KafkaConnection, persist
 from daemon.kafka.topic_check import BROKER_LIMITS, Seen, SeenTopic, Unseen
 from daemon.kafka.topics import WantedTopic
+from daemon.outages import Outage
 
 _CREATE_MS = 10_000
 _BROKER_ANSWER_S = 5.0
@@ -67,6 +68,7 @@ async def create(
     replication_factor: int,
     *,
     is_only_tried: bool = False,
+    outage: Outage | None = None,
 ) -> bool:
     """Create a topic unless it is there.
 
@@ -75,6 +77,7 @@ async def create(
         wanted: The topic.
         replication_factor: On how many brokers each partition lies; -1: the broker decides.
         is_only_tried: The broker says what would be, and creates nothing.
+        outage: As of ``persist``.
 
     Returns:
         True if it was created, False if it was there.
@@ -88,10 +91,12 @@ async def create(
     async def attempt() -> bool:
         return await _create(connection, wanted, replication_factor, is_only_tried=is_only_tried)
 
-    return await persist(connection, wanted.subject, attempt)
+    return await persist(connection, wanted.subject, attempt, outage=outage)
 
 
-async def is_there(connection: KafkaConnection, wanted: WantedTopic) -> bool:
+async def is_there(
+    connection: KafkaConnection, wanted: WantedTopic, *, outage: Outage | None = None
+) -> bool:
     """True if we see the topic; this needs fewer rights than ``look``.
 
     Only for topics that we may not create: where we may, asking could make the broker create it.
@@ -106,7 +111,7 @@ async def is_there(connection: KafkaConnection, wanted: WantedTopic) -> bool:
             described = (await admin.describe_topics([wanted.name]))[0]
         return not described["error_code"]
 
-    return await persist(connection, wanted.subject, attempt)
+    return await persist(connection, wanted.subject, attempt, outage=outage)
 
 
 @asynccontextmanager

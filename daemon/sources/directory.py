@@ -14,6 +14,7 @@ without a number, hidden files, and files whose number was passed already are le
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -23,11 +24,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daemon.errors import ConfigError, MalformedRecordError, TransportError
+from daemon.calls import RunningCalls
+from daemon.clock import SystemClock
+from daemon.errors import PASSING_ERRNOS, ConfigError, DiskError, MalformedRecordError
+from daemon.outages import Kind, Outage, Outages
 from daemon.sources.base import Delivery, PartitionOwner, Position
+from daemon.sources.patient import SOON_S, Rounds, in_thread, read_regular
 from daemon.wire.headers import Headers
 from daemon.wire.records import parse_chunk, readable_camera
-from engine.errors import RefusedChunkError, StreamError
+from engine.errors import StreamError
 from engine.types import FOREIGN_RUN, VideoChunk
 
 END_SUFFIX = ".end"
@@ -40,6 +45,9 @@ _NO_DIGITS = re.compile(r"[^0-9]+")
 # One name for all cameras, so that a long camera name makes no name that is too long for the disk;
 # it begins with a dot, as no camera's folder does.
 _UNFINISHED = ".unfinished.tmp"
+_MOST_BYTES = 2**30  # of a chunk that is read again
+_MOST_SIDECAR_BYTES = 2**20
+_MOST_POSITION_BYTES = 64
 _TICK_S = 0.1  # a folder's time of change is no coarser than this
 _LIST_ANYWAY_S = 5.0  # for file systems whose folders have coarse times of change, or none
 _GONE = (FileNotFoundError, NotADirectoryError)
@@ -105,9 +113,16 @@ class DirectoryChunkSource:
 
     Args:
         settings: Where the files are.
+        outages: Told of what cannot be read or written now, which is waited for.
+        calls: Told of each look at the folder, so that one that hangs is noticed.
     """
 
-    def __init__(self, settings: DirectorySourceSettings) -> None:
+    def __init__(
+        self,
+        settings: DirectorySourceSettings,
+        outages: Outages | None = None,
+        calls: RunningCalls | None = None,
+    ) -> None:
         self._settings = settings
         self._positions = settings.positions or settings.path / POSITIONS
         self._owner: PartitionOwner | None = None
@@ -115,13 +130,24 @@ class DirectoryChunkSource:
         self._paused: set[str] = set()
         self._unwritten: set[str] = set()  # cameras whose position is not in its file yet
         self._warned: set[tuple[str, str]] = set()
+        self._reading: dict[str, asyncio.Future[Delivery | None]] = {}  # one at most of each
+        self._new: dict[str, int | None] = {}  # found in this round: camera → last number done
+        self._keeping: asyncio.Future[None] | None = None  # positions on their way to the disk
+        self._listing: asyncio.Future[list[str]] | None = None  # of the folders of cameras
+        self._rounds = Rounds(self._visit)
+        self._outages = outages or Outages()
+        self._calls = calls or RunningCalls(SystemClock())
+        self._root = self._outages.watch(Kind.FOLDER, str(settings.path))
+        self._disk = self._outages.watch(Kind.DISK, str(self._positions), costs_all=False)
+        self._hanging: dict[str, Outage] = {}
+        self._now_s = 0.0  # of this round
         self._wake = asyncio.Event()
         self._is_closed = False
 
     async def start(self, owner: PartitionOwner) -> None:
         """See ``ChunkSource``."""
         self._owner = owner
-        await asyncio.to_thread(self._check_folders)
+        await in_thread(self._calls.watched("chunk folder", self._check_folders))
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """See ``ChunkSource``."""
@@ -176,16 +202,39 @@ class DirectoryChunkSource:
         """See ``ChunkSource``."""
         self._is_closed = True
         self._wake.set()
-        await asyncio.to_thread(self._write_positions)
+        await self._keep_positions()
 
     async def _take(self, name: str) -> Delivery | None:
-        pending = self._cameras[name].pending
-        if self._is_closed or name in self._paused or not pending:
+        """The camera's next delivery; None if there is none now, or reading it takes long."""
+        pending, reading = self._cameras[name].pending, self._reading.get(name)
+        if self._is_closed or name in self._paused or not (pending or reading):
             return None
-        return await asyncio.to_thread(self._read, name, *pending.popleft())
+        if reading is None:
+            reading = in_thread(functools.partial(self._read, name, *pending.popleft()))
+            reading.add_done_callback(lambda _done: self._wake.set())
+            self._reading[name] = reading
+            await asyncio.wait([reading], timeout=SOON_S)
+        if not reading.done():
+            self._hang(name, "a file does not come")
+            return None
+        del self._reading[name]
+        self._is_back(name)
+        return reading.result()
+
+    def _hang(self, name: str, how: str) -> None:
+        """Nothing comes of a camera's folder; that costs this camera alone."""
+        if name not in self._hanging:
+            folder = str(self._settings.path / name)
+            self._hanging[name] = self._outages.watch(Kind.FOLDER, folder, costs_all=False)
+        self._hanging[name].failed(how)
+
+    def _is_back(self, name: str) -> None:
+        if name in self._hanging and name not in {*self._reading, *self._rounds.hanging}:
+            self._outages.forget(self._hanging.pop(name))
 
     def _is_at_end(self) -> bool:
-        return not self._settings.follow and not any(c.pending for c in self._cameras.values())
+        is_left = self._reading or any(c.pending for c in self._cameras.values())
+        return not self._settings.follow and not is_left
 
     async def _nap(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -202,21 +251,47 @@ class DirectoryChunkSource:
         try:
             self._positions.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if error.errno in PASSING_ERRNOS:
+                return  # it is made with the first position
             raise ConfigError(
                 f"{self._positions}: cannot keep positions there: {error.strerror}"
             ) from error
 
     async def _look(self, now_s: float) -> None:
-        """Take in what is new on the disk: in a thread, but the owner is asked in the loop."""
-        await asyncio.to_thread(self._write_positions)
-        new = await asyncio.to_thread(self._scan, now_s)
+        """Take in what is new on the disk: in threads, but the owner is asked in the loop."""
+        await self._keep_positions()
+        names = await self._folders()
+        self._now_s, self._new = now_s, {}
+        await self._rounds.go(names)
+        new = dict(self._new)  # a folder that hung until now may still add itself
         for name, reached in new.items():
             start = await self._open_owner.take(
                 name, fallback=0 if reached is None else reached + 1
             )
             self._cameras[name] = _Camera(self._settings.path / name, reached, start)
-        if new:
-            await asyncio.to_thread(self._scan, now_s)
+        await self._rounds.go(new)
+        for name in self._rounds.hanging:
+            self._hang(name, "it cannot be listed")
+        for name in [name for name in self._hanging if name not in self._rounds.hanging]:
+            self._is_back(name)
+
+    async def _folders(self) -> list[str]:
+        """The folders of cameras; those that are known while the one that holds them hangs."""
+        if self._listing is None:
+            list_folders = self._calls.watched("chunk folder", self._list_folders)
+            self._listing = in_thread(list_folders)
+        await asyncio.wait([self._listing], timeout=SOON_S)
+        if not self._listing.done():
+            self._root.failed("cannot look for cameras: it does not answer")
+            return list(self._cameras)
+        listed, self._listing = self._listing, None
+        try:
+            names = listed.result()
+        except OSError as error:
+            self._root.failed(f"cannot look for cameras: {error.strerror}")
+            return []
+        self._root.worked()
+        return names
 
     @property
     def _open_owner(self) -> PartitionOwner:
@@ -224,39 +299,55 @@ class DirectoryChunkSource:
             raise AssertionError("the source is not started")
         return self._owner
 
+    async def _keep_positions(self) -> None:
+        """Write the positions down that have changed; nothing depends on them, so it may wait."""
+        if self._keeping is None and self._unwritten:
+            self._keeping = in_thread(self._write_positions)
+        if self._keeping is None:
+            return
+        await asyncio.wait([self._keeping], timeout=SOON_S)
+        if not self._keeping.done():
+            self._disk.failed("writing a position hangs")
+            return
+        kept, self._keeping = self._keeping, None
+        try:
+            kept.result()
+        except DiskError as error:
+            self._disk.failed(error)
+        else:
+            self._disk.worked()
+
     def _write_positions(self) -> None:
-        while self._unwritten:
-            name = self._unwritten.pop()
+        for name in list(self._unwritten):
             reached = self._cameras[name].reached
             if reached is not None and reached >= 0:
                 _write_position(self._positions / name, reached)
+            if reached == self._cameras[name].reached:
+                self._unwritten.discard(name)
 
-    def _scan(self, now_s: float) -> dict[str, int | None]:
-        """Take in known cameras' files; return the new cameras, with the last number done."""
+    def _list_folders(self) -> list[str]:
+        with os.scandir(self._settings.path) as entries:
+            folders = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+        return [folder.name for folder in folders if self._is_camera(folder)]
+
+    def _visit(self, name: str) -> None:
+        """Take in a known camera's files, or a new camera."""
         try:
-            with os.scandir(self._settings.path) as entries:
-                folders = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
+            if name in self._cameras:
+                self._scan_camera(self._cameras[name], self._now_s)
+            else:
+                self._new[name] = read_position(self._positions / name)
+        except _GONE:  # removed while we look
+            return
         except OSError as error:
-            raise TransportError(
-                f"{self._settings.path}: cannot look for cameras: {error.strerror}"
-            ) from error
-        new: dict[str, int | None] = {}
-        for folder in folders:
-            try:
-                if not self._is_camera(folder):
-                    continue
-                if folder.name in self._cameras:
-                    self._scan_camera(self._cameras[folder.name], now_s)
-                else:
-                    new[folder.name] = read_position(self._positions / folder.name)
-            except _GONE:  # removed while we look
-                continue
-            except OSError as error:
-                self._warn_once(folder.name, f"is left out: {error.strerror}")
-        return new
+            self._warn_once(name, f"is left out: {error.strerror}")
 
     def _is_camera(self, folder: os.DirEntry[str]) -> bool:
-        if not folder.is_dir():
+        try:
+            if not folder.is_dir():
+                return False
+        except OSError as error:
+            self._warn_once(folder.name, f"is left out: {error.strerror}")
             return False
         if not _is_utf8(folder.name):
             self._warn_once(folder.name, "is left out: its name is not UTF-8; rename it")
@@ -320,7 +411,7 @@ class DirectoryChunkSource:
         position = Position(name, number)
         payload, headers = b"", list[tuple[str, bytes]]()
         try:
-            payload = self._payload(path)
+            payload = read_regular(path, self._settings.max_chunk_bytes)
             headers = _headers_beside(path)
             chunk = _parse(name, path, number, payload, headers)
         except _GONE:
@@ -332,12 +423,6 @@ class DirectoryChunkSource:
             camera = readable_camera(None, name)
             return Delivery(position, camera, None, error, payload, name.encode(), tuple(headers))
         return Delivery(position, chunk.camera, chunk, key=name.encode(), headers=tuple(headers))
-
-    def _payload(self, path: Path) -> bytes:
-        size, most = path.stat().st_size, self._settings.max_chunk_bytes
-        if size > most:
-            raise RefusedChunkError(f"{path}: {size} bytes, at most {most} are read")
-        return path.read_bytes()
 
 
 def last_number(folder: Path) -> int:
@@ -356,7 +441,8 @@ def read_numbered(folder: Path, first: int, last: int) -> list[VideoChunk]:
         if number <= last:
             with contextlib.suppress(OSError, StreamError):
                 headers = _headers_beside(path)
-                chunks.append(_parse(folder.name, path, number, path.read_bytes(), headers))
+                payload = read_regular(path, _MOST_BYTES)
+                chunks.append(_parse(folder.name, path, number, payload, headers))
     return chunks
 
 
@@ -402,7 +488,7 @@ def _parse(name: str, path: Path, number: int, payload: bytes, headers: Headers)
 
 def _sidecar_headers(sidecar: Path) -> Headers:
     try:
-        plain = json.loads(sidecar.read_bytes())
+        plain = json.loads(read_regular(sidecar, _MOST_SIDECAR_BYTES))
     except (ValueError, RecursionError) as error:
         raise MalformedRecordError(f"{sidecar}: is not JSON: {error}") from error
     if not isinstance(plain, dict) or not all(isinstance(v, str) for v in plain.values()):
@@ -416,10 +502,10 @@ def _sidecar_headers(sidecar: Path) -> Headers:
 def read_position(path: Path) -> int | None:
     """The last number that is done; None if it is not known."""
     try:
-        number = int(path.read_text(encoding="ascii"))
+        number = int(read_regular(path, _MOST_POSITION_BYTES))
     except FileNotFoundError:
         return None
-    except ValueError:  # a power cut, or somebody's editor
+    except (ValueError, StreamError):  # a power cut, or somebody's editor
         number = -1
     if 0 <= number <= _MAX_NUMBER:
         return number
@@ -431,10 +517,11 @@ def _write_position(path: Path, number: int) -> None:
     """Write a position so that a power cut leaves no empty file: synced first, then renamed."""
     unfinished = path.with_name(_UNFINISHED)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("w", encoding="ascii") as file:
             file.write(f"{number}\n")
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        raise TransportError(f"{path}: cannot keep the position: {error.strerror}") from error
+        raise DiskError(f"{path}: cannot keep the position: {error.strerror}") from error

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from daemon.calls import RunningCalls
 from daemon.clock import Clock
 from daemon.decoding.opening import NewDecoder
-from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.journal.base import CameraState, DeadLetter, FeatureRows
 from daemon.metrics import Metrics

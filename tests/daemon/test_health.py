@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from daemon import health
+from daemon.calls import RunningCalls
+from daemon.clock import SystemClock
 from daemon.config import Config
-from daemon.device.calls import RunningCalls
 from daemon.health import MOST_CONNECTIONS, MOST_HEAD_BYTES, HealthServer
 from daemon.metrics import Metrics
+from daemon.outages import Outages
 from daemon.starting import Start
 from daemon.systemd import Notifier
 from tests.support.daemons import LogCapture
@@ -181,8 +183,9 @@ def test_what_the_daemon_drops_it_counts(tmp_path: Path, monkeypatch: pytest.Mon
         }
     )
     monkeypatch.setattr(health, "REQUEST_TIMEOUT_S", 0.05)
-    metrics = Metrics()
-    server = Start(config, Notifier({}), metrics, LogCapture().logger(), []).open_health()
+    metrics, log, calls = Metrics(), LogCapture().logger(), RunningCalls(SystemClock())
+    start = Start(config, Notifier({}), metrics, log, [], calls, Outages(log))
+    server = start.open_health()
     try:
         with socket.create_connection(("127.0.0.1", server.port)):
             counted = {"why": "slow"}
@@ -215,7 +218,7 @@ class YieldingClock:
 
 def test_asking_for_the_oldest_call_never_races_with_calls_that_begin_and_end() -> None:
     calls, is_over = RunningCalls(YieldingClock()), threading.Event()
-    held = [calls.begin() for _ in range(50)]
+    held = [calls.begin() for _ in range(10)]
 
     def work() -> None:
         while not is_over.is_set():
@@ -226,7 +229,7 @@ def test_asking_for_the_oldest_call_never_races_with_calls_that_begin_and_end() 
     for thread in threads:
         thread.start()
     try:
-        ages_s = [calls.oldest_s() for _ in range(300)]
+        ages_s = [calls.oldest_s() for _ in range(20)]
     finally:
         is_over.set()
         for thread in threads:

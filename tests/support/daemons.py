@@ -10,18 +10,19 @@ import structlog
 from typing_extensions import override
 
 from daemon.app import App
+from daemon.calls import RunningCalls
 from daemon.cameras import CameraLimits
 from daemon.clock import SystemClock
 from daemon.decoding.opening import NewDecoder
 from daemon.decoding.threads import ThreadDecoder
 from daemon.device.batching import BatchPolicy
-from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.errors import TransportError
 from daemon.journal.base import Journal, Step
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot, OpenModel
+from daemon.outages import Outages
 from daemon.partitions import Serving
 from daemon.sources.base import ChunkSource
 from daemon.sources.memory import MemoryLog
@@ -29,6 +30,7 @@ from daemon.stream.flow import FlowControl, FlowLimits
 from daemon.stream.tenure import StepLimits
 from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
+from daemon.watch import Watch
 from engine.cas import Localizer
 from engine.features import FeatureExtractor
 from engine.judging.histories import histories
@@ -118,6 +120,7 @@ class TestDaemon:
             parts=parts,
             flow=FlowControl(FlowLimits()),
             notifier=Notifier({}),
+            watch=Watch(Notifier({}), calls, Outages(self.logs.logger()), self.metrics),
             serving=Serving(30, steps or AT_ONCE, cameras or CameraLimits(), instance),
         )
 

@@ -11,15 +11,15 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.protocol.admin import CreateAclsRequest
+from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from daemon.kafka.connection import KafkaConnection
 from tests.support.certificates import Authority, Pair
@@ -54,7 +54,8 @@ _LISTENERS = {
 # Codes of Kafka's protocol.
 TOPIC, GROUP, CLUSTER, TRANSACTIONAL_ID = 2, 3, 4, 5
 READ, WRITE, CREATE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 5, 8, 10
-_LITERAL, _PREFIXED, _ALLOW = 3, 4, 3
+_LITERAL, _PREFIXED = 3, 4
+_DENY, _ALLOW = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,24 @@ class SecuredKafka:
                 rule = (kind, name, pattern, f"User:{user}", "*", operation, _ALLOW)
                 answer = await admin._send_to_controller(CreateAclsRequest(*rule))
                 assert [0] == [code for code, _message in answer.creation_responses]
+        finally:
+            await admin.close()
+
+    @asynccontextmanager
+    async def forbidding(
+        self, user: str, kind: int, name: str, operation: int, *, prefixed: bool = False
+    ) -> AsyncIterator[None]:
+        """Take a right away for a while, whatever else is allowed."""
+        pattern = _PREFIXED if prefixed else _LITERAL
+        rule = (kind, name, pattern, f"User:{user}", "*", operation, _DENY)
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.address("PLAINTEXT"))
+        await admin.start()
+        try:
+            answer = await admin._send_to_controller(CreateAclsRequest(*rule))
+            assert [0] == [code for code, _message in answer.creation_responses]
+            yield
+            answer = await admin._send_to_controller(DeleteAclsRequest(*rule))
+            assert [1] == [len(matching) for _code, _message, matching in answer.filter_responses]
         finally:
             await admin.close()
 

@@ -1,6 +1,8 @@
 """Real processes over a real broker that trusts nobody: each way in, each fault in one line."""
 
+import asyncio
 import json
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -12,8 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.kafka_daemon import EVENT_PARTITIONS, run_until_all_ended
-from tests.support.processes import s2netd, without_ids, write_config
+from tests.support.kafka_daemon import EVENT_PARTITIONS, run_until_all_ended, topic_events
+from tests.support.processes import (
+    PATIENCE_S,
+    assert_each_once,
+    s2netd,
+    start_s2netd,
+    without_ids,
+    write_config,
+)
 from tests.support.secured_kafka import (
     CREATE,
     DESCRIBE,
@@ -301,3 +310,51 @@ async def test_a_missing_right_is_named_with_the_command_that_gives_it(
     for reason, command in zip(said, wanted, strict=True):
         assert reason.startswith(f"Kafka at {kafka.address('SASL')}: user {USER} lacks the right ")
         assert reason.endswith(f"--allow-principal User:{USER} --operation {command}")
+
+
+RIGHTS = {
+    "chunks": (TOPIC, "{0.chunks}", READ, False),
+    "group": (GROUP, "{0.group}", READ, False),
+    "events": (TOPIC, "{0.events}", WRITE, False),
+    "transactions": (TRANSACTIONAL_ID, "{0.group}/", WRITE, True),
+}
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize("right", RIGHTS.values(), ids=RIGHTS)
+async def test_a_right_that_is_taken_away_in_mid_run_is_waited_for(
+    site: Site, clip: Path, localized: list[Any], right: tuple[int, str, int, bool]
+) -> None:
+    security = site.security("SASL", "SCRAM-SHA-512")
+    log = site.folder / "run.log"
+    config = site.config("SASL", security, precision="f32")
+    daemon = start_s2netd("run", "--config", config, log=log)
+
+    async def until(event: str, n_times: int = 1) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while log.read_text().count(event) < n_times:
+                assert daemon.poll() is None, log.read_text()
+                await asyncio.sleep(0.1)
+
+    def feed(camera: str) -> None:
+        kafka = ("--to", f"kafka:{site.chunks}", "--bootstrap", site.kafka.address("SASL"))
+        done = s2netd("produce", clip, "--camera", camera, *kafka, "--security", security)
+        assert 0 == done.returncode, done.stderr
+
+    await asyncio.to_thread(feed, "a")
+    await until("stream.ended")
+    kind, name, operation, prefixed = right
+    async with site.kafka.forbidding(USER, kind, name.format(site), operation, prefixed=prefixed):
+        await asyncio.to_thread(feed, "b")
+        await until("outage.began")
+    await until("outage.over")
+    await until("stream.ended", 2)
+    await asyncio.sleep(0.5)  # the end marker's own records are published after the log line
+    daemon.send_signal(signal.SIGTERM)
+    assert 0 == await asyncio.to_thread(daemon.wait, PATIENCE_S), log.read_text()
+
+    records = await topic_events(site.kafka.address("PLAINTEXT"), site.events)
+    assert_each_once(records)
+    for camera in "ab":
+        assert localized == without_ids([r for r in records if r["camera_id"] == camera])
+    assert len(log.read_text().splitlines()) < 60

@@ -216,6 +216,38 @@ def test_what_the_watchdog_ends_leaves_a_traceback_of_every_thread(manager: Syst
     assert "\nThread 0x" in manager.log("hall")  # the others
 
 
+def test_a_broker_that_is_away_is_no_failure(manager: SystemManager) -> None:
+    kafka = "kind: kafka, bootstrap_servers: '127.0.0.1:1'"
+    config = manager.path("/etc/s2netd/hall.yaml")
+    config.write_text(
+        CONFIG.replace("kind: directory, path: chunks", f"{kafka}, topic: chunks").replace(
+            "kind: jsonl, path: events.jsonl", f"{kafka}, topic: events"
+        )
+    )
+    pid = running(manager)  # the start is over, or a machine that boots would wait for it
+    assert manager.show(HALL, "StatusText").startswith("waiting for broker: ")
+    assert manager.show(HALL, "SubState") == "running"
+    assert "outage.began" in events_logged(manager)
+    manager.kill_main(HALL, signal.SIGTERM)
+    manager.wait_for(HALL, "ActiveState", "inactive")
+    seen = {prop: manager.show(HALL, prop) for prop in ("Result", "ExecMainStatus", "NRestarts")}
+    assert seen == {"Result": "success", "ExecMainStatus": "0", "NRestarts": "0"}
+    assert pid
+
+
+@pytest.mark.slow
+def test_however_often_it_fails_it_is_started_again(manager: SystemManager) -> None:
+    manager.drop_in(HALL, "[Service]\nRestartSec=100ms\n")
+    running(manager)
+    for n in range(1, 13):  # systemd gives up after five by default
+        manager.wait_until(
+            lambda: manager.show(HALL, "MainPID") != "0", "a process that can be killed"
+        )
+        manager.kill_main(HALL, signal.SIGKILL)
+        manager.wait_until(lambda n=n: int(manager.show(HALL, "NRestarts")) >= n, f"restart {n}")
+    manager.wait_for(HALL, "SubState", "running")
+
+
 def test_a_wrong_configuration_is_not_tried_again(manager: SystemManager) -> None:
     manager.path("/etc/s2netd/hall.yaml").write_text(CONFIG + "sauce: {}\n")
     with pytest.raises(RuntimeError, match="failed"):

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import ModelConfig
 from daemon.device.batching import BatchPolicy
-from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
 from daemon.models.reading import OpenModel, open_model

@@ -13,20 +13,22 @@ from daemon.app import App
 from daemon.bench.cameras.decoding import Decoding
 from daemon.bench.cameras.model import BenchModel
 from daemon.bench.cameras.stages import Footage
+from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.decoding.opening import NewDecoder
 from daemon.decoding.opening import decoding as open_decoding
 from daemon.device.batching import BatchPolicy
-from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.journal.memory import MemoryJournal
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot
+from daemon.outages import Outages
 from daemon.partitions import Serving
 from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.stream.flow import FlowControl, FlowLimits
 from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
+from daemon.watch import Watch
 from engine.types import VideoChunk
 
 # If the daemon ends a measurement so many seconds late, it does not keep up with its live cameras.
@@ -157,13 +159,15 @@ async def serve_cameras(
     source = LoopingCameras(footage, n_cameras, seconds, paced=paced)
     calls = RunningCalls(SystemClock())
     async with open_decoding(decoding.config, metrics, calls, decoding.log) as new_decoder:
+        parts = _parts(bench, device, metrics, calls, new_decoder)
         app = App(
             source=source,
             journal=MemoryJournal(),
             device=device,
-            parts=_parts(bench, device, metrics, calls, new_decoder),
+            parts=parts,
             flow=FlowControl(FlowLimits()),
             notifier=Notifier({}),
+            watch=Watch(Notifier({}), parts.calls, Outages(parts.log), metrics),
             serving=Serving(drain_timeout_s=600),
         )
         await app.start()

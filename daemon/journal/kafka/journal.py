@@ -26,16 +26,16 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
-from daemon.errors import StaleOwnerError, TransportError
+from daemon.errors import StaleOwnerError
 from daemon.journal.base import Past, Step
 from daemon.journal.kafka.past import Committed, committed, read_past
 from daemon.journal.kafka.seat import FeatureOffsets, Seat
 from daemon.journal.kafka.settings import GroupMember, KafkaJournalSettings
 from daemon.journal.kafka.topics import make_topics, make_wide_enough
-from daemon.kafka.connection import describe_topic, persist
-from daemon.kafka.outage import Outage
+from daemon.kafka.connection import TopicFacts, describe_topic, endure, persist
 from daemon.kafka.producer import abandon
 from daemon.kafka.topics import RECORD_MARGIN_BYTES
+from daemon.outages import Kind, Outages
 
 _STOP_S = 2.0
 _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
@@ -52,37 +52,53 @@ class KafkaJournal:
     Args:
         settings: Where things go.
         member: The consumer that the partitions are assigned to.
+        outages: Told when the broker is away.
     """
 
-    def __init__(self, settings: KafkaJournalSettings, member: GroupMember) -> None:
+    def __init__(
+        self,
+        settings: KafkaJournalSettings,
+        member: GroupMember,
+        outages: Outages | None = None,
+    ) -> None:
         self._settings = settings
         self._member = member
         self._seats: dict[int, Seat] = {}
         self._admin: AIOKafkaAdminClient | None = None
         self._admin_lock = asyncio.Lock()
-        self._outage = Outage("journal", _log)
+        self._outage = (outages or Outages()).watch(Kind.BROKER, "journal")
         self._n_partitions = 0  # of the journal's own topics
         self._most_dead_bytes = settings.max_record_bytes
         self._is_exact = settings.guarantee == "exactly-once"
 
     async def start(self) -> None:
-        """See ``Journal``; its own topics are made if they are missing."""
+        """See ``Journal``; a broker that is away is waited for, and missing topics are made."""
         settings = self._settings
-        await describe_topic(settings.connection, settings.events_topic, "Write")
-        chunks = await describe_topic(settings.connection, settings.chunks_topic)
-        await make_topics(settings, len(chunks.partitions))
+        await self._facts(settings.events_topic, "Write")
+        chunks = await self._facts(settings.chunks_topic)
+        await make_topics(settings, len(chunks.partitions), self._outage)
         for topic in (settings.state_topic, settings.features_topic):
-            seen = await describe_topic(settings.connection, topic)
+            seen = await self._facts(topic)
             self._n_partitions = min(
                 self._n_partitions or len(seen.partitions), len(seen.partitions)
             )
-        dead = await describe_topic(settings.connection, settings.dead_topic)
+        dead = await self._facts(settings.dead_topic)
         if dead.max_message_bytes is not None:
             # A letter that the topic does not take would keep its whole step out.
             room = dead.max_message_bytes - 2 * RECORD_MARGIN_BYTES
             self._most_dead_bytes = max(min(settings.max_record_bytes, room), 0)
         what = f"transactional id {self._id_of('start')}"
-        await persist(settings.connection, what, self._try_transactions, operation="Write")
+        await persist(
+            settings.connection,
+            what,
+            self._try_transactions,
+            operation="Write",
+            outage=self._outage,
+        )
+
+    async def _facts(self, topic: str, operation: str = "Read") -> TopicFacts:
+        connection = self._settings.connection
+        return await describe_topic(connection, topic, operation, outage=self._outage)
 
     async def _try_transactions(self) -> None:
         """Let a missing right show at the start, and not only when a partition is taken."""
@@ -91,7 +107,7 @@ class KafkaJournal:
     async def take(self, partition: str) -> Past:
         """See ``Journal``; a broker that is away is waited for."""
         number = self._number(partition)
-        return await self._persist(f"partition {partition}", lambda: self._take(number))
+        return await self._endure(f"partition {partition}", lambda: self._take(number))
 
     async def commit(self, partition: str, step: Step) -> None:
         """See ``Journal``; a broker that is away is waited for."""
@@ -99,30 +115,12 @@ class KafkaJournal:
         if seat is None:
             raise StaleOwnerError(f"partition {partition} was given back")
         what = f"partition {partition}, step {step.number}"
-        await self._persist(what, lambda: self._try(seat, step))
+        await self._endure(what, lambda: self._try(seat, step))
 
-    async def _persist(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Try until it works; only an outage is waited out.
-
-        Raises:
-            ConfigError: The broker has turned us away for as long as we are patient.
-            StaleOwnerError: As of ``commit``.
-        """
-        while True:
-            try:
-                result = await persist(
-                    self._settings.connection,
-                    what,
-                    attempt,
-                    self._patience_s,
-                    operation="Write",
-                    in_mid_work=True,
-                )
-            except TransportError as error:
-                self._outage.failed(error)
-            else:
-                self._outage.worked()
-                return result
+    async def _endure(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        return await endure(
+            self._settings.connection, what, attempt, self._outage, self._patience_s, "Write"
+        )
 
     async def give_back(self, partition: str) -> None:
         """See ``Journal``."""

@@ -18,6 +18,7 @@ from daemon.kafka.topics import (
     state_topic,
     status_topic,
 )
+from daemon.outages import Outage
 
 FEATURE_RETENTION_HOURS = 24
 DEAD_RETENTION_DAYS = 7
@@ -52,19 +53,23 @@ def own_topics(settings: KafkaJournalSettings, n_partitions: int) -> list[Wanted
     ]
 
 
-async def make_topics(settings: KafkaJournalSettings, n_partitions: int) -> None:
+async def make_topics(
+    settings: KafkaJournalSettings, n_partitions: int, outage: Outage | None = None
+) -> None:
     """Make those of the journal's topics that are missing.
+
+    With ``outage`` a broker that is away is waited for.
 
     Raises:
         ConfigError: One is missing and the broker does not let us make it.
-        TransportError: There is no broker at the connection's deadline.
+        TransportError: There is no broker at the connection's deadline; not with ``outage``.
     """
     for topic in own_topics(settings, n_partitions):
         try:
-            await create(settings.connection, topic, -1)
+            await create(settings.connection, topic, -1, outage=outage)
         except CreationDeniedError as error:
             # Brokers ask for the right before they look whether there is such a topic.
-            if await is_there(settings.connection, topic):
+            if await is_there(settings.connection, topic, outage=outage):
                 continue
             raise ConfigError(
                 f"{error}; run `s2netd topics create` as a user who may, or allow Create on "

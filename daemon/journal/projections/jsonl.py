@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from daemon.errors import ConfigError, TransportError
+from daemon.calls import RunningCalls
+from daemon.clock import SystemClock
+from daemon.errors import PASSING_ERRNOS, ConfigError, DiskError, TransportError
 from daemon.wire.records import event_line
 from engine.types import ActionEvent
 
@@ -48,20 +50,24 @@ class JsonlProjection:
 
     Args:
         settings: Where to write, and how.
+        calls: Told of each write, so that one that hangs is noticed.
     """
 
-    def __init__(self, settings: JsonlSettings) -> None:
+    def __init__(self, settings: JsonlSettings, calls: RunningCalls | None = None) -> None:
         self.mark = 0
+        self._calls = calls or RunningCalls(SystemClock())
         self._settings = settings
         # Held by the writing thread, as a write goes on after its ``show`` was cancelled.
         self._lock = threading.Lock()
         self._fd = -1
         self._size = 0
+        self._is_torn = False  # behind ``_size`` lies part of what could not be written whole
         self._synced_s = 0.0
 
     async def start(self, mark: int | None, waiting: Sequence[ActionEvent]) -> None:
         """See ``Projection``."""
-        await asyncio.to_thread(self._open, mark, b"".join(map(self._line, waiting)))
+        lines = b"".join(map(self._line, waiting))
+        await asyncio.to_thread(self._calls.watched("events", self._open), mark, lines)
 
     def size_of(self, event: ActionEvent) -> int:
         """See ``Projection``: bytes."""
@@ -72,11 +78,12 @@ class JsonlProjection:
         lines = b"".join(map(self._line, events))
         if not lines:
             return
-        await asyncio.to_thread(self._append, lines, is_synced=self._must_sync())
+        append = self._calls.watched("events", self._append)
+        await asyncio.to_thread(append, lines, is_synced=self._must_sync())
 
     async def close(self) -> None:
         """See ``Projection``."""
-        await asyncio.to_thread(self._close)
+        await asyncio.to_thread(self._calls.watched("events", self._close))
 
     def _line(self, event: ActionEvent) -> bytes:
         return event_line(event, site=self._settings.site) + b"\n"
@@ -96,16 +103,26 @@ class JsonlProjection:
             path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise ConfigError(f"{path}: cannot write events there: {error.strerror}") from error
+            kind = DiskError if error.errno in PASSING_ERRNOS else ConfigError
+            raise kind(f"{path}: cannot write events there: {error.strerror}") from error
         try:
             _hold(fd, path)
-        except ConfigError:
+            self._fd = fd
+            self._take_up(mark, waiting)
+        except (ConfigError, TransportError):
+            self._fd = -1
             os.close(fd)
             raise
-        self._fd = fd
-        self._size, missing = self._resumed(os.fstat(fd).st_size, mark, waiting)
-        os.ftruncate(fd, self._size)
-        _sync_folder(path.parent)
+
+    def _take_up(self, mark: int | None, waiting: bytes) -> None:
+        """Mend the end of the file, and add the lines that it lacks."""
+        path = self._settings.path
+        try:
+            self._size, missing = self._resumed(os.fstat(self._fd).st_size, mark, waiting)
+            os.ftruncate(self._fd, self._size)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise DiskError(f"{path}: cannot take events up: {error.strerror}") from error
         self._append(missing, is_synced=True)
 
     def _resumed(self, size: int, mark: int | None, waiting: bytes) -> tuple[int, bytes]:
@@ -135,22 +152,27 @@ class JsonlProjection:
     def _append(self, lines: bytes, *, is_synced: bool) -> None:
         with self._lock:
             try:
+                if self._is_torn:
+                    os.ftruncate(self._fd, self._size)
+                self._is_torn = True
                 _write_all(self._fd, lines)
                 if is_synced:
                     os.fsync(self._fd)
             except OSError as error:
                 self._cut_back()
-                raise TransportError(
+                raise DiskError(
                     f"{self._settings.path}: cannot append events: {error.strerror}"
                 ) from error
+            self._is_torn = False
             self._size += len(lines)
             if is_synced or self._settings.fsync == "never":
                 self.mark = self._size
 
     def _cut_back(self) -> None:
-        """Cut off a torn line; if that fails too, the next start mends it."""
+        """Cut off a torn line; if that fails too, it is done before the next one is written."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, self._size)
+            self._is_torn = False
 
     def _close(self) -> None:
         with self._lock:
@@ -162,7 +184,7 @@ class JsonlProjection:
                     os.fsync(fd)
                 self.mark = self._size
             except OSError as error:
-                raise TransportError(
+                raise DiskError(
                     f"{self._settings.path}: cannot write events to the disk: {error.strerror}"
                 ) from error
             finally:

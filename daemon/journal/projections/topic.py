@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.producer import DurableProducer
+from daemon.outages import Kind, Outages
 from daemon.wire.records import event_record
 from engine.types import ActionEvent
 
@@ -33,12 +34,14 @@ class TopicProjection:
 
     Args:
         settings: Where events go.
+        outages: Told when the broker is away, which is waited for.
     """
 
-    def __init__(self, settings: TopicSettings) -> None:
+    def __init__(self, settings: TopicSettings, outages: Outages | None = None) -> None:
         self.mark = 0
         self._site = settings.site
-        self._producer = DurableProducer(settings.connection, settings.topic)
+        outage = (outages or Outages()).watch(Kind.BROKER, f"topic {settings.topic}")
+        self._producer = DurableProducer(settings.connection, settings.topic, outage)
 
     async def start(self, mark: int | None, waiting: Sequence[ActionEvent]) -> None:
         """See ``Projection``."""

@@ -22,16 +22,16 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from daemon.cancellation import own_cancellation
-from daemon.errors import ForeignCancellationError, StaleOwnerError, TransportError
-from daemon.kafka.connection import explained
-from daemon.kafka.outage import Outage
+from daemon.errors import StaleOwnerError, TransportError
+from daemon.kafka.connection import endure, persist
 from daemon.kafka.reading import bounds
 from daemon.kafka.topic_identity import topic_id_from
+from daemon.outages import Outage
 from daemon.sources.base import PartitionOwner
 from daemon.sources.kafka.settings import KafkaSourceSettings
 
-_AGAIN_S = 0.2
-_IDENTIFY_S = 1.0  # so soon a topic made anew is found
+_IDENTIFY_S = 1.0  # so soon a topic made anew is found, and that the broker is away
+_IDENTIFY_AT_MOST_S = 5.0  # a broker that does not answer by then is away
 
 T = TypeVar("T")
 OnRebalance = Callable[[set[TopicPartition]], Awaitable[None]]
@@ -62,7 +62,9 @@ class Assignment:
         paused: Those that are not read for a while.
         assignor: Shares the partitions out when this member leads the group.
         is_topic_gone: There is no such topic now.
+        trouble: Why the broker does not answer; None if it does.
         took_part: Set once all that was assigned first is taken, or has failed.
+        was_let_in: The start is over, so a broker that turns us away is waited for.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class Assignment:
         self.paused: set[TopicPartition] = set()
         self.assignor = sticky_assignor()
         self.is_topic_gone = False
+        self.trouble: Exception | None = None
         self.took_part = asyncio.Event()
+        self.was_let_in = False
         self._settings = settings
         self._owner = owner
         self._outage = outage
@@ -82,6 +86,11 @@ class Assignment:
         self._log_id = ""  # the topic's own id, where the broker tells it
         self._identify_at_s = 0.0
         self._failure: BaseException | None = None
+
+    @property
+    def is_taking(self) -> bool:
+        """True while a partition is being taken, which says itself whether the broker is away."""
+        return bool(self._taking)
 
     @property
     def mine(self) -> set[TopicPartition]:
@@ -143,18 +152,10 @@ class Assignment:
 
     async def _patiently(self, what: str, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer; a broker that is away is waited for."""
-        while True:
-            try:
-                async with explained(self._settings.connection, what):
-                    answer = await ask()
-            except ForeignCancellationError:
-                raise
-            except TransportError as error:
-                self._outage.failed(error)
-                await asyncio.sleep(_AGAIN_S)
-            else:
-                self._outage.worked()
-                return answer
+        connection, outage = self._settings.connection, self._outage
+        if self.was_let_in:
+            return await endure(connection, what, ask, outage)
+        return await persist(connection, what, ask, outage=outage)
 
     async def _take(
         self,
@@ -232,13 +233,16 @@ class Assignment:
     async def _identity(self, consumer: AIOKafkaConsumer) -> str:
         """The topic's id; empty if it is not known, or if there is no such topic now."""
         try:
-            identity = await topic_id_from(consumer._client, self._settings.topic)  # noqa: SLF001
-        except UnknownTopicOrPartitionError:
+            async with asyncio.timeout(_IDENTIFY_AT_MOST_S):
+                identity = await topic_id_from(consumer._client, self._settings.topic)  # noqa: SLF001
+        except UnknownTopicOrPartitionError as error:
             self.is_topic_gone = bool(self._log_id)
+            self.trouble = error
             return ""
-        except KafkaError:
-            return ""  # whatever it is, others will say so
-        self.is_topic_gone = False
+        except (KafkaError, TimeoutError) as error:
+            self.trouble = error
+            return ""
+        self.is_topic_gone, self.trouble = False, None
         return identity or ""
 
     async def _revoke(self, revoked: set[TopicPartition]) -> None:

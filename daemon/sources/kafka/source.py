@@ -22,10 +22,10 @@ from aiokafka.structs import OffsetAndMetadata
 
 from daemon.cancellation import own_cancellation
 from daemon.errors import ForeignCancellationError, StaleOwnerError, TransportError
-from daemon.kafka.connection import describe_topic, explained, persist
-from daemon.kafka.membership import NameWatch, leave_group
-from daemon.kafka.outage import Outage
+from daemon.kafka.connection import RefusedError, describe_topic, explained, persist
+from daemon.kafka.membership import NameWatch, is_member, join_again_if_dropped, leave_group
 from daemon.kafka.reading import chunk_of
+from daemon.outages import Kind, Outages
 from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.sources.kafka.assignment import Assignment, name_of, partition_of
 from daemon.sources.kafka.settings import KafkaSourceSettings
@@ -47,31 +47,33 @@ class KafkaChunkSource:
 
     Args:
         settings: What to read.
+        outages: Told when the broker is away.
     """
 
-    def __init__(self, settings: KafkaSourceSettings) -> None:
+    def __init__(self, settings: KafkaSourceSettings, outages: Outages | None = None) -> None:
         self._settings = settings
         self._consumer: AIOKafkaConsumer | None = None
         self._assignment: Assignment | None = None
         self._reached: dict[TopicPartition, int] = {}  # → next offset to commit
         self._commit_at_s = 0.0
         self._names: NameWatch | None = None
-        self._outage = Outage(f"topic {settings.topic}", _log)
+        self._outage = (outages or Outages()).watch(Kind.BROKER, f"topic {settings.topic}")
         self._is_closed = False
 
     async def start(self, owner: PartitionOwner) -> None:
-        """See ``ChunkSource``."""
-        settings = self._settings
-        assignment = self._assignment = Assignment(settings, owner, self._outage)
-        await describe_topic(settings.connection, settings.topic)
+        """See ``ChunkSource``; a broker that is away is waited for."""
+        settings, outage = self._settings, self._outage
+        assignment = self._assignment = Assignment(settings, owner, outage)
+        await describe_topic(settings.connection, settings.topic, outage=outage)
         what = f"group {settings.group_id}"
         # A member that was killed keeps its place until its session ends, and the others wait.
         self._consumer = await persist(
-            settings.connection, what, self._connect, settings.session_timeout_s
+            settings.connection, what, self._connect, settings.session_timeout_s, outage=outage
         )
         # "latest" means this moment, so wait until it is settled where each partition begins.
         await assignment.took_part.wait()
         assignment.check()
+        assignment.was_let_in = True
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """See ``ChunkSource``."""
@@ -84,7 +86,7 @@ class KafkaChunkSource:
         """New records; none while the broker is away, which is waited out.
 
         Raises:
-            ConfigError: The broker turns us away, or another member has our name.
+            ConfigError: Another member has our name.
         """
         self._ours.check()
         try:
@@ -94,12 +96,22 @@ class KafkaChunkSource:
                 records = await self._poll()
         except ForeignCancellationError:
             raise
-        except TransportError as error:
+        except (TransportError, RefusedError) as error:
             self._outage.failed(error)
+            if self._consumer is not None:  # else it was closed meanwhile
+                join_again_if_dropped(self._consumer)
             await asyncio.sleep(_POLL_MS / 1000)
             return []
-        self._outage.worked()
+        self._take_note(records)
         return records
+
+    def _take_note(self, records: list[ConsumerRecord]) -> None:
+        """Is the broker away? The client itself would only ever say that there are no records."""
+        if records or (self._ours.trouble is None and not self._ours.is_taking):
+            self._outage.worked()
+        elif self._ours.trouble is not None:
+            where = self._settings.connection.bootstrap_servers
+            self._outage.failed(f"Kafka at {where} does not answer: {self._ours.trouble!r}")
 
     def reached(self, partition: str, next_offset: int) -> None:
         """See ``ChunkSource``; it is committed, unless that is done in transactions."""
@@ -144,8 +156,8 @@ class KafkaChunkSource:
         Raises:
             KafkaError: It gives no answer.
         """
-        # There is no public way to ask; a commit would say the same, but change something.
-        return bool(await self._coordinator._do_heartbeat())  # noqa: SLF001
+        # A commit would say the same, but change something.
+        return await is_member(self._open_consumer)
 
     async def commit(self, partition: str, next_offset: int, metadata: str) -> None:
         """Commit an offset as a member of the group.
@@ -185,7 +197,9 @@ class KafkaChunkSource:
         await self._ours.stop()
         try:
             async with explained(self._settings.connection, "last commit"):
-                await self._commit_now(consumer)
+                await self._commit_now(consumer, _LEAVE_S)
+        except (TransportError, RefusedError) as error:
+            _log.warning("%s; others will read again what this daemon has read last", error)
         finally:
             nobody_there = contextlib.suppress(TimeoutError, ForeignCancellationError)
             with nobody_there, own_cancellation("leaving the group"):
@@ -284,9 +298,10 @@ class KafkaChunkSource:
         if interval_s is not None and self._reached and now_s >= self._commit_at_s:
             self._commit_at_s = now_s + interval_s
             async with explained(self._settings.connection, f"group {self._settings.group_id}"):
-                await self._commit_now(self._open_consumer)
+                patience_s = self._settings.connection.connect_timeout_s
+                await self._commit_now(self._open_consumer, patience_s)
 
-    async def _commit_now(self, consumer: AIOKafkaConsumer) -> None:
+    async def _commit_now(self, consumer: AIOKafkaConsumer, patience_s: float) -> None:
         mine = self._ours.mine
         offsets = {tp: offset for tp, offset in self._reached.items() if tp in mine}
         self._reached.clear()
@@ -294,7 +309,7 @@ class KafkaChunkSource:
             return
         try:
             # The client itself would try again for ever.
-            async with asyncio.timeout(self._settings.connection.connect_timeout_s):
+            async with asyncio.timeout(patience_s):
                 await consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError):
             return  # the partitions moved on; nothing depends on it

@@ -14,9 +14,9 @@ from daemon.bench.cameras.model import BenchModel
 from daemon.bench.cameras.run import BenchOptions, _config
 from daemon.bench.cameras.stages import StageTimes, camera_footage, footage_of, parse_size
 from daemon.bench.cameras.whole_daemon import LoopingCameras, serve_cameras
+from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import DecodeConfig
-from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.errors import ConfigError
 from daemon.models.reading import OpenModel

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.device.batching import BatchPolicy
-from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
 from engine.backends import open_backend

@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 
+from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.device.batching import BatchPolicy
-from daemon.device.calls import RunningCalls
 from daemon.device.thread import LONG_WORK_S, Device
 from daemon.metrics import Metrics
 from engine.errors import BundleError, DeviceError

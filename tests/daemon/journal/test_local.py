@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from daemon.errors import ConfigError, StaleOwnerError, TransportError
+from daemon.errors import ConfigError, DiskError, StaleOwnerError, TransportError
 from daemon.journal.base import CameraState, Step
 from daemon.journal.local import LocalJournal, LocalJournalSettings
 from daemon.journal.projections.jsonl import JsonlProjection, JsonlSettings
@@ -31,6 +31,7 @@ from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.records import an_event
 from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_spec
 from tests.support.snapshots import as_version_2
+from tests.support.waiting import until
 
 WRITER = """
 import asyncio, sys
@@ -181,15 +182,43 @@ async def test_a_full_disk_under_the_events_loses_none_and_repeats_none(tmp_path
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(os, "write", full)
-            with pytest.raises(TransportError, match=r"events\.jsonl: cannot append"):
-                await journal.commit("p", Step(2, 2, revisions=STEP))
-        with pytest.raises(TransportError, match="cannot append"):
-            await journal.commit("p", Step(3, 3, revisions=(an_event("too early"),)))
-        assert [an_event("first")] == shown(tmp_path)
+            keeping = [
+                asyncio.create_task(journal.commit("p", step))
+                for step in (Step(2, 2, revisions=STEP), Step(3, 3, revisions=(an_event("last"),)))
+            ]
+            await until(lambda: "cannot append" in journal._disk.reason)
+            assert [an_event("first")] == shown(tmp_path)
+            assert [False, False] == [each.done() for each in keeping]
+        await asyncio.gather(*keeping)  # there is room again
+        assert 0 == journal._disk.age_s
+
+        assert [an_event("first"), *STEP, an_event("last")] == shown(tmp_path)
+
+
+async def test_what_could_not_be_shown_until_the_end_is_shown_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    journal = a_journal(tmp_path)
+    await journal.start()
+    await journal.take("p")
+    with pytest.MonkeyPatch.context() as patched:
+        write = os.write
+
+        def full(fd: int, payload: bytes) -> int:
+            if fd == journal._projection._fd:  # type: ignore[attr-defined]
+                raise OSError(28, "No space left on device")
+            return write(fd, payload)
+
+        patched.setattr(os, "write", full)
+        keeping = asyncio.create_task(journal.commit("p", Step(1, 1, revisions=STEP)))
+        await until(lambda: "cannot append" in journal._disk.reason)
+        await journal.close()
+        with pytest.raises(DiskError):
+            await keeping
 
     async with opened(tmp_path) as again:
-        assert 2 == (await again.take("p")).number
-    assert [an_event("first"), *STEP] == shown(tmp_path)
+        assert 1 == (await again.take("p")).number
+    assert list(STEP) == shown(tmp_path)
 
 
 async def test_a_start_that_fails_forgets_nothing(tmp_path: Path) -> None:
@@ -339,22 +368,31 @@ def full_disk() -> Iterator[None]:
 
 
 async def test_a_full_disk_at_the_start_is_no_fault_of_the_configuration(tmp_path: Path) -> None:
-    with full_disk(), pytest.raises(TransportError, match=r"journal\.sqlite.*is the disk full"):
-        async with opened(tmp_path):
-            pass
+    journal = a_journal(tmp_path)
+    with full_disk():
+        starting = asyncio.create_task(journal.start())
+        await until(lambda: "is the disk full" in journal._disk.reason)
+        assert not starting.done()
+    await starting  # there is room again
+
+    assert 0 == (await journal.take("p")).number
+    await journal.close()
 
 
-async def test_a_step_that_finds_the_disk_full_is_not_kept_at_all(tmp_path: Path) -> None:
+async def test_a_step_that_finds_the_disk_full_is_kept_whole_once_there_is_room(
+    tmp_path: Path,
+) -> None:
     async with opened(tmp_path) as journal:
         await journal.take("p")
         await journal.commit("p", Step(1, 1, states={"door": CameraState(b"small")}))
         large = {"door": CameraState(bytes(2**20))}
-        with full_disk(), pytest.raises(TransportError, match=r"journal\.sqlite: "):
-            await journal.commit("p", Step(2, 2, revisions=STEP, states=large))
-
-        past = await journal.take("p")
-        assert (1, b"small") == (past.number, past.cameras["door"].state.blob)
-        await journal.commit("p", Step(2, 2, revisions=STEP, states=large))  # there is room again
+        with full_disk():
+            step = Step(2, 2, revisions=STEP, states=large)
+            keeping = asyncio.create_task(journal.commit("p", step))
+            await until(lambda: "journal.sqlite: " in journal._disk.reason)
+            past = await journal._run(lambda: journal._past("p"))
+            assert (1, b"small") == (past.number, past.cameras["door"].state.blob)
+        await keeping  # there is room again
 
     assert list(STEP) == shown(tmp_path)
 

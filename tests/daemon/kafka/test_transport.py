@@ -15,13 +15,14 @@ from aiokafka.partitioner import murmur2
 from daemon.errors import ConfigError, StaleOwnerError, TransportError
 from daemon.journal.projections.topic import TopicProjection, TopicSettings
 from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.producer import DurableProducer
 from daemon.kafka.topic_identity import topic_id
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings, record_bytes
 from daemon.sources.base import Delivery
 from daemon.sources.kafka.settings import KafkaSourceSettings
 from daemon.sources.kafka.source import KafkaChunkSource
 from daemon.wire.facts import ChunkFacts
-from daemon.wire.records import chunk_record, parse_event
+from daemon.wire.records import chunk_record, event_record, parse_event
 from engine.errors import RefusedChunkError
 from tests.support.kafka import MakeTopic, OwnBroker, put_record
 from tests.support.owner import Owner
@@ -526,15 +527,16 @@ async def test_many_senders_whose_broker_hangs_are_all_answered(own_broker: OwnB
 
 @pytest.mark.slow
 async def test_a_broker_that_is_gone_is_given_up_at_the_deadline(own_broker: OwnBroker) -> None:
+    """By `produce`; a daemon gives its outages along, and waits."""
     connection = KafkaConnection(own_broker.start(), connect_timeout_s=2)
     own_broker.run("topic", "events", "1")
-    sink = TopicProjection(TopicSettings(connection, "events"))
-    await sink.start(None, [])
+    producer = DurableProducer(connection, "events")
+    await producer.start()
     own_broker.run("stop")
 
     with pytest.raises(TransportError, match=r"topic events.*gave up after 2 s"):
-        await sink.show([an_event("e1")])
-    await sink.close()
+        await producer.send([event_record(an_event("e1"), site="default")])
+    await producer.close()
 
 
 @pytest.mark.slow

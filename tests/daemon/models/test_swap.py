@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.device.batching import BatchPolicy
-from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
 from daemon.models.opening import GpuSteps, ModelOpener, try_out

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 import structlog
 
+from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.decoding.threads import ThreadDecoder
 from daemon.device.batching import BatchPolicy
-from daemon.device.calls import RunningCalls
 from daemon.device.thread import Device
 from daemon.journal.base import CameraPast, CameraState, FeatureRows
 from daemon.metrics import Metrics

@@ -4,19 +4,24 @@ import asyncio
 import json
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
+from daemon.outages import Kind, Outages
 from daemon.produce.directory_writer import DirectoryChunkWriter
+from daemon.sources import directory
 from daemon.sources.base import Delivery
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.wire.facts import ChunkFacts
 from engine.errors import CorruptChunkError, RefusedChunkError
 from tests.support.owner import Owner
+from tests.support.processes import PATIENCE_S
 from tests.support.records import a_chunk, an_end
+from tests.support.waiting import SetClock, until
 
 
 async def read_all(root: Path, owner: Owner | None = None, **settings: object) -> list[Delivery]:
@@ -123,7 +128,7 @@ async def test_a_file_that_cannot_be_read_is_a_delivery(tmp_path: Path) -> None:
 
     bad, good = await read_all(tmp_path)
 
-    assert "cannot be read" in str(bad.error)
+    assert "is no regular file" in str(bad.error)
     assert good.chunk is not None
 
 
@@ -325,15 +330,123 @@ async def test_a_folder_that_becomes_a_file_stops_no_other(tmp_path: Path) -> No
     assert ["yard"] == [delivery.camera async for delivery in stream]
 
 
-async def test_a_root_that_is_removed_is_named(
-    tmp_path: Path, following: AsyncIterator[Delivery]
-) -> None:
-    await write(tmp_path, a_chunk("door", 0))
-    await anext(following)
-    shutil.rmtree(tmp_path)
+async def test_a_root_that_is_removed_is_waited_for(tmp_path: Path) -> None:
+    root, clock = tmp_path / "chunks", SetClock()
+    outages = Outages(clock=clock)
+    source = DirectoryChunkSource(DirectorySourceSettings(root, poll_interval_s=0), outages)
+    await write(root, a_chunk("door", 0))
+    await source.start(Owner())
+    stream = source.deliveries()
+    await anext(stream)
+    root.rename(tmp_path / "away")
+    coming = asyncio.ensure_future(anext(stream))
+    await until(lambda: "cannot look for cameras: No such file" in source._root.reason)
+    clock.now_s += 10
+    assert [str(root)] == [each.what for each in outages.on(Kind.FOLDER)]
+    (tmp_path / "away").rename(root)
+    await write(root, a_chunk("door", 1))
 
-    with pytest.raises(TransportError, match="cannot look for cameras: No such file"):
-        await anext(following)
+    assert 1 == (await coming).position.offset
+    assert [] == outages.on()
+    await source.close()
+
+
+async def test_a_position_that_cannot_be_written_waits_for_room(tmp_path: Path) -> None:
+    clock = SetClock()
+    outages = Outages(clock=clock)
+    positions = tmp_path / "positions"
+    settings = DirectorySourceSettings(tmp_path / "in", positions=positions, poll_interval_s=0)
+    await write(tmp_path / "in", a_chunk("door", 0), a_chunk("door", 1))
+    source = DirectoryChunkSource(settings, outages)
+    await source.start(Owner())
+    stream = source.deliveries()
+    await anext(stream)
+    shutil.rmtree(positions)
+    positions.touch()  # no folder can be made there
+    source.reached("door", 1)
+    await source._keep_positions()
+    clock.now_s += 10
+    assert ([str(positions)], False) == ([each.what for each in outages.on()], outages.stop_all)
+    assert 1 == (await anext(stream)).position.offset  # nothing waits for it
+    positions.unlink()
+    await source._keep_positions()
+
+    assert ("0\n", []) == ((positions / "door").read_text(), outages.on())
+    await source.close()
+
+
+@pytest.mark.parametrize("name", ["1.mp4", "1.json"])
+async def test_a_pipe_among_the_files_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    put(tmp_path / "door" / "1.mp4")
+    (tmp_path / "door" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "door" / name)
+    put(tmp_path / "door" / "2.mp4")
+
+    bad, good = await read_all(tmp_path)
+
+    assert f"door/{name}: is no regular file" in str(bad.error)
+    assert good.chunk is not None
+
+
+class HungFile:
+    """Reading a file hangs until it is let go, as on a dead file server."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+        self.let_go = threading.Event()
+        self._read, self._part = directory.read_regular, part
+        monkeypatch.setattr(directory, "read_regular", self._wait)
+
+    def _wait(self, path: Path, most_bytes: int) -> bytes:
+        if self._part in str(path):
+            self.let_go.wait(PATIENCE_S)
+        return self._read(path, most_bytes)
+
+
+async def test_a_file_that_hangs_costs_its_camera_alone_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung, clock = HungFile(monkeypatch, "/door/"), SetClock()
+    outages = Outages(clock=clock)
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, poll_interval_s=0), outages)
+    await write(tmp_path, *(a_chunk("door", n) for n in range(2)))
+    await write(tmp_path, *(a_chunk("yard", n) for n in range(5)))
+    await source.start(Owner())
+    stream = source.deliveries()
+
+    first = [(await anext(stream)).camera for _ in range(5)]
+    coming = asyncio.ensure_future(anext(stream))
+    clock.now_s += 10
+    await until(lambda: bool(outages.on(Kind.FOLDER)))
+
+    assert ["yard"] * 5 == first
+    assert [str(tmp_path / "door")] == [each.what for each in outages.on()]
+    assert not outages.stop_all
+    hung.let_go.set()
+    assert ("door", 0) == ((late := await coming).camera, late.position.offset)
+    assert ("door", 1) == ((late := await anext(stream)).camera, late.position.offset)
+    assert [] == outages.on()
+    await source.close()
+
+
+async def test_a_folder_that_hangs_costs_its_camera_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages = Outages()
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, poll_interval_s=0), outages)
+    await write(tmp_path, *(a_chunk("door", n) for n in range(2)))
+    await write(tmp_path, *(a_chunk("yard", n) for n in range(2)))
+    put(tmp_path / ".positions" / "door", b"0")
+    hung = HungFile(monkeypatch, ".positions/door")
+    await source.start(Owner())
+    stream = source.deliveries()
+
+    assert ["yard", "yard"] == [(await anext(stream)).camera for _ in range(2)]
+    coming = asyncio.ensure_future(anext(stream))
+    await until(lambda: "door" in source._hanging)
+    hung.let_go.set()
+    assert ("door", 1) == ((late := await coming).camera, late.position.offset)
+    assert {} == source._hanging
+    await source.close()
 
 
 async def test_the_longest_name_a_folder_can_have_keeps_its_position(tmp_path: Path) -> None:

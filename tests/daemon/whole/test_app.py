@@ -349,7 +349,7 @@ async def test_a_device_that_hangs_is_noticed_while_other_cameras_go_on(clip):
         log.append("cam", chunk)
     source = MemoryChunkSource(log)
     daemon = TestDaemon(source, MemoryJournal(), extractor=HangingExtractor())
-    daemon.app._stall_s = 0.2
+    daemon.app.watch.stall_s = 0.2
     serving = asyncio.create_task(daemon.serve())
     async with asyncio.timeout(240):
         while daemon.app.is_live()[0]:
