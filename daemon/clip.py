@@ -14,7 +14,7 @@ from daemon.config import Config, DirectorySourceConfig, JsonlSinkConfig, load
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
 from daemon.kafka.connection import KafkaConnection, describe_topic, explained
 from daemon.kafka.reading import a_reader, bounds, chunk_of, records_between
-from daemon.sources.directory import read_numbered
+from daemon.sources.chunk_files import read_numbered
 from daemon.wire.records import parse_event
 from engine.errors import StreamError
 from engine.types import ActionEvent, Evidence, VideoChunk
@@ -120,7 +120,8 @@ async def _chunks(config: Config, event: ActionEvent, evidence: Evidence) -> lis
     source = config.source
     if isinstance(source, DirectorySourceConfig):
         folder = source.path / evidence.partition
-        read = read_numbered(folder, evidence.first_offset, evidence.last_offset)
+        most = config.decode.max_chunk_bytes
+        read = read_numbered(folder, evidence.first_offset, evidence.last_offset, most)
     else:
         read = [chunk async for chunk in _topic_chunks(options_of(source)["connection"], evidence)]
     chunks = [c for c in read if (c.camera, c.run) == (event.camera, event.run) and c.payload]

@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,15 @@ from daemon.outages import Outages
 from daemon.partitions import Serving
 from daemon.reload import Reloader
 from daemon.sources.base import ChunkSource
-from daemon.sources.directory import POSITIONS, DirectoryChunkSource, DirectorySourceSettings
+from daemon.sources.directory import (
+    POSITIONS,
+    DirectoryChunkSource,
+    DirectorySourceSettings,
+    Watcher,
+)
 from daemon.sources.kafka.settings import KafkaSourceSettings
 from daemon.sources.kafka.source import KafkaChunkSource
+from daemon.sources.retention import Removed
 from daemon.starting import Start, StoppedError, first_model, unless
 from daemon.stream.flow import FlowControl, FlowLimits
 from daemon.stream.tenure import StepLimits
@@ -182,7 +188,8 @@ async def composed(
         slot = swap.slot
         log.info("daemon.started", model=slot.current.description, pid=os.getpid())
         new_decoder = await stack.enter_async_context(decoding(config.decode, metrics, calls, log))
-        source, journal, instance = _transports(config, stack, outages, calls)
+        watcher = _folder_watcher(metrics, log)
+        source, journal, instance = _transports(config, stack, outages, calls, watcher)
         stack.push_async_callback(journal.close)
         await unless(stop, journal.start(), watch.serve())
         stack.push_async_callback(source.close)
@@ -262,14 +269,18 @@ def _claim_places(config: Config, stack: contextlib.AsyncExitStack) -> None:
 
 
 def _transports(
-    config: Config, stack: contextlib.AsyncExitStack, outages: Outages, calls: RunningCalls
+    config: Config,
+    stack: contextlib.AsyncExitStack,
+    outages: Outages,
+    calls: RunningCalls,
+    watcher: Watcher,
 ) -> tuple[ChunkSource, Journal, str | None]:
     """Where chunks come from, where what follows from them goes, and our name in the group."""
     source = config.source
     if isinstance(source, DirectorySourceConfig):
         most = config.decode.max_chunk_bytes
         files = DirectorySourceSettings(**options_of(source), max_chunk_bytes=most)
-        source_of_files = DirectoryChunkSource(files, outages, calls)
+        source_of_files = DirectoryChunkSource(files, outages, calls, watcher)
         return source_of_files, _local_journal(config, outages, calls), None
     topic = KafkaSourceSettings(**{**options_of(source), "group_id": group_of(config)})
     if not topic.group_instance_id:
@@ -282,6 +293,26 @@ def _transports(
         return consumer, _local_journal(config, outages, calls), topic.group_instance_id
     consumer = KafkaChunkSource(replace(topic, commit_interval_s=None), outages)
     return consumer, KafkaJournal(settings, consumer, outages), topic.group_instance_id
+
+
+def _folder_watcher(metrics: Metrics, log: structlog.stdlib.BoundLogger) -> Watcher:
+    """Counts and logs what a folder's files come to, besides being read."""
+
+    def on_removed(removed: Mapping[str, Removed]) -> None:
+        for camera, one in removed.items():
+            metrics.removed_chunks.labels(camera).inc(one.n_chunks)
+        log.info(
+            "chunks.removed",
+            cameras=len(removed),
+            chunks=sum(one.n_chunks for one in removed.values()),
+            bytes=sum(one.n_bytes for one in removed.values()),
+        )
+
+    def on_passed_over(camera: str, n_files: int) -> None:
+        metrics.passed_over_files.labels(camera).inc(n_files)
+        log.warning("chunks.passed_over", camera=camera, files=n_files)
+
+    return Watcher(on_removed, on_passed_over)
 
 
 def group_of(config: Config) -> str:

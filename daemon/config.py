@@ -128,6 +128,18 @@ class DirectorySourceConfig(_Model):
     poll_interval_s: float = Field(
         0.2, gt=0, le=60, description="Time between two looks for new files, in seconds."
     )
+    retention_s: float | None = Field(
+        None,
+        ge=60,
+        description="Chunk files that are done are removed when they are older, in seconds; "
+        "whoever wrote them. They stay if left out.",
+    )
+    retention_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="A camera's oldest chunk files that are done are removed when all of its done "
+        "files take more, in bytes. They stay if left out.",
+    )
 
 
 class KafkaSecurityConfig(_Model):

@@ -1,12 +1,15 @@
 """`s2netd localize`: video files → events.jsonl, a timeline page for each, and a table."""
 
+import signal
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -18,142 +21,211 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from daemon.errors import ConfigError
+from daemon.localized_video import (
+    LocalizedVideo,
+    facts_of,
+    localize_video,
+    nearest_to_an_event,
+    timeline_of,
+)
 from daemon.models.reading import OpenModel
-from daemon.timeline.page import CurveSet, Mistakes, Thumbnail, render_timeline
+from daemon.outputs import write_whole, writing_to
+from daemon.timeline.nearest import lacked_briefly
 from daemon.wire.records import event_line
-from engine.judging.truth import TruthSpan
-from engine.session import StreamSession
-from engine.straight_line import Localization, localize_frames
-from engine.types import ActionEvent, FrameBatch
-from engine.video.frames import probe_video, read_video
-from engine.video.pixels import encode_jpeg
+from engine.errors import S2netdError, StreamError, UnreadableVideoError
+from engine.types import ActionEvent
+from engine.video.folders import VIDEO_SUFFIXES, videos_below
 
-N_THUMBNAILS = 12
-# A file has no producer run; its events still need one name for their stream time.
-FILE_RUN = "file"
 MAX_NAME = 100
 
 
+class ProgressBar:
+    """One bar for all videos, in stream time, though their lengths are only guesses.
+
+    Args:
+        progress: Shows it.
+        durations_us: Guessed lengths of the videos, in order; 0: not known.
+    """
+
+    def __init__(self, progress: Progress, durations_us: Sequence[int]) -> None:
+        self._progress = progress
+        self._rest = deque(durations_us)
+        self._n_videos = len(durations_us)
+        self._done_us = 0
+        self._now_us = 0
+        self._started_s = time.perf_counter()
+        self._task = progress.add_task("", total=sum(durations_us) or None, speed="")
+
+    def begin(self, name: str) -> None:
+        """The next video begins."""
+        number = self._n_videos - len(self._rest) + 1
+        of = f"{number}/{self._n_videos} " if self._n_videos > 1 else ""
+        self._progress.update(self._task, description=f"{of}{name}")
+
+    def at(self, time_us: int) -> None:
+        """So far the video is done."""
+        self._now_us = time_us
+        reached_us = self._done_us + time_us
+        this_us, *later_us = self._rest or (0,)
+        total_us = self._done_us + max(this_us, time_us) + sum(later_us)
+        spent_s = time.perf_counter() - self._started_s
+        self._progress.update(
+            self._task,
+            completed=reached_us,
+            total=total_us or None,
+            speed=f"{reached_us / 1e6 / max(spent_s, 1e-9):.1f}x real time",
+        )
+
+    def end(self) -> None:
+        """The video is done, or will not be."""
+        self._rest.popleft()
+        self._done_us += self._now_us
+        self.at(0)
+
+
 @dataclass(frozen=True, slots=True)
-class LocalizedVideo:
-    """What was found in one file.
+class DoneVideo:
+    """What is told of one video in the end.
 
     Attributes:
-        path: The video.
-        camera: Name of the camera in its events.
-        result: Revisions of events, and score curves.
-        duration_us: Stream time of the last frame, in microseconds.
-        spent_s: Seconds that it took.
-        thumbnails: A few frames, in order of time.
+        name: The video's, short and printable.
+        events: Those that stand, by start.
+        quiet: Why there are none; empty if there are some.
+        lacked: How much the nearest stood out, and what an event needs.
     """
 
-    path: Path
-    camera: str
-    result: Localization
-    duration_us: int
-    spent_s: float
-    thumbnails: tuple[Thumbnail, ...]
-
-    @property
-    def real_time_factor(self) -> float:
-        """Seconds of video a second of work; above 1 is faster than a camera."""
-        return self.duration_us / 1e6 / max(self.spent_s, 1e-9)
+    name: str
+    events: tuple[ActionEvent, ...]
+    quiet: str = ""
+    lacked: str = ""
 
 
-class _ThumbnailTaker:
-    """Keeps about ``N_THUMBNAILS`` evenly spaced frames, though the length is only a guess."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of all videos.
 
-    def __init__(self, duration_us: int | None) -> None:
-        self._every_us = max((duration_us or 60_000_000) // N_THUMBNAILS, 1)
-        self._next_us = 0
-        self.taken: list[Thumbnail] = []
-
-    def watch(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
-        """Pass batches through, keeping a frame now and then."""
-        for batch in batches:
-            for pts_us, rgb in zip(batch.pts_us.tolist(), batch.rgb, strict=True):
-                if pts_us >= self._next_us:
-                    self.taken.append(Thumbnail(pts_us, encode_jpeg(rgb)))
-                    self._next_us = pts_us + self._every_us
-            yield batch
-
-
-def localize_video(
-    path: Path, camera: str, model: OpenModel, progress: Progress | None = None
-) -> LocalizedVideo:
-    """Run every stage over one file.
-
-    Raises:
-        UnreadableVideoError: It cannot be opened or holds no video.
-        DeviceError: The backend failed.
+    Attributes:
+        done: Those that were localized.
+        failed: Why each of the others was not.
     """
-    facts = probe_video(path)
-    thumbnails = _ThumbnailTaker(facts.duration_us)
-    task = progress.add_task(camera, total=facts.duration_us, speed="") if progress else None
-    started_s = time.perf_counter()
-    last_us = 0
 
-    def on_progress(time_us: int, _records: list[ActionEvent]) -> None:
-        nonlocal last_us
-        last_us = time_us
-        if progress is not None and task is not None:
-            speed = time_us / 1e6 / (time.perf_counter() - started_s)
-            progress.update(task, completed=time_us, speed=f"{speed:.1f}x real time")
-
-    batches = thumbnails.watch(read_video(path, model.spec.geometry, model.spec.grid))
-    session = StreamSession(camera, FILE_RUN, model.spec, model.class_indices)
-    result = localize_frames(batches, session, model.extractor, model.localizer, on_progress)
-    if progress is not None and task is not None:
-        progress.update(task, total=last_us, completed=last_us)
-    spent_s = time.perf_counter() - started_s
-    return LocalizedVideo(path, camera, result, last_us, spent_s, tuple(thumbnails.taken))
+    done: tuple[DoneVideo, ...]
+    failed: tuple[S2netdError, ...]
 
 
 def localize_videos(
     paths: Sequence[Path], model: OpenModel, out: Path, site: str, console: Console
-) -> list[LocalizedVideo]:
+) -> Outcome:
     """Localize files one after another; write ``events.jsonl`` and ``<camera>.html`` to ``out``.
 
+    A video that cannot be read does not end the others. However the run ends, ``events.jsonl``
+    has all events of the videos that were done, and no others. If none was, it stays as it is.
+
     Raises:
-        UnreadableVideoError: A file cannot be read; those before it have been written.
+        ConfigError, TransportError: ``out`` cannot be written.
         DeviceError: The backend failed.
     """
     with writing_to(out):
         out.mkdir(parents=True, exist_ok=True)
-    videos = []
-    columns = (
+    done: list[DoneVideo] = []
+    failed: list[S2netdError] = []
+    lines: list[bytes] = []
+    with _progress(console) as progress:
+        bar = ProgressBar(progress, [_duration_us(path) for path in paths])
+        try:
+            for path, camera in zip(paths, camera_names(paths), strict=True):
+                bar.begin(camera)
+                try:
+                    video = localize_video(path, camera, model, bar.at)
+                except (UnreadableVideoError, StreamError) as error:
+                    failed.append(error)
+                else:
+                    write_whole(out / f"{camera}.html", timeline_of(video, model).encode())
+                    lines += [event_line(one, site=site) for one in video.result.revisions]
+                    done.append(_told(video, model))
+                bar.end()
+        finally:
+            if done:
+                write_whole(out / "events.jsonl", b"".join(line + b"\n" for line in lines))
+    return Outcome(tuple(done), tuple(failed))
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
     )
-    with (
-        (out / "events.jsonl").open("wb") as lines,
-        Progress(*columns, console=console) as progress,
-    ):
-        for path, camera in zip(paths, camera_names(paths), strict=True):
-            video = localize_video(path, camera, model, progress)
-            for revision in video.result.revisions:
-                lines.write(event_line(revision, site=site) + b"\n")
-            page = timeline_of(video, model)
-            (out / f"{camera}.html").write_text(page, encoding="utf-8")
-            videos.append(video)
-    return videos
+
+
+def _duration_us(path: Path) -> int:
+    """A guess; 0 if there is none, for what is wrong with the file is told when its turn comes."""
+    try:
+        return facts_of(path).duration_us or 0
+    except UnreadableVideoError:
+        return 0
+
+
+def _told(video: LocalizedVideo, model: OpenModel) -> DoneVideo:
+    name = video.camera + video.path.suffix
+    events = video.result.final
+    near = nearest_to_an_event(video, model)
+    if events:
+        return DoneVideo(name, events)
+    if near is None:
+        return DoneVideo(name, (), "shorter than one snippet: nothing to score")
+    lacked = lacked_briefly(near)
+    quiet = f"no event; nearest: {near.class_name}" if lacked else "no event; nothing stood out"
+    return DoneVideo(name, (), quiet, lacked)
 
 
 @contextmanager
-def writing_to(out: Path) -> Iterator[None]:
-    """Report what the file system refuses as the user's mistake.
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end what runs as Ctrl-C does, so that what is done is written."""
 
-    Raises:
-        ConfigError: ``out`` cannot be written.
-    """
+    def end(number: int, _frame: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
-    except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def not_localized(outcome: Outcome) -> UnreadableVideoError:
+    """One error for all videos that failed, each with its reason."""
+    reasons = [str(error) for error in outcome.failed]
+    if len(reasons) == 1:
+        return UnreadableVideoError(reasons[0])
+    n_videos = len(outcome.done) + len(reasons)
+    head = f"{len(reasons)} of {n_videos} videos were not localized:"
+    return UnreadableVideoError("\n  ".join((head, *reasons)))
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The files that are named, and all videos of the folders that are, each once.
+
+    Raises:
+        UnreadableVideoError: A folder holds no video.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = videos_below(path)
+        if not found:
+            looked_for = " ".join(sorted(VIDEO_SUFFIXES))
+            raise UnreadableVideoError(
+                f"{path}: Is a directory without video files; looked for {looked_for}"
+            )
+        files += found
+    return list(dict.fromkeys(files))
 
 
 def camera_names(paths: Sequence[Path]) -> list[str]:
@@ -169,79 +241,20 @@ def camera_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def timeline_of(
-    video: LocalizedVideo,
-    model: OpenModel,
-    *,
-    title: str | None = None,
-    events: Sequence[ActionEvent] | None = None,
-    truth: Sequence[TruthSpan[str]] = (),
-    mistakes: Mistakes | None = None,
-    notes: Sequence[str] = (),
-) -> str:
-    """The HTML page of one video.
-
-    Args:
-        video: The curves and pictures to draw.
-        model: The model that made the curves.
-        title: The page's title; None: the file's name.
-        events: Revisions of the events to draw; None: those of ``video``.
-        truth: What is known to have happened.
-        mistakes: Which events and truth to mark as false or missed.
-        notes: More facts for the page's head.
-    """
-    spec, result = model.spec, video.result
-    centres_us = result.indices * spec.grid.stride_us + spec.grid.snippet_us // 2
-    shown = (
-        sorted(model.class_indices) if model.class_indices else list(range(len(spec.class_names)))
-    )
-    names = tuple(spec.class_names[index] for index in shown)
-    curves = CurveSet(
-        times_us=centres_us,
-        scores=result.scores[:, shown],
-        class_names=names,
-        breaks=tuple((np.flatnonzero(np.diff(result.indices) > 1) + 1).tolist()),
-        attention=result.attention,
-    )
-    return render_timeline(
-        title=video.path.name if title is None else title,
-        subtitle=model.description,
-        duration_us=max(video.duration_us, 1),
-        events=result.revisions if events is None else events,
-        curves=curves,
-        thumbnails=video.thumbnails,
-        truth=truth,
-        mistakes=mistakes,
-        open_score=spec.tracker.open_score,
-        class_open_scores={
-            name: spec.tracker.open_score_of(index)
-            for name, index in zip(names, shown, strict=True)
-        },
-        notes=(
-            f"{result.n_frames} frames, {len(result.indices)} snippets",
-            f"localized at {video.real_time_factor:.1f}x real time",
-            *notes,
-        ),
-    )
-
-
-def summary_table(videos: Sequence[LocalizedVideo]) -> Table:
+def summary_table(outcome: Outcome) -> Table:
     """A table with a row for every final event."""
     table = Table(title="Action events", title_justify="left")
     table.add_column("video", overflow="fold", min_width=12)
     table.add_column("action", overflow="fold", min_width=14)
     for column in ("start", "end", "length", "score", "revisions"):
         table.add_column(column, justify="right", no_wrap=True)
-    for video in videos:
-        for event in video.result.final:
-            table.add_row(_shown(video), escape(event.class_name), *_numbers(event))
-        if not video.result.final:
-            table.add_row(_shown(video), f"[dim]{_quiet(video)}[/dim]", *[""] * 5)
+    for video in outcome.done:
+        for event in video.events:
+            table.add_row(escape(video.name), escape(event.class_name), *_numbers(event))
+        if not video.events:
+            quiet, lacked = (f"[dim]{escape(one)}[/dim]" for one in (video.quiet, video.lacked))
+            table.add_row(escape(video.name), quiet, "", "", "", lacked, "")
     return table
-
-
-def _shown(video: LocalizedVideo) -> str:
-    return escape(video.camera + video.path.suffix)
 
 
 def _numbers(event: ActionEvent) -> tuple[str, ...]:
@@ -252,12 +265,6 @@ def _numbers(event: ActionEvent) -> tuple[str, ...]:
         f"{event.score:.2f}",
         str(event.revision),
     )
-
-
-def _quiet(video: LocalizedVideo) -> str:
-    if not len(video.result.scores):
-        return "shorter than one snippet: nothing to score"
-    return f"no events; curves peak at {video.result.scores.max():.2f}"
 
 
 def clock_text(time_us: int) -> str:

@@ -61,6 +61,8 @@ EVENTS = {
     "event.closed": "an event was published for the last time",
     "event.retracted": "an event was taken back, for what followed contradicts it",
     "chunk.dropped": "a chunk was refused or corrupt",
+    "chunks.removed": "done chunks of folders went, as source.retention_s or _bytes say",
+    "chunks.passed_over": "files came after one with a later number, or with the same; not read",
     "decoder.fell_back": "a camera was decoded on the CPU instead of the GPU",
     "chunk.duplicate": "a chunk was seen before",
     "partition.taken": "a partition is ours; its cameras go on where its last owner stopped",

@@ -36,6 +36,8 @@ class Metrics:
     lost_decoders: Counter = field(init=False)
     steps: Counter = field(init=False)
     lost_partitions: Counter = field(init=False)
+    removed_chunks: Counter = field(init=False)
+    passed_over_files: Counter = field(init=False)
     silent_cameras: Counter = field(init=False)
     early_revisions: Counter = field(init=False)
     low_fps_runs: Counter = field(init=False)
@@ -106,6 +108,7 @@ class Metrics:
         counter("lost_decoders", "Processes for decoding that were ended and started anew")
         counter("steps", "Steps kept in the journal")
         counter("lost_partitions", "Partitions that another process took over unasked")
+        _what_folders_come_to(counter)
         counter("silent_cameras", "Times a camera fell silent", "camera")
         counter("low_fps_runs", "Runs with fewer frames a second than the model wants", "camera")
         counter(
@@ -155,6 +158,11 @@ def _how_the_device_is(counter: Callable[..., None], histogram: Callable[..., No
         ("stage",),
     )
     counter("device_busy_seconds", "Time the device spent in calls", "stage")
+
+
+def _what_folders_come_to(counter: Callable[..., None]) -> None:
+    counter("removed_chunks", "Done chunks of a folder removed by its retention", "camera")
+    counter("passed_over_files", "Files of a folder that came too late to be read", "camera")
 
 
 def _how_cameras_are(gauge: Callable[..., None]) -> None:

@@ -8,8 +8,9 @@ Source: the design study of online localization (proposal tracker with freeze de
 scenes it kept 98 % of the mAP over whole videos where a hysteresis machine kept 81-93 %.
 """
 
+import math
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -25,6 +26,10 @@ TRANSITIONS: dict[Phase | None, frozenset[Phase]] = {
     Phase.OPENED: frozenset({Phase.UPDATED, Phase.CLOSED, Phase.RETRACTED}),
     Phase.UPDATED: frozenset({Phase.UPDATED, Phase.CLOSED, Phase.RETRACTED}),
 }
+
+# Told of a class's proposals: those that go on with an event, and those that open one if they
+# score ``open_score``.
+Watch = Callable[[Sequence[Proposal]], None]
 
 EVENT_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:s2netd:action-event")
 
@@ -134,8 +139,16 @@ class EventTracker:
         self._class_indices = class_indices
         self.state = state or TrackerState()
 
-    def step(self, track: ScoredSnippets, anchor_us: int | None) -> list[ActionEvent]:
-        """Take the scores as they stand after one hop; give the revisions that follow."""
+    def step(
+        self, track: ScoredSnippets, anchor_us: int | None, watch: Watch | None = None
+    ) -> list[ActionEvent]:
+        """Take the scores as they stand after one hop; give the revisions that follow.
+
+        Args:
+            track: The scores.
+            anchor_us: As of ``ActionEvent``.
+            watch: Told of all that was weighed, whatever followed from it.
+        """
         start_us = self._spec.grid.snippet_start_us(track.first_index)
         now_us = self._spec.grid.snippet_end_us(track.end_index - 1)
         # A proposal that ended earlier has kept its scores: nothing new in it could open an event.
@@ -144,22 +157,22 @@ class EventTracker:
         revisions: list[ActionEvent] = []
         live: list[LiveEvent] = []
         for class_index in self._classes_to_search(track):
-            chosen = self._choose(track, class_index)
+            keep_score = self._spec.tracker.keep_score_of(class_index)
+            weighed = self._choose(track, class_index, keep_score if watch is None else -math.inf)
+            chosen = [proposal for proposal in weighed if proposal.score >= keep_score]
             mine = [event for event in self.state.live if event.last.class_index == class_index]
             matches = _match(mine, chosen)
             for event in mine:
                 live.extend(
                     self._go_on(event, matches.get(event.last.event_id), track, now_us, revisions)
                 )
-            is_wanted = self._class_indices is None or class_index in self._class_indices
-            new = [
-                proposal
-                for proposal in chosen
-                if is_wanted
-                and proposal not in matches.values()
-                and proposal.span.end_us > scored_anew_us
-            ]
-            live.extend(self._open(new, track, now_us, anchor_us, revisions))
+            rest = [proposal for proposal in weighed if proposal not in matches.values()]
+            fresh = [proposal for proposal in rest if proposal.span.end_us > scored_anew_us]
+            if self._class_indices is not None and class_index not in self._class_indices:
+                fresh = []
+            if watch is not None:
+                watch([*matches.values(), *fresh])
+            live.extend(self._open(fresh, track, now_us, anchor_us, revisions))
         frozen = self._remember(revisions, start_us)
         self.state = TrackerState(tuple(live), frozen)
         return revisions
@@ -181,14 +194,16 @@ class EventTracker:
             wanted &= self._class_indices
         return sorted(wanted | {event.last.class_index for event in self.state.live})
 
-    def _choose(self, track: ScoredSnippets, class_index: int) -> list[Proposal]:
-        """Disjoint proposals of one class that may be events, best first."""
+    def _choose(
+        self, track: ScoredSnippets, class_index: int, least_score: float
+    ) -> list[Proposal]:
+        """Disjoint proposals of one class that score ``least_score`` or above, best first."""
         spec = self._spec
         curve = curve_of(track, class_index, spec.grid, spec.proposals.step_us)
         blocks = [span for other, span in self.state.frozen if other == class_index]
         chosen: list[Proposal] = []
         for proposal in ranked(propose(curve, class_index, spec.proposals)):
-            if proposal.score < spec.tracker.keep_score_of(class_index):
+            if proposal.score < least_score:
                 break
             rest = self._unblocked(proposal.span, blocks)
             rest = self._unclaimed(rest, [kept.span for kept in chosen]) if rest else None

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from engine.camera_mean import CameraMean, CameraMeanState
 from engine.errors import SnapshotError
-from engine.events import EventTracker, TrackerState, event_from_json
+from engine.events import EventTracker, TrackerState, Watch, event_from_json
 from engine.scores import ScoredSnippets, ScoreTrack
 from engine.session_blob import SNAPSHOT_VERSION, read_blob, write_blob
 from engine.snippets import SamplerState, SnippetSampler
@@ -158,15 +158,18 @@ class StreamSession:
         """Snippet features → the windows they complete."""
         return [window for feature in features for window in self._buffer.push(feature)]
 
-    def track(self, windows: Sequence[CasWindow]) -> list[ActionEvent]:
-        """CAS windows, in order → the revisions that follow from them."""
+    def track(self, windows: Sequence[CasWindow], watch: Watch | None = None) -> list[ActionEvent]:
+        """CAS windows, in order → the revisions that follow from them.
+
+        ``watch`` is told of all proposals that were weighed.
+        """
         revisions: list[ActionEvent] = []
         for window in windows:
             current = self._scores.current
             if current is not None and current.segment != window.segment:
                 revisions.extend(self._tracker.close(Reason.GAP))
             self._scores.update(window)
-            revisions.extend(self._tracker.step(self._scores.known, self.anchor_us))
+            revisions.extend(self._tracker.step(self._scores.known, self.anchor_us, watch))
         return revisions
 
     def break_segment(self) -> list[FeatureWindow]:

@@ -4,7 +4,7 @@ The daemon must give the same events for the same footage, however it arrives. T
 runs here is the live one, so what a file gives is what a camera would have given.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,9 @@ from engine.types import (
     FloatArray,
     FrameBatch,
     Int64Array,
+    Proposal,
     Reason,
+    Span,
 )
 
 
@@ -34,6 +36,8 @@ class Localization:
         revisions: Every revision, in the order in which a daemon would have emitted them.
         indices: int64 (N,), snippet indices that were scored, rising.
         scores: float32 (N, C), their scores after all context had been seen.
+        contrasts: float32 (N, C), how much the best interval that lay over each of them stood out
+            from its surroundings, as it was weighed for an event; 0 where none did.
         attention: float32 (N,), their attention, from the same windows as the scores.
         n_frames: Frames decoded.
     """
@@ -41,6 +45,7 @@ class Localization:
     revisions: tuple[ActionEvent, ...]
     indices: Int64Array
     scores: FloatArray
+    contrasts: FloatArray
     attention: FloatArray
     n_frames: int
 
@@ -51,30 +56,74 @@ class Localization:
         return tuple(event.last for event in events if event.is_kept)
 
 
+@dataclass(slots=True, eq=False)
+class _Row:
+    """One snippet: scores (C,), contrasts (C,), attention."""
+
+    scores: FloatArray
+    contrasts: FloatArray
+    attention: float
+
+
 class Curves:
-    """Collects each snippet's final score while windows overlap.
+    """Collects each snippet's final score, and what stood out there, while windows overlap.
 
     Args:
         spec: The model.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
+        self._grid = spec.grid
+        self._n_classes = len(spec.class_names)
         self._track = ScoreTrack(spec.window)
-        self._rows: dict[int, tuple[FloatArray, float]] = {}  # index → scores (C,), attention
+        self._rows: dict[int, _Row] = {}
 
     def add(self, window: CasWindow) -> None:
         """Take in a window; windows come in order."""
         fresh = self._track.update(window)
         attention = window.attention[-len(fresh.scores) :]
-        for offset, row in enumerate(fresh.scores):
-            self._rows[fresh.first_index + offset] = (row, float(attention[offset]))
+        for offset, scores in enumerate(fresh.scores):
+            row = self._rows.setdefault(
+                fresh.first_index + offset, _Row(scores, np.zeros_like(scores), 0.0)
+            )
+            row.scores, row.attention = scores, float(attention[offset])
 
-    def arrays(self, n_classes: int) -> tuple[Int64Array, FloatArray, FloatArray]:
-        """Indices (N,), scores (N, C) and attention (N,), as of ``Localization``."""
-        indices = np.array(sorted(self._rows), np.int64)
-        rows = [self._rows[index] for index in indices.tolist()]
-        scores = np.array([row for row, _ in rows], np.float32).reshape(len(rows), n_classes)
-        return indices, scores, np.array([attention for _, attention in rows], np.float32)
+    def weigh(self, proposals: Sequence[Proposal]) -> None:
+        """Take in what was weighed for an event, after the window that it follows from."""
+        for proposal in proposals:
+            for index in self._indices_in(proposal.span):
+                if row := self._rows.get(index):
+                    best = max(row.contrasts[proposal.class_index], proposal.score)
+                    row.contrasts[proposal.class_index] = best
+
+    def _indices_in(self, span: Span) -> range:
+        """The snippets whose middle lies in a span; the nearest one if none does."""
+        half_us = self._grid.snippet_us // 2
+        first = -(-(span.start_us - half_us) // self._grid.stride_us)
+        end = -(-(span.end_us - half_us) // self._grid.stride_us)
+        return range(max(first, 0), max(end, first + 1, 1))
+
+    def arrays(self) -> "CurveArrays":
+        """What was collected."""
+        indices = sorted(self._rows)
+        rows = [self._rows[index] for index in indices]
+        shape = (len(rows), self._n_classes)
+        return CurveArrays(
+            np.array(indices, np.int64),
+            np.array([row.scores for row in rows], np.float32).reshape(shape),
+            np.array([row.contrasts for row in rows], np.float32).reshape(shape),
+            np.array([row.attention for row in rows], np.float32),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CurveArrays:
+    """As of ``Localization``: indices (N,), scores (N, C), contrasts (N, C), attention (N,)."""
+
+    indices: Int64Array
+    scores: FloatArray
+    contrasts: FloatArray
+    attention: FloatArray
 
 
 def localize_frames(
@@ -99,9 +148,11 @@ def localize_frames(
 
     def track(windows: list[FeatureWindow]) -> list[ActionEvent]:
         cas_windows = localizer.localize(windows)
+        revisions = []
         for window in cas_windows:
             curves.add(window)
-        return session.track(cas_windows)
+            revisions += session.track([window], curves.weigh)
+        return revisions
 
     for batch in batches:
         snippets = session.sample(batch)
@@ -113,5 +164,7 @@ def localize_frames(
             on_progress(int(batch.pts_us[-1]), fresh)
     revisions.extend(track(session.break_segment()))
     revisions.extend(session.close(Reason.END))
-    indices, scores, attention = curves.arrays(len(session.spec.class_names))
-    return Localization(tuple(revisions), indices, scores, attention, n_frames)
+    drawn = curves.arrays()
+    return Localization(
+        tuple(revisions), drawn.indices, drawn.scores, drawn.contrasts, drawn.attention, n_frames
+    )

@@ -23,7 +23,10 @@ LabelsOption = Annotated[
 OpenScoreOption = Annotated[
     float | None,
     typer.Option(
-        min=0.01, max=2, help="Score at which an event opens.", show_default="the bundle's own"
+        min=0.01,
+        max=2,
+        help="Score at which an event opens: how much it must stand out from its surroundings.",
+        show_default="the bundle's own",
     ),
 ]
 PrecisionOption = Annotated[

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def localize(
-    videos: Annotated[list[Path], typer.Argument(help="One or more video files.")],
+    videos: Annotated[list[Path], typer.Argument(help="Video files, and folders of them.")],
     bundle: BundleOption = "kinetics400",
     out: Annotated[Path, typer.Option(help="Folder for events.jsonl and the pages.")] = Path(
         "out"
@@ -38,15 +38,23 @@ def localize(
     """Find actions in video files, through the same stages as live footage.
 
     It writes events.jsonl (the records that a daemon would publish) and an HTML
-    timeline page for each video. It needs no broker.
+    timeline page for each video. It needs no broker. A video that cannot be read
+    is named at the end (exit code 1), and does not keep the others back.
 
     [dim]s2netd localize clip.mp4 --labels "opening bottle,arm wrestling" --out out[/dim]
     """
     from daemon.config import parse_model  # noqa: PLC0415
-    from daemon.localize import localize_videos, summary_table  # noqa: PLC0415
+    from daemon.localize import (  # noqa: PLC0415
+        ended_by_sigterm,
+        files_of,
+        localize_videos,
+        not_localized,
+        summary_table,
+    )
     from daemon.models.reading import open_model  # noqa: PLC0415
 
     console = Console(stderr=True)
+    files = files_of(videos)
     config = parse_model(
         {
             "bundle": bundle,
@@ -59,11 +67,16 @@ def localize(
     with console.status(f"opening {bundle}"):
         model = open_model(config)
     try:
-        done = localize_videos(videos, model, out, "local", console)
+        with ended_by_sigterm():
+            outcome = localize_videos(files, model, out, "local", console)
     finally:
         model.close()
-    Console().print(summary_table(done))
-    typer.echo(f"wrote {out / 'events.jsonl'} and {len(done)} timeline page(s) in {out}/")
+    if outcome.done:
+        Console().print(summary_table(outcome))
+        n_pages = len(outcome.done)
+        typer.echo(f"wrote {out / 'events.jsonl'} and {n_pages} timeline page(s) in {out}/")
+    if outcome.failed:
+        raise not_localized(outcome)
 
 
 def produce(

@@ -22,8 +22,16 @@ from daemon.demo.report import SceneResult, event_table, scene_table, sentence, 
 from daemon.demo.scene import Clip, fresh_seed, render_scene
 from daemon.demo.score import Comparison, compare, total
 from daemon.errors import ConfigError
-from daemon.localize import LocalizedVideo, localize_video, timeline_of, writing_to
+from daemon.localize import ProgressBar
+from daemon.localized_video import (
+    LocalizedVideo,
+    localize_video,
+    nearest_to_an_event,
+    timeline_of,
+)
 from daemon.models.reading import OpenModel, check_model, open_model
+from daemon.outputs import write_whole, writing_to
+from daemon.timeline.nearest import what_it_lacked
 from daemon.timeline.page import Mistakes
 from engine.judging.histories import histories
 from engine.types import ActionEvent
@@ -192,7 +200,9 @@ def _draw(
     columns = (TextColumn("drawing the timeline"), BarColumn(), TaskProgressColumn())
     is_plain = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=is_plain) as progress:
-        video = localize_video(clip.path, clip.camera, model, progress)
+        duration_us = probe_video(clip.path).duration_us or 0
+        bar = ProgressBar(progress, [duration_us])
+        video = localize_video(clip.path, clip.camera, model, bar.at)
     page = timeline_of(
         video,
         model,
@@ -202,8 +212,7 @@ def _draw(
         mistakes=mistakes,
         notes=() if comparison is None else (sentence(comparison),),
     )
-    with writing_to(out):
-        (out / "timeline.html").write_text(page, encoding="utf-8")
+    write_whole(out / "timeline.html", page.encode())
     return video
 
 
@@ -230,9 +239,7 @@ def _clear(out: Path) -> None:
 
 
 def _write_summary(out: Path, content: dict[str, Any]) -> None:
-    with writing_to(out):
-        text = json.dumps(content, indent=2) + "\n"
-        (out / "summary.json").write_text(text, encoding="utf-8")
+    write_whole(out / "summary.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _n_closed(revisions: Sequence[ActionEvent]) -> int:
@@ -241,11 +248,7 @@ def _n_closed(revisions: Sequence[ActionEvent]) -> int:
 
 
 def _silence(video: LocalizedVideo, model: OpenModel) -> str:
-    scores = video.result.scores
-    if not len(scores):
+    near = nearest_to_an_event(video, model)
+    if near is None:
         return "No events: the clip is shorter than one snippet."
-    class_index = int(scores.max(axis=0).argmax())
-    return (
-        f"No events: the curves peak at {scores.max():.2f}; an event must stand out from its "
-        f"surroundings by {model.spec.tracker.open_score_of(class_index):.2f}."
-    )
+    return f"No events. {what_it_lacked(near, f'“{near.class_name}”')}"

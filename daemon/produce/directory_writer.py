@@ -1,7 +1,8 @@
-"""Writes chunks as files, which ``daemon.sources.directory`` reads."""
+"""Writes chunks as files, which ``daemon.sources.directory`` reads, and in time removes."""
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -10,24 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.errors import ConfigError, TransportError
-from daemon.sources.directory import (
+from daemon.sources.chunk_files import (
     END_SUFFIX,
+    OTHER_SUFFIX,
     SIDECAR_SUFFIX,
+    SUFFIXES,
     last_number,
+    own_stem,
     read_position,
 )
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record
 from engine.types import VideoChunk
 
-_SUFFIXES = {
-    "video/mp4": ".mp4",
-    "video/mp2t": ".ts",
-    "video/h264": ".h264",
-    "video/h265": ".h265",
-    "video/x-matroska": ".mkv",
-    "image/jpeg": ".mjpeg",
-}
+_MAKE_ROOM = "; free some, or let the daemon remove what is done (source.retention_s)"
+_FIX_OF = {errno.ENOSPC: _MAKE_ROOM, errno.EDQUOT: _MAKE_ROOM}
 
 
 class DirectoryChunkWriter:
@@ -59,6 +57,7 @@ class DirectoryChunkWriter:
         except OSError as error:
             raise TransportError(
                 f"{self._root}: cannot write a chunk of {chunk.camera}: {error.strerror}"
+                f"{_FIX_OF.get(error.errno or 0, '')}"
             ) from error
 
     async def close(self) -> None:
@@ -69,7 +68,7 @@ class DirectoryChunkWriter:
         folder.mkdir(exist_ok=True)
         record = chunk_record(chunk, facts, site=self._site)
         headers = {name: value.decode() for name, value in record.headers}
-        suffix = END_SUFFIX if chunk.is_end else _SUFFIXES.get(facts.content_type, ".bin")
+        suffix = END_SUFFIX if chunk.is_end else SUFFIXES.get(facts.content_type, OTHER_SUFFIX)
         sidecar = json.dumps(headers, indent=1, ensure_ascii=False).encode()
         with _alone_in(folder):
             number = self._next_number(chunk.camera, folder)
@@ -110,10 +109,10 @@ def _put_pair(folder: Path, number: int, sidecar: bytes, suffix: str, payload: b
 
     A payload that is in place is a whole chunk.
     """
-    sidecar_path = folder / f"{number:010d}{SIDECAR_SUFFIX}"
+    sidecar_path = folder / (own_stem(number) + SIDECAR_SUFFIX)
     if not _put(sidecar_path, sidecar):
         return False
-    if not _put(folder / f"{number:010d}{suffix}", payload):
+    if not _put(folder / (own_stem(number) + suffix), payload):
         sidecar_path.unlink()  # the payload that has the number is another chunk's
         return False
     return True

@@ -31,12 +31,10 @@ from daemon.wire.facts import ChunkFacts
 from daemon.wire.headers import read_name
 from engine.errors import UnreadableVideoError
 from engine.types import VideoChunk
-from engine.video.cutting import CutChunk, cut_video
+from engine.video.cutting import CutChunk, cut_video, without_password
+from engine.video.folders import VIDEO_SUFFIXES, is_video_name
 
 Transcode = Literal["auto", "never", "always"]
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".h264", ".h265", ".mjpeg"}
-)
 URL_SCHEMES = ("rtsp", "rtsps", "http", "https")
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
@@ -121,7 +119,10 @@ class Producer:
 
     async def _produce_all(self, writer: ChunkWriter, files: list[Path] | None) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        is_plain = not self._console.is_terminal
+        with Progress(
+            *columns, console=self._console, transient=True, disable=is_plain
+        ) as progress:
             if files is None:
                 await self._produce_live(writer, progress)
                 return
@@ -151,13 +152,16 @@ class Producer:
         # A file that is read as fast as it goes was captured at some other time, which is unknown.
         is_now = self._options.is_live or self._options.realtime
         anchor_us = self._clock.unix_us() if is_now else None
-        task = progress.add_task(f"{source}: opening")
+        name = without_password(source)
+        task = progress.add_task(f"{name}: opening")
         sequence, end_us = 0, 0
         pieces = cut_video(
             source,
             chunk_s=self._options.chunk_s,
             transcode=cast(Transcode, self._options.transcode),
-            on_note=lambda note: self._console.print(note, markup=False),
+            on_note=lambda note: self._console.print(
+                f"{name}: {note}", markup=False, highlight=False, soft_wrap=True
+            ),
             live=self._options.is_live,
         )
         try:
@@ -174,7 +178,7 @@ class Producer:
                 self._count(piece)
                 progress.update(
                     task,
-                    description=f"{source}: {sequence} chunks, {end_us / 1e6:.1f} s of video",
+                    description=f"{name}: {sequence} chunks, {end_us / 1e6:.1f} s of video",
                 )
         finally:
             await asyncio.to_thread(_close, pieces)
@@ -246,7 +250,7 @@ def source_files(source: str) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+        files = sorted(p for p in path.iterdir() if is_video_name(p) and p.is_file())
         if not files:
             raise ConfigError(
                 f"{path}: holds no video file; looked for {' '.join(sorted(VIDEO_SUFFIXES))}"

@@ -86,7 +86,8 @@ class Work:
         if self.is_shown:
             self.of.curves.add(answer)
         self.session.anchor_us = self.anchor_us
-        self.of.revisions += self.session.track([answer])
+        watch = self.of.curves.weigh if self.is_shown else None
+        self.of.revisions += self.session.track([answer], watch)
 
 
 class CameraReplay:

@@ -11,8 +11,8 @@ from rich.console import Console
 from daemon.config import load
 from daemon.errors import ConfigError
 from daemon.journal.base import FeatureRows
-from daemon.localize import writing_to
 from daemon.models.reading import read_model
+from daemon.outputs import writing_to
 from daemon.replay.log import FeatureLog, LogOptions
 from daemon.replay.period import LoggedRows, Period
 from daemon.replay.run import changed_model

@@ -122,14 +122,15 @@ def page_of(
 
 def _curves(run: ReplayedRun, model: ReplayModel, zero_us: int) -> CurveSet:
     spec = model.spec
-    indices, scores, attention = run.curves.arrays(len(spec.class_names))
+    drawn = run.curves.arrays()
     shown = sorted(model.class_indices or range(len(spec.class_names)))
     return CurveSet(
-        times_us=indices * spec.grid.stride_us + spec.grid.snippet_us // 2 - zero_us,
-        scores=scores[:, shown],
+        times_us=drawn.indices * spec.grid.stride_us + spec.grid.snippet_us // 2 - zero_us,
+        scores=drawn.scores[:, shown],
+        contrasts=drawn.contrasts[:, shown],
         class_names=tuple(_lane(spec.class_names[index], "new") for index in shown),
-        breaks=tuple((np.flatnonzero(np.diff(indices) > 1) + 1).tolist()),
-        attention=attention,
+        breaks=tuple((np.flatnonzero(np.diff(drawn.indices) > 1) + 1).tolist()),
+        attention=drawn.attention,
     )
 
 

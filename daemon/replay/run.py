@@ -20,8 +20,8 @@ from rich.progress import (
 
 from daemon.config import Config, ModelConfig, load, parse_model
 from daemon.errors import ConfigError
-from daemon.localize import writing_to
 from daemon.models.reading import ReadModel, open_localizer, read_model
+from daemon.outputs import write_whole, writing_to
 from daemon.replay.batches import Replay
 from daemon.replay.camera import ReplayedRun, ReplayModel
 from daemon.replay.difference import Compared, compared, within
@@ -90,8 +90,7 @@ def run_replay(options: LogOptions, console: Console, notes: Console) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
     done = asyncio.run(replayed(log, read, options.period, options.cameras, notes))
     model = model_of(read)
-    with writing_to(options.out):
-        _write(done, model, config, options.out)
+    _write(done, model, config, options.out)
     console.print(difference_table(done.rows, done.runs))
     for line in gap_lines(done.runs):
         notes.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -175,15 +174,14 @@ def _check_found(log: FeatureLog, replay: Replay, period: Period, cameras: Seque
 
 
 def _write(done: Replayed, model: ReplayModel, config: Config, out: Path) -> None:
-    with (out / "events.jsonl").open("wb") as lines:
-        for revision in _flat(done.new):
-            lines.write(event_line(revision, site=config.site) + b"\n")
+    lines = [event_line(revision, site=config.site) + b"\n" for revision in _flat(done.new)]
+    write_whole(out / "events.jsonl", b"".join(lines))
     plain = [row.to_json() for row in done.rows]
-    (out / "difference.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    write_whole(out / "difference.json", (json.dumps(plain, indent=1) + "\n").encode())
     for name, run, old, new in zip(
         page_names(done.runs), done.runs, done.old, done.new, strict=True
     ):
-        (out / f"{name}.html").write_text(page_of(run, model, old, new), encoding="utf-8")
+        write_whole(out / f"{name}.html", page_of(run, model, old, new).encode())
 
 
 def _flat(runs: Sequence[Sequence[ActionEvent]]) -> list[ActionEvent]:

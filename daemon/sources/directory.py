@@ -1,55 +1,40 @@
 """Reads chunks from folders, one for each camera: the transport that needs no broker.
 
-    root/door/0000000007.json    the chunk's headers, written first
-    root/door/0000000007.mp4     the chunk, renamed into place once whole
-    root/door/0000000008.end     nothing follows in this run
-    root/.positions/door         the last number that is done, for whoever writes more
-    root/.positions/.lock        held by the daemon that reads here (``daemon.claims``)
+``daemon.sources.chunk_files`` tells how the files are named. A camera's folder is a partition, and
+a file's number is its offset. A foreign file, without headers, is read once a later file exists or
+it has not changed for a while. Files without a number, hidden files, and files whose number was
+passed already are left alone.
 
-A camera's folder is a partition, and a file's number (all digits of its stem) is its offset. A
-file without a sidecar (the .json file with the headers) is foreign: its camera is the folder, its
-time the file's, and it is read once a later file exists or it has not changed for a while. Files
-without a number, hidden files, and files whose number was passed already are left alone.
+A folder carries an identity. One made anew under the same name has another, and is read from its
+oldest file, whatever was done before.
 """
 
 import asyncio
 import contextlib
 import functools
-import json
 import logging
 import os
-import re
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon.calls import RunningCalls
-from daemon.clock import SystemClock
+from daemon.clock import Clock, SystemClock
 from daemon.errors import PASSING_ERRNOS, ConfigError, DiskError, MalformedRecordError
 from daemon.outages import Kind, Outage, Outages
 from daemon.sources.base import Delivery, PartitionOwner, Position
-from daemon.sources.patient import SOON_S, Rounds, in_thread, read_regular
-from daemon.wire.headers import Headers
-from daemon.wire.records import parse_chunk, readable_camera
+from daemon.sources.chunk_files import ChunkFile, identified, read_position, write_position
+from daemon.sources.chunk_folder import LONG_LISTING_ENTRIES, ChunkFolder, Found, MadeAnewError
+from daemon.sources.patient import SOON_S, Rounds, in_thread
+from daemon.sources.retention import Removed, Retention, RetentionLimits
+from daemon.wire.records import readable_camera
 from engine.errors import StreamError
-from engine.types import FOREIGN_RUN, VideoChunk
 
-END_SUFFIX = ".end"
-SIDECAR_SUFFIX = ".json"
 POSITIONS = ".positions"
 
-_NO_CHUNKS = frozenset({SIDECAR_SUFFIX.removeprefix("."), "tmp", "part"})
-_MAX_NUMBER = 2**63 - 1  # a state store keeps it in 64 bits
-_NO_DIGITS = re.compile(r"[^0-9]+")
-# One name for all cameras, so that a long camera name makes no name that is too long for the disk;
-# it begins with a dot, as no camera's folder does.
-_UNFINISHED = ".unfinished.tmp"
-_MOST_BYTES = 2**30  # of a chunk that is read again
-_MOST_SIDECAR_BYTES = 2**20
-_MOST_POSITION_BYTES = 64
-_TICK_S = 0.1  # a folder's time of change is no coarser than this
-_LIST_ANYWAY_S = 5.0  # for file systems whose folders have coarse times of change, or none
+_FEW_PENDING = 256  # so many of a camera's files are known ahead, and then no more are looked for
+_SWEEP_EVERY_S = 60.0
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 _log = logging.getLogger("s2netd.directory")
@@ -57,7 +42,7 @@ _log = logging.getLogger("s2netd.directory")
 
 @dataclass(frozen=True, slots=True)
 class DirectorySourceSettings:
-    """Where the chunk files are.
+    """Where the chunk files are, and how long they stay.
 
     Attributes:
         path: Holds one folder for each camera, named for the camera.
@@ -66,6 +51,9 @@ class DirectorySourceSettings:
         settle_s: A foreign file that has not changed for so many seconds counts as whole.
         max_chunk_bytes: Larger files are refused unread.
         positions: Folder of the numbers that are done; ``path/.positions`` if None.
+        retention_s: Done chunks are removed when they are older; None: they stay.
+        retention_bytes: A camera's oldest done chunks are removed when all of its done chunks
+            take more; None: they stay.
     """
 
     path: Path
@@ -74,38 +62,55 @@ class DirectorySourceSettings:
     settle_s: float = 2.0
     max_chunk_bytes: int = 64 * 2**20
     positions: Path | None = None
+    retention_s: float | None = None
+    retention_bytes: int | None = None
+
+    @property
+    def retention(self) -> RetentionLimits:
+        """How long done chunks stay, and how many."""
+        return RetentionLimits(self.retention_s, self.retention_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Told of what nobody would see otherwise. Everything is called in the event loop.
+
+    Attributes:
+        on_removed: What a sweep has removed, by camera; only cameras of which it was something.
+        on_passed_over: A camera, and how many of its files came too late to be read.
+    """
+
+    on_removed: Callable[[Mapping[str, Removed]], None] = lambda _removed: None
+    on_passed_over: Callable[[str, int], None] = lambda _camera, _n_files: None
 
 
 @dataclass(slots=True)
 class _Camera:
-    """What is known of one camera's folder."""
+    """What is known of one camera's folder.
 
-    folder: Path
+    Attributes:
+        folder: Finds its new files.
+        retention: Removes its old ones.
+        done_below: Everything below this number is done, and kept.
+        reached: The last number that is done, as the position says; None: not known.
+        pending: Files that were found and not delivered yet.
+        n_told: Files passed over that were told of.
+    """
+
+    folder: ChunkFolder
+    retention: Retention
+    done_below: int
     reached: int | None
-    next_number: int
-    pending: deque[tuple[int, Path]] = field(default_factory=deque)
-    listed: "_Listing | None" = None
-    growing: tuple[Path, int, int] | None = None  # newest foreign file: path, size, mtime in ns
-    growing_since_s: float = 0.0
+    pending: deque[Found] = field(default_factory=deque)
+    n_told: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Listing:
-    """When a folder was listed, and which state of it.
+class _NewCamera:
+    """A folder that is to be taken: its identity, and the last number that is done."""
 
-    As long as the folder's inode and time of change stay the same, nothing new is in it. That
-    holds only if it was listed well after the change: the time does not tell a file that came
-    right after the listing, within one tick of the folder's clock.
-    """
-
-    version: tuple[int, int]  # inode, mtime in ns
-    since_s: float
-    at_s: float
-    has_left_some: bool
-
-    def stands(self, version: tuple[int, int], now_s: float) -> bool:
-        is_final = not self.has_left_some and self.at_s - self.since_s >= _TICK_S
-        return is_final and self.version == version and now_s - self.at_s < _LIST_ANYWAY_S
+    identity: str
+    reached: int | None
 
 
 class DirectoryChunkSource:
@@ -115,6 +120,8 @@ class DirectoryChunkSource:
         settings: Where the files are.
         outages: Told of what cannot be read or written now, which is waited for.
         calls: Told of each look at the folder, so that one that hangs is noticed.
+        watcher: Told of what was removed or passed over.
+        clock: Tells how old files are.
     """
 
     def __init__(
@@ -122,8 +129,12 @@ class DirectoryChunkSource:
         settings: DirectorySourceSettings,
         outages: Outages | None = None,
         calls: RunningCalls | None = None,
+        watcher: Watcher | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._settings = settings
+        self._watcher = watcher or Watcher()
+        self._clock = clock or SystemClock()
         self._positions = settings.positions or settings.path / POSITIONS
         self._owner: PartitionOwner | None = None
         self._cameras: dict[str, _Camera] = {}
@@ -131,7 +142,10 @@ class DirectoryChunkSource:
         self._unwritten: set[str] = set()  # cameras whose position is not in its file yet
         self._warned: set[tuple[str, str]] = set()
         self._reading: dict[str, asyncio.Future[Delivery | None]] = {}  # one at most of each
-        self._new: dict[str, int | None] = {}  # found in this round: camera → last number done
+        self._new: dict[str, _NewCamera] = {}  # found in this round
+        self._n_listed = 0  # entries of folders, in this round
+        self._sweeping: asyncio.Future[dict[str, Removed]] | None = None
+        self._sweep_at_s = 0.0
         self._keeping: asyncio.Future[None] | None = None  # positions on their way to the disk
         self._listing: asyncio.Future[list[str]] | None = None  # of the folders of cameras
         self._rounds = Rounds(self._visit)
@@ -156,6 +170,7 @@ class DirectoryChunkSource:
         while not self._is_closed:
             if loop.time() >= scan_at_s:
                 await self._look(loop.time())
+                self._sweep(loop.time())
                 scan_at_s = loop.time() + self._settings.poll_interval_s
             delivered = False
             for name in list(self._cameras):
@@ -171,7 +186,10 @@ class DirectoryChunkSource:
     def reached(self, partition: str, next_offset: int) -> None:
         """See ``ChunkSource``; whoever writes further chunks numbers them after these."""
         camera = self._cameras.get(partition)
-        if camera is not None and (camera.reached is None or next_offset - 1 > camera.reached):
+        if camera is None:
+            return
+        camera.done_below = max(camera.done_below, next_offset)
+        if camera.reached is None or next_offset - 1 > camera.reached:
             camera.reached = next_offset - 1
             self._unwritten.add(partition)
 
@@ -182,12 +200,12 @@ class DirectoryChunkSource:
     def is_caught_up(self, partition: str) -> bool:
         """See ``ChunkSource``."""
         camera = self._cameras.get(partition)
-        return camera is not None and not camera.pending
+        return camera is not None and not camera.pending and not camera.folder.n_left
 
     def n_behind(self, partition: str) -> int | None:
         """See ``ChunkSource``."""
         camera = self._cameras.get(partition)
-        return None if camera is None else len(camera.pending)
+        return None if camera is None else len(camera.pending) + camera.folder.n_left
 
     def pause(self, partition: str) -> None:
         """See ``ChunkSource``."""
@@ -202,15 +220,20 @@ class DirectoryChunkSource:
         """See ``ChunkSource``."""
         self._is_closed = True
         self._wake.set()
+        if self._sweeping is not None:
+            await asyncio.wait([self._sweeping], timeout=SOON_S)
+            self._tell_removed()
         await self._keep_positions()
 
     async def _take(self, name: str) -> Delivery | None:
         """The camera's next delivery; None if there is none now, or reading it takes long."""
-        pending, reading = self._cameras[name].pending, self._reading.get(name)
-        if self._is_closed or name in self._paused or not (pending or reading):
+        camera, reading = self._cameras[name], self._reading.get(name)
+        if self._is_closed or name in self._paused or not (camera.pending or reading):
             return None
         if reading is None:
-            reading = in_thread(functools.partial(self._read, name, *pending.popleft()))
+            found = camera.pending.popleft()
+            camera.retention.deliver(found)
+            reading = in_thread(functools.partial(self._read, name, found))
             reading.add_done_callback(lambda _done: self._wake.set())
             self._reading[name] = reading
             await asyncio.wait([reading], timeout=SOON_S)
@@ -261,19 +284,64 @@ class DirectoryChunkSource:
         """Take in what is new on the disk: in threads, but the owner is asked in the loop."""
         await self._keep_positions()
         names = await self._folders()
-        self._now_s, self._new = now_s, {}
+        self._now_s, self._new, self._n_listed = now_s, {}, 0
         await self._rounds.go(names)
         new = dict(self._new)  # a folder that hung until now may still add itself
-        for name, reached in new.items():
+        for name, camera in new.items():
+            reached = camera.reached
             start = await self._open_owner.take(
-                name, fallback=0 if reached is None else reached + 1
+                name, fallback=0 if reached is None else reached + 1, log_id=camera.identity
             )
-            self._cameras[name] = _Camera(self._settings.path / name, reached, start)
+            self._cameras[name] = self._opened(name, camera, start)
         await self._rounds.go(new)
         for name in self._rounds.hanging:
             self._hang(name, "it cannot be listed")
         for name in [name for name in self._hanging if name not in self._rounds.hanging]:
             self._is_back(name)
+        for name, known in self._cameras.items():
+            if known.folder.n_passed_over > known.n_told:
+                n_files = known.folder.n_passed_over - known.n_told
+                known.n_told = known.folder.n_passed_over
+                self._watcher.on_passed_over(name, n_files)
+
+    def _opened(self, name: str, camera: _NewCamera, start: int) -> _Camera:
+        path = self._settings.path / name
+        folder = ChunkFolder(
+            path,
+            start,
+            identity=camera.identity,
+            follow=self._settings.follow,
+            settle_s=self._settings.settle_s,
+            on_too_long=functools.partial(self._warn_once, name, _TOO_LONG),
+        )
+        retention = Retention(path, self._settings.retention)
+        return _Camera(folder, retention, done_below=start, reached=camera.reached)
+
+    def _sweep(self, now_s: float) -> None:
+        """Begin to remove what is done and old, beside all else; tell what was removed before."""
+        if self._settings.retention.are_none or now_s < self._sweep_at_s:
+            return
+        if self._sweeping is not None and not self._sweeping.done():
+            return
+        self._tell_removed()
+        self._sweep_at_s = now_s + _SWEEP_EVERY_S
+        done = {
+            name: (one.retention, one.done_below)
+            for name, one in self._cameras.items()
+            if name not in self._rounds.hanging
+        }
+        unix_s = self._clock.unix_us() / 1e6
+        self._sweeping = in_thread(functools.partial(_swept, done, now_s, unix_s))
+
+    def _tell_removed(self) -> None:
+        if self._sweeping is None or not self._sweeping.done():
+            return
+        removed = {name: one for name, one in self._sweeping.result().items() if one.n_chunks}
+        self._sweeping = None
+        for name in removed.keys() & self._cameras.keys():
+            self._cameras[name].folder.lose()
+        if removed:
+            self._watcher.on_removed(removed)
 
     async def _folders(self) -> list[str]:
         """The folders of cameras; those that are known while the one that holds them hangs."""
@@ -321,7 +389,7 @@ class DirectoryChunkSource:
         for name in list(self._unwritten):
             reached = self._cameras[name].reached
             if reached is not None and reached >= 0:
-                _write_position(self._positions / name, reached)
+                write_position(self._positions / name, reached)
             if reached == self._cameras[name].reached:
                 self._unwritten.discard(name)
 
@@ -332,15 +400,39 @@ class DirectoryChunkSource:
 
     def _visit(self, name: str) -> None:
         """Take in a known camera's files, or a new camera."""
+        camera = self._cameras.get(name)
         try:
-            if name in self._cameras:
-                self._scan_camera(self._cameras[name], self._now_s)
+            if camera is None:
+                reached = read_position(self._positions / name)
+                self._new[name] = _NewCamera(self._identity_of(name), reached)
             else:
-                self._new[name] = read_position(self._positions / name)
+                self._scan_camera(camera, self._now_s)
+        except MadeAnewError:
+            self._new[name] = _NewCamera(self._identity_of(name), None)
         except _GONE:  # removed while we look
             return
         except OSError as error:
             self._warn_once(name, f"is left out: {error.strerror}")
+
+    def _identity_of(self, name: str) -> str:
+        try:
+            return identified(self._settings.path / name)
+        except OSError as error:
+            self._warn_once(
+                name,
+                f"cannot be marked: {error.strerror}; if it is made anew, files whose numbers "
+                "were done before are passed over",
+            )
+            return ""
+
+    def _scan_camera(self, camera: _Camera, now_s: float) -> None:
+        """Queue a camera's new files."""
+        room = _FEW_PENDING - len(camera.pending)
+        if room > 0:
+            # A folder of many files must not make the others wait twice in one round.
+            may_list = self._n_listed < LONG_LISTING_ENTRIES or not self._settings.follow
+            camera.pending.extend(camera.folder.look(now_s, room, may_list=may_list))
+            self._n_listed += camera.folder.n_listed
 
     def _is_camera(self, folder: os.DirEntry[str]) -> bool:
         try:
@@ -359,111 +451,38 @@ class DirectoryChunkSource:
             self._warned.add((name, problem))
             _log.warning("%s/%a %s", self._settings.path, name, problem)
 
-    def _scan_camera(self, camera: _Camera, now_s: float) -> None:
-        status = camera.folder.stat()
-        # Taken before the listing: what comes after it changes the version.
-        version = (status.st_ino, status.st_mtime_ns)
-        before = camera.listed
-        if before and before.stands(version, now_s):
-            return
-        since_s = before.since_s if before and before.version == version else now_s
-        camera.listed = _Listing(version, since_s, now_s, self._take_in(camera, now_s))
-
-    def _take_in(self, camera: _Camera, now_s: float) -> bool:
-        """Queue a camera's new files; True if there are some that cannot be read yet."""
-        seen = self._numbered(camera)
-        if not seen:
-            return False
-        # A listing that is made while files appear may hold a later file and lack an earlier one.
-        # A second listing holds all files that precede the newest one of the first.
-        newest = max(seen)
-        files = self._numbered(camera)
-        numbers = sorted(number for number in files if number <= newest)
-        if self._settings.follow and not self._is_whole(camera, files.get(newest), now_s):
-            numbers = [number for number in numbers if number != newest]
-        camera.pending.extend((number, files[number]) for number in numbers)
-        camera.next_number = max(numbers, default=camera.next_number - 1) + 1
-        return len(numbers) < len(files)
-
-    def _numbered(self, camera: _Camera) -> dict[int, Path]:
-        files = _numbered(camera.folder, camera.next_number)
-        for number in [number for number in files if number > _MAX_NUMBER]:
-            del files[number]
-            self._warn_once(
-                camera.folder.name,
-                "holds files whose names have too many digits, and they are left alone; name "
-                "chunk files by one rising number of at most 18 digits, such as 0000000007.mp4",
-            )
-        return files
-
-    def _is_whole(self, camera: _Camera, path: Path | None, now_s: float) -> bool:
-        """True if a camera's newest file is finished; one with a sidecar is put there whole."""
-        if path is None or path.with_suffix(SIDECAR_SUFFIX).exists():
-            return True
-        status = path.stat()
-        growing = (path, status.st_size, status.st_mtime_ns)
-        if growing != camera.growing:
-            camera.growing, camera.growing_since_s = growing, now_s
-        return now_s - camera.growing_since_s >= self._settings.settle_s
-
-    def _read(self, name: str, number: int, path: Path) -> Delivery | None:
+    def _read(self, name: str, found: Found) -> Delivery | None:
         """One file as a delivery; None if it was removed in the meantime."""
-        position = Position(name, number)
-        payload, headers = b"", list[tuple[str, bytes]]()
+        position = Position(name, found.number)
+        path = self._settings.path / name / found.name
+        file = ChunkFile(path, found.number)
         try:
-            payload = read_regular(path, self._settings.max_chunk_bytes)
-            headers = _headers_beside(path)
-            chunk = _parse(name, path, number, payload, headers)
+            chunk = file.load(self._settings.max_chunk_bytes).parse()
         except _GONE:
             return None
         except OSError as error:
             reason = MalformedRecordError(f"{path}: cannot be read: {error.strerror}")
             return Delivery(position, readable_camera(None, name), None, reason)
         except StreamError as error:
-            camera = readable_camera(None, name)
-            return Delivery(position, camera, None, error, payload, name.encode(), tuple(headers))
-        return Delivery(position, chunk.camera, chunk, key=name.encode(), headers=tuple(headers))
+            camera, headers = readable_camera(None, name), tuple(file.headers)
+            return Delivery(position, camera, None, error, file.payload, name.encode(), headers)
+        headers = tuple(file.headers)
+        return Delivery(position, chunk.camera, chunk, key=name.encode(), headers=headers)
 
 
-def last_number(folder: Path) -> int:
-    """The highest number of a camera's chunk files; -1 if there is none."""
-    return max((n for n in _numbered(folder, 0) if n <= _MAX_NUMBER), default=-1)
+_TOO_LONG = (
+    "holds files whose names have too many digits, and they are left alone; name chunk files by "
+    "one rising number of at most 18 digits, such as 0000000007.mp4"
+)
 
 
-def read_numbered(folder: Path, first: int, last: int) -> list[VideoChunk]:
-    """The chunks of a camera's folder with these numbers, as far as they can be read."""
-    chunks: list[VideoChunk] = []
-    try:
-        files = sorted(_numbered(folder, first).items())
-    except OSError:
-        return []
-    for number, path in files:
-        if number <= last:
-            with contextlib.suppress(OSError, StreamError):
-                headers = _headers_beside(path)
-                payload = read_regular(path, _MOST_BYTES)
-                chunks.append(_parse(folder.name, path, number, payload, headers))
-    return chunks
-
-
-def _number(name: str) -> int | None:
-    """A chunk file's number; None for a name that is no chunk file's."""
-    stem, _, suffix = name.rpartition(".")  # a Path for each file would cost too much
-    if suffix in _NO_CHUNKS or name[0] == ".":
-        return None
-    digits = _NO_DIGITS.sub("", stem or name)
-    return int(digits) if digits else None
-
-
-def _numbered(folder: Path, least: int) -> dict[int, Path]:
-    """The chunk files from number ``least`` on; of two with the same number, the first by name."""
-    names: dict[int, str] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            number = _number(entry.name)
-            if number is not None and number >= least:
-                names[number] = min(names.get(number, entry.name), entry.name)
-    return {number: folder / name for number, name in names.items()}
+def _swept(
+    done: Mapping[str, tuple[Retention, int]], now_s: float, unix_s: float
+) -> dict[str, Removed]:
+    return {
+        name: retention.sweep(below, now_s=now_s, unix_s=unix_s)
+        for name, (retention, below) in done.items()
+    }
 
 
 def _is_utf8(name: str) -> bool:
@@ -472,56 +491,3 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _headers_beside(path: Path) -> Headers:
-    sidecar = path.with_suffix(SIDECAR_SUFFIX)
-    return _sidecar_headers(sidecar) if sidecar.exists() else []
-
-
-def _parse(name: str, path: Path, number: int, payload: bytes, headers: Headers) -> VideoChunk:
-    mtime_us = path.stat().st_mtime_ns // 1000
-    if path.suffix == END_SUFFIX and not headers:
-        return VideoChunk(name, FOREIGN_RUN, number, mtime_us, b"", anchor_us=0, is_end=True)
-    return parse_chunk(name.encode(), headers, payload, timestamp_us=mtime_us, offset=number)
-
-
-def _sidecar_headers(sidecar: Path) -> Headers:
-    try:
-        plain = json.loads(read_regular(sidecar, _MOST_SIDECAR_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise MalformedRecordError(f"{sidecar}: is not JSON: {error}") from error
-    if not isinstance(plain, dict) or not all(isinstance(v, str) for v in plain.values()):
-        raise MalformedRecordError(f"{sidecar}: wanted one object of header names and texts")
-    try:
-        return [(name, value.encode()) for name, value in plain.items()]
-    except UnicodeEncodeError as error:
-        raise MalformedRecordError(f"{sidecar}: holds no Unicode text: {error}") from error
-
-
-def read_position(path: Path) -> int | None:
-    """The last number that is done; None if it is not known."""
-    try:
-        number = int(read_regular(path, _MOST_POSITION_BYTES))
-    except FileNotFoundError:
-        return None
-    except (ValueError, StreamError):  # a power cut, or somebody's editor
-        number = -1
-    if 0 <= number <= _MAX_NUMBER:
-        return number
-    _log.warning("%s: holds no number; the camera is read as if nothing was done", path)
-    return None
-
-
-def _write_position(path: Path, number: int) -> None:
-    """Write a position so that a power cut leaves no empty file: synced first, then renamed."""
-    unfinished = path.with_name(_UNFINISHED)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("w", encoding="ascii") as file:
-            file.write(f"{number}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        raise DiskError(f"{path}: cannot keep the position: {error.strerror}") from error

@@ -17,7 +17,7 @@ from daemon.timeline.lanes import (
 from daemon.timeline.marks import Tick, decimated, label_rooms, packed, runs, ticks
 from daemon.timeline.style import LABEL_WIDTHS_PX
 from daemon.timeline.table import summary
-from daemon.timeline.text import between, clock, score, text
+from daemon.timeline.text import between, clock, score, scores_apart, text
 from engine.judging.histories import History
 from engine.judging.truth import TruthSpan
 from engine.types import Span
@@ -90,19 +90,43 @@ def _picture(thumbnail: Thumbnail) -> str:
 
 
 def _lane(lane: Lane, axes: Axes) -> str:
-    curve = lane.curve
-    peak = f"peak {score(curve.peak)} at {clock(curve.peak_us)}" if curve else "no curve"
     size = " tall" if lane.events else ""
     return (
         f'<div class="lane {lane.hue}{size}"><div class="name">'
-        f'<b><bdi>{text(lane.class_name)}</bdi></b><span class="peak">{peak}</span>'
+        f'<b><bdi>{text(lane.class_name)}</bdi></b><span class="peak">{_peaks(lane)}</span>'
         '<output class="now"></output></div>'
-        f"{_curve(curve, _threshold(lane, axes), axes) if curve else ''}{_bars(lane.events, axes)}"
-        f"{_truths(lane, axes)}</div>"
+        f"{_curves(lane, axes)}{_bars(lane.events, axes)}{_truths(lane, axes)}</div>"
     )
 
 
-def _curve(curve: Curve, threshold: str, axes: Axes) -> str:
+def _peaks(lane: Lane) -> str:
+    """The lane's figures: how high its curve gets, and how much it stood out of what it must."""
+    if lane.curve is None:
+        return "no curve"
+    peak = f"peak {score(lane.curve.peak)} at {clock(lane.curve.peak_us)}"
+    if lane.contrast is None or lane.open_score is None:
+        return peak
+    seen, needed = scores_apart(lane.contrast.peak, lane.open_score)
+    return f"{peak} · stood out by {seen}, needs {needed}"
+
+
+def _curves(lane: Lane, axes: Axes) -> str:
+    """The class's curve; and how much stood out there, with the line that it must reach."""
+    if lane.curve is None:
+        return ""
+    drawn = _line(lane.curve, "line", axes, area=True)
+    if lane.contrast is not None and lane.open_score is not None:
+        drawn += _line(lane.contrast, "contrast", axes)
+        threshold = f"M0 {axes.height(lane.open_score)}H{CURVE_X_UNITS}"
+        drawn += f'<path class="threshold" d="{threshold}" />'
+    box = f'viewBox="0 0 {CURVE_X_UNITS} {CURVE_Y_UNITS}" preserveAspectRatio="none"'
+    return (
+        f'<div class="curve"><svg {box} aria-hidden="true">{drawn}</svg>'
+        f'<span class="top">{axes.top:g}</span></div>'
+    )
+
+
+def _line(curve: Curve, mark: str, axes: Axes, *, area: bool = False) -> str:
     kept = decimated(curve.values)
     lines, areas = [], []
     for run in runs(kept, curve.breaks):
@@ -112,20 +136,8 @@ def _curve(curve: Curve, threshold: str, axes: Axes) -> str:
         lines.append(f"M{points}" if len(xs) > 1 else f"M{points}L{points}")
         areas.append(f"M{xs[0]} {CURVE_Y_UNITS}L{points}L{xs[-1]} {CURVE_Y_UNITS}Z")
     dense = " dense" if len(kept) > _DENSE_POINTS else ""
-    box = f'viewBox="0 0 {CURVE_X_UNITS} {CURVE_Y_UNITS}" preserveAspectRatio="none"'
-    return (
-        f'<div class="curve"><svg {box} aria-hidden="true">'
-        f'<path class="area" d="{"".join(areas)}" />'
-        f'<path class="line{dense}" d="{"".join(lines)}" />'
-        f'{threshold}</svg><span class="top">{axes.top:g}</span></div>'
-    )
-
-
-def _threshold(lane: Lane, axes: Axes) -> str:
-    """The line of the score that an event needs; the lane of attention has none."""
-    if lane.open_score is None:
-        return ""
-    return f'<path class="threshold" d="M0 {axes.height(lane.open_score)}H{CURVE_X_UNITS}" />'
+    filled = f'<path class="area" d="{"".join(areas)}" />' if area else ""
+    return f'{filled}<path class="{mark}{dense}" d="{"".join(lines)}" />'
 
 
 def _bars(events: tuple[History, ...], axes: Axes) -> str:

@@ -1,7 +1,8 @@
 """What the timeline page shows: the values it is given, and the lanes made of them. Pure."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +27,8 @@ class CurveSet:
             each snippet that was scored.
         scores: float32 (N, C_shown) in [0, 1].
         class_names: The names of the C_shown classes.
+        contrasts: float32 (N, C_shown), how much the best interval over each snippet stood out
+            from its surroundings, which is what an event's score is; None if it is not known.
         breaks: Rows that are the first after a gap, each in 1..N-1.
         attention: float32 (N,) in [0, 1]; None if it is not known.
     """
@@ -35,13 +38,17 @@ class CurveSet:
     class_names: tuple[str, ...]
     breaks: tuple[int, ...] = ()
     attention: FloatArray | None = None
+    contrasts: FloatArray | None = None
 
     def __post_init__(self) -> None:
         wanted = (len(self.times_us), len(self.class_names))
         if self.scores.shape != wanted:
             raise ValueError(f"scores are {self.scores.shape}, times and labels want {wanted}")
-        if not np.isfinite(self.scores).all():
-            raise ValueError("scores hold values that are not finite")
+        if self.contrasts is not None and self.contrasts.shape != wanted:
+            raise ValueError(f"contrasts are {self.contrasts.shape}, wanted {wanted}")
+        for what, values in (("scores", self.scores), ("contrasts", self.contrasts)):
+            if values is not None and not np.isfinite(values).all():
+                raise ValueError(f"{what} hold values that are not finite")
         if (np.diff(self.times_us) <= 0).any():
             raise ValueError("times_us must rise")
         if any(not 0 < row < len(self.times_us) for row in self.breaks):
@@ -73,11 +80,11 @@ class Mistakes:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One score over time.
+    """One score, or contrast, over time.
 
     Attributes:
         times_us: int64 (N,), N >= 1, as in ``CurveSet``.
-        values: float32 (N,) in [0, 1].
+        values: float32 (N,).
         breaks: As in ``CurveSet``.
     """
 
@@ -103,10 +110,12 @@ class Lane:
     Attributes:
         class_name: The class's name.
         curve: Its scores; None if they are not known.
+        contrast: How much stood out there; None if it is not known, as of attention.
         events: Its events.
         truth: When it is known to have happened.
         hue: Name of its colour.
-        open_score: The score that an event of it needs; None for attention, which has no events.
+        open_score: By how much an event of it must stand out; None for attention, which has no
+            events.
     """
 
     class_name: str
@@ -115,6 +124,14 @@ class Lane:
     truth: tuple[Span, ...] = ()
     hue: str = NEUTRAL
     open_score: float | None = None
+    contrast: Curve | None = None
+
+    @property
+    def lacking(self) -> float | None:
+        """By how much more it must have stood out; None if that is not known."""
+        if self.contrast is None or self.open_score is None:
+            return None
+        return self.open_score - self.contrast.peak
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,27 +174,22 @@ def lanes_of(
     truth: Sequence[TruthSpan[str]],
     open_score_of: Callable[[str], float],
 ) -> list[Lane]:
-    """A lane for each class that has events or truth, then for the highest other classes."""
-    found: dict[str, Curve] = {}
-    if curves is not None and len(curves.times_us):
-        for i, name in enumerate(curves.class_names):
-            found[name] = Curve(curves.times_us, curves.scores[:, i], curves.breaks)
+    """A lane for each class with events or truth, then for those that came nearest to an event."""
+    found = lanes_by_class(curves, open_score_of)
     best: dict[str, float] = {span.class_id: -1.0 for span in truth}
     for event in events:
         name = event.last.class_name
         best[name] = max(best.get(name, -1.0), event.last.score)
     shown = sorted(best, key=lambda name: (-best[name], name))
-    others = sorted(found.keys() - best.keys(), key=lambda name: (-found[name].peak, name))
+    others = sorted(found.keys() - best.keys(), key=lambda name: nearness(found[name]))
     shown += others[: max(MAX_CURVES - len(shown), 0)]
     hue_of = hues(shown)
     lanes = [
-        Lane(
-            name,
-            found.get(name),
-            tuple(event for event in events if event.last.class_name == name),
-            tuple(sorted(one.span for one in truth if one.class_id == name)),
-            f"hue{hue_of[name]}",
-            open_score_of(name),
+        replace(
+            found.get(name) or Lane(name, None, open_score=open_score_of(name)),
+            events=tuple(event for event in events if event.last.class_name == name),
+            truth=tuple(sorted(one.span for one in truth if one.class_id == name)),
+            hue=f"hue{hue_of[name]}",
         )
         for name in shown
     ]
@@ -185,6 +197,31 @@ def lanes_of(
         curve = Curve(curves.times_us, curves.attention, curves.breaks)
         lanes.append(Lane("attention (any action)", curve))
     return lanes
+
+
+def lanes_by_class(
+    curves: CurveSet | None, open_score_of: Callable[[str], float]
+) -> dict[str, Lane]:
+    """A lane for each class of which there are curves."""
+    if curves is None or not len(curves.times_us):
+        return {}
+    lanes = {}
+    for column, name in enumerate(curves.class_names):
+        scores, contrasts = (
+            None if values is None else Curve(curves.times_us, values[:, column], curves.breaks)
+            for values in (curves.scores, curves.contrasts)
+        )
+        lanes[name] = Lane(name, scores, open_score=open_score_of(name), contrast=contrasts)
+    return lanes
+
+
+def nearness(lane: Lane) -> tuple[float, float, str]:
+    """Sorts lanes: first the one that came nearest to an event, or whose curve is highest."""
+    peak = 0.0 if lane.curve is None else lane.curve.peak
+    # Where nothing stood out at all, a low threshold brings a class no nearer.
+    stood_out = lane.contrast is not None and lane.contrast.peak > 0
+    lacking = lane.lacking if stood_out else None
+    return (math.inf if lacking is None else lacking, -peak, lane.class_name)
 
 
 def axes_of(
@@ -196,10 +233,11 @@ def axes_of(
     ends += [span.end_us for lane in lanes for span in lane.truth]
     ends += [int(lane.curve.times_us[-1]) for lane in lanes if lane.curve]
     heights = [lane.open_score for lane in lanes if lane.open_score is not None]
-    heights += [lane.curve.peak for lane in lanes if lane.curve]
+    heights += [curve.peak for lane in lanes for curve in (lane.curve, lane.contrast) if curve]
     highest = max(heights, default=0.0)
-    # A video without events is not magnified so much that its scores rise above the threshold.
-    top = 1.0 if highest > _MAGNIFIED_BELOW else np.ceil(max(highest, 0.05) * 12) / 10
+    # A video without events is not magnified so much that its curves rise above the threshold.
+    is_usual = _MAGNIFIED_BELOW < highest <= 1.0
+    top = 1.0 if is_usual else np.ceil(max(highest, 0.05) * (10 if highest > 1 else 12)) / 10
     rows = {event.last.event_id: i for i, event in enumerate(events)}
     return Axes(max(ends), float(top), rows, mistakes)
 

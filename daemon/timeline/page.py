@@ -8,10 +8,10 @@ bytes.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from daemon.timeline.chart import chart
 from daemon.timeline.lanes import (
-    NEUTRAL,
     CurveSet,
     Lane,
     Mistakes,
@@ -20,6 +20,7 @@ from daemon.timeline.lanes import (
     gaps,
     lanes_of,
 )
+from daemon.timeline.nearest import nearest, what_it_lacked
 from daemon.timeline.style import CONTENT_POLICY, SCRIPT, STYLE
 from daemon.timeline.table import event_table
 from daemon.timeline.text import clock, count, score, text, wall_clock
@@ -55,7 +56,8 @@ def render_timeline(
         duration_us: Length of the footage; the axis is longer if an event ends later.
         events: Revisions of events of one run, all that are known, in any order.
         curves: Score curves; None if they were not kept.
-        open_score: Score at which an event opens; it is drawn as a line.
+        open_score: By how much an event must stand out from its surroundings to open; it is
+            drawn as a line where the curves tell how much anything did.
         thumbnails: Pictures in order of time; at most ``MAX_THUMBNAILS`` are used.
         class_open_scores: The opening scores of classes that have their own, by class name.
         truth: What is known to have happened; it is drawn below the events of the same class.
@@ -71,7 +73,9 @@ def render_timeline(
     if anchor_us is None:
         anchor_us = next((one.anchor_us for one in events if one.anchor_us is not None), None)
     own_scores = class_open_scores or {}
-    lanes = lanes_of(grouped, curves, truth, lambda name: own_scores.get(name, open_score))
+    open_score_of = partial(_open_score_of, own_scores, open_score)
+    lanes = lanes_of(grouped, curves, truth, open_score_of)
+    near = nearest(curves, open_score_of)
     axes = axes_of(duration_us, lanes, grouped, mistakes or Mistakes())
     facts = (clock(duration_us), wall_clock(anchor_us, 0), *(text(note) for note in notes))
     return "\n".join(
@@ -85,7 +89,7 @@ def render_timeline(
             f"<header><h1><bdi>{text(title)}</bdi></h1>",
             f'<p class="subtitle"><bdi>{text(subtitle)}</bdi></p>' if subtitle else "",
             f'<ul class="facts">{"".join(f"<li>{fact}</li>" for fact in facts if fact)}</ul>',
-            f'<p class="verdict">{_verdict(grouped, lanes)}</p></header>',
+            f'<p class="verdict">{_verdict(grouped, near)}</p></header>',
             chart(lanes, axes, thumbnails, curves),
             _key(lanes, curves, axes.mistakes),
             _events(grouped, anchor_us),
@@ -94,7 +98,11 @@ def render_timeline(
     )
 
 
-def _verdict(events: list[History], lanes: list[Lane]) -> str:
+def _open_score_of(own: Mapping[str, float], usual: float, class_name: str) -> float:
+    return own.get(class_name, usual)
+
+
+def _verdict(events: list[History], near: Lane | None) -> str:
     """What was found, in one or two sentences."""
     standing = [event for event in events if event.is_kept]
     retracted = len(events) - len(standing)
@@ -102,7 +110,10 @@ def _verdict(events: list[History], lanes: list[Lane]) -> str:
     if standing:
         how_many = f"<strong>{count(len(standing), 'event')}{_of_which(standing)}.</strong>"
         return how_many + taken_back
-    return f"<strong>No events.</strong>{taken_back} {_strongest(lanes)}"
+    if near is None:
+        return f"<strong>No events.</strong>{taken_back} There are no scores to show."
+    lacking = what_it_lacked(near, f"“<bdi>{text(near.class_name)}</bdi>”")
+    return f"<strong>No events.</strong>{taken_back} {lacking}"
 
 
 def _of_which(events: list[History]) -> str:
@@ -116,26 +127,16 @@ def _of_which(events: list[History]) -> str:
     return ": " + ", ".join(f"{name} ({n})" for name, n in named)
 
 
-def _strongest(lanes: list[Lane]) -> str:
-    scored = [(lane.curve.peak, lane) for lane in lanes if lane.curve and lane.hue != NEUTRAL]
-    if not scored:
-        return "There are no scores to show."
-    peak, lane = max(scored, key=lambda pair: pair[0])
-    assert lane.curve is not None  # noqa: S101 - chosen above for having one
-    needed = "" if lane.open_score is None else f" of {score(lane.open_score)}"
-    return (
-        f"The highest class is “<bdi>{text(lane.class_name)}</bdi>”, {score(peak)} at "
-        f"{clock(lane.curve.peak_us)}; an event needs a score{needed}."
-    )
-
-
 def _key(lanes: list[Lane], curves: CurveSet | None, mistakes: Mistakes) -> str:
     """The key, which tells what the marks mean that are on this page."""
     events = [event for lane in lanes for event in lane.events]
     states = {event.state for event in events}
     truth = any(lane.truth for lane in lanes)
+    has_contrasts = curves is not None and curves.contrasts is not None
     entries = (
-        ("threshold", f"score an event needs ({_needed(lanes)})", curves is not None),
+        ("curve-mark", "class curve", curves is not None),
+        ("contrast-mark", "how much the best interval stands out", has_contrasts),
+        ("threshold", f"how much an event must stand out ({_needed(lanes)})", has_contrasts),
         ("fill closed", "event", "closed" in states),
         ("fill open", "event, its end not settled", "open" in states),
         ("fill retracted", "event taken back", "retracted" in states),

@@ -46,8 +46,17 @@ def delay(wait_us: int) -> str:
 
 
 def score(value: float) -> str:
-    """A score in [0, 1] to two decimals."""
+    """A score to two decimals."""
     return f"{value:.2f}"
+
+
+def scores_apart(low: float, high: float) -> tuple[str, str]:
+    """Two scores to two decimals, or to as many more as it takes to tell them apart."""
+    for n_decimals in range(2, 7):
+        texts = f"{low:.{n_decimals}f}", f"{high:.{n_decimals}f}"
+        if texts[0] != texts[1]:
+            return texts
+    return score(low), score(high)
 
 
 def count(number: int, noun: str) -> str:

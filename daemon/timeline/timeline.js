@@ -14,11 +14,12 @@
   let share = null;
 
   const curves = [...document.querySelectorAll(".lane")].flatMap((lane) => {
-    const line = lane.querySelector(".line");
-    if (!line) return [];
-    const points = [...line.getAttribute("d").matchAll(/(\d+) (\d+)/g)]
-      .map((found) => [found[1] / 1e5, top * (1 - found[2] / 1000)]);
-    return [{ now: lane.querySelector(".now"), points }];
+    const [line, contrast] = [".line", "path.contrast"].map((mark) => {
+      const path = lane.querySelector(mark);
+      return path && [...path.getAttribute("d").matchAll(/(\d+) (\d+)/g)]
+        .map((found) => [found[1] / 1e5, top * (1 - found[2] / 1000)]);
+    });
+    return line ? [{ now: lane.querySelector(".now"), line, contrast }] : [];
   });
 
   const clock = (us) => {
@@ -44,8 +45,10 @@
     share = at;
     cursor.hidden = at === null;
     moment.textContent = at === null ? "" : clock(at * endUs);
-    for (const { now, points } of curves) {
-      now.textContent = at === null ? "" : nearest(points, at)[1].toFixed(2);
+    const value = (points) => nearest(points, at)[1].toFixed(2);
+    for (const { now, line, contrast } of curves) {
+      now.textContent = at === null ? ""
+        : value(line) + (contrast ? `, stands out by ${value(contrast)}` : "");
     }
     if (at !== null) cursor.style.left = `${100 * at}%`;
   };

@@ -138,7 +138,7 @@ def cut_video(
         UnreadableVideoError: The source cannot be opened or cut, or failed while it was read. What
             it gave before has been yielded.
     """
-    shown = _without_password(str(source))
+    shown = without_password(str(source))
     failure: list[BaseException] = []  # at most one
     with (
         unreadable_if_libav_fails(shown),
@@ -426,7 +426,7 @@ def _open_source(source: str | Path, *, live: bool, timeout_s: float) -> InputCo
     )
 
 
-def _without_password(source: str) -> str:
+def without_password(source: str) -> str:
     """A source as it may be shown in a message or log."""
     parts = urlsplit(source)
     if "@" not in parts.netloc:

@@ -1,7 +1,9 @@
 """`s2netd localize`: the records a daemon would have published, and a page a video."""
 
 import json
+import os
 import shutil
+import signal
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +11,19 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from daemon.config import ModelConfig
-from daemon.localize import camera_names, clock_text, localize_videos, summary_table
+from daemon.localize import (
+    ProgressBar,
+    camera_names,
+    clock_text,
+    ended_by_sigterm,
+    files_of,
+    localize_videos,
+    not_localized,
+    summary_table,
+)
 from daemon.models.reading import OpenModel, open_model
 from daemon.wire.records import event_schema
 from engine.errors import UnreadableVideoError
@@ -143,12 +155,13 @@ def test_a_video_shorter_than_a_snippet_is_said_to_be_so(tmp_path, model):
     assert "short.mp4" == heading(tmp_path / "out" / "short.html")
 
 
-def test_a_video_in_which_nothing_happens_tells_its_highest_score(tmp_path, model):
+def test_a_video_in_which_nothing_happens_tells_what_came_nearest(tmp_path, model):
     dull = colour_clip(tmp_path / "dull.mp4", [(2, 120, 0)])
     table = localize([dull], model, tmp_path / "out")
 
     assert [] == read_events(tmp_path / "out" / "events.jsonl")
-    assert "no events; curves peak at 0.2" in table
+    assert "no event; nearest: red" in table
+    assert "0.24 < 0.40" in table
 
 
 @pytest.mark.parametrize(
@@ -179,16 +192,108 @@ def test_a_hostile_file_name_stays_a_name(tmp_path, model, name, camera, title):
     assert {name, "out"} == {path.name for path in tmp_path.iterdir()}
 
 
-def test_what_came_before_an_unreadable_video_is_kept(tmp_path, model, clip):
-    broken = tmp_path / "broken.mp4"
+def test_an_unreadable_video_does_not_keep_the_others_back(tmp_path, model, clip):
+    broken, gone = tmp_path / "broken.mp4", tmp_path / "gone.mp4"
     broken.write_text("no video")
-    with pytest.raises(UnreadableVideoError, match=r"broken\.mp4"):
-        localize([clip, broken], model, tmp_path / "out")
+    other = shutil.copy(clip, tmp_path / "other.mp4")
+    outcome = localize_videos(
+        [clip, broken, gone, other], model, tmp_path / "out", "lab", Console(quiet=True)
+    )
 
+    assert ["busy.mp4", "other.mp4"] == [video.name for video in outcome.done]
+    assert {"busy.html", "other.html", "events.jsonl"} == {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
     last = final_state(read_events(tmp_path / "out" / "events.jsonl"))
-    assert last
+    assert {"busy", "other"} == {record["camera_id"] for record in last.values()}
     assert all(record["final"] for record in last.values())
-    assert "busy.mp4" == heading(tmp_path / "out" / "busy.html")
+    complaint = str(not_localized(outcome)).splitlines()
+    assert "2 of 4 videos were not localized:" == complaint[0]
+    assert ["broken.mp4", "gone.mp4"] == [
+        Path(line.strip().partition(":")[0]).name for line in complaint[1:]
+    ]
+
+
+def test_a_run_that_is_interrupted_leaves_whole_files_of_what_was_done(tmp_path, model, clip):
+    """By Ctrl-C, in the middle of the second video."""
+    out, seen = tmp_path / "out", []
+
+    def on_time(bar: ProgressBar, time_us: int) -> None:
+        seen.append(time_us)
+        if seen.count(seen[0]) == 2:
+            raise KeyboardInterrupt
+        original(bar, time_us)
+
+    original = ProgressBar.at
+    other = shutil.copy(clip, tmp_path / "other.mp4")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ProgressBar, "at", on_time)
+        with pytest.raises(KeyboardInterrupt):
+            localize_videos([clip, other], model, out, "lab", Console(quiet=True))
+
+    assert {"busy.html", "events.jsonl"} == {path.name for path in out.iterdir()}
+    assert {"busy"} == {r["camera_id"] for r in read_events(out / "events.jsonl")}
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, model):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    outcome = localize_videos(
+        [tmp_path / "pipe.mp4"], model, tmp_path / "out", "lab", Console(quiet=True)
+    )
+
+    assert "pipe.mp4: is no regular file" in str(not_localized(outcome))
+
+
+def test_a_run_that_is_told_to_stop_ends_as_by_ctrl_c():
+    with pytest.raises(SystemExit) as caught, ended_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+
+    assert 128 + signal.SIGTERM == caught.value.code
+    assert signal.SIG_DFL == signal.getsignal(signal.SIGTERM)
+
+
+def test_if_no_video_was_done_what_was_there_stays(tmp_path, model):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "events.jsonl").write_text("of before\n")
+    outcome = localize_videos([tmp_path / "gone.mp4"], model, out, "lab", Console(quiet=True))
+
+    assert 1 == len(outcome.failed)
+    assert "of before\n" == (out / "events.jsonl").read_text()
+
+
+def test_folders_are_all_their_videos_and_each_once(tmp_path):
+    for name in ("b/2.MP4", "b/1.mkv", "b/deep/3.avi", "b/.hidden.mp4", "b/notes.txt", "a.mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    os.mkfifo(tmp_path / "b" / "4.mp4")
+    files = files_of([tmp_path / "a.mp4", tmp_path / "b", tmp_path / "b" / "1.mkv"])
+
+    assert ["a.mp4", "b/1.mkv", "b/2.MP4", "b/deep/3.avi"] == [
+        str(path.relative_to(tmp_path)) for path in files
+    ]
+
+
+def test_a_folder_without_videos_is_named(tmp_path):
+    with pytest.raises(UnreadableVideoError, match=r"without video files; looked for \.avi"):
+        files_of([tmp_path])
+
+
+def test_one_bar_runs_over_all_videos_and_never_beyond_its_end():
+    progress = Progress(TextColumn("{task.description}"), console=Console(quiet=True))
+    bar = ProgressBar(progress, [10, 0, 20])  # of the second the length is not known
+    shown = []
+    for name, times_us in (("a", [4, 8]), ("b", [50]), ("c", [])):
+        bar.begin(name)
+        for time_us in times_us:
+            bar.at(time_us)
+            shown.append((progress.tasks[0].completed, progress.tasks[0].total))
+        bar.end()
+    task = progress.tasks[0]
+
+    assert [(4, 30), (8, 30), (58, 78)] == shown
+    assert (58, 58, "3/3 c") == (task.completed, task.total, task.description)
 
 
 def test_only_the_wanted_labels_are_reported_and_drawn(tmp_path, bundle, clip):

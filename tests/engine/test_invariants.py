@@ -140,3 +140,31 @@ def test_narrowing_the_labels_leaves_the_others_untouched(video, spec):
     only = localize_frames([video], session, MeanColourExtractor(), SmoothingLocalizer())
 
     assert [r for r in run([video], spec) if r.class_index == 1] == list(only.revisions)
+
+
+@given(videos(), specs)
+def test_a_class_has_events_if_and_only_if_its_contrast_reached_what_it_needs(video, spec):
+    """So whoever draws contrasts draws what decided."""
+    session = StreamSession("cam", "e", spec)
+    result = localize_frames([video], session, MeanColourExtractor(), SmoothingLocalizer())
+    opened = {r.class_index for r in result.revisions if r.phase is Phase.OPENED}
+    most = result.contrasts.max(axis=0, initial=0.0)
+    needed = [np.float32(spec.tracker.open_score_of(c)) for c in range(len(spec.class_names))]
+
+    assert result.scores.shape == result.contrasts.shape
+    assert opened == {c for c, least in enumerate(needed) if most[c] >= least}
+
+
+@given(videos(), specs)
+def test_being_watched_changes_no_event(video, spec):
+    watched, alone = StreamSession("cam", "e", spec), StreamSession("cam", "e", spec)
+    weighed = []
+    features = MeanColourExtractor().extract(watched.sample(video))
+    alone.sample(video)
+    with_watch = watched.track(
+        SmoothingLocalizer().localize(watched.buffer(features)), weighed.extend
+    )
+
+    assert with_watch == alone.track(SmoothingLocalizer().localize(alone.buffer(features)))
+    scores = {proposal.score for proposal in weighed}
+    assert {r.score for r in with_watch if r.phase is Phase.OPENED} <= scores

@@ -39,12 +39,19 @@ def a_page(label: str = "opening bottle") -> str:
     late = Span(38 * S, 38 * S + 500_000)
     scores = np.zeros((63, 2), np.float32)
     scores[16:47, 0] = 0.75
+    contrasts = np.zeros((63, 2), np.float32)
+    contrasts[16:47, 0] = 0.5
     times = np.arange(63, dtype=np.int64) * 640_000 + 320_000
     return render_timeline(
         title=label,
         duration_us=40 * S,
         events=[event, *_retracted(event, late)],
-        curves=CurveSet(times, scores, (label, "a class with a name of some length")),
+        curves=CurveSet(
+            times,
+            scores,
+            (label, "a class with a name of some length"),
+            contrasts=contrasts,
+        ),
         open_score=0.35,
         thumbnails=[Thumbnail(i * 4 * S, b"") for i in range(10)],
     )
@@ -138,7 +145,7 @@ def test_a_narrow_page_shows_fewer_ticks(tmp_path: Path) -> None:
     assert len(narrow) >= 3
 
 
-def test_pointing_reads_out_time_and_scores(tmp_path: Path) -> None:
+def test_pointing_reads_out_time_scores_and_contrasts(tmp_path: Path) -> None:
     question = """(() => {
       const chart = document.querySelector(".chart").getBoundingClientRect();
       document.querySelector(".scroller").dispatchEvent(new PointerEvent("pointermove",
@@ -147,7 +154,8 @@ def test_pointing_reads_out_time_and_scores(tmp_path: Path) -> None:
         ...[...document.querySelectorAll(".now")].map((e) => e.textContent)];
     })()"""
 
-    assert ["0:20.0", "0.75", "0.00"] == asked(question, tmp_path)
+    wanted = ["0:20.0", "0.75, stands out by 0.50", "0.00, stands out by 0.00"]
+    assert wanted == asked(question, tmp_path)
 
 
 def test_keys_zoom_and_move_the_read_out(tmp_path: Path) -> None:

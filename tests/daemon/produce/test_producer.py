@@ -219,7 +219,9 @@ async def test_re_encoding_is_said_aloud_and_can_be_forbidden(tmp_path, console)
     clip.write_bytes(make_video(codec="mpeg4", n_frames=30))
     await Producer(options_for(clip, tmp_path / "chunks"), console).run()
 
-    assert "re-encoded with H.264, for its codec is mpeg4" in notes(tmp_path, console)
+    said = notes(tmp_path, console)
+    assert f"{clip}: re-encoded with H.264, for its codec is mpeg4" in said
+    assert "\n\n" not in said
     never = options_for(clip, tmp_path / "more", transcode="never")
     with pytest.raises(UnreadableVideoError, match="allow transcoding"):
         await Producer(never, console).run()

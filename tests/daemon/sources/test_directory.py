@@ -1,6 +1,7 @@
 """A folder of chunk files, as it is found in the field: foreign and half-copied files."""
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
 from daemon.outages import Kind, Outages
 from daemon.produce.directory_writer import DirectoryChunkWriter
-from daemon.sources import directory
+from daemon.sources import chunk_files
 from daemon.sources.base import Delivery
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.wire.facts import ChunkFacts
@@ -91,8 +92,11 @@ async def test_a_foreign_end_marker_ends_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "sidecar",
-    [b"{", b"[]", b'{"vc_epoch": 1}', b"\xff", b'{"vc_epoch": "\\ud800"}', b"[" * 200_000],
-    ids=["torn", "list", "number", "bytes", "half a character", "deep"],
+    [
+        *(b"{", b"[]", b'{"vc_epoch": 1}', b"\xff", b'{"vc_epoch": "\\ud800"}'),
+        *(b"[" * 60_000, b" " * 200_000 + b"{}"),
+    ],
+    ids=["torn", "list", "number", "bytes", "half a character", "deep", "long"],
 )
 async def test_an_unreadable_sidecar_is_a_delivery(tmp_path: Path, sidecar: bytes) -> None:
     put(tmp_path / "door" / "1.json", sidecar)
@@ -129,6 +133,22 @@ async def test_a_file_that_cannot_be_read_is_a_delivery(tmp_path: Path) -> None:
     bad, good = await read_all(tmp_path)
 
     assert "is no regular file" in str(bad.error)
+    assert good.chunk is not None
+
+
+async def test_nothing_but_a_regular_file_is_read(tmp_path: Path) -> None:
+    """A pipe would wait for a writer, and a device may have no end."""
+    (tmp_path / "door").mkdir()
+    os.mkfifo(tmp_path / "door" / "1.mp4")
+    (tmp_path / "door" / "2.mp4").symlink_to("/dev/zero")
+    put(tmp_path / "door" / "3.mp4")
+    os.mkfifo(tmp_path / "door" / "3.json")
+    put(tmp_path / "door" / "4.mp4")
+
+    *bad, good = await read_all(tmp_path)
+
+    assert [1, 2, 3] == [d.position.offset for d in bad]
+    assert all("no regular file" in str(d.error) for d in bad)
     assert good.chunk is not None
 
 
@@ -252,7 +272,7 @@ async def test_a_camera_is_taken_with_what_was_done_before_a_journal_knew(
 
     deliveries = await read_all(tmp_path, owner)
 
-    assert {"door": (4, ""), "yard": (0, "")} == owner.taken
+    assert {"door": 4, "yard": 0} == {name: first for name, (first, _) in owner.taken.items()}
     assert [("door", 4), ("door", 5), *(("yard", n) for n in range(2, 6))] == sorted(
         (d.camera, d.position.offset) for d in deliveries
     )
@@ -393,8 +413,8 @@ class HungFile:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
         self.let_go = threading.Event()
-        self._read, self._part = directory.read_regular, part
-        monkeypatch.setattr(directory, "read_regular", self._wait)
+        self._read, self._part = chunk_files.read_regular, part
+        monkeypatch.setattr(chunk_files, "read_regular", self._wait)
 
     def _wait(self, path: Path, most_bytes: int) -> bytes:
         if self._part in str(path):
@@ -491,10 +511,11 @@ async def test_a_folder_whose_clock_stands_still_is_listed_now_and_then(tmp_path
     await write(tmp_path, a_chunk("door", 0))
     source = DirectoryChunkSource(DirectorySourceSettings(tmp_path))
     await source.start(Owner())
-    for now_s in (0.0, 1.0):
+    for now_s in (0.0, 0.5, 1.0):
         await source._look(now_s)
     mtime_ns = (tmp_path / "door").stat().st_mtime_ns
-    await write(tmp_path, a_chunk("door", 1))
+    for suffix in (".json", ".mp4"):  # its number cannot be foreseen
+        put(tmp_path / "door" / f"0000000009{suffix}")
     os.utime(tmp_path / "door", ns=(mtime_ns, mtime_ns))
 
     await source._look(2.0)
@@ -506,8 +527,7 @@ async def test_a_folder_whose_clock_stands_still_is_listed_now_and_then(tmp_path
 async def listings(source: DirectoryChunkSource, now_s: float) -> bool:
     """Does a scan at ``now_s`` list the camera's folder?"""
     await source._look(now_s)
-    listed = source._cameras["door"].listed
-    return listed is not None and listed.at_s == now_s
+    return source._cameras["door"].folder.n_listed > 0
 
 
 async def test_a_producer_numbers_on_from_what_was_read_and_removed(tmp_path: Path) -> None:
@@ -566,3 +586,18 @@ async def test_a_disk_that_takes_nothing_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(TransportError, match="cannot write a chunk of door"):
         await write(tmp_path, a_chunk("door"))
+
+
+async def test_a_full_disk_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path, _payload: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(TransportError, match="No space left on device; free some") as caught:
+        await write(tmp_path, a_chunk("door"))
+
+    assert str(tmp_path) in str(caught.value)
+    monkeypatch.undo()
+    assert [] == list((tmp_path / "door").iterdir())

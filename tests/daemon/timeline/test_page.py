@@ -306,15 +306,70 @@ def test_waiting_for_the_decision_is_drawn_from_the_end_to_the_decision() -> Non
     assert "3.0 s after its end" in page
 
 
-def test_verdict_without_events_names_the_highest_class() -> None:
+def test_verdict_without_contrasts_names_the_highest_class_and_what_decides() -> None:
     page = a_page(curves=curves([[0.1, 0.0], [0.2, 0.3]], ["run", "sit & <wait>"]))
 
     expected = (
-        "No events. The highest class is “sit & <wait>”, 0.30 at 0:01.0; "
-        "an event needs a score of 0.35."
+        "No events. The highest curve is that of “sit & <wait>”, 0.30 at 0:01.0; an event must "
+        "stand out from its surroundings by 0.35."
     )
     assert expected == " ".join(verdict(page).split())
     assert not list(parsed(page).iter("table"))
+    assert not of_class(page, "threshold"), "a curve is no contrast: the line is not its own"
+
+
+def test_verdict_names_what_came_nearest_by_what_decides() -> None:
+    """A high curve that hardly stands out is further from an event than a low one that does."""
+    page = a_page(
+        curves=curves(
+            [[0.9, 0.2], [0.95, 0.3]],
+            ["run", "sit & <wait>"],
+            contrasts=np.array([[0.05, 0.1], [0.05, 0.28]], np.float32),
+        )
+    )
+
+    expected = (
+        "No events. “sit & <wait>” came nearest: it stood out from its surroundings by 0.28 at "
+        "0:01.0; an event needs 0.35."
+    )
+    assert expected == " ".join(verdict(page).split())
+    assert ["sit & <wait>", "run"] == [
+        words(next(lane.iter("bdi"))) for lane in of_class(page, "lane")
+    ]
+
+
+def test_nothing_that_stood_out_is_said_to_be_so() -> None:
+    flat = curves([[0.9, 0.2]], ["run", "sit"], contrasts=np.zeros((1, 2), np.float32))
+    page = a_page(curves=flat, class_open_scores={"sit": 0.1})
+
+    assert "Nothing stood out: the highest curve is that of “run”, 0.90" in verdict(page)
+
+
+@given(st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.floats(0, 1))
+def test_a_page_without_events_never_shows_more_than_an_event_needs(
+    contrast: float, needed: float, peak: float
+) -> None:
+    values = np.array([[contrast]], np.float32)
+    page = a_page(curves=curves([[peak]], contrasts=values), open_score=needed)
+    said = re.search(r"by (\d\.\d+) at .* needs (\d\.\d+)\.", verdict(page))
+
+    if float(values[0, 0]) >= needed:
+        assert said is None
+    elif said is not None:
+        assert float(said[1]) <= float(said[2])
+        assert needed - contrast < 1e-6 or float(said[1]) < float(said[2])
+
+
+def test_the_line_to_reach_has_the_axis_of_what_must_reach_it() -> None:
+    page = a_page(
+        curves=curves([0.9, 0.8], contrasts=np.array([[0.2], [0.3]], np.float32)),
+        open_score=0.5,
+    )
+    (contrast,), (threshold, _) = of_class(page, "contrast"), of_class(page, "threshold")
+
+    assert "M3200 800L9600 700" == contrast.get("d")
+    assert "M0 500H100000" == threshold.get("d")
+    assert "peak 0.90 at 0:00.3 · stood out by 0.30, needs 0.50" in page
 
 
 def test_verdict_does_not_count_what_was_taken_back() -> None:
@@ -489,7 +544,11 @@ def test_what_truth_and_events_do_not_share_is_marked() -> None:
 
 def test_every_lane_shows_the_score_that_its_own_class_needs() -> None:
     page = a_page(
-        curves=curves([[0.1, 0.9], [0.2, 0.3]], ["run", "jump"]),
+        curves=curves(
+            [[0.1, 0.9], [0.2, 0.3]],
+            ["run", "jump"],
+            contrasts=np.array([[0.0, 0.75], [0.1, 0.2]], np.float32),
+        ),
         class_open_scores={"jump": 0.8},
     )
     heights = {
@@ -500,8 +559,8 @@ def test_every_lane_shows_the_score_that_its_own_class_needs() -> None:
     }
 
     assert {"run": "M0 650H100000", "jump": "M0 200H100000"} == heights
-    assert "score an event needs (0.35 to 0.80, by class)" in page
-    assert "0.90 at 0:00.3; an event needs a score of 0.80." in " ".join(verdict(page).split())
+    assert "how much an event must stand out (0.35 to 0.80, by class)" in page
+    assert "“jump” came nearest: it stood out from its surroundings by 0.75" in verdict(page)
 
 
 def test_the_axis_grows_to_hold_an_event_that_ends_after_the_video() -> None:
@@ -519,6 +578,8 @@ def test_the_axis_grows_to_hold_an_event_that_ends_after_the_video() -> None:
         ({"times_us": np.array([0, 2, 2], np.int64)}, "must rise"),
         ({"breaks": (3,)}, "breaks"),
         ({"attention": np.zeros(2, np.float32)}, "attention is"),
+        ({"contrasts": np.zeros((2, 1), np.float32)}, "contrasts are"),
+        ({"contrasts": np.full((3, 1), np.inf, np.float32)}, "contrasts hold values"),
     ],
 )
 def test_curves_that_do_not_fit_together_are_refused(

@@ -1,13 +1,17 @@
 """A log that was deleted and made anew under its name: the old one's events end, all is read."""
 
 import asyncio
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from daemon.journal.memory import MemoryJournal, MemoryRecords
+from daemon.produce.directory_writer import DirectoryChunkWriter
+from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
+from daemon.wire.facts import ChunkFacts
 from engine.types import Reason
 from tests.support.daemons import TestDaemon, final_of, straight_line
 from tests.support.footage import chunks_of
@@ -130,3 +134,22 @@ async def test_what_others_of_the_group_have_done_since_is_not_done_again(
     assert (before[-1].event_id, Reason.GAP, True) == (ended.event_id, ended.reason, ended.final)
     assert len(chunks) - 1 - 12 == again.count("chunks_total", camera="cam")
     assert 1 == len(again.logs.named("partition.went_on"))
+
+
+async def test_a_folder_made_anew_while_no_daemon_runs_is_read_whole(
+    tmp_path: Path, odd_clip: Path
+) -> None:
+    """The numbers of its files begin again below those that were done."""
+    kept, lives = MemoryRecords(), []
+    for run, n_chunks in (("first", 5), ("second", 4)):
+        shutil.rmtree(tmp_path / "chunks", ignore_errors=True)
+        writer = DirectoryChunkWriter(tmp_path / "chunks")
+        await writer.start()
+        for chunk in chunks_of(odd_clip, "cam", chunk_s=0.5, run=run)[:n_chunks]:
+            await writer.write(chunk, ChunkFacts())
+        settings = DirectorySourceSettings(tmp_path / "chunks", follow=False)
+        lives.append(TestDaemon(DirectoryChunkSource(settings), MemoryJournal(kept)))
+        await lives[-1].serve()
+
+    assert [5, 4] == [one.count("chunks_total", camera="cam") for one in lives]
+    assert [0, 1] == [len(one.logs.named("partition.made_anew")) for one in lives]

@@ -1,0 +1,20 @@
+"""Which files of a folder are videos, by their names."""
+
+from pathlib import Path
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".h264", ".h265", ".mjpeg"}
+)
+
+
+def is_video_name(path: Path) -> bool:
+    """True if the name is that of a video, and not hidden."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+
+
+def videos_below(folder: Path) -> list[Path]:
+    """The video files of a folder and of all folders in it, by path.
+
+    Links to folders are not followed, and a pipe is no file, for it would be waited for.
+    """
+    return sorted(path for path in folder.rglob("*") if is_video_name(path) and path.is_file())
