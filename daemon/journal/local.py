@@ -217,12 +217,23 @@ class LocalJournal:
         async with self._showing:  # so that the projection gets steps in the order of their marks
             if self._failure is not None:
                 raise self._failure
+            if step.revisions:
+                await self._follow_projection()
             await self._until_done(self._run, lambda: self._keep(partition, step))
             try:
                 await self._until_done(self._projection.show, step.revisions)
             except TransportError as error:
                 self._failure = error  # the next start shows what is missing, and first
                 raise
+
+    async def _follow_projection(self) -> None:
+        """Show what follows in a new place if the one before, with all until now, was moved."""
+        if not await self._until_done(self._projection.let_go_if_moved):
+            return
+        # First the database: a crash in between must not show again what was moved away.
+        await self._until_done(self._run, self._settle)
+        await self._until_done(self._projection.start, 0, ())
+        self._end_mark = self._projection.mark
 
     async def give_back(self, partition: str) -> None:
         """See ``Journal``."""

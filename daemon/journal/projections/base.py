@@ -34,6 +34,17 @@ class Projection(Protocol):
     def size_of(self, event: ActionEvent) -> int:
         """By how much ``mark`` rises with an event."""
 
+    async def let_go_if_moved(self) -> bool:
+        """Let go of a place that was moved away, such as a file by a rotation of logs.
+
+        Returns:
+            True if it was. All that was shown is there for good then, ``mark`` is 0, and ``start``
+            opens the new place.
+
+        Raises:
+            TransportError: What was shown could not be made to last.
+        """
+
     async def show(self, events: Sequence[ActionEvent]) -> None:
         """Return once other programs can see all ``events``, in this order.
 

@@ -73,6 +73,11 @@ class JsonlProjection:
         """See ``Projection``: bytes."""
         return len(self._line(event))
 
+    async def let_go_if_moved(self) -> bool:
+        """See ``Projection``; a file that was cut is another one too."""
+        with self._calls.running("events"):
+            return await asyncio.to_thread(self._let_go_if_moved)
+
     async def show(self, events: Sequence[ActionEvent]) -> None:
         """See ``Projection``."""
         lines = b"".join(map(self._line, events))
@@ -167,6 +172,36 @@ class JsonlProjection:
             self._size += len(lines)
             if is_synced or self._settings.fsync == "never":
                 self.mark = self._size
+
+    def _let_go_if_moved(self) -> bool:
+        with self._lock:
+            if self._fd >= 0:
+                if self._is_in_place():
+                    return False
+                self._let_go()
+            self._size = self.mark = 0
+            return True
+
+    def _is_in_place(self) -> bool:
+        """True if the file that is open still has its name, and all that was written to it."""
+        ours = os.fstat(self._fd)
+        try:
+            there = os.stat(self._settings.path)  # noqa: PTH116 - beside its twin
+        except OSError:
+            return False
+        return os.path.samestat(ours, there) and ours.st_size >= self._size
+
+    def _let_go(self) -> None:
+        """Close the file, after what was written to it has reached the disk."""
+        try:
+            if self._settings.fsync != "never":
+                os.fsync(self._fd)
+        except OSError as error:
+            raise DiskError(
+                f"{self._settings.path}: cannot write events to the disk: {error.strerror}"
+            ) from error
+        os.close(self._fd)
+        self._fd = -1
 
     def _cut_back(self) -> None:
         """Cut off a torn line; if that fails too, it is done before the next one is written."""

@@ -53,6 +53,10 @@ class TopicProjection:
         """See ``Projection``: one."""
         return 1
 
+    async def let_go_if_moved(self) -> bool:
+        """See ``Projection``; a topic stays where it is."""
+        return False
+
     async def show(self, events: Sequence[ActionEvent]) -> None:
         """See ``Projection``."""
         await self._producer.send([event_record(event, site=self._site) for event in events])

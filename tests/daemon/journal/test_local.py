@@ -552,3 +552,85 @@ async def serve_some(log: MemoryLog, journal: LocalJournal, n_before: int, n_bet
         await asyncio.sleep(0.01)
     daemon.app.stop()
     await serving
+
+
+def ids(path: Path) -> list[str]:
+    return [parse_event(line).event_id for line in path.read_bytes().splitlines()]
+
+
+def step(number: int) -> Step:
+    return Step(number, number, revisions=(an_event(f"{number}"),))
+
+
+@pytest.mark.parametrize("fsync", ["always", "interval", "never"])
+@pytest.mark.parametrize("makes_new", [False, True])
+async def test_a_file_that_was_rotated_is_whole_and_followed_by_a_new_one(
+    tmp_path: Path, *, fsync: Any, makes_new: bool
+) -> None:
+    path, old = tmp_path / "events.jsonl", tmp_path / "events.jsonl.1"
+    settings = LocalJournalSettings(tmp_path / "journal.sqlite")
+    journal = LocalJournal(settings, JsonlProjection(JsonlSettings(path, fsync=fsync)))
+    await journal.start()
+    await journal.take("p")
+    for number in (1, 2):
+        await journal.commit("p", step(number))
+    path.rename(old)
+    if makes_new:
+        path.touch()
+    for number in (3, 4):
+        await journal.commit("p", step(number))
+    await kill(journal)
+
+    assert ["1", "2"] == ids(old)
+    assert ["3", "4"] == ids(path)
+    async with opened(tmp_path) as again:
+        await again.take("p")
+        await again.commit("p", step(5))
+    assert ["3", "4", "5"] == ids(path)
+
+
+async def test_a_file_that_is_rotated_again_and_again_has_each_line_once(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    async with opened(tmp_path) as journal:
+        await journal.take("p")
+        for number in range(1, 10):
+            await journal.commit("p", step(number))
+            if number % 2 == 0:
+                path.rename(tmp_path / f"old-{number}")
+            if number % 4 == 0:
+                await journal.commit("p", Step(number, number))  # nothing to show
+
+    seen = [ids(file) for file in (*sorted(tmp_path.glob("old-*")), path)]
+    assert [["1", "2"], ["3", "4"], ["5", "6"], ["7", "8"], ["9"]] == seen
+
+
+async def test_a_file_that_was_removed_or_cut_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    async with opened(tmp_path) as journal:
+        await journal.take("p")
+        await journal.commit("p", step(1))
+        path.unlink()
+        await journal.commit("p", step(2))
+        assert ["2"] == ids(path)
+        os.truncate(path, 0)
+        await journal.commit("p", step(3))
+        assert ["3"] == ids(path)
+
+
+async def test_a_kill_right_after_a_rotation_shows_nothing_twice(tmp_path: Path) -> None:
+    """The database has settled, and the new file is not there yet."""
+    journal = a_journal(tmp_path)
+    await journal.start()
+    await journal.take("p")
+    await journal.commit("p", step(1))
+    (tmp_path / "events.jsonl").rename(tmp_path / "old")
+    assert await journal._projection.let_go_if_moved()
+    await journal._run(journal._settle)
+    await journal._run(journal._open_connection.close)
+    journal._thread.shutdown()
+
+    async with opened(tmp_path) as again:
+        await again.take("p")
+        await again.commit("p", step(2))
+
+    assert [["1"], ["2"]] == [ids(tmp_path / name) for name in ("old", "events.jsonl")]
