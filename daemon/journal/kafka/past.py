@@ -13,6 +13,7 @@ from daemon.journal.base import CameraPast, FeatureRows, Past, features_from
 from daemon.journal.kafka.records import StoredState, parse_features, parse_state
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.kafka.reading import a_reader, bounds, records_between
+from daemon.kafka.stable_offset import stable_offset
 
 _METADATA = re.compile(r"s2netd:(\d+):([^:]*):(.*)", re.DOTALL)
 
@@ -67,13 +68,10 @@ class Left:
 async def committed(
     admin: AIOKafkaAdminClient, settings: KafkaJournalSettings, number: int
 ) -> Committed:
-    """The group's offset of one partition of the chunks, as of now."""
+    """The group's offset of one partition of the chunks; no transaction of ours is under way."""
     partition = TopicPartition(settings.chunks_topic, number)
-    offsets = await admin.list_consumer_group_offsets(settings.group_id, partitions=[partition])
-    found = offsets.get(partition)
-    if found is None or found.offset < 0:
-        return Committed()
-    return Committed.of(found.offset, found.metadata or "")
+    found = await stable_offset(admin, settings.group_id, partition)
+    return Committed() if found is None else Committed.of(*found)
 
 
 async def read_past(settings: KafkaJournalSettings, number: int, known: Committed) -> Left:
