@@ -7,6 +7,8 @@ SDP), so it is never asked: the demuxer is named by ``sniff`` or the payload is 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import SEEK_END
+from typing import BinaryIO
 
 from engine.errors import RefusedChunkError
 from engine.grid import US_PER_S
@@ -23,14 +25,28 @@ CONTENT_TYPES = {
 SNIFF_BYTES = 4096
 
 _TS_PACKET_BYTES = 188
-_MP4_FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide")
+_MP4_FIRST_BOXES = (
+    *(b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide"),
+    *(b"moof", b"sidx", b"emsg", b"prft", b"pdin", b"uuid"),
+)
+_TS_PACKETS_BYTES = (188, 192, 204)  # plain, with arrival times (.m2ts), with check bytes
+_N_TS_PACKETS = 5  # so many in a row are no accident
+_PACK_START = b"\x00\x00\x01\xba"
 # A byte stream must begin with a parameter set, an access unit delimiter or an SEI message. The
 # H.265 headers (layer 0, temporal id 0) are no H.264 header that may stand first, nor vice versa.
 _ANNEX_B = re.compile(
     rb"\x00{2,8}\x01(?:(?P<hevc>[\x40\x42\x46\x4e]\x01)|(?P<h264>[\x27\x47\x67\x06\x09]))"
 )
 _BOX_HEADER_BYTES = 8
+_MOST_KINDS = 64  # of boxes; an MP4 has a dozen
 _COUNTED_BOX = re.compile(rb"stsz|stz2|trun|stts|ctts|cmov", re.DOTALL)
+_ONE = (1).to_bytes(4, "big")
+_SOUND_HANDLERS = {b"soun", b"url ", b"alis"}  # of sound, and of where a MOV's data lie
+_PCM_FORMATS = {
+    *(b"raw ", b"NONE", b"twos", b"sowt", b"in24", b"in32", b"fl32", b"fl64"),
+    *(b"lpcm", b"ipcm", b"fpcm", b"ulaw", b"alaw"),
+}
+_MOST_PCM_SAMPLES = 60 * 192_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +119,77 @@ def sniff(payload: bytes) -> str:
     )
 
 
+def sniff_file(head: bytes) -> str:
+    """FFmpeg's short name of the demuxer for an operator's file.
+
+    More containers than a chunk may have, and some bytes may come before the first packet.
+
+    Args:
+        head: The first ``SNIFF_BYTES``, or all if there are fewer.
+
+    Raises:
+        RefusedChunkError: None of the known containers starts like this.
+    """
+    if head[:4] == b"FLV\x01":
+        return "flv"
+    if head.lstrip()[:2] == b"--" and b"image/jpeg" in head.lower():
+        return "mjpeg"  # what is between the pictures is skipped
+    try:
+        return sniff(head)
+    except RefusedChunkError:
+        if _has_ts_packets(head):
+            return "mpegts"
+        if _PACK_START in head:
+            return "mpeg"
+        if annex_b := _ANNEX_B.search(head):
+            return annex_b.lastgroup or "h264"
+    raise RefusedChunkError(
+        f"it starts with {head[:8].hex(' ') or 'nothing'}, wanted one of "
+        f"{', '.join(CONTENT_TYPES)}, flv, mpeg (PS): bring it into one of these without loss, "
+        "ffmpeg -i FILE -c copy -map 0:v:0 NEW.mkv"
+    )
+
+
+def _has_ts_packets(head: bytes) -> bool:
+    """Do some packets of one size follow each other, from wherever on?"""
+    for size in _TS_PACKETS_BYTES:
+        reach = (_N_TS_PACKETS - 1) * size
+        for start in range(len(head) - reach):
+            if head[start : start + reach + 1 : size] == b"G" * _N_TS_PACKETS:
+                return True
+    return False
+
+
+def missing_header(file: BinaryIO) -> str | None:
+    """What an MP4 lacks so that it cannot be read, and what to do; None if that is not it.
+
+    Args:
+        file: All of it; it is read from its start.
+    """
+    kinds: set[bytes] = set()
+    at, end = 0, file.seek(0, SEEK_END)
+    while at + _BOX_HEADER_BYTES <= end and len(kinds) < _MOST_KINDS:
+        file.seek(at)
+        header = file.read(2 * _BOX_HEADER_BYTES)
+        kinds.add(header[4:8])
+        size = int.from_bytes(header[:4], "big")
+        size = int.from_bytes(header[8:], "big") if size == 1 else size
+        if size < _BOX_HEADER_BYTES:
+            break
+        at += size
+    if b"moov" in kinds:
+        return None
+    if b"moof" in kinds:
+        return (
+            "it is a fragment without its init segment (box moov): put that in front, "
+            "cat init.mp4 fragment.m4s"
+        )
+    return (
+        "its index (box moov) is missing: the recording was cut off before it was finished; "
+        "record MPEG-TS, Matroska or fragmented MP4, which need no end"
+    )
+
+
 def check_declared_samples(payload: bytes, max_samples: int) -> None:
     """Refuse an MP4 whose tables together claim more samples than allowed.
 
@@ -119,15 +206,59 @@ def check_declared_samples(payload: bytes, max_samples: int) -> None:
     """
     claimed, rest = 0, memoryview(payload)  # copies of it would make the work quadratic
     for start, end in _outside_media_data(payload):
+        sound = list(_pcm_tracks(payload, start, end))
         for box in _COUNTED_BOX.finditer(payload, start, end):
             if box[0] == b"cmov":
                 raise RefusedChunkError("the MP4's header is compressed: send it plain")
+            if any(begin <= box.start() < until for begin, until in sound):
+                continue
             claimed += _claimed_samples(box[0], rest[box.end() : end], max_samples)
             if claimed > max_samples:
                 raise RefusedChunkError(
                     f"the MP4's tables claim {claimed} samples or more, "
                     f"wanted at most {max_samples}: cut shorter chunks"
                 )
+
+
+def _pcm_tracks(payload: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where tracks of plain sound (PCM, G.711) lie in a box of the top level.
+
+    Their samples are thousands a second, all of one size, and FFmpeg keeps no entry for each. What
+    else a track holds must leave no doubt, or it counts as any other.
+    """
+    if payload[start + 4 : start + 8] != b"moov":
+        return
+    at = start + _BOX_HEADER_BYTES
+    while at + _BOX_HEADER_BYTES <= end:
+        size = int.from_bytes(payload[at : at + 4], "big")
+        if not _BOX_HEADER_BYTES <= size <= end - at:
+            return
+        is_track = payload[at + 4 : at + 8] == b"trak"
+        if is_track and _is_pcm(payload[at + _BOX_HEADER_BYTES : at + size]):
+            yield at, at + size
+        at += size
+
+
+def _is_pcm(track: bytes) -> bool:
+    handlers = {track[box.end() + 8 :][:4] for box in re.finditer(b"hdlr", track)}
+    if b"trak" in track or b"soun" not in handlers or not handlers <= _SOUND_HANDLERS:
+        return False
+    tables = {
+        kind: [track[box.end() :][:16] for box in re.finditer(kind, track)]
+        for kind in (b"stsd", b"stsz", b"stz2", b"stts", b"ctts", b"trun")
+    }
+    if [len(found) for found in tables.values()] != [1, 1, 0, 1, 0, 0]:
+        return False
+    (described,), (sizes,), (times,) = tables[b"stsd"], tables[b"stsz"], tables[b"stts"]
+    most = _MOST_PCM_SAMPLES.to_bytes(4, "big")
+    return (
+        described[4:8] == _ONE
+        and described[12:16] in _PCM_FORMATS
+        and sizes[4:8] != bytes(4)
+        and sizes[8:12] <= most
+        and times[4:8] == times[12:16] == _ONE
+        and times[8:12] <= most
+    )
 
 
 def _claimed_samples(box: bytes, body: memoryview, most: int) -> int:

@@ -6,6 +6,7 @@ a run, one after the other, are again one video. Re-encoding costs time and qual
 only where a source cannot be cut, and never silently.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,19 +27,32 @@ from engine.grid import ticks_to_us
 from engine.types import UInt8Array, VideoChunk
 from engine.video.containers import CONTENT_TYPES
 from engine.video.fragments import Fragment, lead_for
-from engine.video.frames import (
-    CHUNK_CODECS,
-    DEFAULT_FPS,
-    FILE_LIMITS,
+from engine.video.frames import CHUNK_CODECS, FILE_LIMITS, decode_leniently, prepare
+from engine.video.metadata import mend_header
+from engine.video.opening import (
     LIBAV_ERRORS,
-    codec_name,
-    decode_leniently,
     open_file,
-    prepare,
-    presentation_ticks,
+    pixel_shape,
     reason,
     unreadable_if_libav_fails,
     video_stream,
+)
+from engine.video.pixels import display_matrix
+from engine.video.times import (
+    ARRIVAL_FORMATS,
+    ARRIVAL_TICK,
+    JUMPED_BACK,
+    is_untimed,
+    nominal_rate,
+    presentation_ticks,
+    timed_on_arrival,
+    timed_packets,
+)
+from engine.video.units import (
+    codec_name,
+    is_cut_point,
+    needs_hidden,
+    with_parameters,
 )
 
 Transcode = Literal["auto", "never", "always"]
@@ -57,14 +71,12 @@ _URL_OPTIONS = {
     "http": {"protocol_whitelist": "http,tcp"},
     "https": {"protocol_whitelist": "http,https,tcp,tls"},
 }
-_LIVE_ANALYSIS_US = "1000000"
+_LIVE_ANALYSIS = {"analyzeduration": "1000000"}  # microseconds
+_NO_ANALYSIS = {"analyzeduration": "1", "fpsprobesize": "0"}
 # No playlist is among these: only what the operator named is read.
 _URL_FORMATS = "rtsp,mov,mp4,m4a,3gp,3g2,mj2,mpegts,matroska,webm,avi,flv,mjpeg,mpjpeg,h264,hevc"
-# Packets of these carry no presentation times.
-_UNTIMED_FORMATS = ("h264", "hevc", "avi")
 _LONG_GOP_CHUNKS = 2
-_H264_SLICES, _H264_IDR = range(1, 6), 5
-_HEVC_SLICES, _HEVC_IDR = range(32), (19, 20)
+_LONGEST_SHOWN_S = 60  # beyond, the clock jumped, which is no frame that lasts
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,7 @@ def cut_video(
     transcode: Transcode = "auto",
     live: bool = False,
     read_timeout_s: float = 10,
+    clock_s: Callable[[], float] = time.monotonic,
 ) -> Iterator[CutChunk]:
     """Cut a video at key frames into closed GOPs of at least ``chunk_s`` seconds.
 
@@ -133,6 +146,7 @@ def cut_video(
             GOP be one chunk, and fails on the rest. ``always`` re-encodes everything.
         live: Start after a second of analysis; FFmpeg would take up to five to be sure.
         read_timeout_s: A URL that gives nothing for so long has failed.
+        clock_s: Dates pictures of a live source that gives no times (motion JPEG) as they arrive.
 
     Raises:
         UnreadableVideoError: The source cannot be opened or cut, or failed while it was read. What
@@ -146,8 +160,15 @@ def cut_video(
     ):
         stream = video_stream(container)
         prepare(stream, FILE_LIMITS, threads=1)
-        cutter = _Cutter(stream, chunk_s, transcode, on_note, failure)
-        yield from cutter.cut(_until_failure(container.demux(stream), failure))
+        mend_header(stream)  # FFmpeg's muxer would make a header of sets that nobody takes
+        packets = _until_failure(container.demux(stream), failure)
+        time_base = stream.time_base or Fraction(1, 90_000)
+        if live and container.format.name in ARRIVAL_FORMATS:
+            packets, time_base = timed_on_arrival(packets, clock_s), ARRIVAL_TICK
+        else:
+            packets = timed_packets(packets, stream, FILE_LIMITS.max_pixels, on_note)
+        cutter = _Cutter(stream, time_base, chunk_s, transcode, on_note, failure)
+        yield from cutter.cut(packets)
     if failure:
         raise UnreadableVideoError(f"{shown}: {reason(failure[0])}") from failure[0]
 
@@ -182,13 +203,14 @@ class _Cutter:
     def __init__(
         self,
         stream: VideoStream,
+        time_base: Fraction,
         chunk_s: float,
         transcode: Transcode,
         on_note: Note,
         failure: list[BaseException],
     ) -> None:
         self._stream = stream
-        self._time_base = stream.time_base or Fraction(1, 90_000)
+        self._time_base = time_base
         self._chunk_ticks = max(1, round(Fraction(chunk_s) / self._time_base))
         self._transcode = transcode
         self._on_note = on_note
@@ -196,7 +218,9 @@ class _Cutter:
         self._origin: int | None = None  # pts that is stream time 0
         self._next_free = 0  # start ticks below this were given out
         self._n_chunks = 0
+        self._gop_start = 0  # pts of the newest cut point
         self._lead: int | None = None  # of the run; known with its first chunk
+        self._needs_parameters = False  # a player of the whole run has others by now
 
     def cut(self, packets: Iterator["Packet[VideoStream]"]) -> Iterator[CutChunk]:
         why = self._why_not_copied()
@@ -206,36 +230,28 @@ class _Cutter:
             )
         if self._transcode == "always":
             why = "transcoding was asked for"
-        if not self._is_untimed():
+        if not is_untimed(self._stream):
             first = self._first_key(packets)
             packets = chain([first], packets)
-            if why is None and not _is_cut_point(first, self._stream):
+            if why is None and not is_cut_point(first, self._stream):
                 why = "its key frames are no IDR pictures"
         yield from self._encode(packets, why) if why else self._copy(packets)
-
-    def _is_untimed(self) -> bool:
-        """Do packets lack presentation times? Motion JPEG reorders nothing, so its dts will do."""
-        container, codec = self._stream.container.format.name, codec_name(self._stream)
-        return container in _UNTIMED_FORMATS and codec != "mjpeg"
 
     def _why_not_copied(self) -> str | None:
         codec = codec_name(self._stream)
         if codec not in CHUNK_CODECS:
             return f"its codec is {codec}, wanted one of {', '.join(CHUNK_CODECS)}"
-        if self._is_untimed():
+        if is_untimed(self._stream):
             return f"{codec} in {self._stream.container.format.name} has no frame times"
         return None
 
     def _first_key(self, packets: Iterator["Packet[VideoStream]"]) -> "Packet[VideoStream]":
-        """The first packet with which decoding can start, and whose time is known.
-
-        A live source rarely begins with one: RTSP gives no time before its first sender report.
-        """
+        """The first packet with which decoding can start; a live source rarely begins with one."""
         is_any_key_welcome = self._transcode != "never"
         for n_skipped, packet in enumerate(packets):
-            is_key = _is_cut_point(packet, self._stream)
+            is_key = is_cut_point(packet, self._stream)
             is_key = is_key or (is_any_key_welcome and packet.is_keyframe)
-            if is_key and _pts(packet) is not None:
+            if is_key:
                 if n_skipped:
                     self._on_note(f"{n_skipped} packets before the first key frame were left out")
                 return packet
@@ -243,33 +259,100 @@ class _Cutter:
 
     def _copy(self, packets: Iterator["Packet[VideoStream]"]) -> Iterator[CutChunk]:
         """Gather whole GOPs; change over to encoding when one is too long."""
+        gops = self._gops(packets)
         gathered: list[Packet[VideoStream]] = []
-        gop_start = 0
-        for packet in packets:
-            pts = _pts(packet)
-            if pts is None:  # the empty packet at the end; a packet without a time is of no use
-                continue
-            if _is_cut_point(packet, self._stream):
-                if gathered and self._is_due(gathered, pts):
-                    yield self._copied(gathered, pts)
-                    gathered = []
-                gop_start = pts
-            gathered.append(packet)
-            if self._transcode == "auto" and self._is_too_long(pts - gop_start):
+        for gop in gops:
+            if self._is_too_long(gop):
                 why = f"its key frames are more than {_LONG_GOP_CHUNKS} chunks apart"
-                yield from self._encode(chain(gathered, packets), why)
+                yield from self._encode(self._with_rest([*gathered, *gop], gops), why)
                 return
+            if needs_hidden(gop):
+                yield from self._finished(gathered)
+                gathered = []
+                yield from self._partly_hidden(gop, gops)
+                continue
+            if is_cut_point(gop[0], self._stream):
+                self._gop_start = start = _pts(gop[0]) or 0
+                if gathered and self._is_due(gathered, start):
+                    yield self._copied(gathered, start)
+                    gathered = []
+            gathered += (packet for packet in gop if not packet.is_discard)
         if self._failure and len(gathered) > 1:
             gathered.pop()  # what the source was sending when it failed may be half a packet
-        yield self._copied(gathered, None)
+        yield from self._finished(gathered)
+
+    def _finished(self, gathered: list["Packet[VideoStream]"]) -> Iterator[CutChunk]:
+        if gathered:
+            yield self._copied(gathered, None)
+
+    def _with_rest(
+        self,
+        packets: list["Packet[VideoStream]"],
+        gops: Iterator[list["Packet[VideoStream]"]],
+    ) -> Iterator["Packet[VideoStream]"]:
+        """Packets, those that follow, and what makes a decoder give all it holds."""
+        yield from packets
+        yield from chain.from_iterable(gops)
+        yield _flush(self._stream)
+
+    def _gops(
+        self, packets: Iterator["Packet[VideoStream]"]
+    ) -> Iterator[list["Packet[VideoStream]"]]:
+        """Packets from cut point to cut point where an edit list may hide some; else one by one.
+
+        A GOP that is too long to be copied is not waited for.
+        """
+        may_hide = "mov" in self._stream.container.format.name
+        gop: list[Packet[VideoStream]] = []
+        for packet in packets:
+            if not packet.size:  # the empty packet at the end
+                continue
+            if gop and is_cut_point(packet, self._stream):
+                yield gop
+                gop = []
+            gop.append(packet)
+            if not may_hide or self._is_too_long([gop[0], packet]):
+                yield gop
+                gop = []
+        if gop:
+            yield gop
+
+    def _partly_hidden(
+        self,
+        gop: list["Packet[VideoStream]"],
+        gops: Iterator[list["Packet[VideoStream]"]],
+    ) -> Iterator[CutChunk]:
+        """A GOP whose hidden pictures are needed for others: only encoding leaves them out."""
+        if self._transcode == "never":
+            n_shown = sum(not packet.is_discard for packet in gop)
+            self._on_note(
+                f"{n_shown} pictures were left out, for the file's edit list hides pictures that "
+                "they refer to: allow transcoding"
+            )
+            return
+        why = "its edit list hides pictures that others refer to"
+        if codec_name(self._stream) != "h264":  # one run, one codec
+            yield from self._encode(self._with_rest(gop, gops), why)
+            return
+        if self._lead is None:
+            shown = [_pts(packet) or 0 for packet in gop]
+            self._lead = lead_for([at - min(shown) for at in shown], self._time_base)
+        yield from self._encode(self._with_rest(gop, iter(())), why)
+        self._stream.codec_context.flush_buffers()
+        self._needs_parameters = True
 
     def _is_due(self, gathered: list["Packet[VideoStream]"], next_pts: int) -> bool:
         ordered = _sorted_pts(gathered)
         has_jumped_back = next_pts <= ordered[-1]
         return has_jumped_back or next_pts - ordered[0] >= self._chunk_ticks
 
-    def _is_too_long(self, gop_ticks: int) -> bool:
-        return gop_ticks > _LONG_GOP_CHUNKS * self._chunk_ticks
+    def _is_too_long(self, gop: list["Packet[VideoStream]"]) -> bool:
+        """Does a GOP that begins so, or goes on so, last longer than a copy may delay it?"""
+        if self._transcode != "auto":
+            return False
+        start = _pts(gop[0]) if is_cut_point(gop[0], self._stream) else self._gop_start
+        latest = max(_pts(packet) or 0 for packet in gop)
+        return latest - (start or 0) > _LONG_GOP_CHUNKS * self._chunk_ticks
 
     def _copied(self, packets: list["Packet[VideoStream]"], next_pts: int | None) -> CutChunk:
         ordered = _sorted_pts(packets)
@@ -278,14 +361,17 @@ class _Cutter:
         if self._lead is None:
             self._lead = lead_for(shown, self._time_base)
         mp4 = Fragment(self._time_base, self._n_chunks, self._lead)
-        mp4.copy(self._stream, packets, shown, start + end - ordered[0])
+        if self._needs_parameters:
+            packets = [with_parameters(packets[0], self._stream), *packets[1:]]
+        shape = pixel_shape(self._stream)
+        mp4.copy(self._stream, packets, shown, start + end - ordered[0], shape)
         size = self._stream.codec_context.width, self._stream.codec_context.height
         return self._chunk(mp4.finish(), start, ordered, end, size, codec_name(self._stream))
 
     def _encode(self, packets: Iterable["Packet[VideoStream]"], why: str) -> Iterator[CutChunk]:
         self._on_note(f"re-encoded with H.264, for {why}")
         encoder: _Encoder | None = None
-        frames = decode_leniently(packets, self._on_note)
+        frames = decode_leniently(packets, self._stream, self._on_note)
         for pts, frame in presentation_ticks(frames, self._stream, self._time_base):
             if encoder is not None and encoder.is_finished_by(pts, frame, self._chunk_ticks):
                 yield self._encoded(encoder, pts)
@@ -308,7 +394,7 @@ class _Cutter:
             self._origin = pts
         start = pts - self._origin
         if start < self._next_free:
-            self._on_note("the source's clock jumped back; stream time goes on from where it was")
+            self._on_note(JUMPED_BACK)
             self._origin -= self._next_free - start
             start = self._next_free
         return start
@@ -340,11 +426,11 @@ class _Cutter:
 
     def _end(self, pts: list[int], next_pts: int | None) -> int:
         """Ticks when the last frame ends; if none follows, it lasts as long as the one before."""
-        if next_pts is not None and next_pts > pts[-1]:
+        if next_pts is not None and 0 < next_pts - pts[-1] <= _LONGEST_SHOWN_S / self._time_base:
             return next_pts
         if len(pts) > 1 and pts[-1] > pts[-2]:
             return 2 * pts[-1] - pts[-2]
-        rate = self._stream.average_rate or DEFAULT_FPS
+        rate = nominal_rate(self._stream)
         return pts[-1] + max(1, round(1 / (rate * self._time_base)))
 
 
@@ -365,14 +451,15 @@ class _Encoder:
         self._source_size = first.width, first.height
         self._mp4 = mp4
         self._out = mp4.container.add_stream(
-            "libx264", rate=stream.average_rate or DEFAULT_FPS, options=_X264_OPTIONS
+            "libx264", rate=nominal_rate(stream), options=_X264_OPTIONS
         )
         self._out.width, self._out.height = self.size
         self._out.pix_fmt = "yuv420p"
         self._out.codec_context.time_base = time_base
         self._out.colorspace = first.colorspace
         self._out.color_range = ColorRange.MPEG
-        self._out.set_display_rotation(first.rotation)
+        self._out.codec_context.sample_aspect_ratio = pixel_shape(stream)
+        self._out.set_display_matrix(display_matrix(first))
         self._time_base = time_base
 
     def is_finished_by(self, pts: int, frame: VideoFrame, chunk_ticks: int) -> bool:
@@ -413,16 +500,21 @@ def _open_source(source: str | Path, *, live: bool, timeout_s: float) -> InputCo
     scheme = urlsplit(str(source)).scheme if isinstance(source, str) else ""
     if scheme not in _URL_OPTIONS:
         return open_file(source, decode_probe=True)
+    options = {**_URL_OPTIONS[scheme], "format_whitelist": _URL_FORMATS}
+    if not live:
+        return _open_url(str(source), options, timeout_s)
+    container = _open_url(str(source), options | _LIVE_ANALYSIS, timeout_s)
+    if container.format.name not in ARRIVAL_FORMATS:
+        return container
+    # Its pictures are dated when they arrive: none may be read ahead, to guess a rate that is not
+    # said.
+    container.close()
+    return _open_url(str(source), options | _NO_ANALYSIS, timeout_s)
+
+
+def _open_url(url: str, options: dict[str, str], timeout_s: float) -> InputContainer:
     return av.open(
-        str(source),
-        "r",
-        container_options={
-            **_URL_OPTIONS[scheme],
-            "format_whitelist": _URL_FORMATS,
-            **({"analyzeduration": _LIVE_ANALYSIS_US} if live else {}),
-        },
-        timeout=timeout_s,
-        metadata_errors="replace",
+        url, "r", container_options=options, timeout=timeout_s, metadata_errors="replace"
     )
 
 
@@ -444,6 +536,13 @@ def _until_failure(
         failure.append(error)
 
 
+def _flush(stream: VideoStream) -> "Packet[VideoStream]":
+    """The packet with which a decoder gives what it still holds."""
+    end = cast("Packet[VideoStream]", Packet())
+    end.stream = stream
+    return end
+
+
 def _pts(packet: "Packet[VideoStream]") -> int | None:
     if not packet.size:
         return None
@@ -452,37 +551,3 @@ def _pts(packet: "Packet[VideoStream]") -> int | None:
 
 def _sorted_pts(packets: list["Packet[VideoStream]"]) -> list[int]:
     return sorted(pts for packet in packets if (pts := _pts(packet)) is not None)
-
-
-def _is_cut_point(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
-    """Can decoding start here with nothing before it, and lose nothing?
-
-    In H.264 and H.265 only IDR pictures promise that; other key frames may be followed by
-    pictures that refer across them.
-    """
-    if not packet.is_keyframe:
-        return False
-    codec = codec_name(stream)
-    if codec == "h264":
-        kinds = (nal[0] & 0x1F for nal in _nals(packet, stream))
-        return next((kind for kind in kinds if kind in _H264_SLICES), None) == _H264_IDR
-    if codec == "hevc":
-        kinds = (nal[0] >> 1 & 0x3F for nal in _nals(packet, stream))
-        return next((kind for kind in kinds if kind in _HEVC_SLICES), None) in _HEVC_IDR
-    return True
-
-
-def _nals(packet: "Packet[VideoStream]", stream: VideoStream) -> Iterator[bytes]:
-    """The first byte of each NAL unit."""
-    payload = bytes(packet)
-    extradata = stream.codec_context.extradata or b""
-    if extradata[:1] != b"\x01":  # Annex B: start codes
-        for unit in payload.split(b"\x00\x00\x01")[1:]:
-            yield unit[:1] or b"\x00"
-        return
-    # avcC or hvcC: a length before each, of a size told at byte 4 or 21
-    n_length = (extradata[21 if codec_name(stream) == "hevc" else 4] & 3) + 1
-    at = 0
-    while at + n_length < len(payload):
-        yield payload[at + n_length : at + n_length + 1]
-        at += n_length + int.from_bytes(payload[at : at + n_length], "big")

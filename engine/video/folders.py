@@ -3,7 +3,11 @@
 from pathlib import Path
 
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".h264", ".h265", ".mjpeg"}
+    [
+        *(".mp4", ".mov", ".m4v", ".3gp", ".mkv", ".webm", ".avi", ".flv"),
+        *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob"),
+        *(".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg"),
+    ]
 )
 
 

@@ -67,6 +67,7 @@ class Fragment:
         packets: Sequence["Packet[VideoStream]"],
         pts: Sequence[int],
         end: int,
+        pixel_shape: Fraction,
     ) -> None:
         """Take packets of a source as they are, with times made anew.
 
@@ -75,8 +76,12 @@ class Fragment:
             packets: In the order of decoding.
             pts: When each is shown, since the run's first frame.
             end: When the last frame ends.
+            pixel_shape: Width of a pixel by its height, which the source's container may say.
         """
         out = self.container.add_stream_from_template(stream, opaque=True)
+        out.codec_context.sample_aspect_ratio = pixel_shape
+        if stream.codec_context.extradata:  # without parameter sets that no decoder takes
+            out.codec_context.extradata = stream.codec_context.extradata
         ticks = [shown * self._scale for shown in pts]
         # A source whose times make no sense may ask for more than its first chunk did.
         lead = max(self._lead, *(n_before - shown for n_before, shown in enumerate(ticks)))

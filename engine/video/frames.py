@@ -6,19 +6,14 @@ operator's own: any codec FFmpeg decodes, still only the listed containers. Both
 frames in the same way, so a file and its chunks give the same pixels.
 """
 
-import io
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Protocol
 
-import av
 import av.error
-import av.logging
 import numpy as np
-from av.codec.context import CodecContext
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
@@ -29,27 +24,43 @@ from engine.errors import CorruptChunkError, RefusedChunkError, StreamError, Unr
 from engine.grid import US_PER_S, Grid, ticks_to_us
 from engine.spec import FrameGeometry
 from engine.types import FrameBatch, UInt8Array, VideoChunk
-from engine.video.containers import SNIFF_BYTES, DecodeLimits, check_declared_samples, sniff
-from engine.video.pixels import FrameConverter, quarter_turns
+from engine.video.containers import DecodeLimits
+from engine.video.metadata import STRICT, MetadataFilter
+from engine.video.opening import (
+    LIBAV_ERRORS,
+    open_chunk,
+    open_file,
+    pixel_shape,
+    reason,
+    unreadable_if_libav_fails,
+    video_stream,
+)
+from engine.video.pixels import (
+    PLAIN,
+    FrameConverter,
+    View,
+    display_matrix,
+    is_turned,
+)
 from engine.video.thinning import Thinner, Timed, within_span
-
-av.logging.set_level(None)  # a hostile chunk must not write into anybody's log
+from engine.video.times import (
+    is_untimed,
+    never_back,
+    nominal_rate,
+    presentation_ticks,
+    timed_packets,
+)
+from engine.video.units import codec_name, is_cut_point
 
 CHUNK_CODECS = ("h264", "hevc", "mjpeg", "av1", "vp9")
-DEFAULT_FPS = Fraction(25)  # of raw streams that say nothing; FFmpeg assumes the same
-
-# What PyAV raises, besides its own errors, when a file contradicts itself.
-LIBAV_ERRORS = (av.error.FFmpegError, ValueError, IndexError, OverflowError, MemoryError)
 
 # What it raises when hardware is asked for and there is none for this codec.
 _NO_HARDWARE = (NotImplementedError, RuntimeError)
 
-# Finding out what streams there are opens no decoder: parsers suffice, and a frame that is too
-# large or damaged is then met by the one decoder whose limits we set.
-_PROBE_OPTIONS = {"codec_whitelist": "none"}
-_CLAIMS_PER_FRAME = 10  # three tables of an MP4 count a frame, and the sound has samples too
-
-
+_CLOSE_GOPS = (
+    ", whose pictures refer to what came before: begin each chunk with an IDR picture (x264: "
+    "-flags +cgop, x265: open-gop=0)"
+)
 # The operator's own footage: 8K, and as long as it likes.
 FILE_LIMITS = DecodeLimits(max_side_px=16384, max_pixels=8192 * 8192)
 
@@ -59,8 +70,8 @@ class VideoFacts:
     """What a video says of itself.
 
     Attributes:
-        width: Width in pixels as displayed, after rotation.
-        height: Height in pixels as displayed, after rotation.
+        width: Width in square pixels as displayed, after rotation.
+        height: Height in square pixels as displayed, after rotation.
         codec: FFmpeg's name of the codec.
         fps: Average frames a second, or None when the container does not know.
         duration_us: Length, or None when the container does not know.
@@ -147,8 +158,11 @@ class PyAvDecoder:
             _check_codec(stream, self._limits)
             prepare(stream, self._limits, self._threads)
             frames = _decode_strictly(container, stream, self._limits)
-            timed = within_span(_stream_times(frames, stream, chunk), self._limits.max_span_us)
-            shown = [(pts, self._converter.convert(frame)) for pts, frame in thinner.thin(timed)]
+            timed = within_span(_chunk_times(frames, stream, chunk), self._limits.max_span_us)
+            shown = [
+                (pts_us, self._converter.convert(*seen))
+                for pts_us, seen in thinner.thin(_with_views(timed, stream))
+            ]
         if not shown:
             raise CorruptChunkError("no frame could be decoded")
         return _batch(shown, thinner.n_decoded, thinner.n_late)
@@ -181,13 +195,16 @@ def read_video(
     with unreadable_if_libav_fails(path), open_file(path) as container:
         stream = video_stream(container)
         prepare(stream, FILE_LIMITS, threads=1)
-        frames = decode_leniently(demux_to_damage(container, stream, on_note), on_note)
+        packets = demux_to_damage(container, stream, on_note)
+        timed = timed_packets(packets, stream, FILE_LIMITS.max_pixels, on_note)
+        frames = decode_leniently(timed, stream, on_note)
         shown: list[tuple[int, UInt8Array]] = []
-        for pts_us, frame in thinner.thin(_stream_times(frames, stream)):
+        timed_frames = _with_views(_stream_times(frames, stream, on_note), stream)
+        for pts_us, seen in thinner.thin(timed_frames):
             if len(shown) == batch_frames:
                 yield _batch(shown, thinner.n_decoded - n_reported)
                 n_reported, shown = thinner.n_decoded, []
-            shown.append((pts_us, converter.convert(frame)))
+            shown.append((pts_us, converter.convert(*seen)))
         if not shown:
             raise UnreadableVideoError("no frame could be decoded")
         yield _batch(shown, thinner.n_decoded - n_reported)
@@ -202,122 +219,30 @@ def probe_video(path: Path | str) -> VideoFacts:
     with unreadable_if_libav_fails(path), open_file(path) as container:
         stream = video_stream(container)
         prepare(stream, FILE_LIMITS, threads=1)
-        frame = next(decode_leniently(container.demux(stream), lambda _note: None), None)
+        frames = decode_leniently(container.demux(stream), stream, lambda _note: None)
+        frame = next(frames, None)
         if frame is None:
             raise UnreadableVideoError("no frame could be decoded")
-        is_upright = quarter_turns(frame) % 2 == 0
-        width, height = (frame.width, frame.height)[:: 1 if is_upright else -1]
+        shown = round(frame.width * pixel_shape(stream)), frame.height
+        width, height = shown[:: -1 if is_turned(display_matrix(frame)) else 1]
         return VideoFacts(
             width=width,
             height=height,
             codec=codec_name(stream),
-            fps=stream.average_rate,
+            fps=nominal_rate(stream) if is_untimed(stream) else stream.average_rate,
             duration_us=_duration_us(container, stream),
             n_frames=stream.frames or None,
         )
-
-
-def open_file(path: Path | str, *, decode_probe: bool = False) -> InputContainer:
-    """Open a local file in a known container; it cannot make FFmpeg open anything else.
-
-    Call this inside ``unreadable_if_libav_fails``.
-
-    Args:
-        path: The file.
-        decode_probe: Let FFmpeg decode a little to find out what no parser tells: the pixel
-            format, which a muxer may want to know.
-
-    Raises:
-        OSError: There is no such file.
-        RefusedChunkError: It starts like no container we know.
-        FFmpegError: FFmpeg cannot open it.
-    """
-    with Path(path).open("rb") as file:
-        container = sniff(file.read(SNIFF_BYTES))
-    return av.open(
-        f"file:{path}",
-        "r",
-        format=container,
-        container_options={
-            "protocol_whitelist": "file",
-            **({} if decode_probe else _PROBE_OPTIONS),
-        },
-        metadata_errors="replace",
-    )
-
-
-def video_stream(container: InputContainer) -> VideoStream:
-    """The first video stream with a decoder.
-
-    Raises:
-        CorruptChunkError: There is none.
-    """
-    for stream in container.streams.video:
-        codec: CodecContext | None = stream.codec_context  # None when FFmpeg has no decoder
-        if codec is not None:
-            return stream
-    raise CorruptChunkError("there is no video stream that FFmpeg could decode")
-
-
-def codec_name(stream: VideoStream) -> str:
-    """The codec, whichever decoder FFmpeg picked for it: ``av1``, not ``libdav1d``."""
-    return stream.codec_context.codec.canonical_name
-
-
-def reason(error: BaseException) -> str:
-    """An error in a few words, without FFmpeg's error number."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"FFmpeg: {text}" if isinstance(error, av.error.FFmpegError) else text
 
 
 def _name(chunk: VideoChunk) -> str:
     return f"camera {chunk.camera}, run {chunk.run}, chunk {chunk.sequence}"
 
 
-@contextmanager
-def unreadable_if_libav_fails(source: Path | str) -> Iterator[None]:
-    """Name the source in every error, and make it the one class a caller has to know."""
-    try:
-        yield
-    except (OSError, StreamError, *LIBAV_ERRORS) as error:
-        raise UnreadableVideoError(f"{source}: {reason(error)}") from error
-
-
 def _nvdec(gpu: int) -> HWAccel:
     """NVDEC in the GPU's primary context, which is the one the networks run in."""
     options: dict[str, object] = {"primary_ctx": "1"}
     return HWAccel("cuda", str(gpu), allow_software_fallback=False, options=options)
-
-
-def open_chunk(
-    payload: bytes, limits: DecodeLimits, hardware: HWAccel | None = None
-) -> InputContainer:
-    """Open a chunk in a known container; it cannot make FFmpeg open anything else.
-
-    Raises:
-        StreamError: It is too large, claims too much, or starts like no container we know.
-        FFmpegError: FFmpeg cannot open it.
-    """
-    if len(payload) > limits.max_payload_bytes:
-        raise RefusedChunkError(
-            f"{len(payload)} bytes, wanted at most {limits.max_payload_bytes}: cut shorter chunks"
-        )
-    container = sniff(payload)
-    if container == "mov":
-        check_declared_samples(payload, _CLAIMS_PER_FRAME * limits.max_frames)
-    return av.open(
-        io.BytesIO(payload),
-        "r",
-        format=container,
-        container_options={"protocol_whitelist": "", "max_streams": "32", **_PROBE_OPTIONS},
-        metadata_errors="replace",
-        io_open=_refuse_io,
-        hwaccel=hardware,
-    )
-
-
-def _refuse_io(url: str, _flags: int, _options: dict[str, str]) -> NoReturn:
-    raise RefusedChunkError(f"the payload wants to open {url[:80]!r}")
 
 
 def _check_codec(stream: VideoStream, limits: DecodeLimits) -> None:
@@ -332,11 +257,7 @@ def _check_codec(stream: VideoStream, limits: DecodeLimits) -> None:
 
 def prepare(stream: VideoStream, limits: DecodeLimits, threads: int) -> None:
     """Set how the stream's decoder will be opened."""
-    # explode: a damaged frame is an error, not a green smear the model would have to judge.
-    stream.codec_context.options = {
-        "max_pixels": str(limits.max_pixels),
-        "err_detect": "crccheck+explode",
-    }
+    stream.codec_context.options = {"max_pixels": str(limits.max_pixels), **STRICT}
     stream.thread_count = threads
 
 
@@ -344,32 +265,60 @@ def _decode_strictly(
     container: InputContainer, stream: VideoStream, limits: DecodeLimits
 ) -> Iterator[VideoFrame]:
     """All frames of a chunk, or an error at the first thing wrong with it."""
-    n_frames = n_pixels = 0
-    for index, packet in enumerate(container.demux(stream)):
+    n_pixels = 0
+    packets = timed_packets(container.demux(stream), stream, limits.max_pixels)
+    for n_frames, frame in enumerate(_sound_frames(packets, stream), start=1):
+        n_pixels += frame.width * frame.height
+        limits.check_size(frame.width, frame.height)
+        if frame.is_corrupt:
+            raise CorruptChunkError(f"frame {n_frames} is damaged")
+        if n_frames > limits.max_frames or n_pixels > limits.max_chunk_pixels:
+            raise RefusedChunkError(
+                f"more than {limits.max_frames} frames or {limits.max_chunk_pixels} pixels: "
+                "cut shorter chunks"
+            )
+        yield frame
+
+
+def _sound_frames(
+    packets: Iterable["Packet[VideoStream]"], stream: VideoStream
+) -> Iterator[VideoFrame]:
+    """The frames of a chunk's packets, or an error that names the likely cause."""
+    metadata = MetadataFilter(stream)
+    is_closed = True
+    for index, packet in enumerate(metadata.filtered(packets)):
         if packet.is_corrupt:
             raise CorruptChunkError(f"packet {index} is incomplete")
-        if index == 0 and packet.size and not packet.is_keyframe:
-            raise CorruptChunkError("it does not start with a key frame")
-        for frame in packet.decode():
-            n_frames += 1
-            n_pixels += frame.width * frame.height
-            limits.check_size(frame.width, frame.height)
-            if frame.is_corrupt:
-                raise CorruptChunkError(f"frame {n_frames} is damaged")
-            if n_frames > limits.max_frames or n_pixels > limits.max_chunk_pixels:
-                raise RefusedChunkError(
-                    f"more than {limits.max_frames} frames or {limits.max_chunk_pixels} pixels: "
-                    "cut shorter chunks"
-                )
-            yield frame
+        if index == 0 and packet.size:
+            if not packet.is_keyframe:
+                raise CorruptChunkError(f"it does not start with a key frame{_CLOSE_GOPS}")
+            is_closed = is_cut_point(packet, stream)
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError as error:
+            cause = _cause(metadata, is_closed=is_closed)
+            raise CorruptChunkError(f"{reason(error)}{cause}") from error
+        yield from frames
+
+
+def _cause(metadata: MetadataFilter, *, is_closed: bool) -> str:
+    """Why a chunk may not be decodable, besides damage; a part of a sentence, or nothing."""
+    if metadata.lacks_parameter_sets:
+        return (
+            "; it holds no parameter sets (SPS, PPS): let the encoder repeat them at every key "
+            "frame (ffmpeg -bsf:v dump_extra)"
+        )
+    return "" if is_closed else f"; it begins with an open GOP{_CLOSE_GOPS}"
 
 
 def decode_leniently(
-    packets: Iterable["Packet[VideoStream]"], on_note: Callable[[str], None]
+    packets: Iterable["Packet[VideoStream]"],
+    stream: VideoStream,
+    on_note: Callable[[str], None],
 ) -> Iterator[VideoFrame]:
     """All frames but damaged ones and those up to the next key frame."""
     is_damaged = False
-    for packet in packets:
+    for packet in MetadataFilter(stream).filtered(packets):
         frames, damage = _decode_packet(packet)
         if damage and not is_damaged:
             on_note(f"left out up to the next key frame: {damage}")
@@ -385,7 +334,7 @@ def _decode_packet(packet: "Packet[VideoStream]") -> tuple[list[VideoFrame], str
     """The frames a packet gives, and what is wrong with it."""
     try:
         return packet.decode(), "a packet is incomplete" if packet.is_corrupt else None
-    except av.error.InvalidDataError as error:
+    except av.error.FFmpegError as error:
         return [], reason(error)
 
 
@@ -400,16 +349,25 @@ def demux_to_damage(
 
 
 def _stream_times(
-    frames: Iterable[VideoFrame], stream: VideoStream, chunk: VideoChunk | None = None
+    frames: Iterable[VideoFrame], stream: VideoStream, on_note: Callable[[str], None]
 ) -> Iterator[Timed[VideoFrame]]:
-    """Frames with their stream times, from the source's own ticks where they are known."""
+    """A file's frames with their stream times, from the source's own ticks."""
+    time_base = stream.time_base or Fraction(1, US_PER_S)
+    first: int | None = None
+    for pts, frame in never_back(presentation_ticks(frames, stream, time_base), on_note):
+        first = pts if first is None else first
+        yield ticks_to_us(pts - first, time_base), frame
+
+
+def _chunk_times(
+    frames: Iterable[VideoFrame], stream: VideoStream, chunk: VideoChunk
+) -> Iterator[Timed[VideoFrame]]:
+    """A chunk's frames with their stream times, from the source's own ticks where it tells."""
     time_base = stream.time_base or Fraction(1, US_PER_S)
     first: int | None = None
     for pts, frame in presentation_ticks(frames, stream, time_base):
         first = pts if first is None else first
-        if chunk is None:
-            pts_us = ticks_to_us(pts - first, time_base)
-        elif chunk.start_ticks is None or chunk.time_base is None:
+        if chunk.start_ticks is None or chunk.time_base is None:
             pts_us = chunk.start_us + ticks_to_us(pts - first, time_base)
         else:
             ticks = chunk.start_ticks + round((pts - first) * time_base / chunk.time_base)
@@ -417,23 +375,15 @@ def _stream_times(
         yield pts_us, frame
 
 
-def presentation_ticks(
-    frames: Iterable[VideoFrame], stream: VideoStream, time_base: Fraction
-) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames with their pts in ticks of ``time_base``, whatever the container left out."""
-    # AVI stores no presentation times; FFmpeg's guesses at them are out of order with B-frames,
-    # while a frame's dts is then the time at which the decoder gave it out.
-    is_avi = stream.container.format.name == "avi"
-    step = max(1, round(1 / ((stream.average_rate or DEFAULT_FPS) * time_base)))
-    previous: int | None = None
-    for frame in frames:
-        known = frame.dts if is_avi else frame.pts
-        if known is None:  # a raw stream has no times at all: its frames are evenly spaced
-            known = 0 if previous is None else previous + step
-        elif previous is not None:
-            step = known - previous
-        previous = known
-        yield known, frame
+def _with_views(
+    timed: Iterable[Timed[VideoFrame]], stream: VideoStream
+) -> Iterator[Timed[tuple[VideoFrame, View]]]:
+    """The same frames, each with how it is shown; that may change at key frames."""
+    view = PLAIN
+    for pts_us, frame in timed:
+        if frame.key_frame:
+            view = View(pixel_shape(stream), display_matrix(frame))
+        yield pts_us, (frame, view)
 
 
 def _batch(shown: list[tuple[int, UInt8Array]], n_decoded: int, n_late: int = 0) -> FrameBatch:

@@ -14,7 +14,9 @@ from engine.errors import CorruptChunkError, UnreadableVideoError
 from engine.types import VideoChunk
 from engine.video.containers import DecodeLimits
 from engine.video.fragments import decoding_times, lead_for
-from engine.video.frames import LIBAV_ERRORS, codec_name, open_chunk, reason, video_stream
+from engine.video.opening import LIBAV_ERRORS, open_chunk, pixel_shape, reason, video_stream
+from engine.video.times import timed_packets
+from engine.video.units import codec_name
 
 _TICK = Fraction(1, 90_000)
 _TICKS_PER_US = Fraction(90_000, 1_000_000)
@@ -54,7 +56,8 @@ def _join(
         stream = video_stream(container)
         first = first or stream
         _check_same(first, stream, chunk)
-        mine = [packet for packet in container.demux(stream) if packet.size]
+        demuxed = timed_packets(container.demux(stream), stream, limits.max_pixels)
+        mine = [packet for packet in demuxed if packet.size]
         packets += mine
         shown += _shown(mine, chunk.start_us - chunks[0].start_us, chunk)
     if first is None:
@@ -63,6 +66,7 @@ def _join(
     options = {"movflags": "faststart", "video_track_timescale": str(_TICK.denominator)}
     with av.open(str(out), "w", format="mp4", options=options) as target:
         track = target.add_stream_from_template(first, opaque=True)
+        track.codec_context.sample_aspect_ratio = pixel_shape(first)
         decoded = decoding_times(shown, lead)
         lasts = [after - at for at, after in pairwise(decoded)]
         lasts.append(lasts[-1] if lasts else 1)

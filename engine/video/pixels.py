@@ -1,9 +1,13 @@
 """Decoded pictures → the model's square of RGB, and RGB → JPEG."""
 
+import struct
 import time
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
+from av.buffer import Buffer
 from av.codec.context import CodecContext
 from av.filter import Graph
 from av.video.frame import VideoFrame
@@ -16,7 +20,25 @@ from engine.types import UInt8Array
 # Swscale's bilinear kernel widens when it shrinks a picture, so it does not alias. Without the
 # other two flags it takes short cuts that darken everything by 2 of 255.
 _INTERPOLATION = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+_WIDEST = 8
 _JPEG_QUALITY = 4  # FFmpeg's scale from 1, best, to 31
+Matrix = tuple[int, int, int, int, int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How decoded pictures are shown.
+
+    Attributes:
+        pixel_shape: Width of a pixel by its height.
+        matrix: How they are turned and mirrored; None: not at all.
+    """
+
+    pixel_shape: Fraction = Fraction(1)
+    matrix: Matrix | None = None
+
+
+PLAIN = View()
 
 
 class FrameConverter:
@@ -34,30 +56,42 @@ class FrameConverter:
         self._geometry = geometry
         self._reformatter = VideoReformatter()
         self._cropper: Graph | None = None
-        self._cropper_key: tuple[int, int, str] | None = None
+        self._cropper_key: tuple[int, int, str, Fraction] | None = None
 
-    def convert(self, frame: VideoFrame) -> UInt8Array:
-        """A frame as uint8 (H, W, 3), upright; H and W are ``crop_px``."""
+    def convert(self, frame: VideoFrame, view: View = PLAIN) -> UInt8Array:
+        """A frame as uint8 (H, W, 3), as a player shows it; H and W are ``crop_px``."""
         started_s = time.perf_counter()
         fit = self._crop if self._geometry.fit == "crop" else self._pad
-        rgb = np.ascontiguousarray(np.rot90(fit(frame), quarter_turns(frame)))
+        rgb = np.ascontiguousarray(upright(fit(frame, view.pixel_shape), view.matrix))
         self.spent_s += time.perf_counter() - started_s
         return rgb
 
-    def _crop(self, frame: VideoFrame) -> UInt8Array:
+    def _crop(self, frame: VideoFrame, pixel_shape: Fraction) -> UInt8Array:
         """The square in the frame's centre, uint8 (H, W, 3)."""
         # Cut the square out before scaling it: the rest would be scaled and converted for nothing.
-        # Its side is even, because chroma planes have half the size.
-        shorter = min(frame.width, frame.height)
-        exact = shorter * self._geometry.crop_px / self._geometry.resize_px
-        side = min(2 * round(exact / 2), shorter // 2 * 2)
-        square = self._cut_centre(frame, max(side, 2))
-        return self._scale(square, self._geometry.crop_px, self._geometry.crop_px)
+        key = (frame.width, frame.height, frame.format.name, pixel_shape)
+        if key != self._cropper_key:
+            self._cropper, self._cropper_key = self._new_cropper(frame, pixel_shape), key
+        if self._cropper is not None:
+            self._cropper.push(frame)
+            frame = self._cropper.vpull()
+        return self._scale(frame, self._geometry.crop_px, self._geometry.crop_px)
 
-    def _pad(self, frame: VideoFrame) -> UInt8Array:
+    def _new_cropper(self, frame: VideoFrame, pixel_shape: Fraction) -> Graph | None:
+        # Sides are even, because chroma planes have half the size.
+        shorter = min(Fraction(frame.height), frame.width * pixel_shape)
+        exact = shorter * self._geometry.crop_px / self._geometry.resize_px
+        height = max(min(2 * round(exact / 2), int(shorter) // 2 * 2), 2)
+        width = max(min(2 * round(height / pixel_shape / 2), frame.width // 2 * 2), 2)
+        if (frame.width, frame.height) == (width, height):
+            return None
+        return _centre_cropper(frame, width, height)
+
+    def _pad(self, frame: VideoFrame, pixel_shape: Fraction) -> UInt8Array:
         """The whole frame on a black square, uint8 (H, W, 3)."""
-        shrink = self._geometry.resize_px / max(frame.width, frame.height)
-        width, height = (max(1, round(side * shrink)) for side in (frame.width, frame.height))
+        shown = frame.width * pixel_shape, Fraction(frame.height)
+        shrink = self._geometry.resize_px / max(shown)
+        width, height = (max(1, round(side * shrink)) for side in shown)
         side = self._geometry.crop_px
         left, top = (side - width) // 2, (side - height) // 2
         padded = np.zeros((side, side, 3), np.uint8)
@@ -71,17 +105,8 @@ class FrameConverter:
         )
         return np.asarray(rgb.to_ndarray(), np.uint8)
 
-    def _cut_centre(self, frame: VideoFrame, side: int) -> VideoFrame:
-        if (frame.width, frame.height) == (side, side):
-            return frame
-        key = (frame.width, frame.height, frame.format.name)
-        if self._cropper is None or key != self._cropper_key:
-            self._cropper, self._cropper_key = _centre_cropper(frame, side), key
-        self._cropper.push(frame)
-        return self._cropper.vpull()
 
-
-def _centre_cropper(frame: VideoFrame, side: int) -> Graph:
+def _centre_cropper(frame: VideoFrame, width: int, height: int) -> Graph:
     """FFmpeg's crop filter, which moves pointers and copies nothing."""
     graph = Graph()
     source = graph.add_buffer(
@@ -90,15 +115,54 @@ def _centre_cropper(frame: VideoFrame, side: int) -> Graph:
         format=frame.format,
         time_base=Fraction(1, US_PER_S),
     )
-    graph.link_nodes(source, graph.add("crop", f"{side}:{side}"), graph.add("buffersink"))
+    graph.link_nodes(source, graph.add("crop", f"{width}:{height}"), graph.add("buffersink"))
     graph.configure()
     return graph
 
 
-def quarter_turns(frame: VideoFrame) -> int:
-    """Quarter turns counter-clockwise that make the picture upright; odd angles are left alone."""
-    turns, rest = divmod(frame.rotation, 90)
-    return turns % 4 if rest == 0 else 0
+def sane_shape(*said: Fraction | None) -> Fraction:
+    """The first shape of a pixel that makes sense, of those that are said; else a square."""
+    sane = (shape for shape in said if shape and 1 / _WIDEST <= shape <= _WIDEST)
+    return next(sane, PLAIN.pixel_shape)
+
+
+def display_matrix(frame: VideoFrame) -> Matrix | None:
+    """How a frame is turned and mirrored when it is shown, in FFmpeg's words; None: not at all."""
+    said = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
+    return None if said is None else cast(Matrix, struct.unpack_from("=9i", bytes(said)))
+
+
+def is_turned(matrix: Matrix | None) -> bool:
+    """Do width and height change places?"""
+    a, b, c, d = _axes(matrix)
+    return a == d == 0 and bool(b and c)
+
+
+def upright(rgb: UInt8Array, matrix: Matrix | None) -> UInt8Array:
+    """A picture (H, W, 3) as it is shown; odd angles are left alone.
+
+    A point (x, y) of the frame is shown at (a x + c y, b x + d y).
+    """
+    a, b, c, d = _axes(matrix)
+    if is_turned(matrix):
+        return _mirrored(rgb.swapaxes(0, 1), is_left_right=c < 0, is_upside_down=b < 0)
+    if b == c == 0:
+        return _mirrored(rgb, is_left_right=a < 0, is_upside_down=d < 0)
+    return rgb
+
+
+def _axes(matrix: Matrix | None) -> tuple[int, int, int, int]:
+    """a, b, c, d of a matrix, where next to nothing is nothing."""
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = matrix
+    largest = max(abs(a), abs(b), abs(c), abs(d))
+    a, b, c, d = (value if abs(value) * 100 > largest else 0 for value in (a, b, c, d))
+    return a, b, c, d
+
+
+def _mirrored(rgb: UInt8Array, *, is_left_right: bool, is_upside_down: bool) -> UInt8Array:
+    return rgb[:: -1 if is_upside_down else 1, :: -1 if is_left_right else 1]
 
 
 def encode_jpeg(rgb: UInt8Array) -> bytes:

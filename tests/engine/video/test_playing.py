@@ -271,7 +271,7 @@ def test_a_run_may_last_for_months() -> None:
         first = min(packet.pts or 0 for packet in packets)
         shown = [pts[0] + ((packet.pts or 0) - first) * 90_000 // 12_800 for packet in packets]
         mp4 = Fragment(time_base, 8_640_000, 7200)
-        mp4.copy(stream, packets, shown, pts[-1] + 3600)
+        mp4.copy(stream, packets, shown, pts[-1] + 3600, Fraction(1))
     payload = mp4.finish()
 
     batch = PyAvDecoder(SQUARE, EVERY_FRAME).decode(
@@ -324,7 +324,7 @@ def test_times_that_make_no_sense_still_make_a_chunk(pts: list[int], n_before: i
         key = next(source.demux(stream))
         packets = [av.Packet(bytes(key)) for _ in pts]
         mp4 = Fragment(Fraction(1, 25), n_before, 16)
-        mp4.copy(stream, packets, pts, max(pts) + 1)  # type: ignore[arg-type]
+        mp4.copy(stream, packets, pts, max(pts) + 1, Fraction(1))  # type: ignore[arg-type]
 
     with av.open(io.BytesIO(mp4.finish())) as container:
         assert len(pts) == sum(1 for _ in container.decode(video=0))
