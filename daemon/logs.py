@@ -74,6 +74,7 @@ EVENTS = {
     "partition.paused": "a camera's queue is full",
     "partition.resumed": "it is nearly empty again",
     "source.finished": "the source has nothing more to give",
+    "http.dropped": "a connection to the HTTP port was closed without an answer",
     "library.said": "a library, or a part of the daemon, warns of something",
     "log.untold": "so many more lines of one kind came in a minute, and then no more",
 }
@@ -90,6 +91,7 @@ MOST_A_MINUTE = {
     "stream.gap": 1,
     "camera.state": 10,  # and in each state
     "stream.low_fps": 1,
+    "http.dropped": 1,
     "stream.opened": 60,
     "stream.ended": 60,
 }

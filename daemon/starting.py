@@ -80,15 +80,19 @@ class Start:
         Raises:
             ConfigError: The address cannot be listened on.
         """
-        http, dropped = self._config.http, self._metrics.http_dropped
+        http = self._config.http
         return HealthServer(
             http.host,
             http.port,
             self._metrics.registry,
             self._is_live,
             self._is_ready,
-            on_dropped=lambda why: dropped.labels(why).inc(),
+            on_dropped=self._tell_dropped,
         )
+
+    def _tell_dropped(self, why: str) -> None:
+        self._metrics.http_dropped.labels(why).inc()
+        self._log.warning("http.dropped", error=why)
 
     async def open_model(self, device: Device, stack: contextlib.AsyncExitStack) -> ModelSwap:
         """Open the model that serves first, and return what brings in others.

@@ -173,7 +173,9 @@ def test_no_bytes_harm_it(site: Site, request_bytes: bytes) -> None:
     assert site.is_live()
 
 
-def test_what_the_daemon_drops_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_daemon_drops_it_counts_and_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = Config.model_validate(
         {
             "model": {"backend": "scripted"},
@@ -183,8 +185,9 @@ def test_what_the_daemon_drops_it_counts(tmp_path: Path, monkeypatch: pytest.Mon
         }
     )
     monkeypatch.setattr(health, "REQUEST_TIMEOUT_S", 0.05)
-    metrics, log, calls = Metrics(), LogCapture().logger(), RunningCalls(SystemClock())
-    start = Start(config, Notifier({}), metrics, log, [], calls, Outages(log))
+    metrics, log, calls = Metrics(), LogCapture(), RunningCalls(SystemClock())
+    logger = log.logger()
+    start = Start(config, Notifier({}), metrics, logger, [], calls, Outages(logger))
     server = start.open_health()
     try:
         with socket.create_connection(("127.0.0.1", server.port)):
@@ -193,6 +196,7 @@ def test_what_the_daemon_drops_it_counts(tmp_path: Path, monkeypatch: pytest.Mon
                 time.sleep(0.01)
     finally:
         server.close()
+    assert [{"error": "slow"}] == log.named("http.dropped")
 
 
 class Yielding(float):
