@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
@@ -86,14 +87,64 @@ class _Camera:
     end_us: int = 0
     anchor_us: int | None = None  # Unix time of the run's beginning
     is_silent: bool = False
+    last: VideoChunk | None = None
+
+
+class Link(Protocol):
+    """Where cameras send to."""
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def stop(self) -> None:
+        """End, whatever is on its way."""
+
+    async def send(self, record: Record) -> "asyncio.Future[Any]":
+        """Send a record; what is written tells its ``partition`` and ``offset``."""
+
+
+class KafkaLink:
+    """A topic.
+
+    Args:
+        bootstrap: Address of the broker.
+        topic: Of the chunks.
+    """
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._topic = topic
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=bootstrap,
+            acks="all",
+            enable_idempotence=True,
+            # A broker that hangs or is gone is waited for: what is acknowledged is what counts.
+            request_timeout_ms=1_200_000,
+            max_batch_size=2**20,
+            metadata_max_age_ms=1000,
+        )
+
+    async def start(self) -> None:
+        """See ``Link``."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """See ``Link``."""
+        await self._producer.stop()
+
+    async def send(self, record: Record) -> "asyncio.Future[Any]":
+        """See ``Link``."""
+        with own_cancellation("sending a chunk"):
+            written: asyncio.Future[Any] = await self._producer.send(
+                self._topic, record.value, key=record.key, headers=record.headers
+            )
+        return written
 
 
 class Feeder:
     """Sends what cameras show until it is told to end.
 
     Args:
-        bootstrap: Address of the broker.
-        topic: Of the chunks.
+        link: Where to.
         footage: What is shown.
         cameras: Who shows it.
         name: Of the runs.
@@ -107,8 +158,7 @@ class Feeder:
 
     def __init__(
         self,
-        bootstrap: str,
-        topic: str,
+        link: Link,
         footage: Footage,
         cameras: Sequence[str],
         *,
@@ -117,7 +167,7 @@ class Feeder:
     ) -> None:
         self.acknowledged: dict[int, list[Mark]] = defaultdict(list)
         self.unacknowledged = 0
-        self._topic = topic
+        self._link = link
         self._footage = footage
         self._name = name
         self._is_live = is_live
@@ -125,20 +175,11 @@ class Feeder:
         self._is_ending = asyncio.Event()
         self._failure: BaseException | None = None
         self._all_there = asyncio.Event()
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
-            acks="all",
-            enable_idempotence=True,
-            # A broker that hangs or is gone is waited for: what is acknowledged is what counts.
-            request_timeout_ms=1_200_000,
-            max_batch_size=2**20,
-            metadata_max_age_ms=1000,
-        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Feeder"]:
         """Cameras show something until the end of the block, and end all their runs there."""
-        await self._producer.start()
+        await self._link.start()
         # No TaskGroup: what the block raises must come through as it is.
         playing = [asyncio.create_task(self._play(camera)) for camera in self._cameras.values()]
         try:
@@ -153,7 +194,7 @@ class Feeder:
             await asyncio.gather(*playing, return_exceptions=True)
             with contextlib.suppress(TimeoutError):  # without a broker, it would wait for one
                 async with asyncio.timeout(10):
-                    await self._producer.stop()
+                    await self._link.stop()
 
     def silence(self, *cameras: str) -> None:
         """They show nothing more, as if unplugged; a run that was begun is not ended."""
@@ -169,6 +210,10 @@ class Feeder:
         """No run that was begun gets an end mark."""
         for camera in self._cameras.values():
             camera.is_silent, camera.sent = True, 0
+
+    def last_sent(self, camera: str) -> VideoChunk | None:
+        """What a camera has sent last; None: nothing, or an end mark."""
+        return self._cameras[camera].last
 
     async def put(self, record: Record) -> None:
         """Send a record as any foreign program might."""
@@ -206,6 +251,7 @@ class Feeder:
         chunk = piece.to_chunk(camera.name, run, camera.sent, camera.anchor_us)
         camera.sent += 1
         camera.end_us = piece.start_us + piece.duration_us
+        camera.last = chunk
         await self._send(chunk_record(chunk, ChunkFacts(), site="default"))
 
     async def _end_run(self, camera: _Camera) -> None:
@@ -214,15 +260,13 @@ class Feeder:
         await self._send(chunk_record(end, ChunkFacts(), site="default"))
         camera.lap += 1
         camera.sent = 0
+        camera.last = None
 
     def _run(self, camera: _Camera) -> str:
         return f"{self._name}-{camera.lap}"
 
     async def _send(self, record: Record) -> None:
-        with own_cancellation("sending a chunk"):
-            written = await self._producer.send(
-                self._topic, record.value, key=record.key, headers=record.headers
-            )
+        written = await self._link.send(record)
         self.unacknowledged += 1
         written.add_done_callback(self._acknowledge)
 

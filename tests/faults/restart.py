@@ -24,7 +24,7 @@ from tests.faults.bench import (
 from tests.faults.checker import Evidence, check
 from tests.faults.cluster import Observer
 from tests.faults.daemons import PATIENCE_S, Daemon, Place, RowError
-from tests.faults.feeder import Feeder
+from tests.faults.feeder import Feeder, KafkaLink
 from tests.faults.restart_page import WAYS, Restart, page, told
 
 _PLAY_S = (4.0, 8.0)  # between restarts, once the daemon has caught up
@@ -124,7 +124,11 @@ async def measure(options: argparse.Namespace) -> list[str]:
         async with a_daemon(bench, chunks, "restart") as (daemon, place):
             await daemon.ready()
             feeder = Feeder(
-                place.bootstrap, chunks, bench.footage, bench.cameras, name="run", is_live=True
+                KafkaLink(place.bootstrap, chunks),
+                bench.footage,
+                bench.cameras,
+                name="run",
+                is_live=True,
             )
             restarter = Restarter(bench, place, daemon, feeder)
             async with restarter.observer.looking_on():

@@ -10,9 +10,10 @@ import asyncio
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -26,7 +27,7 @@ from tests.faults.bench import (
     write_page,
 )
 from tests.faults.daemons import Daemon, Place, RowError
-from tests.faults.feeder import CHUNK_S, LAP_S, Feeder
+from tests.faults.feeder import CHUNK_S, LAP_S, Feeder, KafkaLink
 from tests.faults.proxy import free_port
 from tests.faults.trend import slope_of
 
@@ -79,7 +80,11 @@ async def soak(options: argparse.Namespace, outcome: Outcome) -> None:
         async with a_daemon(bench, chunks, "soak", http_port=port) as (daemon, place):
             await daemon.ready()
             feeder = Feeder(
-                place.bootstrap, chunks, bench.footage, bench.cameras, name="soak", is_live=True
+                KafkaLink(place.bootstrap, chunks),
+                bench.footage,
+                bench.cameras,
+                name="soak",
+                is_live=True,
             )
             async with feeder.running():
                 await _watch(daemon, port, options.minutes * 60, outcome)
@@ -188,8 +193,16 @@ def _row(name: str, samples: Sequence[Sample], half: Sequence[Sample]) -> str:
     return f"| {title}, {unit} | {' | '.join(shown)} | {spread} | {slope} |"
 
 
-def draw(samples: Sequence[Sample], path: Path) -> Path | None:
-    """All that is taken over time, one below the other; None without matplotlib."""
+def draw(
+    samples: Sequence[Any], path: Path, taken: Mapping[str, tuple[str, str]] = TAKEN
+) -> Path | None:
+    """All that is taken over time, one below the other; None without matplotlib.
+
+    Args:
+        samples: Each with ``at_s`` and all that is in ``taken``.
+        path: The picture.
+        taken: As ``TAKEN``.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an extra
         from matplotlib.figure import Figure  # noqa: PLC0415
@@ -199,8 +212,8 @@ def draw(samples: Sequence[Sample], path: Path) -> Path | None:
     figure = Figure(figsize=(8, 7), layout="constrained")
     FigureCanvasAgg(figure)
     minutes = [sample.at_s / 60 for sample in samples]
-    axes = figure.subplots(len(TAKEN), sharex=True)
-    for axis, (name, (title, unit)) in zip(axes, TAKEN.items(), strict=True):
+    axes = figure.subplots(len(taken), sharex=True)
+    for axis, (name, (title, unit)) in zip(axes, taken.items(), strict=True):
         axis.plot(minutes, [getattr(sample, name) for sample in samples], linewidth=1)
         axis.set_title(title, fontsize=10)
         axis.set_ylabel(unit)

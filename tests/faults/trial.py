@@ -19,7 +19,7 @@ from tests.faults.daemons import (
     RowError,
     make_other_topics,
 )
-from tests.faults.feeder import Feeder, Footage, cameras_over
+from tests.faults.feeder import Feeder, Footage, KafkaLink, cameras_over
 from tests.faults.undisturbed import Undisturbed
 
 # A transaction that a dead daemon left open hides what follows it until its time is out (10 s) and
@@ -184,8 +184,8 @@ class Trial:
         await self.begin_to_feed()
 
     def _a_feeder(self, name: str) -> Feeder:
-        topic, footage = f"{self.place.chunks}", self.rig.footage
-        return Feeder(self.place.bootstrap, topic, footage, self.cameras, name=name)
+        link = KafkaLink(self.place.bootstrap, self.place.chunks)
+        return Feeder(link, self.rig.footage, self.cameras, name=name)
 
     async def play(self, seconds: float) -> None:
         """Let cameras run on; more time makes more events, and no rule depends on it."""
