@@ -44,6 +44,7 @@ from engine.types import ActionEvent
 VERSION = 2
 
 _AGAIN_S = 0.05
+_SOON_S = 0.5  # a step that takes longer waits for the disk
 _DISK_AGAIN_S = 1.0
 _LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 # Faults that lie neither in the file nor in the configuration: a later try may well succeed.
@@ -219,7 +220,8 @@ class LocalJournal:
                 raise self._failure
             if step.revisions:
                 await self._follow_projection()
-            await self._until_done(self._run, lambda: self._keep(partition, step))
+            with self._hang_told():
+                await self._until_done(self._run, lambda: self._keep(partition, step))
             try:
                 await self._until_done(self._projection.show, step.revisions)
             except TransportError as error:
@@ -252,6 +254,16 @@ class LocalJournal:
     async def _run(self, work: Callable[[], T]) -> T:
         watched = self._calls.watched("journal", work)
         return await asyncio.get_running_loop().run_in_executor(self._thread, watched)
+
+    @contextmanager
+    def _hang_told(self) -> Iterator[None]:
+        """A database that does not answer is an outage, until what is done here is done."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(_SOON_S, self._disk.failed, "it does not answer")
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _until_done(self, do: Callable[[*Ps], Awaitable[T]], *args: *Ps) -> T:
         """Do it again until the disk takes it, or the journal is closed.

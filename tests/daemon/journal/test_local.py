@@ -18,6 +18,7 @@ import pytest
 from typing_extensions import override
 
 from daemon.errors import ConfigError, DiskError, StaleOwnerError, TransportError
+from daemon.journal import local
 from daemon.journal.base import CameraState, Step
 from daemon.journal.local import LocalJournal, LocalJournalSettings
 from daemon.journal.projections.jsonl import JsonlProjection, JsonlSettings
@@ -193,6 +194,27 @@ async def test_a_full_disk_under_the_events_loses_none_and_repeats_none(tmp_path
         assert 0 == journal._disk.age_s
 
         assert [an_event("first"), *STEP, an_event("last")] == shown(tmp_path)
+
+
+async def test_a_disk_that_does_not_answer_is_an_outage_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_SOON_S", 0.01)
+    is_there = threading.Event()
+    async with opened(tmp_path) as journal:
+        await journal.take("p")
+        keep = journal._keep
+        monkeypatch.setattr(journal, "_keep", lambda *args: is_there.wait() and keep(*args))
+        keeping = asyncio.create_task(journal.commit("p", Step(1, 1, revisions=STEP)))
+        try:
+            await until(lambda: journal._disk.age_s > 0)
+            assert "it does not answer" == journal._disk.reason
+        finally:
+            is_there.set()
+        await keeping
+
+        assert 0 == journal._disk.age_s
+        assert list(STEP) == shown(tmp_path)
 
 
 async def test_what_could_not_be_shown_until_the_end_is_shown_at_the_next_start(
