@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast faults setup setup-training lint format clean
+.PHONY: help demo test test-fast faults misery setup setup-training lint format clean
 
 BIN := .venv/bin
 PINS := pyproject.toml constraints.txt
@@ -42,6 +42,8 @@ help:
 	@echo 'make test-fast [ARGS=...]    only those that need neither another process nor seconds'
 	@echo 'make faults [ROWS=1,6,10]    kill, freeze and cut off daemons and their broker, and check'
 	@echo '                             what readers see (half an hour; ARGS=--full: hours)'
+	@echo 'make misery [ARGS=--short]   all that one sender can do, done to daemons under systemd, and'
+	@echo '                             what the other cameras see of it (half an hour; short: 6 min)'
 	@echo 'make setup                   only set up .venv, with what the tests and checks need'
 	@echo 'make setup-training          set it up with PyTorch too (several GB)'
 	@echo 'make lint                    formatting, lint, types and import contracts'
@@ -66,6 +68,10 @@ test-fast: .make/dev
 # Needs Java and Maven for the broker (Debian: default-jre-headless, maven).
 faults: .make/dev
 	@$(BIN)/python -m tests.faults $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+
+# Needs root and systemd besides, and a C compiler for calls that hang.
+misery: .make/dev
+	@$(BIN)/python -m tests.misery $(ARGS)
 
 setup: .make/dev
 	@echo 'Ready: .venv'

@@ -29,9 +29,13 @@ class Undisturbed:
         cluster: Where it reads.
         bundle: What it knows.
         folder: Where it may write.
+        patience_s: For what it must do.
     """
 
-    def __init__(self, cluster: Cluster, bundle: Path, folder: Path) -> None:
+    def __init__(
+        self, cluster: Cluster, bundle: Path, folder: Path, patience_s: float = PATIENCE_S
+    ) -> None:
+        self._patience_s = patience_s
         self._cluster = cluster
         self._bundle = bundle
         self._folder = folder
@@ -113,7 +117,7 @@ class Undisturbed:
         return ends
 
     async def _all_committed(self, daemon: Daemon, place: Place, ends: dict[int, int]) -> None:
-        end_s = time.monotonic() + PATIENCE_S
+        end_s = time.monotonic() + self._patience_s
         while not _reaches(await self._cluster.committed(place.group, place.chunks), ends):
             if daemon.status() is not None or time.monotonic() > end_s:
                 daemon.signal(signal.SIGKILL)
