@@ -198,9 +198,10 @@ class DirectoryChunkSource:
         self._paused.add(partition)
 
     def is_caught_up(self, partition: str) -> bool:
-        """See ``ChunkSource``."""
+        """See ``ChunkSource``; what hangs, or cannot be looked for, may hold more."""
         camera = self._cameras.get(partition)
-        return camera is not None and not camera.pending and not camera.folder.n_left
+        hangs = partition in self._reading or partition in self._hanging or self._root.age_s
+        return not (hangs or camera is None or camera.pending or camera.folder.n_left)
 
     def n_behind(self, partition: str) -> int | None:
         """See ``ChunkSource``."""

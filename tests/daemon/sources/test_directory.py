@@ -448,6 +448,47 @@ async def test_a_file_that_hangs_costs_its_camera_alone_and_loses_nothing(
     await source.close()
 
 
+async def test_a_camera_whose_file_hangs_is_not_caught_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So its time does not count, and it is not silent."""
+    hung = HungFile(monkeypatch, "door/0000000001")
+    source = DirectoryChunkSource(DirectorySourceSettings(tmp_path, poll_interval_s=0))
+    await write(tmp_path, *(a_chunk("door", n) for n in range(2)))
+    await source.start(Owner())
+    stream = source.deliveries()
+    await anext(stream)
+    coming = asyncio.ensure_future(anext(stream))
+    await until(lambda: "door" in source._hanging)
+
+    assert not source.is_caught_up("door")
+    hung.let_go.set()
+    await coming
+    assert source.is_caught_up("door")
+    await source.close()
+
+
+async def test_a_camera_is_not_caught_up_while_its_folder_cannot_be_looked_for(
+    tmp_path: Path,
+) -> None:
+    root, away = tmp_path / "chunks", tmp_path / "away"
+    source = DirectoryChunkSource(DirectorySourceSettings(root, poll_interval_s=0))
+    await write(root, a_chunk("door", 0))
+    await source.start(Owner())
+    stream = source.deliveries()
+    await anext(stream)
+    assert source.is_caught_up("door")
+    root.rename(away)
+    coming = asyncio.ensure_future(anext(stream))
+    await until(lambda: not source.is_caught_up("door"))
+    away.rename(root)
+    await until(lambda: source.is_caught_up("door"))
+    await write(root, a_chunk("door", 1))
+
+    assert 1 == (await coming).position.offset
+    await source.close()
+
+
 async def test_a_folder_that_hangs_costs_its_camera_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
