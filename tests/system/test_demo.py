@@ -130,7 +130,7 @@ def test_an_interrupted_demo_ends_soon_and_without_a_word_too_many(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        ({"clip": "text.mp4"}, 1, "text.mp4: the payload starts with"),
+        ({"clip": "text.mp4"}, 1, "text.mp4: it starts with"),
         ({"--bundle": "nope"}, 78, "s2netd models pull nope"),
         ({"--labels": "gren"}, 78, "did you mean 'green'"),
         ({"--seed": 3}, 78, "--seed and --camera are for a drawn scene"),

@@ -167,7 +167,7 @@ async def test_a_silent_camera_is_told_of_and_who_serves_it(stage: Stage, clip: 
     silent = next(status for status in told if status["state"] == "silent")
     assert silent["silent_since"] < silent["updated"]
     assert {stage.journal.chunks_topic} == {s["partition"].rpartition("/")[0] for s in told}
-    assert {"queued": 0, "partition": 0} == silent["lag"]
+    assert {"queued": 0, "partition": 0, "seconds": None} == silent["lag"]
 
 
 async def test_a_status_that_is_forgotten_leaves_no_value(
