@@ -60,8 +60,9 @@ def imported(source: str) -> Iterator[str]:
 
 
 def is_of_a_test(module: str) -> bool:
-    """Does it lie among the tests, and neither in what they share nor in the fault harness?"""
-    is_shared = module.startswith(("tests.support.", "tests.faults.")) and ".test_" not in module
+    """Does it lie among the tests, and neither in what they share nor in a harness?"""
+    shared = ("tests.support.", "tests.faults.", "tests.misery.")
+    is_shared = module.startswith(shared) and ".test_" not in module
     return (module + ".").startswith(("tests.", ".")) and not is_shared
 
 

@@ -276,7 +276,7 @@ def test_folders_are_all_their_videos_and_each_once(tmp_path):
 
 
 def test_a_folder_without_videos_is_named(tmp_path):
-    with pytest.raises(UnreadableVideoError, match=r"without video files; looked for \.avi"):
+    with pytest.raises(UnreadableVideoError, match=r"without video files; looked for \.264"):
         files_of([tmp_path])
 
 
