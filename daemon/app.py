@@ -17,7 +17,7 @@ from daemon.journal.base import Journal
 from daemon.partitions import Partitions, Serving
 from daemon.sources.base import ChunkSource, Delivery
 from daemon.stream.flow import FlowControl
-from daemon.stream.worker import WorkerParts
+from daemon.stream.stages import WorkerParts
 from daemon.systemd import Notifier
 from daemon.tasks import Tasks
 from daemon.watch import Watch

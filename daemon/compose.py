@@ -62,8 +62,8 @@ from daemon.sources.kafka.source import KafkaChunkSource
 from daemon.sources.retention import Removed
 from daemon.starting import Start, StoppedError, first_model, unless
 from daemon.stream.flow import FlowControl, FlowLimits
+from daemon.stream.stages import WorkerParts
 from daemon.stream.tenure import StepLimits
-from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
 from engine.errors import BundleError, S2netdError
 

@@ -53,7 +53,7 @@ EVENTS = {
     "decoder.lost": "a process for decoding was ended and is started anew",
     "decoder.not_started": "the machine gives no process for decoding; it is tried again",
     "camera.let_go": "a new camera needed a place, and this one was silent for longest",
-    "camera.quarantined": "a camera did harm again within minutes; its chunks are not tried",
+    "camera.quarantined": "a camera did harm again, or has done nothing else; it is not tried",
     "stream.low_fps": "a run has clearly fewer frames a second than the model wants",
     "camera.state": "a camera is live, silent, late, refused or degraded now",
     "cameras.unwell": "cameras that are not live, once a minute",

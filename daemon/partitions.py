@@ -23,9 +23,9 @@ from daemon.stream.flow import FlowControl
 from daemon.stream.guard import GuardedWorker
 from daemon.stream.kept import tell_kept
 from daemon.stream.roll_call import RollCall
+from daemon.stream.stages import WorkerParts
 from daemon.stream.status import CameraWatch
 from daemon.stream.tenure import StepLimits, Tenure
-from daemon.stream.worker import WorkerParts
 from daemon.tasks import Tasks
 from engine.errors import RefusedChunkError
 

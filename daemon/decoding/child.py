@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import time
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -38,23 +39,17 @@ def main() -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _limit_memory(most_bytes)
     asking, answering = sys.stdin.buffer, sys.stdout.buffer
-    decoders: dict[Task, PyAvDecoder] = {}
     while (message := _read(asking)) is not None:
         head, body = message
-        answering.write(packed(_answer(decoders, head, body, frames_fd)))
+        answering.write(packed(_answer(head, body, frames_fd)))
         answering.flush()
 
 
-def _answer(
-    decoders: dict[Task, PyAvDecoder], head: dict[str, Any], body: bytes, frames_fd: int
-) -> dict[str, Any]:
-    task, began_s = read_task(head), time.process_time()
-    if task not in decoders:
-        decoders.clear()  # another model has taken over
-        decoders[task] = PyAvDecoder(task.geometry, task.grid, task.limits)
+def _answer(head: dict[str, Any], body: bytes, frames_fd: int) -> dict[str, Any]:
+    decoder, began_s = _decoder_for(read_task(head)), time.process_time()
     signal.setitimer(signal.ITIMER_PROF, head["most_s"])
     try:
-        frames = decoders[task].decode(read_chunk(head, body))
+        frames = decoder.decode(read_chunk(head, body))
         _share(frames.rgb, frames_fd)
     except StreamError as error:
         return {"error": type(error).__name__, "reason": str(error)}
@@ -71,10 +66,14 @@ def _answer(
     }
 
 
+@lru_cache(maxsize=2)  # of two models, while one takes over from the other
+def _decoder_for(task: Task) -> PyAvDecoder:
+    return PyAvDecoder(task.geometry, task.grid, task.limits)
+
+
 def _share(rgb: UInt8Array, frames_fd: int) -> None:
-    """Put frames (N, H, W, 3) into the shared memory."""
-    if os.fstat(frames_fd).st_size < rgb.nbytes:
-        os.ftruncate(frames_fd, rgb.nbytes)
+    """Put frames (N, H, W, 3) into the shared memory, which is then no larger than they are."""
+    os.ftruncate(frames_fd, rgb.nbytes)
     with mmap.mmap(frames_fd, rgb.nbytes) as shared:
         target = np.frombuffer(shared, np.uint8).reshape(rgb.shape)
         target[...] = rgb

@@ -6,7 +6,7 @@ frames of an answer lie in memory that both share.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -43,17 +43,17 @@ def packed(head: dict[str, Any], body: bytes = b"") -> bytes:
     return len(text).to_bytes(LENGTH_BYTES, "big") + text + body
 
 
-def request(task: Task, chunk: VideoChunk, most_s: float) -> bytes:
+def request(task: dict[str, Any], chunk: VideoChunk, most_s: float) -> bytes:
     """The message that asks for a chunk's frames.
 
     Args:
-        task: What they are for.
+        task: What they are for, as ``asdict`` gives it.
         chunk: The chunk.
         most_s: Seconds of computing that it may take.
     """
     base = chunk.time_base
     head = {
-        "task": asdict(task),
+        "task": task,
         "most_s": most_s,
         "camera": chunk.camera,
         "run": chunk.run,

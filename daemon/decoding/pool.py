@@ -6,7 +6,7 @@ the chunk's fault (somebody killed the process) is tried again.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 
 import structlog
@@ -188,7 +188,7 @@ class ProcessDecoder:
 
     def __init__(self, pool: DecoderPool, task: Task, number: int) -> None:
         self._pool = pool
-        self._task = task
+        self._task = asdict(task)
         self._number = number
 
     async def decode(self, chunk: VideoChunk) -> Decoded:

@@ -72,7 +72,6 @@ class DecoderProcess:
             OSError: The machine gives no further process.
         """
         await self.end()
-        os.ftruncate(self._frames_fd, 0)
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "daemon.decoding.child"),
             *(str(self._frames_fd), str(self._most_memory_bytes)),
@@ -142,7 +141,7 @@ class DecoderProcess:
     async def _taken(self, answer: Answer) -> Decoded:
         """The answer, with frames of our own."""
         n_bytes = int(np.prod(answer.shape))
-        if min(answer.shape) <= 0 or n_bytes > os.fstat(self._frames_fd).st_size:
+        if min(answer.shape) <= 0 or n_bytes != os.fstat(self._frames_fd).st_size:
             raise DecoderLostError(f"the decoder answers frames of shape {answer.shape}")
         with mmap.mmap(self._frames_fd, n_bytes, prot=mmap.PROT_READ) as shared:
             rgb = np.array(np.frombuffer(shared, np.uint8).reshape(answer.shape))

@@ -3,8 +3,8 @@
 A fault of this code, a damaged state or footage that ends a decoder may show anywhere inside a
 worker. What was kept is sound, for a worker's only way out is an ``Outcome``. So the worker is
 given up, another one begins where the last outcome left off, and the delivery becomes a dead
-letter. A camera to which this happens again within minutes is in quarantine for a while: its
-deliveries become dead letters untried.
+letter. A camera to which this happens again within minutes, or that was never any good, is in
+quarantine for a while: its deliveries become dead letters untried.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,10 +14,11 @@ from daemon.errors import CameraFailedError, TransportError
 from daemon.journal.base import CameraPast, CameraState
 from daemon.sources.base import Delivery
 from daemon.stream.beginning import Beginning
+from daemon.stream.stages import WorkerParts
 from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
 from daemon.stream.strikes import Strikes
-from daemon.stream.worker import StreamWorker, WorkerParts
+from daemon.stream.worker import StreamWorker
 from engine.errors import DecoderLostError, DeviceError, QuarantineError
 
 # These are of the whole daemon, whichever camera meets them first.
@@ -38,6 +39,7 @@ class GuardedWorker:
         self._parts = parts
         self._log = parts.log.bind(camera=camera)
         self._strikes = Strikes()
+        self._is_proven = beginning.past is not None
         self._next_offset = beginning.next_offset
         self._state: CameraState | None = beginning.past.state if beginning.past else None
         self._worker = self._begun(beginning)
@@ -85,9 +87,10 @@ class GuardedWorker:
         outcome = await self._guarded(lambda: self._worker.process(delivery), delivery)
         self._next_offset = max(self._next_offset, delivery.position.offset + 1)
         if self._worker.is_too_slow:
-            self._worker.is_too_slow = False
             self._log.warning("camera.too_slow", offset=delivery.position.offset)
             self._strike()
+        elif outcome.state is not None and not outcome.dead:
+            self._is_proven = True
         return outcome
 
     def close(self) -> None:
@@ -144,7 +147,7 @@ class GuardedWorker:
         )
 
     def _strike(self) -> None:
-        pause_s = self._strikes.strike(self._parts.clock.monotonic_s())
+        pause_s = self._strikes.strike(self._parts.clock.monotonic_s(), is_proven=self._is_proven)
         if pause_s:
             self._parts.metrics.quarantines.labels(self.camera).inc()
             self._log.error("camera.quarantined", for_s=pause_s)

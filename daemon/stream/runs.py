@@ -60,12 +60,10 @@ def claim_of(session: StreamSession | None, chunk: VideoChunk) -> tuple[Claim, R
 
 def claim_of_past(session: StreamSession, chunk: VideoChunk) -> tuple[Claim, Rival | None]:
     """What to do with a chunk of the run whose frames are all older than what was seen."""
-    rival = _next_rival(session.place, chunk, is_fresh=_is_fresh(session.place, chunk))
-    claim = Claim.BEGINS if rival.n_in_a_row >= N_TO_WIN else Claim.REFUSED
-    return claim, rival
+    return _past_of_the_run(session.place, chunk, Claim.REFUSED)
 
 
-def name_of_run(place: Place | None, chunk: VideoChunk, offset: int) -> str:
+def name_of_run(place: Place, chunk: VideoChunk, offset: int) -> str:
     """The name of a run that begins: no two runs of a camera have the same.
 
     Args:
@@ -73,8 +71,7 @@ def name_of_run(place: Place | None, chunk: VideoChunk, offset: int) -> str:
         chunk: The run's first.
         offset: Where that lies.
     """
-    is_new = place is None or chunk.run not in place.ended_runs
-    return chunk.run if is_new else f"{chunk.run}@{offset}"
+    return f"{chunk.run}@{offset}" if chunk.run in place.ended_runs else chunk.run
 
 
 def with_ended(place: Place, run: str, seen_us: int | None) -> Place:
@@ -119,8 +116,13 @@ def _of_the_run(session: StreamSession, chunk: VideoChunk) -> tuple[Claim, Rival
         return (Claim.GOES_ON if is_end else Claim.SEEN), place.rival
     if is_next or is_newer:
         return Claim.GOES_ON, place.rival
+    return _past_of_the_run(place, chunk, Claim.SEEN)
+
+
+def _past_of_the_run(place: Place, chunk: VideoChunk, claim: Claim) -> tuple[Claim, Rival]:
+    """What to do with a chunk of the run that is not newer: the claim given, or it wins."""
     rival = _next_rival(place, chunk, is_fresh=_is_fresh(place, chunk))
-    return (Claim.BEGINS if rival.n_in_a_row >= N_TO_WIN else Claim.SEEN), rival
+    return (Claim.BEGINS if rival.n_in_a_row >= N_TO_WIN else claim), rival
 
 
 def _of_another(

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-# One strike may be bad luck; a second within this time is the camera's.
+# One strike may be bad luck, of a camera that was good before; a second within this time is its
+# own.
 MEMORY_S = 300.0
 FIRST_PAUSE_S = 60.0
 LONGEST_PAUSE_S = 3600.0
@@ -19,11 +20,13 @@ class Strikes:
     _pause_s: float = 0.0
     _until_s: float = 0.0
 
-    def strike(self, now_s: float) -> float:
+    def strike(self, now_s: float, *, is_proven: bool = True) -> float:
         """Count one more.
 
         Args:
             now_s: Seconds of a clock that never goes back.
+            is_proven: The camera has been good before. Nothing is forgiven of one that has not, or
+                whoever does harm would only have to make up a new name each time.
 
         Returns:
             How long nothing of the camera is to be tried, in seconds; 0: it may go on.
@@ -31,7 +34,8 @@ class Strikes:
         last_s, self._last_s = self._last_s, now_s
         if last_s is None or now_s - max(last_s, self._until_s) > MEMORY_S:
             self._pause_s = 0.0
-            return 0.0
+            if is_proven:
+                return 0.0
         self._pause_s = min(2 * self._pause_s or FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._until_s = now_s + self._pause_s
         return self._pause_s

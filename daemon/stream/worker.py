@@ -10,19 +10,11 @@ before stopped. If it is of another bundle, the old model's events get their las
 session of the new model replaces the old one; one outcome holds both.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
-import structlog
-
-from daemon.calls import RunningCalls
-from daemon.clock import Clock
-from daemon.decoding.opening import NewDecoder
-from daemon.device.thread import Device
 from daemon.journal.base import CameraState, DeadLetter, FeatureRows
-from daemon.metrics import Metrics
-from daemon.models.slot import ModelSlot, OpenModel
+from daemon.models.slot import OpenModel
 from daemon.sources.base import Delivery
 from daemon.stream.beginning import Beginning, take_up
 from daemon.stream.logged import end_of, rows_of
@@ -44,6 +36,7 @@ from daemon.stream.runs import (
     with_ended,
     without_row,
 )
+from daemon.stream.stages import Stages, WorkerParts
 from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
 from daemon.text import cut
@@ -52,40 +45,12 @@ from engine.session import StreamSession
 from engine.types import (
     FOREIGN_RUN,
     ActionEvent,
-    FeatureWindow,
     FrameBatch,
     Place,
     Reason,
     Rival,
-    Snippet,
     VideoChunk,
 )
-
-# So many seconds of computing for a chunk are never too many, however short it is.
-SLOW_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerParts:
-    """What all cameras share.
-
-    Attributes:
-        models: Tells which model to work with.
-        device: Runs the model's networks.
-        metrics: Work and faults are counted here.
-        calls: Those that run now, so that one that hangs is noticed.
-        clock: Measures latencies and gives deadlines on the device, no event times.
-        log: Changes and faults of a camera are logged here.
-        new_decoder: Makes a decoder of one camera's chunks for a model.
-    """
-
-    models: ModelSlot
-    device: Device
-    metrics: Metrics
-    calls: RunningCalls
-    clock: Clock
-    log: structlog.stdlib.BoundLogger
-    new_decoder: NewDecoder
 
 
 class StreamWorker:
@@ -95,26 +60,21 @@ class StreamWorker:
         camera: The camera.
         parts: What all cameras share.
         beginning: Where it begins.
-
-    Attributes:
-        is_too_slow: To decode the last chunk took far longer than it plays.
     """
 
     def __init__(self, camera: str, parts: WorkerParts, beginning: Beginning) -> None:
         self.camera = camera
         self._parts = parts
         self._model = parts.models.take()
-        self._decoder = parts.new_decoder(self._model.spec)
+        self._stages = Stages(camera, parts, self._model)
         self._log = parts.log.bind(camera=camera)
         self._in_duplicates = False
-        self.is_too_slow = False
         self._n_gaps = 0
         self._pace = Pace(self._model.spec.grid)
         self._newest_us: int | None = None  # stream time of the newest frame that was finished
         self._sparse_run: str | None = None  # the run that was told to have too few frames
-        self._deadline_s = 0.0  # when the camera will have its next snippet, by the device's clock
         self._new_features: list[FeatureRows] = []
-        self._beginning = beginning
+        self._next_offset = beginning.next_offset
         self._session = self._taken_up(beginning)
         is_placed = self._session is not None and self._session.place.offset is not None
         self._done = done_of(self._session) if self._session and is_placed else None
@@ -128,6 +88,11 @@ class StreamWorker:
     def knows_nothing(self) -> bool:
         """True if nothing that the camera has sent could be used."""
         return self._session is None
+
+    @property
+    def is_too_slow(self) -> bool:
+        """True if to decode the last chunk took far longer than it plays."""
+        return self._stages.is_too_slow
 
     @property
     def facts(self) -> StreamFacts:
@@ -152,16 +117,10 @@ class StreamWorker:
         """Put one chunk's frames through every stage, down to revisions of events."""
         session = self._current_session()
         session.place = with_chunk(session.place, offset, int(frames.pts_us[0]))
-        snippets = self._sample(frames, session)
-        with self._stage("backbone"):
-            features = await self._parts.device.extract(
-                self._model.extractor,
-                snippets,
-                camera=self.camera,
-                deadline_s=self._deadline_s,
-            )
+        snippets = self._stages.sample(frames, session)
+        features = await self._stages.extract(snippets)
         self._new_features.extend(rows_of(session, features, self._model.feature_id))
-        revisions = await self._localize(session, session.buffer(features))
+        revisions = await self._stages.localize(session, session.buffer(features))
         self._newest_us = int(frames.pts_us[-1])
         now_s = self._parts.clock.monotonic_s()
         self._pace.saw(int(frames.pts_us[0]), frames.n_decoded, len(snippets), now_s)
@@ -190,38 +149,6 @@ class StreamWorker:
                 )
             )
 
-    async def _decode(self, chunk: VideoChunk) -> FrameBatch:
-        with self._stage("decode"):
-            decoded = await self._decoder.decode(chunk)
-        frames = decoded.frames
-        span_s = (int(frames.pts_us[-1]) - int(frames.pts_us[0])) / 1e6
-        self.is_too_slow = decoded.spent_s > max(SLOW_S, 2 * span_s)
-        self._parts.metrics.chunks.labels(self.camera).inc()
-        self._parts.metrics.frames.labels(self.camera).inc(frames.n_decoded)
-        return frames
-
-    def _sample(self, frames: FrameBatch, session: StreamSession) -> list[Snippet]:
-        n_late_before = session.n_late_frames
-        snippets = session.sample(frames)
-        n_late = frames.n_late + session.n_late_frames - n_late_before
-        self._parts.metrics.late_frames.labels(self.camera).inc(n_late)
-        self._parts.metrics.snippets.labels(self.camera).inc(len(snippets))
-        return snippets
-
-    async def _localize(
-        self, session: StreamSession, windows: list[FeatureWindow]
-    ) -> list[ActionEvent]:
-        self._parts.metrics.windows.labels(self.camera).inc(len(windows))
-        with self._stage("localize"):
-            cas_windows = await self._parts.device.localize(
-                self._model.localizer,
-                windows,
-                camera=self.camera,
-                deadline_s=self._deadline_s,
-            )
-        with self._stage("track"):
-            return session.track(cas_windows)
-
     async def begin(self) -> Outcome:
         """What follows from the camera's past alone; call this once, before anything else."""
         return self._owed()
@@ -233,13 +160,14 @@ class StreamWorker:
             DeviceError: The accelerator failed.
         """
         before = await self.take_over()
+        self._stages.begin()
         position = delivery.position
-        if is_done(position, self._done) or position.offset < self._beginning.next_offset:
+        if is_done(position, self._done):
             await self._replay(delivery)
             return before
+        if position.offset < self._next_offset:  # it was refused untried
+            return before
         self._awaits_replay = False
-        stride_s = self._model.spec.grid.stride_us / 1e6
-        self._deadline_s = self._parts.clock.monotonic_s() + stride_s
         revisions, dead = await self._process_new(delivery)
         session = self._session
         if session is None:
@@ -287,20 +215,20 @@ class StreamWorker:
             else:
                 if session is not None:
                     await self._succeed(session, model)
-                self._decoder.close()
-                self._decoder = self._parts.new_decoder(model.spec)
                 self._pace = Pace(model.spec.grid)
         except BaseException:
             self._parts.models.give_back(model)
             raise
         self._model = model
+        self._stages.close()
+        self._stages = Stages(self.camera, self._parts, model)
         self._parts.models.give_back(before)
         self._log.info("stream.model_changed", before=before.description, model=model.description)
 
     async def _succeed(self, session: StreamSession, model: OpenModel) -> None:
         """Replace the camera's session by one of another bundle, which owes the last words."""
         self._mark_end(session, session.kept_features, Reason.MODEL)
-        last = await self._localize(session, session.break_segment())
+        last = await self._stages.localize(session, session.break_segment())
         self._session = session.succeeded_by(
             model.spec, model.class_indices, feature_id=model.feature_id, revisions=last
         )
@@ -334,7 +262,7 @@ class StreamWorker:
             low_offset = low_offset_of(session.place, session.resume_us)
             session.place = replace(session.place, low_offset=low_offset)
         kept = session.kept_features
-        with self._stage("save"):
+        with self._stages.timed("save"):
             return CameraState(
                 blob=session.snapshot(),
                 low_offset=session.place.low_offset,
@@ -353,7 +281,7 @@ class StreamWorker:
 
     def close(self) -> None:
         """Free the decoder and give the model back."""
-        self._decoder.close()
+        self._stages.close()
         self._parts.models.give_back(self._model)
 
     async def _process_new(
@@ -372,7 +300,7 @@ class StreamWorker:
         if chunk.is_end:
             return await self._end_run(chunk), ()
         try:
-            frames = await self._decode(chunk)
+            frames = await self._stages.decode(chunk)
             claim = self._claim_by_time(claim, chunk, frames)
         except StreamError as error:
             is_damage = claim is Claim.GOES_ON and not isinstance(error, StaleChunkError)
@@ -429,7 +357,7 @@ class StreamWorker:
         if chunk is None or chunk.is_end or chunk.run != producer_run_of(session):
             return
         try:
-            frames = await self._decode(chunk)
+            frames = await self._stages.decode(chunk)
         except StreamError:
             session.break_segment()
             return
@@ -527,14 +455,14 @@ class StreamWorker:
         self._pace.broke()
         self._log.warning("stream.gap", reason=reason, run=session.run)
         self._mark_end(session, session.kept_features, Reason.GAP)
-        revisions = await self._localize(session, session.break_segment())
+        revisions = await self._stages.localize(session, session.break_segment())
         return revisions + session.close(Reason.GAP)
 
     async def _end(self, reason: Reason) -> list[ActionEvent]:
         if self._session is None:
             return []
         self._mark_end(self._session, self._session.kept_features, reason)
-        revisions = await self._localize(self._session, self._session.break_segment())
+        revisions = await self._stages.localize(self._session, self._session.break_segment())
         revisions += self._session.close(reason)
         self._log.info("stream.ended", run=self._session.run, reason=reason.value)
         return revisions
@@ -564,10 +492,3 @@ class StreamWorker:
             reason=letter.reason,
         )
         return list(revisions), (letter,)
-
-    @contextmanager
-    def _stage(self, stage: str) -> Iterator[None]:
-        started_s = self._parts.clock.monotonic_s()
-        yield
-        spent_s = self._parts.clock.monotonic_s() - started_s
-        self._parts.metrics.stage_seconds.labels(stage).observe(spent_s)

@@ -27,8 +27,8 @@ from daemon.partitions import Serving
 from daemon.sources.base import ChunkSource
 from daemon.sources.memory import MemoryLog
 from daemon.stream.flow import FlowControl, FlowLimits
+from daemon.stream.stages import WorkerParts
 from daemon.stream.tenure import StepLimits
-from daemon.stream.worker import WorkerParts
 from daemon.systemd import Notifier
 from daemon.watch import Watch
 from engine.cas import Localizer

@@ -26,7 +26,7 @@ from daemon.outages import Outages
 from daemon.partitions import Serving
 from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.stream.flow import FlowControl, FlowLimits
-from daemon.stream.worker import WorkerParts
+from daemon.stream.stages import WorkerParts
 from daemon.systemd import Notifier
 from daemon.watch import Watch
 from engine.types import VideoChunk

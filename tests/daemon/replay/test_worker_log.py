@@ -23,8 +23,9 @@ from daemon.replay.camera import ReplayModel
 from daemon.replay.period import LoggedRows, Period
 from daemon.sources.base import Delivery, Position
 from daemon.stream.beginning import Beginning
+from daemon.stream.stages import WorkerParts
 from daemon.stream.steps import Outcome
-from daemon.stream.worker import StreamWorker, WorkerParts
+from daemon.stream.worker import StreamWorker
 from engine.errors import CorruptChunkError
 from engine.types import ActionEvent, Reason, VideoChunk
 from engine.video.frames import PyAvDecoder

@@ -19,6 +19,13 @@ def test_one_strike_is_forgiven_and_a_second_within_minutes_is_not():
     assert 0 == strikes.left_s(20 + FIRST_PAUSE_S)
 
 
+def test_nothing_is_forgiven_of_a_name_that_was_never_any_good():
+    strikes = Strikes()
+
+    assert FIRST_PAUSE_S == strikes.strike(10, is_proven=False)
+    assert 2 * FIRST_PAUSE_S == strikes.strike(20 + FIRST_PAUSE_S, is_proven=False)
+
+
 def test_each_quarantine_is_twice_as_long_until_things_have_been_good_for_long():
     strikes, now_s = Strikes(), 0.0
     strikes.strike(now_s)

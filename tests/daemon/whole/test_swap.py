@@ -23,8 +23,9 @@ from daemon.sources.base import Delivery, Position
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.stream.beginning import Beginning
 from daemon.stream.ledger import Ledger
+from daemon.stream.stages import WorkerParts
 from daemon.stream.steps import StepBuilder
-from daemon.stream.worker import StreamWorker, WorkerParts
+from daemon.stream.worker import StreamWorker
 from engine.types import (
     ActionEvent,
     Phase,
