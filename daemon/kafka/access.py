@@ -16,9 +16,9 @@ from aiokafka.protocol.admin import DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct
 from aiokafka.protocol.types import Array, Boolean, Schema, String
 
+from daemon.kafka.clients import admin_of
 from daemon.kafka.connection import KafkaConnection, persist
 from daemon.kafka.rights import MISSING_RIGHTS, TopicRights, check_topic_right, missing_right
-from daemon.kafka.topic_admin import admin_of
 from daemon.kafka.topic_check import Seen, SeenTopic, Unseen
 
 _READ = 1 << 3  # its bit in a broker's answer

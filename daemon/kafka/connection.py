@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     AuthenticationFailedError,
@@ -21,6 +20,7 @@ from aiokafka.errors import (
 
 from daemon.cancellation import own_cancellation
 from daemon.errors import ConfigError, TransportError
+from daemon.kafka.clients import admin_of
 from daemon.kafka.credentials import TokenFile, read_secret, tls_context
 from daemon.kafka.membership import NameTakenError
 from daemon.kafka.reasons import refusal
@@ -163,17 +163,13 @@ async def describe_topic(
 
 
 async def _describe(connection: KafkaConnection, topic: str, operation: str) -> TopicFacts:
-    admin = AIOKafkaAdminClient(**connection.options())
-    try:
-        await admin.start()
+    async with admin_of(connection) as admin:
         described = (await admin.describe_topics([topic]))[0]
         if described["error_code"]:
             raise for_code(described["error_code"])(topic)
         await check_topic_right(admin, topic, operation)
         partitions = tuple(sorted(p["partition"] for p in described["partitions"]))
         return TopicFacts(partitions, await _max_message_bytes(admin, topic))
-    finally:
-        await admin.close()
 
 
 async def _max_message_bytes(admin: Any, topic: str) -> int | None:

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from daemon.cancellation import own_cancellation
 from daemon.errors import ForeignCancellationError
+from daemon.kafka.clients import start, stop
 from daemon.kafka.connection import KafkaConnection, describe_topic, persist
 from daemon.outages import Outage
 from daemon.wire.records import Record
@@ -129,9 +130,9 @@ class DurableProducer:
             request_timeout_ms=int(1000 * self._attempt_s),
         )
         try:
-            await producer.start()
+            await start(producer)
         except (KafkaError, asyncio.CancelledError):
-            await producer.stop()
+            await stop(producer)
             raise
         return producer
 
@@ -149,7 +150,7 @@ async def abandon(producer: AIOKafkaProducer) -> None:
         await asyncio.gather(producer._sender.close(), producer.client.close())  # noqa: SLF001
     producer._message_accumulator.fail_all(KafkaConnectionError("abandoned"))  # noqa: SLF001
     async with _briefly():
-        await producer.stop()
+        await stop(producer)
 
 
 @contextlib.asynccontextmanager

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from daemon.kafka.clients import start, stop
 from daemon.kafka.connection import KafkaConnection
 from daemon.wire.records import parse_chunk
 from engine.types import VideoChunk
@@ -34,11 +35,11 @@ async def a_reader(
         fetch_max_wait_ms=_POLL_MS,
     )
     try:
-        await consumer.start()
+        await start(consumer)
         consumer.assign(list(partitions))
         yield consumer
     finally:
-        await consumer.stop()
+        await stop(consumer)
 
 
 async def bounds(consumer: AIOKafkaConsumer, partition: TopicPartition) -> tuple[int, int]:

@@ -5,11 +5,10 @@ it with their own settings, so the settings are asked for first, then metadata o
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     BrokerNotAvailableError,
@@ -27,6 +26,7 @@ from aiokafka.errors import (
 )
 
 from daemon.errors import ConfigError
+from daemon.kafka.clients import admin_of
 from daemon.kafka.connection import KafkaConnection, persist
 from daemon.kafka.topic_check import BROKER_LIMITS, Seen, SeenTopic, Unseen
 from daemon.kafka.topics import WantedTopic
@@ -112,17 +112,6 @@ async def is_there(
         return not described["error_code"]
 
     return await persist(connection, wanted.subject, attempt, outage=outage)
-
-
-@asynccontextmanager
-async def admin_of(connection: KafkaConnection) -> AsyncIterator[Any]:
-    """A started admin client."""
-    admin = AIOKafkaAdminClient(**connection.options())
-    try:
-        await admin.start()
-        yield admin
-    finally:
-        await admin.close()
 
 
 async def _look(connection: KafkaConnection, wanted: Sequence[WantedTopic]) -> Seen:

@@ -25,6 +25,7 @@ from aiokafka.protocol.types import (
 )
 from typing_extensions import override
 
+from daemon.kafka.clients import TidyClient
 from daemon.kafka.connection import KafkaConnection, persist
 
 _METADATA = 3
@@ -75,7 +76,7 @@ async def topic_id_from(client: AIOKafkaClient, topic: str) -> str | None:
 
 
 async def _ask(connection: KafkaConnection, topic: str) -> str | None:
-    client = AIOKafkaClient(**connection.options())
+    client = TidyClient(**connection.options())
     try:
         await client.bootstrap()
         return await topic_id_from(client, topic)

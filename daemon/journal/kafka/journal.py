@@ -32,6 +32,7 @@ from daemon.journal.kafka.past import Committed, committed, read_past
 from daemon.journal.kafka.seat import FeatureOffsets, Seat
 from daemon.journal.kafka.settings import GroupMember, KafkaJournalSettings
 from daemon.journal.kafka.topics import make_topics, make_wide_enough
+from daemon.kafka.clients import start, stop
 from daemon.kafka.connection import TopicFacts, describe_topic, endure, persist
 from daemon.kafka.producer import abandon
 from daemon.kafka.topics import RECORD_MARGIN_BYTES
@@ -244,7 +245,7 @@ class KafkaJournal:
             **(exact if self._is_exact else {}),
         )
         try:
-            await producer.start()
+            await start(producer)
         except BaseException:
             await abandon(producer)
             raise
@@ -261,7 +262,7 @@ class KafkaJournal:
             if self._admin is None:
                 admin = AIOKafkaAdminClient(**self._settings.connection.options())
                 try:
-                    await admin.start()
+                    await start(admin)
                 except BaseException:
                     await _close(admin)
                     raise
@@ -290,10 +291,10 @@ async def _let_go(producer: AIOKafkaProducer) -> None:
     """Stop a producer that has nothing under way."""
     with contextlib.suppress(KafkaError, TimeoutError):
         async with asyncio.timeout(_STOP_S):
-            await producer.stop()
+            await stop(producer)
 
 
 async def _close(admin: AIOKafkaAdminClient) -> None:
     with contextlib.suppress(KafkaError, TimeoutError):
         async with asyncio.timeout(_STOP_S):
-            await admin.close()
+            await stop(admin)

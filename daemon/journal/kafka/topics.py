@@ -4,10 +4,11 @@ A daemon makes them itself if it may, as they are nobody else's business; `s2net
 makes them too, for brokers where daemons may not.
 """
 
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin import NewPartitions
 
 from daemon.errors import ConfigError
 from daemon.journal.kafka.settings import KafkaJournalSettings
+from daemon.kafka.clients import admin_of
 from daemon.kafka.connection import KafkaConnection, describe_topic
 from daemon.kafka.topic_admin import CreationDeniedError, create, is_there
 from daemon.kafka.topics import (
@@ -86,9 +87,5 @@ async def make_wide_enough(settings: KafkaJournalSettings, number: int) -> None:
 
 
 async def _widen(connection: KafkaConnection, topic: str, n_partitions: int) -> None:
-    admin = AIOKafkaAdminClient(**connection.options())
-    try:
-        await admin.start()
+    async with admin_of(connection) as admin:
         await admin.create_partitions({topic: NewPartitions(n_partitions)})
-    finally:
-        await admin.close()

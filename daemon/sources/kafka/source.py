@@ -22,6 +22,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from daemon.cancellation import own_cancellation
 from daemon.errors import ForeignCancellationError, StaleOwnerError, TransportError
+from daemon.kafka.clients import start, stop
 from daemon.kafka.connection import RefusedError, describe_topic, explained, persist
 from daemon.kafka.membership import NameWatch, is_member, join_again_if_dropped, leave_group
 from daemon.kafka.reading import chunk_of
@@ -205,7 +206,7 @@ class KafkaChunkSource:
             with nobody_there, own_cancellation("leaving the group"):
                 await leave_group(consumer)
                 async with asyncio.timeout(_LEAVE_S):
-                    await consumer.stop()
+                    await stop(consumer)
 
     @property
     def _open_consumer(self) -> AIOKafkaConsumer:
@@ -244,9 +245,9 @@ class KafkaChunkSource:
         consumer.subscribe([settings.topic], listener=self._ours.listener(consumer))
         self._consumer = consumer  # rebalances begin before ``start`` returns
         try:
-            await consumer.start()
+            await start(consumer)
         except (KafkaError, asyncio.CancelledError):
-            await consumer.stop()
+            await stop(consumer)
             raise
         self._names = NameWatch(consumer)
         return consumer
