@@ -71,7 +71,7 @@ EVENTS = {
     "partition.went_on": "others of the group have served it since; what was open here ends",
     "partition.made_anew": "its log is another one under the same name; it is read from its start",
     "partition.other_model": "a daemon of the group on another host has served it another model",
-    "partition.paused": "a camera's queue is full",
+    "partition.paused": "a queue, or the memory, is full",
     "partition.resumed": "it is nearly empty again",
     "source.finished": "the source has nothing more to give",
     "http.dropped": "a connection to the HTTP port was closed without an answer",
