@@ -6,6 +6,7 @@ a few seconds for each half of it, and gives way to newer ones when there are to
 """
 
 import asyncio
+import errno
 import http.client
 import io
 import json
@@ -140,13 +141,25 @@ class HealthServer:
         return _response(status, headers, body, is_head=is_head)
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Listen on an address, as the server does; ``host`` may be a name, or empty for all.
+
+    Raises:
+        OSError: It cannot be listened on.
+    """
     try:
         family, *_, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(address, family=family, backlog=MOST_CONNECTIONS)
-    except (OSError, OverflowError) as error:
+    except UnicodeError as error:  # of a name that DNS could not hold
+        raise OSError(errno.EINVAL, f"{host!r:.80} is no host's name") from error
+    return socket.create_server(address, family=family, backlog=MOST_CONNECTIONS)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except OSError as error:
         raise ConfigError(
             f"http: cannot listen on {host}:{port}: {error}; choose another http.port"
         ) from error

@@ -8,7 +8,6 @@ import errno
 import http.client as http_client
 import json
 import os
-import socket
 import stat
 import tempfile
 from contextlib import closing
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from daemon.config import HttpConfig
 from daemon.errors import ConfigError
+from daemon.health import listen
 from daemon.journal.local import VERSION
 from daemon.sources.directory import POSITIONS
 
@@ -111,11 +111,7 @@ def check_listening(http: HttpConfig) -> None:
     """
     where = f"{http.host}:{http.port}"
     try:
-        family, *_, address = socket.getaddrinfo(
-            http.host or None, http.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.create_server(address, family=family):
-            pass
+        listen(http.host, http.port).close()
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise ConfigError(

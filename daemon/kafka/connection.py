@@ -102,7 +102,7 @@ class KafkaConnection:
         """Refuse here what would be a client's ValueError, or a search for a host without name."""
         for address in self.bootstrap_servers.split(","):
             match = _ADDRESS.fullmatch(address.strip())
-            if match is None or int(match[2] or 1) >= _PORTS:
+            if match is None or int(match[2] or 1) >= _PORTS or not _is_host(match[1]):
                 raise ConfigError(
                     f"bootstrap_servers is {self.bootstrap_servers!r}, wanted host:port, several "
                     "separated by commas"
@@ -121,6 +121,15 @@ class KafkaConnection:
             "sasl_plain_username": self.sasl_username,
             "sasl_plain_password": read_secret(self.sasl_password_file, "sasl_password_file"),
         }
+
+
+def _is_host(name: str) -> bool:
+    """Could DNS hold it? Looking others up raises no OSError, which the client would expect."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,12 @@ def test_a_taken_port_is_named_with_the_fix():
             )
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "no.such.invalid"])
+def test_a_host_that_is_none_is_named_with_the_fix(host: str) -> None:
+    with pytest.raises(ConfigError, match=rf"cannot listen on {host}:0: .*http\.port"):
+        HealthServer(host, 0, Metrics().registry, lambda: (True, {}), lambda: (True, {}))
+
+
 def test_every_metric_is_documented_and_the_other_way_round():
     documented = {
         line.split("`")[1]

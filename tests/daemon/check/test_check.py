@@ -223,6 +223,10 @@ ROWS: dict[str, tuple[Callable[[Rig], None], str]] = {
         lambda rig: rig.to_kafka({**kafka("chunks"), "bootstrap_servers": "a:b"}),
         "source: bootstrap_servers is 'a:b', wanted host:port",
     ),
+    "address that no name server could hold": (
+        lambda rig: rig.to_kafka({**kafka("chunks"), "bootstrap_servers": f"{'a' * 64}:9092"}),
+        "wanted host:port",
+    ),
     "one topic for two purposes": (topic("source", "events"), "events is to be the topic of"),
     "own topics with names too long": (long_prefix, "Kafka allows no such name"),
     **{
@@ -318,6 +322,10 @@ ROWS: dict[str, tuple[Callable[[Rig], None], str]] = {
     "no host": (
         put("http", "host", value="no.such.invalid"),
         "http: cannot listen on no.such.inv",
+    ),
+    "a host that no name server could hold": (
+        put("http", "host", value="a..b"),
+        "http: cannot listen on a..b:0: 'a..b' is no host's name; set http.host",
     ),
     # keys
     "unknown key": (put("sauce", value=1), "sauce: unknown key; see `s2netd schema config`"),
@@ -483,6 +491,7 @@ def as_nobody(rig: Rig) -> Iterator[Rig]:
     open_to_all = Path(tempfile.mkdtemp(prefix="s2netd-check-"))
     shutil.copytree(rig.folder, open_to_all, dirs_exist_ok=True)
     open_to_all.chmod(0o755)
+    (open_to_all / "closed").mkdir(mode=0o700)
     rig.folder = open_to_all
     rig.monkeypatch.chdir(open_to_all)
     assert 0 == rig.check().code  # what root alone can read of Python is imported now
@@ -498,13 +507,13 @@ def as_nobody(rig: Rig) -> Iterator[Rig]:
         (put("site", value="x"), "source.path: chunks/.positions: cannot be written in chunks: P"),
         (put("site", value="x"), "sink.path: events.jsonl: cannot be written in .: Permission de"),
         (put("site", value="x"), "journal.path: journal.sqlite: cannot be written in .: Permissi"),
-        (put("source", "path", value="/root/x"), "source.path: /root/x: cannot be read: Permiss"),
-        (put("sink", "path", value="/root/x"), "sink.path: /root/x: Permission denied; name a f"),
+        (put("source", "path", value="closed/x"), "source.path: closed/x: cannot be read: Permis"),
+        (put("sink", "path", value="closed/x"), "sink.path: closed/x: Permission denied; name a "),
         (put("sink", "path", value="file"), "sink.path: file: cannot be written: Permission den"),
-        (put("journal", "path", value="/root/x"), "journal.path: /root/x: Permission denied"),
+        (put("journal", "path", value="closed/x"), "journal.path: closed/x: Permission denied"),
         (source(**LOGIN), "sasl_password_file: cannot read password: Permission denied; name"),
-        (with_ca("/root/ca"), "ca_file: cannot use /root/ca: Permission denied"),
-        (put("model", "bundle", value="/root/x"), "model: /root/x cannot be looked into: Perm"),
+        (with_ca("closed/ca"), "ca_file: cannot use closed/ca: Permission denied"),
+        (put("model", "bundle", value="closed/x"), "model: closed/x cannot be looked into: Perm"),
         (put("http", "port", value=80), "http: cannot listen on 127.0.0.1:80: Permission denied"),
     ],
 )

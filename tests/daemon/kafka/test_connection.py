@@ -22,13 +22,18 @@ def test_plaintext_needs_nothing() -> None:
     assert {"bootstrap_servers": "a:1,b:2", "security_protocol": "PLAINTEXT"} == options
 
 
-@pytest.mark.parametrize("servers", ["", "a:", ":1", "a:b", "a:0", "a:65536", "a:1,,b:2"])
+@pytest.mark.parametrize(
+    "servers",
+    ["", "a:", ":1", "a:b", "a:0", "a:65536", "a:1,,b:2", "a..b:1", "a:1,.b:1", f"{'a' * 64}:1"],
+)
 def test_an_address_that_is_none_is_refused(servers: str) -> None:
     with pytest.raises(ConfigError, match=r"bootstrap_servers is '.*', wanted host:port"):
         KafkaConnection(servers).options()
 
 
-@pytest.mark.parametrize("servers", ["a:1", "a", "a:1, b:65535", "[::1]:9092", "[::1]"])
+@pytest.mark.parametrize(
+    "servers", ["a:1", "a", "a:1, b:65535", "[::1]:9092", "[::1]", "a.b.:1", "türen:1"]
+)
 def test_addresses_are_taken_as_they_are(servers: str) -> None:
     assert servers == KafkaConnection(servers).options()["bootstrap_servers"]
 
