@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.new_partitions import NewPartitions
 from aiokafka.protocol.admin import CreateAclsRequest
@@ -26,7 +26,7 @@ from daemon.kafka.topic_admin import create, look
 from daemon.kafka.topic_check import Unseen
 from daemon.kafka.topics import chunks_topic
 from tests.support.cli import Answer, Cli, in_process
-from tests.support.kafka import OwnBroker
+from tests.support.kafka import OwnBroker, ask
 
 NOBODY = "127.0.0.1:1"
 # As KIP-140 and KIP-290 number them.
@@ -86,20 +86,6 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def topics(cli: Cli, tmp_path: Path, kafka_bootstrap: str) -> Topics:
     return Topics(cli, tmp_path, kafka_bootstrap)
-
-
-def ask(bootstrap: str, what: Any) -> Any:
-    """Run what needs an admin client, in an event loop of its own, as the command does."""
-
-    async def run() -> Any:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-        await admin.start()
-        try:
-            return await what(admin)
-        finally:
-            await admin.close()
-
-    return asyncio.run(run())
 
 
 @pytest.mark.kafka

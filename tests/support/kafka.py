@@ -1,13 +1,15 @@
 """A real Apache Kafka for tests: the one of ``$S2NETD_TEST_KAFKA``, or one of our own."""
 
+import asyncio
 import os
 import shutil
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -16,6 +18,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from daemon.kafka.connection import KafkaConnection
 from tests.support.checkout import CHECKOUT
 from tests.support.real_parts import missing
+
+T = TypeVar("T")
 
 SCRIPT = CHECKOUT / "scripts" / "kafka"
 
@@ -87,19 +91,35 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     subprocess.run([SCRIPT, "stop"], env=env, check=True)
 
 
+@asynccontextmanager
+async def administering(bootstrap: str) -> AsyncIterator[Any]:
+    """A client for what an administrator does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+def ask(bootstrap: str, what: Callable[[Any], Awaitable[T]]) -> T:
+    """Run what needs such a client, in an event loop of its own, as a command does."""
+
+    async def run() -> T:
+        async with administering(bootstrap) as admin:
+            return await what(admin)
+
+    return asyncio.run(run())
+
+
 @pytest.fixture
 def make_topic(kafka_bootstrap: str) -> MakeTopic:
     """See ``MakeTopic``; the test's topics die with the broker."""
 
     async def make(partitions: int, **config: str) -> str:
         name = f"test-{uuid.uuid4().hex}"
-        admin = AIOKafkaAdminClient(bootstrap_servers=kafka_bootstrap)
-        await admin.start()
-        try:
-            topic = NewTopic(name, partitions, 1, topic_configs=config)
-            await admin.create_topics([topic])
-        finally:
-            await admin.close()
+        async with administering(kafka_bootstrap) as admin:
+            await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
         return name
 
     return make

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from daemon.journal.kafka.journal import KafkaJournal
 from daemon.journal.kafka.settings import KafkaJournalSettings
@@ -21,6 +21,7 @@ from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import Record, chunk_record
 from engine.types import VideoChunk
 from tests.support.daemons import TestDaemon
+from tests.support.kafka import administering
 from tests.support.processes import PATIENCE_S
 
 
@@ -70,16 +71,12 @@ class Stage:
 
     async def open(self) -> None:
         """Make the topics of chunks and events."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
-        await admin.start()
-        try:
-            most = {"max.message.bytes": "8388608"}
-            names = (self.journal.chunks_topic, self.journal.events_topic)
+        most = {"max.message.bytes": "8388608"}
+        names = (self.journal.chunks_topic, self.journal.events_topic)
+        async with administering(self.bootstrap) as admin:
             await admin.create_topics(
                 [NewTopic(name, self.n_partitions, 1, topic_configs=most) for name in names]
             )
-        finally:
-            await admin.close()
 
     async def put(self, *chunks: VideoChunk) -> None:
         await self.put_records([chunk_record(each, ChunkFacts(), site="s") for each in chunks])

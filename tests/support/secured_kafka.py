@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from daemon.kafka.connection import KafkaConnection
 from tests.support.certificates import Authority, Pair
-from tests.support.kafka import SCRIPT
+from tests.support.kafka import SCRIPT, administering
 from tests.support.real_parts import missing
 
 USER, PASSWORD = "camera-site", "open-sesame"
@@ -56,6 +56,27 @@ TOPIC, GROUP, CLUSTER, TRANSACTIONAL_ID = 2, 3, 4, 5
 READ, WRITE, CREATE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 5, 8, 10
 _LITERAL, _PREFIXED = 3, 4
 _DENY, _ALLOW = 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Operations on a resource, or on all whose names begin so."""
+
+    kind: int
+    name: str
+    operations: tuple[int, ...]
+    prefixed: bool = False
+
+
+def rights_of_a_daemon(chunks: str, events: str, group: str) -> dict[str, Right]:
+    """Those that docs/operating.md tells, in the order in which a daemon asks for them."""
+    return {
+        "write events": Right(TOPIC, events, (WRITE,)),
+        "read chunks": Right(TOPIC, chunks, (READ,)),
+        "own topics": Right(TOPIC, f"{group}.", (READ, WRITE, DESCRIBE, CREATE), prefixed=True),
+        "transactions": Right(TRANSACTIONAL_ID, f"{group}/", (WRITE, DESCRIBE), prefixed=True),
+        "group": Right(GROUP, group, (READ,)),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,28 +133,27 @@ class SecuredKafka:
 
     async def make_topic(self, name: str, partitions: int = 1, **config: str) -> str:
         """As the super user, who needs no login on PLAINTEXT."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.address("PLAINTEXT"))
-        await admin.start()
-        try:
+        async with administering(self.address("PLAINTEXT")) as admin:
             await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
-        finally:
-            await admin.close()
         return name
+
+    async def give(self, user: str, *rights: Right) -> None:
+        """Give rights, and wait until they hold."""
+        for right in rights:
+            await self.allow(
+                user, right.kind, right.name, *right.operations, prefixed=right.prefixed
+            )
 
     async def allow(
         self, user: str, kind: int, name: str, *operations: int, prefixed: bool = False
     ) -> None:
         """Give rights on one resource, or on all with a prefix, and wait until they hold."""
         pattern = _PREFIXED if prefixed else _LITERAL
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.address("PLAINTEXT"))
-        await admin.start()
-        try:
+        async with administering(self.address("PLAINTEXT")) as admin:
             for operation in operations:
                 rule = (kind, name, pattern, f"User:{user}", "*", operation, _ALLOW)
                 answer = await admin._send_to_controller(CreateAclsRequest(*rule))
                 assert [0] == [code for code, _message in answer.creation_responses]
-        finally:
-            await admin.close()
 
     @asynccontextmanager
     async def forbidding(
@@ -142,16 +162,12 @@ class SecuredKafka:
         """Take a right away for a while, whatever else is allowed."""
         pattern = _PREFIXED if prefixed else _LITERAL
         rule = (kind, name, pattern, f"User:{user}", "*", operation, _DENY)
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.address("PLAINTEXT"))
-        await admin.start()
-        try:
+        async with administering(self.address("PLAINTEXT")) as admin:
             answer = await admin._send_to_controller(CreateAclsRequest(*rule))
             assert [0] == [code for code, _message in answer.creation_responses]
             yield
             answer = await admin._send_to_controller(DeleteAclsRequest(*rule))
             assert [1] == [len(matching) for _code, _message, matching in answer.filter_responses]
-        finally:
-            await admin.close()
 
 
 async def all_hung_up() -> None:

@@ -24,8 +24,6 @@ from tests.support.processes import (
     write_config,
 )
 from tests.support.secured_kafka import (
-    CREATE,
-    DESCRIBE,
     DESCRIBE_CONFIGS,
     GROUP,
     READ,
@@ -33,7 +31,9 @@ from tests.support.secured_kafka import (
     TRANSACTIONAL_ID,
     USER,
     WRITE,
+    Right,
     SecuredKafka,
+    rights_of_a_daemon,
 )
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -59,6 +59,11 @@ class Site:
     chunks: str
     events: str
     group: str
+
+    @property
+    def rights(self) -> dict[str, Right]:
+        """What a daemon needs."""
+        return rights_of_a_daemon(self.chunks, self.events, self.group)
 
     def security(self, listener: str, mechanism: str, **changed: Any) -> Path:
         """What `produce --security` takes."""
@@ -90,7 +95,7 @@ class Site:
 
 @pytest.fixture
 async def site(secured_kafka: SecuredKafka, tmp_path: Path, bundle: Path) -> Site:
-    """With all rights of docs/operating.md for USER and CLIENT."""
+    """USER and CLIENT have all rights of docs/operating.md, those of produce and topics too."""
     name = uuid.uuid4().hex
     site = Site(
         secured_kafka, tmp_path, bundle, f"chunks-{name}", f"events-{name}", f"group-{name}"
@@ -99,18 +104,11 @@ async def site(secured_kafka: SecuredKafka, tmp_path: Path, bundle: Path) -> Sit
     await secured_kafka.make_topic(site.chunks, **most)
     await secured_kafka.make_topic(site.events, EVENT_PARTITIONS)
     for user in (USER, CLIENT):
-        await secured_kafka.allow(user, TOPIC, site.chunks, READ, WRITE, DESCRIBE_CONFIGS)
-        await secured_kafka.allow(user, TOPIC, site.events, WRITE, DESCRIBE_CONFIGS)
-        await secured_kafka.allow(user, GROUP, site.group, READ)
-        await allow_journal(secured_kafka, user, site.group)
+        await secured_kafka.give(user, *site.rights.values())
+        await secured_kafka.allow(user, TOPIC, site.chunks, WRITE, DESCRIBE_CONFIGS)
+        await secured_kafka.allow(user, TOPIC, site.events, DESCRIBE_CONFIGS)
+        await secured_kafka.allow(user, TOPIC, f"{site.group}.", DESCRIBE_CONFIGS, prefixed=True)
     return site
-
-
-async def allow_journal(kafka: SecuredKafka, user: str, group: str) -> None:
-    """What a daemon's journal in Kafka needs besides chunks, events and group."""
-    own = (READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS, CREATE)
-    await kafka.allow(user, TOPIC, f"{group}.", *own, prefixed=True)
-    await kafka.allow(user, TRANSACTIONAL_ID, f"{group}/", WRITE, DESCRIBE, prefixed=True)
 
 
 @pytest.mark.parametrize(
@@ -283,17 +281,9 @@ async def test_a_missing_right_is_named_with_the_command_that_gives_it(
     produced = s2netd(*produce(bare, clip, "SASL", security))
     checked = s2netd("topics", "check", "--config", config)
     said = []
-    own = (READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS, CREATE)
-    rights = (  # in the order in which a daemon asks for them
-        (False, TOPIC, bare.events, WRITE),
-        (False, TOPIC, bare.chunks, READ),
-        (True, TOPIC, f"{bare.group}.", *own),
-        (True, TRANSACTIONAL_ID, f"{bare.group}/", WRITE, DESCRIBE),
-        (False, GROUP, bare.group, READ),
-    )
-    for prefixed, *right in rights:
+    for right in bare.rights.values():
         said.append(refused(config))
-        await kafka.allow(USER, *right, prefixed=prefixed)
+        await kafka.give(USER, right)
     own_topic = said.pop(2)
 
     (line,) = produced.stderr.splitlines()

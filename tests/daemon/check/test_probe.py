@@ -2,34 +2,28 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import yaml
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 
 from tests.support.cli import Answer, Cli, in_process
+from tests.support.kafka import ask
 from tests.support.processes import s2netd, wait_until
 from tests.support.secured_kafka import (
-    CREATE,
     DESCRIBE,
     DESCRIBE_CONFIGS,
-    GROUP,
-    READ,
     TOPIC,
-    TRANSACTIONAL_ID,
     USER,
-    WRITE,
     SecuredKafka,
+    rights_of_a_daemon,
 )
 from tests.support.tiny_bundle import write_tiny_bundle
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
-
-T = TypeVar("T")
 
 
 class Site:
@@ -70,20 +64,6 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture
 def site(tmp_path: Path, cli: Cli, kafka_bootstrap: str) -> Site:
     return Site(tmp_path, cli, kafka_bootstrap)
-
-
-def ask(bootstrap: str, what: Callable[[Any], Awaitable[T]]) -> T:
-    """Run what needs an admin client, in an event loop of its own, as the command does."""
-
-    async def run() -> T:
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-        await admin.start()
-        try:
-            return await what(admin)
-        finally:
-            await admin.close()
-
-    return asyncio.run(run())
 
 
 def topics_of(bootstrap: str, name: str) -> list[str]:
@@ -222,16 +202,9 @@ def secured(tmp_path: Path, secured_kafka: SecuredKafka) -> Site:
 def allow(kafka: SecuredKafka, site: Site, *left_out: str) -> None:
     """Give all rights that docs/operating.md tells, but some."""
     chunks, events = f"{site.name}-chunks", f"{site.name}-events"
-    rights = {
-        "read chunks": (TOPIC, chunks, (READ,), False),
-        "write events": (TOPIC, events, (WRITE,), False),
-        "group": (GROUP, site.name, (READ,), False),
-        "transactions": (TRANSACTIONAL_ID, f"{site.name}/", (WRITE, DESCRIBE), True),
-        "own topics": (TOPIC, f"{site.name}.", (READ, WRITE, DESCRIBE, CREATE), True),
-    }
-    for name, (kind, resource, operations, prefixed) in rights.items():
-        if name not in left_out:
-            asyncio.run(kafka.allow(USER, kind, resource, *operations, prefixed=prefixed))
+    rights = rights_of_a_daemon(chunks, events, site.name)
+    given = [right for name, right in rights.items() if name not in left_out]
+    asyncio.run(kafka.give(USER, *given))
     for topic in (chunks, events):  # seen, though it may not be used
         asyncio.run(kafka.allow(USER, TOPIC, topic, DESCRIBE))
 
