@@ -22,8 +22,6 @@ from daemon.config import (
     Config,
     DirectorySourceConfig,
     JsonlSinkConfig,
-    KafkaSinkConfig,
-    KafkaSourceConfig,
     ModelConfig,
     SinkConfig,
     SourceConfig,
@@ -41,6 +39,7 @@ from daemon.journal.projections.jsonl import JsonlProjection, JsonlSettings
 from daemon.journal.projections.topic import TopicProjection, TopicSettings
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.membership import claim_member_name
+from daemon.kafka_sections import KafkaSinkConfig, KafkaSourceConfig
 from daemon.last_resort import LastResort
 from daemon.library_lines import LINES
 from daemon.logs import set_up

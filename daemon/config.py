@@ -1,46 +1,24 @@
 """The daemon's configuration: YAML → frozen pydantic models; unknown keys are refused.
 
-Every field's description is the operator's documentation: the JSON Schema is made from this file,
-and a test compares the table in docs/operating.md with it.
+Every field's description is the operator's documentation: the JSON Schema is made from it, and a
+test compares the table in docs/operating.md with it. Kafka's sections are in ``kafka_sections``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from daemon.errors import ConfigError
-from daemon.kafka.topics import NAME_PATTERN, check_name
+from daemon.kafka_sections import KafkaSecurityConfig, KafkaSinkConfig, KafkaSourceConfig
+from daemon.section import Section
 from engine.backends.names import BackendKind, Precision
 from engine.files.strict_yaml import read_bytes, read_plain
 
-TopicName = Annotated[
-    str, AfterValidator(check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})
-]
 
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @field_validator("*")
-    @classmethod
-    def _can_be_a_path(cls, value: Any) -> Any:
-        if isinstance(value, Path) and "\0" in str(value):
-            raise ValueError(f"{str(value)!r:.300} holds a zero byte, which no path does")
-        return value
-
-
-class ModelConfig(_Model):
+class ModelConfig(Section):
     """Which networks run, and how."""
 
     bundle: str = Field(
@@ -114,7 +92,7 @@ class ModelConfig(_Model):
         return labels
 
 
-class DirectorySourceConfig(_Model):
+class DirectorySourceConfig(Section):
     """One folder of chunk files for each camera."""
 
     kind: Literal["directory"] = "directory"
@@ -142,116 +120,7 @@ class DirectorySourceConfig(_Model):
     )
 
 
-class KafkaSecurityConfig(_Model):
-    """How to connect to the broker; what is secret is read from files."""
-
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT",
-        description="Security protocol: with SSL the connection is encrypted, with SASL the "
-        "daemon logs in.",
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
-        "PLAIN", description="How SASL logs in."
-    )
-    sasl_username: str | None = Field(
-        None, min_length=1, description="User name for SASL, except for OAUTHBEARER."
-    )
-    sasl_password_file: Path | None = Field(
-        None, description="File that holds the password for SASL, except for OAUTHBEARER."
-    )
-    sasl_token_file: Path | None = Field(
-        None,
-        description="File that holds the token (JWT) for OAUTHBEARER; it is read again at each "
-        "login, so another program may renew it.",
-    )
-    ca_file: Path | None = Field(
-        None, description="File of CA certificates for SSL, PEM; the system's if left out."
-    )
-    certificate_file: Path | None = Field(
-        None,
-        description="File of the daemon's own certificate, PEM, for brokers that ask for one "
-        "(mutual TLS).",
-    )
-    key_file: Path | None = Field(
-        None, description="File of the private key of certificate_file, PEM."
-    )
-    key_password_file: Path | None = Field(
-        None, description="File that holds the password of key_file, if it has one."
-    )
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> Self:
-        """Refuse halves, and what would silently do nothing."""
-        is_tls, is_login = self.protocol.endswith("SSL"), self.protocol.startswith("SASL_")
-        is_token = self.sasl_mechanism == "OAUTHBEARER"
-        login = ("sasl_username", "sasl_password_file")
-        token = ("sasl_token_file",)
-        if not is_tls:
-            tls = ("ca_file", "certificate_file", "key_file", "key_password_file")
-            self._refuse(tls, f"protocol {self.protocol} is not encrypted; set SSL or SASL_SSL")
-        if not is_login:
-            fix = f"protocol {self.protocol} does not log in; set SASL_SSL or SASL_PLAINTEXT"
-            self._refuse((*login, *token), fix)
-            if self.sasl_mechanism != "PLAIN":
-                raise ValueError(f"sasl_mechanism is {self.sasl_mechanism}, but {fix}")
-        else:
-            self._need(token if is_token else login, f"{self.protocol} with {self.sasl_mechanism}")
-            unused = login if is_token else token
-            self._refuse(
-                unused, f"sasl_mechanism {self.sasl_mechanism} does not use it; remove it"
-            )
-        if self.certificate_file or self.key_file or self.key_password_file:
-            self._need(("certificate_file", "key_file"), "a certificate of the daemon's own")
-        return self
-
-    def _need(self, keys: Sequence[str], what: str) -> None:
-        if missing := [key for key in keys if getattr(self, key) is None]:
-            raise ValueError(f"{' and '.join(missing)} must be given too for {what}")
-
-    def _refuse(self, keys: Sequence[str], why: str) -> None:
-        for key in keys:
-            if getattr(self, key) is not None:
-                raise ValueError(f"{key} is given, but {why}")
-
-
-class KafkaSourceConfig(_Model):
-    """A Kafka topic of video chunks."""
-
-    kind: Literal["kafka"] = "kafka"
-    bootstrap_servers: str = Field(
-        description="Addresses of brokers, host:port, separated by commas."
-    )
-    topic: TopicName = Field(description="Topic that chunks are read from; it must exist.")
-    group_id: str | None = Field(
-        None,
-        min_length=1,
-        description="Consumer group; its members share the topic's partitions, so they should "
-        "serve the same model. s2netd- and the bundle's name if left out.",
-    )
-    group_instance_id: TopicName | None = Field(
-        None,
-        description="Name of this member of the group: if it comes back within 30 s, no partition "
-        "moves to another member. Made from the machine and journal.path if left out.",
-    )
-    session_timeout_s: float = Field(
-        30,
-        ge=6,
-        le=300,
-        description="A daemon of the group that gives no sign of life for so many seconds loses "
-        "its partitions to the others.",
-    )
-    start: Literal["earliest", "latest"] = Field(
-        "latest",
-        description="Where to start while the group has no position: at the earliest record that "
-        "the broker keeps, or after the latest.",
-    )
-    max_chunk_bytes: int = Field(
-        8_388_608, ge=65_536, description="Largest record to accept, in bytes."
-    )
-    security: KafkaSecurityConfig = KafkaSecurityConfig()
-
-
-class JsonlSinkConfig(_Model):
+class JsonlSinkConfig(Section):
     """A file of event records, one on each line."""
 
     kind: Literal["jsonl"] = "jsonl"
@@ -263,18 +132,7 @@ class JsonlSinkConfig(_Model):
     )
 
 
-class KafkaSinkConfig(_Model):
-    """A Kafka topic of event records."""
-
-    kind: Literal["kafka"] = "kafka"
-    bootstrap_servers: str = Field(
-        description="Addresses of brokers, host:port, separated by commas."
-    )
-    topic: TopicName = Field(description="Topic that event records are written to; it must exist.")
-    security: KafkaSecurityConfig = KafkaSecurityConfig()
-
-
-class JournalConfig(_Model):
+class JournalConfig(Section):
     """What each camera knows and what was published, kept in atomic steps."""
 
     kind: Literal["kafka", "local"] | None = Field(
@@ -309,7 +167,7 @@ class JournalConfig(_Model):
     )
 
 
-class DecodeConfig(_Model):
+class DecodeConfig(Section):
     """How chunks are decoded, and how large one may be."""
 
     isolation: Literal["process", "thread"] = Field(
@@ -343,14 +201,14 @@ class DecodeConfig(_Model):
     max_chunk_bytes: int = Field(67_108_864, ge=1024, description="Largest chunk, in bytes.")
 
 
-class HttpConfig(_Model):
+class HttpConfig(Section):
     """The HTTP server of /livez, /readyz and /metrics."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; loopback by default.")
     port: int = Field(9464, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
 
 
-class LogConfig(_Model):
+class LogConfig(Section):
     """The log, which goes to standard error."""
 
     form: Literal["json", "console"] = Field(
@@ -376,10 +234,10 @@ def _with_state(schema: dict[str, Any]) -> None:
     }
 
 
-class Config(_Model):
+class Config(Section):
     """The configuration of one daemon."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_with_state)
+    model_config = ConfigDict(json_schema_extra=_with_state)
 
     site: str = Field(
         "default", min_length=1, description="Name of the site, written into every event."

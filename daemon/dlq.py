@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from daemon.compose import journal_settings, options_of
-from daemon.config import KafkaSourceConfig, load
+from daemon.config import load
 from daemon.errors import EXIT_FAILED, ConfigError
 from daemon.journal.kafka.dead_letters import DeadLetters
 from daemon.journal.kafka.dead_records import StoredLetter
 from daemon.kafka.producer import DurableProducer
+from daemon.kafka_sections import KafkaSourceConfig
 from daemon.moments import parse_moment
 from daemon.wire.headers import rfc3339
 from daemon.wire.records import Record, readable_camera

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from daemon.compose import journal_settings, options_of
-from daemon.config import Config, KafkaSinkConfig, KafkaSourceConfig, load
+from daemon.config import Config, load
 from daemon.errors import EXIT_CONFIG, ConfigError
 from daemon.journal.kafka.topics import own_topics
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.topic_admin import CreationDeniedError, create, look
 from daemon.kafka.topic_check import SeenTopic, Tools, differences
 from daemon.kafka.topics import WantedTopic, chunks_topic, events_topic
+from daemon.kafka_sections import KafkaSinkConfig, KafkaSourceConfig
 
 Clusters = dict[KafkaConnection, list[WantedTopic]]
 Say = Callable[[str], None]

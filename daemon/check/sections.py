@@ -11,7 +11,6 @@ from daemon.config import (
     Config,
     HttpConfig,
     JournalConfig,
-    KafkaSecurityConfig,
     ModelConfig,
     SinkConfig,
     SourceConfig,
@@ -20,6 +19,7 @@ from daemon.config import (
 )
 from daemon.errors import ConfigError
 from daemon.kafka.connection import KafkaConnection
+from daemon.kafka_sections import KafkaSecurityConfig
 
 _UNSAID = "localhost:9092"  # stands for addresses that are wrong, and are told as such elsewhere
 

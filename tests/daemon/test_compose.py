@@ -14,9 +14,6 @@ from daemon.config import (
     DecodeConfig,
     DirectorySourceConfig,
     JsonlSinkConfig,
-    KafkaSecurityConfig,
-    KafkaSinkConfig,
-    KafkaSourceConfig,
     ModelConfig,
     SinkConfig,
     SourceConfig,
@@ -28,6 +25,7 @@ from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.journal.projections.jsonl import JsonlSettings
 from daemon.journal.projections.topic import TopicSettings
 from daemon.kafka.connection import KafkaConnection
+from daemon.kafka_sections import KafkaSecurityConfig, KafkaSinkConfig, KafkaSourceConfig
 from daemon.logs import set_up
 from daemon.sources.directory import DirectorySourceSettings
 from daemon.sources.kafka.settings import KafkaSourceSettings
