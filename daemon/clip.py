@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from daemon.config import Config, DirectorySourceConfig, JsonlSinkConfig, load
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
 from daemon.kafka.connection import KafkaConnection, describe_topic, explained
 from daemon.kafka.reading import a_reader, bounds, chunk_of, records_between
+from daemon.library_lines import silence_kafka_client
 from daemon.sources.chunk_files import read_numbered
 from daemon.wire.records import parse_event
 from engine.errors import StreamError
@@ -38,7 +38,7 @@ def cut_clip(config_path: Path, event_id: str, out: Path | None, console: Consol
         TransportError: Its chunks are not kept any more, or the broker is away.
         UnreadableVideoError: The chunks cannot be one video.
     """
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
     config = load(config_path)
     with console.status("looking for the event"):
         event = asyncio.run(_event(config, event_id))

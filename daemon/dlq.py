@@ -1,7 +1,6 @@
 """`s2netd dlq`: a configuration → its journal's dead letters, told, kept or sent again."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from daemon.journal.kafka.dead_letters import DeadLetters
 from daemon.journal.kafka.dead_records import StoredLetter
 from daemon.kafka.producer import DurableProducer
 from daemon.kafka_sections import KafkaSourceConfig
+from daemon.library_lines import silence_kafka_client
 from daemon.moments import parse_moment
 from daemon.wire.headers import rfc3339
 from daemon.wire.records import Record, readable_camera
@@ -158,8 +158,7 @@ def _original(stored: StoredLetter) -> Record:
 
 def _opened(path: Path) -> tuple[DeadLetters, KafkaSourceConfig]:
     """The letters, and where their records came from."""
-    # The Kafka client would repeat at length what the daemon's own error says in a line.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
     config = load(path)
     settings = journal_settings(config)
     if settings is None or not isinstance(config.source, KafkaSourceConfig):

@@ -92,3 +92,8 @@ class LibraryLines(logging.Filter):
 
 
 LINES = LibraryLines()  # one for the process, as the root logger is
+
+
+def silence_kafka_client() -> None:
+    """Of a command: it would repeat at length what the command's own error says in a line."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

@@ -4,7 +4,6 @@ The rules are in `daemon.kafka.topics`; here they are joined with a configuratio
 """
 
 import asyncio
-import logging
 import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from daemon.kafka.topic_admin import CreationDeniedError, create, look
 from daemon.kafka.topic_check import SeenTopic, Tools, differences
 from daemon.kafka.topics import WantedTopic, chunks_topic, events_topic
 from daemon.kafka_sections import KafkaSinkConfig, KafkaSourceConfig
+from daemon.library_lines import silence_kafka_client
 
 Clusters = dict[KafkaConnection, list[WantedTopic]]
 Say = Callable[[str], None]
@@ -121,8 +121,7 @@ def run_check(options: TopicOptions, say: Say) -> int:
 
 
 def _each_cluster(options: TopicOptions, say: Say, do: Callable[..., Awaitable[bool]]) -> int:
-    # The Kafka client would repeat at length what the daemon's own error says in a line.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
     clusters = wanted_topics(load(options.config), options)
     if not clusters:
         raise ConfigError(

@@ -1,7 +1,6 @@
 """What can be said of brokers: alone, of secrets and names; with them, of topics and rights."""
 
 import asyncio
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -17,6 +16,7 @@ from daemon.kafka.credentials import TokenFile, is_out_of_reach, read_secret, tl
 from daemon.kafka.topic_admin import CreationDeniedError, create, look
 from daemon.kafka.topic_check import Seen, SeenTopic, Tools, Unseen, differences
 from daemon.kafka.topics import WantedTopic
+from daemon.library_lines import silence_kafka_client
 from daemon.topics import Clusters, TopicOptions, others_beside, tools_of, wanted_topics
 from engine.errors import BundleError
 
@@ -83,8 +83,7 @@ def probe_brokers(config: Config, path: Path, clusters: Clusters, findings: Find
 
     Nothing is changed: no member joins a group, no transaction begins.
     """
-    # The Kafka client would repeat at length what a finding says in a line.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
 
     async def run() -> None:
         for connection, wanted in clusters.items():

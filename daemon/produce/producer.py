@@ -6,7 +6,6 @@ a new run.
 """
 
 import asyncio
-import logging
 import secrets
 import signal
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from daemon.config import load_security
 from daemon.errors import ConfigError, MalformedRecordError
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.topics import check_name
+from daemon.library_lines import silence_kafka_client
 from daemon.produce.base import ChunkWriter
 from daemon.produce.directory_writer import DirectoryChunkWriter
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
@@ -279,8 +279,7 @@ def _facts_of(piece: CutChunk) -> ChunkFacts:
 
 def produce_blocking(options: ProduceOptions, console: Console) -> None:
     """Produce until the source ends, or until SIGTERM or Ctrl-C."""
-    # The Kafka client would repeat at length what the daemon's own error says in a line.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
 
     async def run() -> Producer:
         producer = Producer(options, console)

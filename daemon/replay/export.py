@@ -1,7 +1,6 @@
 """`s2netd features export`: the feature log → files, for `s2net extract --from-log`."""
 
 import asyncio
-import logging
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +10,7 @@ from rich.console import Console
 from daemon.config import load
 from daemon.errors import ConfigError
 from daemon.journal.base import FeatureRows
+from daemon.library_lines import silence_kafka_client
 from daemon.models.reading import read_model
 from daemon.outputs import writing_to
 from daemon.replay.log import FeatureLog, LogOptions
@@ -128,8 +128,7 @@ def run_export(options: LogOptions, console: Console) -> None:
         TransportError: The broker cannot be reached.
         BundleError: The bundle cannot be used.
     """
-    # The Kafka client would repeat at length what the daemon's own error says in a line.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
     config = load(options.config)
     log = FeatureLog(config)
     bundle = read_model(changed_model(config.model, options.model)).bundle

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from rich.progress import (
 
 from daemon.config import Config, ModelConfig, load, parse_model
 from daemon.errors import ConfigError
+from daemon.library_lines import silence_kafka_client
 from daemon.models.reading import ReadModel, open_localizer, read_model
 from daemon.outputs import write_whole, writing_to
 from daemon.replay.batches import Replay
@@ -81,8 +81,7 @@ def run_replay(options: LogOptions, console: Console, notes: Console) -> None:
         TransportError: The broker cannot be reached.
         BundleError, DeviceError: The bundle cannot be used.
     """
-    # The Kafka client would repeat at length what the daemon's own error says in a line.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    silence_kafka_client()
     config = load(options.config)
     log = FeatureLog(config)
     read = read_model(changed_model(config.model, options.model))
