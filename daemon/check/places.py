@@ -16,7 +16,7 @@ from pathlib import Path
 from daemon.config import HttpConfig
 from daemon.errors import ConfigError
 from daemon.health import listen
-from daemon.journal.local import VERSION
+from daemon.journal.local import check_version
 from daemon.sources.directory import POSITIONS
 
 _ANSWER_S = 2.0
@@ -84,12 +84,7 @@ def check_journal(path: Path) -> None:
         header = file.read(_HEADER_BYTES)
     if header and not header.startswith(_SQLITE):
         raise ConfigError(f"{path}: is no SQLite file; name another one, or move it away")
-    version = int.from_bytes(header[_VERSION_AT], "big")
-    if version > VERSION:
-        raise ConfigError(
-            f"{path}: a journal of version {version}, wanted {VERSION}; move the file away (open "
-            "events are then forgotten)"
-        )
+    check_version(path, int.from_bytes(header[_VERSION_AT], "big"))
 
 
 def check_two_files(events: Path, journal: Path) -> None:

@@ -43,6 +43,7 @@ from engine.types import ActionEvent
 
 VERSION = 2
 
+_READABLE = (0, 1, VERSION)  # 0: a new file
 _AGAIN_S = 0.05
 _SOON_S = 0.5  # a step that takes longer waits for the disk
 _DISK_AGAIN_S = 1.0
@@ -133,6 +134,19 @@ _PUT_MARK = (
 
 T = TypeVar("T")
 Ps = TypeVarTuple("Ps")
+
+
+def check_version(path: Path, version: int) -> None:
+    """Is a file's ``user_version`` one that can be read here?
+
+    Raises:
+        ConfigError: No.
+    """
+    if version not in _READABLE:
+        raise ConfigError(
+            f"{path}: a journal of version {version}, wanted {VERSION}; move the file away (open "
+            "events are then forgotten)"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,11 +441,7 @@ class LocalJournal:
         # FULL: a saved state survives a power cut, so no commit ever points past it.
         connection.execute("PRAGMA synchronous = FULL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, 1, VERSION):
-            raise ConfigError(
-                f"{self._path}: a journal of version {version}, wanted {VERSION}; move the file "
-                "away (open events are then forgotten)"
-            )
+        check_version(self._path, version)
         migration = _FROM_1 if version == 1 else ""
         connection.executescript(
             f"BEGIN; {_SCHEMA} {migration} PRAGMA user_version = {VERSION}; COMMIT;"
