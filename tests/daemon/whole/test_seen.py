@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -22,6 +22,7 @@ from engine.types import VideoChunk
 from tests.support.daemons import TestDaemon
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.videos import make_video
+from tests.support.waiting import until
 
 LIMITS = CameraLimits(silent_after_s=1e6, look_s=0.02)
 SILENT = CameraLimits(silent_after_s=0.1, look_s=0.02)
@@ -57,11 +58,6 @@ class World:
             yield daemon
             daemon.app.stop()
             await serving
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():
-        await asyncio.sleep(0.005)
 
 
 def report(daemon: TestDaemon, camera: str = "cam") -> dict[str, Any]:
