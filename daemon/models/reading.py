@@ -197,16 +197,16 @@ def backend_options(read: ReadModel, on_log: OnLog) -> BackendOptions:
 
 
 def class_indices_of(
-    class_indices: Sequence[str] | None, class_names: Sequence[str]
+    labels: Sequence[str] | None, class_names: Sequence[str]
 ) -> frozenset[int] | None:
     """The class indices of the names that are given; None, which means all, stays None.
 
     Raises:
         ConfigError: Names are unknown; each is named, with the classes most like it.
     """
-    if class_indices is None:
+    if labels is None:
         return None
-    unknown = [name for name in class_indices if name not in class_names]
+    unknown = [name for name in labels if name not in class_names]
     if unknown:
         raise ConfigError(
             "labels: "
@@ -217,7 +217,7 @@ def class_indices_of(
             )
             + (f"; and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else "")
         )
-    return frozenset(class_names.index(name) for name in class_indices)
+    return frozenset(class_names.index(name) for name in labels)
 
 
 def check_model(config: ModelConfig) -> str:
