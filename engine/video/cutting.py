@@ -19,7 +19,7 @@ import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange
+from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
 from engine.errors import UnreadableVideoError
@@ -459,7 +459,7 @@ class _Encoder:
         self._out.colorspace = first.colorspace
         self._out.color_range = ColorRange.MPEG
         self._out.codec_context.sample_aspect_ratio = pixel_shape(stream)
-        self._out.set_display_matrix(display_matrix(first))
+        self._out.set_display_matrix(display_matrix(first, VideoReformatter()))
         self._time_base = time_base
 
     def is_finished_by(self, pts: int, frame: VideoFrame, chunk_ticks: int) -> bool:

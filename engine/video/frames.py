@@ -18,6 +18,7 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from engine.errors import CorruptChunkError, RefusedChunkError, StreamError, UnreadableVideoError
@@ -224,7 +225,7 @@ def probe_video(path: Path | str) -> VideoFacts:
         if frame is None:
             raise UnreadableVideoError("no frame could be decoded")
         shown = round(frame.width * pixel_shape(stream)), frame.height
-        width, height = shown[:: -1 if is_turned(display_matrix(frame)) else 1]
+        width, height = shown[:: -1 if is_turned(display_matrix(frame, VideoReformatter())) else 1]
         return VideoFacts(
             width=width,
             height=height,
@@ -379,10 +380,10 @@ def _with_views(
     timed: Iterable[Timed[VideoFrame]], stream: VideoStream
 ) -> Iterator[Timed[tuple[VideoFrame, View]]]:
     """The same frames, each with how it is shown; that may change at key frames."""
-    view = PLAIN
+    view, reformatter = PLAIN, VideoReformatter()
     for pts_us, frame in timed:
         if frame.key_frame:
-            view = View(pixel_shape(stream), display_matrix(frame))
+            view = View(pixel_shape(stream), display_matrix(frame, reformatter))
         yield pts_us, (frame, view)
 
 

@@ -21,6 +21,7 @@ from engine.types import UInt8Array
 # other two flags it takes short cuts that darken everything by 2 of 255.
 _INTERPOLATION = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 _WIDEST = 8
+_DOT_PX = 16
 _JPEG_QUALITY = 4  # FFmpeg's scale from 1, best, to 31
 Matrix = tuple[int, int, int, int, int, int, int, int, int]
 
@@ -57,6 +58,8 @@ class FrameConverter:
         self._reformatter = VideoReformatter()
         self._cropper: Graph | None = None
         self._cropper_key: tuple[int, int, str, Fraction] | None = None
+        self._padded_size = 0, 0
+        self._padded_key: tuple[int, int, Fraction] | None = None
 
     def convert(self, frame: VideoFrame, view: View = PLAIN) -> UInt8Array:
         """A frame as uint8 (H, W, 3), as a player shows it; H and W are ``crop_px``."""
@@ -89,14 +92,20 @@ class FrameConverter:
 
     def _pad(self, frame: VideoFrame, pixel_shape: Fraction) -> UInt8Array:
         """The whole frame on a black square, uint8 (H, W, 3)."""
-        shown = frame.width * pixel_shape, Fraction(frame.height)
-        shrink = self._geometry.resize_px / max(shown)
-        width, height = (max(1, round(side * shrink)) for side in shown)
+        key = frame.width, frame.height, pixel_shape
+        if key != self._padded_key:
+            self._padded_size, self._padded_key = self._new_padded_size(*key), key
+        width, height = self._padded_size
         side = self._geometry.crop_px
         left, top = (side - width) // 2, (side - height) // 2
         padded = np.zeros((side, side, 3), np.uint8)
         padded[top : top + height, left : left + width] = self._scale(frame, width, height)
         return padded
+
+    def _new_padded_size(self, width: int, height: int, pixel_shape: Fraction) -> tuple[int, int]:
+        shown = width * pixel_shape, Fraction(height)
+        shrink = self._geometry.resize_px / max(shown)
+        return max(1, round(shown[0] * shrink)), max(1, round(shown[1] * shrink))
 
     def _scale(self, frame: VideoFrame, width: int, height: int) -> UInt8Array:
         """The frame at another size, uint8 (H, W, 3)."""
@@ -122,20 +131,33 @@ def _centre_cropper(frame: VideoFrame, width: int, height: int) -> Graph:
 
 def sane_shape(*said: Fraction | None) -> Fraction:
     """The first shape of a pixel that makes sense, of those that are said; else a square."""
-    sane = (shape for shape in said if shape and 1 / _WIDEST <= shape <= _WIDEST)
-    return next(sane, PLAIN.pixel_shape)
+    return next((shape for shape in said if shape and _is_sane(shape)), PLAIN.pixel_shape)
 
 
-def display_matrix(frame: VideoFrame) -> Matrix | None:
-    """How a frame is turned and mirrored when it is shown, in FFmpeg's words; None: not at all."""
-    said = cast("Buffer | None", frame.side_data.get("DISPLAYMATRIX"))
+def _is_sane(shape: Fraction) -> bool:
+    across, along = shape.numerator, shape.denominator
+    return across <= _WIDEST * along and along <= _WIDEST * across
+
+
+def display_matrix(frame: VideoFrame, reformatter: VideoReformatter) -> Matrix | None:
+    """How a frame is turned and mirrored when it is shown, in FFmpeg's words; None: not at all.
+
+    Args:
+        frame: The frame.
+        reformatter: Any, of the caller's thread; it is quicker the second time.
+    """
+    # PyAV ties a frame that was asked for its side data into a ring, which keeps the picture until
+    # Python looks for such rings: hundreds of megabytes. So a dot of it is asked, for some 3 us.
+    dot = reformatter.reformat(
+        frame, _DOT_PX, _DOT_PX, "gray", interpolation=Interpolation.POINT, threads=1
+    )
+    said = cast("Buffer | None", dot.side_data.get("DISPLAYMATRIX"))
     return None if said is None else cast(Matrix, struct.unpack_from("=9i", bytes(said)))
 
 
 def is_turned(matrix: Matrix | None) -> bool:
     """Do width and height change places?"""
-    a, b, c, d = _axes(matrix)
-    return a == d == 0 and bool(b and c)
+    return _turns(*_axes(matrix))
 
 
 def upright(rgb: UInt8Array, matrix: Matrix | None) -> UInt8Array:
@@ -143,12 +165,18 @@ def upright(rgb: UInt8Array, matrix: Matrix | None) -> UInt8Array:
 
     A point (x, y) of the frame is shown at (a x + c y, b x + d y).
     """
+    if matrix is None:
+        return rgb
     a, b, c, d = _axes(matrix)
-    if is_turned(matrix):
+    if _turns(a, b, c, d):
         return _mirrored(rgb.swapaxes(0, 1), is_left_right=c < 0, is_upside_down=b < 0)
     if b == c == 0:
         return _mirrored(rgb, is_left_right=a < 0, is_upside_down=d < 0)
     return rgb
+
+
+def _turns(a: int, b: int, c: int, d: int) -> bool:
+    return a == d == 0 and bool(b and c)
 
 
 def _axes(matrix: Matrix | None) -> tuple[int, int, int, int]:

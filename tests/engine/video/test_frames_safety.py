@@ -1,5 +1,6 @@
 """No chunk, however hostile, costs more than it may, reaches out, or harms the next one."""
 
+import gc
 import socketserver
 import subprocess
 import sys
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
 from engine.errors import CorruptChunkError, RefusedChunkError
 from engine.grid import Grid
 from engine.spec import FrameGeometry
 from engine.video.containers import DecodeLimits
-from engine.video.frames import PyAvDecoder
+from engine.video.frames import PyAvDecoder, read_video
 from tests.support.checkout import CHECKOUT
 from tests.support.mutations import (
     CONCAT_SCRIPT,
@@ -209,3 +211,21 @@ def test_hostile_chunks_leave_no_file_open() -> None:
             continue
 
     assert open_before == len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("codec", ["mjpeg", "h264"])
+def test_a_picture_is_let_go_when_it_was_converted(codec: str, tmp_path: Path) -> None:
+    """Without the help of the garbage collector, which lets hundreds of pictures gather first."""
+    path = tmp_path / "key frames only.mkv"
+    path.write_bytes(make_video(codec=codec, container="matroska", n_frames=20, gop=1))
+    gc.collect()
+    gc.disable()
+    try:
+        a_decoder().decode(a_chunk(path.read_bytes()))
+        for _ in read_video(path, SQUARE, GRID):
+            pass
+        kept = [at for at in gc.get_objects() if isinstance(at, VideoFrame) and at.width > 16]
+    finally:
+        gc.enable()
+
+    assert [] == kept
