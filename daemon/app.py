@@ -93,7 +93,7 @@ class App:
             DeviceError: The accelerator failed.
             TransportError: A transport failed for good, or what a task waited for was cancelled.
         """
-        with self._signals():
+        with stopped_by_signals(self._stop):
             try:
                 async with asyncio.TaskGroup() as group:
                     self._tasks.serve(group)
@@ -174,27 +174,29 @@ class App:
         self._log.info("daemon.draining", chunks=n_waiting)
         await self.partitions.drain()
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let SIGTERM and the first Ctrl-C drain; the default handlers come back afterwards."""
-        loop = asyncio.get_running_loop()
-        handled: list[signal.Signals] = []
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._on_signal, loop)
-                handled.append(number)
-        except (NotImplementedError, RuntimeError, ValueError):
-            pass  # not the main thread: whoever runs us there calls stop()
-        try:
-            yield
-        finally:
-            for number in handled:
-                loop.remove_signal_handler(number)
 
-    def _on_signal(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.stop()
+@contextmanager
+def stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
+    """Let SIGTERM and the first Ctrl-C set ``stop``; the default handlers come back afterwards."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        stop.set()
         # A second Ctrl-C must end a drain that nobody wants to wait for.
         loop.remove_signal_handler(signal.SIGINT)
+
+    handled: list[signal.Signals] = []
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+            handled.append(number)
+    except (NotImplementedError, RuntimeError, ValueError):
+        pass  # not the main thread: whoever runs us there calls stop()
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

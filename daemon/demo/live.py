@@ -13,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from daemon.app import App, first_of
+from daemon.app import App, first_of, stopped_by_signals
 from daemon.compose import composed
 from daemon.config import Config, ModelConfig, parse
 from daemon.demo.scene import Clip
 from daemon.localize import clock_text
 from daemon.logs import set_up
 from daemon.produce.producer import ProduceOptions, Producer
+from daemon.starting import StoppedError
 from daemon.wire.records import parse_event
 from engine.judging.truth import TruthSpan
 from engine.types import ActionEvent, Phase
@@ -175,12 +176,17 @@ def _config(model: ModelConfig, out: Path) -> Config:
 
 
 async def _stream(producer: Producer, config: Config, log: Path, watcher: _Watcher) -> bool:
-    with log.open("w", encoding="utf-8") as log_file:
-        async with composed(config, set_up("json", "info", log_file)) as app:
-            try:
+    """Open, serve and watch; False if that was stopped before everything was processed."""
+    stop = asyncio.Event()
+    # Before all else, for a job in a script's background is begun with Ctrl-C ignored.
+    with stopped_by_signals(stop), log.open("w", encoding="utf-8") as log_file:
+        try:
+            async with composed(config, set_up("json", "info", log_file), stop) as app:
                 return await _serve_and_watch(app, producer, watcher)
-            except BaseExceptionGroup as errors:
-                raise first_of(errors) from errors
+        except StoppedError:
+            return False
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
 
 
 async def _serve_and_watch(app: App, producer: Producer, watcher: _Watcher) -> bool:

@@ -2,7 +2,10 @@
 
 import json
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,16 +117,37 @@ def test_several_scenes_end_with_one_row_each_and_their_total(tmp_path):
 
 
 @pytest.mark.usefixtures("offline")
-def test_an_interrupted_demo_ends_soon_and_without_a_word_too_many(tmp_path):
+@pytest.mark.parametrize(
+    ("moment", "inherited"),
+    [
+        pytest.param("[!.]*/*.mp4", signal.default_int_handler, id="streaming"),
+        # As a script's background job has it: whoever sends the signal all the same means it.
+        pytest.param(".positions/.lock", signal.SIG_IGN, id="opening, begun with SIGINT ignored"),
+    ],
+)
+def test_an_interrupted_demo_ends_soon_and_without_a_word_too_many(tmp_path, moment, inherited):
     bundle = write_tiny_bundle(tmp_path / "tiny")
     out, log = tmp_path / "demo", tmp_path / "log"
-    process = start_s2netd("demo", "--bundle", bundle, "--seconds", 60, "--out", out, log=log)
-    wait_until(lambda: bool(list(out.glob("chunks/*/*"))), log.read_text)
+    with sigint_as(inherited):
+        process = start_s2netd("demo", "--bundle", bundle, "--seconds", 60, "--out", out, log=log)
+    wait_until(lambda: bool(list((out / "chunks").glob(moment))), log.read_text)
     process.send_signal(signal.SIGINT)
+    code = process.wait(PATIENCE_S)
 
-    assert 130 == process.wait(PATIENCE_S)
-    assert "Traceback" not in log.read_text()
+    told = log.read_text() + (out / "daemon.log").read_text()
+    assert 130 == code, told
+    assert "Traceback" not in told
     assert not (out / "summary.json").exists()
+
+
+@contextmanager
+def sigint_as(handler: Any) -> Iterator[None]:
+    """What processes are begun with meanwhile, however this one was begun."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("offline")
