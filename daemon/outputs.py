@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from daemon.errors import ConfigError, TransportError
+from engine.files import whole
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -17,17 +18,8 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         ConfigError, TransportError: As of ``writing_to``.
     """
-    unfinished = path.with_name(f".{os.getpid()}.unfinished")
     with writing_to(path, len(content)):
-        try:
-            with unfinished.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        whole.write_whole(path, content, unfinished=f".{os.getpid()}.unfinished")
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from daemon.sources.patient import read_regular
 from daemon.wire.headers import Headers
 from daemon.wire.records import parse_chunk
 from engine.errors import RefusedChunkError, StreamError
+from engine.files.whole import write_whole
 from engine.types import FOREIGN_RUN, VideoChunk
 
 END_SUFFIX = ".end"
@@ -240,7 +241,7 @@ def identified(folder: Path) -> str:
     if known:
         return known
     fresh = uuid.uuid4().hex
-    _write_whole(folder / f".{fresh}.tmp", folder / _IDENTITY, fresh)
+    write_whole(folder / _IDENTITY, f"{fresh}\n".encode(), unfinished=f".{fresh}.tmp")
     return fresh
 
 
@@ -266,15 +267,6 @@ def write_position(path: Path, number: int) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path.with_name(_UNFINISHED), path, str(number))
+        write_whole(path, f"{number}\n".encode(), unfinished=_UNFINISHED)
     except OSError as error:
         raise DiskError(f"{path}: cannot keep the position: {error.strerror}") from error
-
-
-def _write_whole(unfinished: Path, path: Path, text: str) -> None:
-    """Write a line so that a power cut leaves no empty file: synced first, then renamed."""
-    with unfinished.open("w", encoding="ascii") as file:
-        file.write(f"{text}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)

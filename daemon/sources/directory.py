@@ -388,11 +388,15 @@ class DirectoryChunkSource:
 
     def _write_positions(self) -> None:
         for name in list(self._unwritten):
+            # In this order, for the loop may tell of a later one meanwhile.
+            self._unwritten.discard(name)
             reached = self._cameras[name].reached
-            if reached is not None and reached >= 0:
-                write_position(self._positions / name, reached)
-            if reached == self._cameras[name].reached:
-                self._unwritten.discard(name)
+            try:
+                if reached is not None and reached >= 0:
+                    write_position(self._positions / name, reached)
+            except DiskError:
+                self._unwritten.add(name)
+                raise
 
     def _list_folders(self) -> list[str]:
         with os.scandir(self._settings.path) as entries:

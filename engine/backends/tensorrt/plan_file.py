@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from engine.files.whole import write_whole
+
 # Raised whenever plans of an earlier s2netd must not be used any more.
 MAGIC = b"S2NPLAN1"
 UNFINISHED = ".unfinished"
@@ -60,18 +62,9 @@ def write_sealed(path: Path, header: dict[str, Any], payload: bytes) -> None:
     }
     text = json.dumps(sealed, sort_keys=True).encode()
     length = len(text).to_bytes(_LENGTH_BYTES, "little")
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
-    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(MAGIC + length + hashlib.sha256(text).digest() + text)
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    head = MAGIC + length + hashlib.sha256(text).digest() + text
+    unfinished = f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}"
+    write_whole(path, head, payload, unfinished=unfinished, mode=0o600)
     _sync_folder(path.parent)
 
 
