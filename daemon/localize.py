@@ -131,7 +131,9 @@ def localize_videos(
     failed: list[S2netdError] = []
     lines: list[bytes] = []
     with _progress(console) as progress:
-        bar = ProgressBar(progress, [_duration_us(path) for path in paths])
+        # Nobody sees the bar of a job without a terminal: no file is opened once more for it.
+        durations_us = [0 if progress.disable else _duration_us(path) for path in paths]
+        bar = ProgressBar(progress, durations_us)
         try:
             for path, camera in zip(paths, camera_names(paths), strict=True):
                 bar.begin(camera)
@@ -173,9 +175,9 @@ def _duration_us(path: Path) -> int:
 def _told(video: LocalizedVideo, model: OpenModel) -> DoneVideo:
     name = video.camera + video.path.suffix
     events = video.result.final
-    near = nearest_to_an_event(video, model)
     if events:
         return DoneVideo(name, events)
+    near = nearest_to_an_event(video, model)
     if near is None:
         return DoneVideo(name, (), "shorter than one snippet: nothing to score")
     lacked = lacked_briefly(near)
