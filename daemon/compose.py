@@ -51,13 +51,13 @@ from daemon.partitions import Serving
 from daemon.reload import Reloader
 from daemon.sources.base import ChunkSource
 from daemon.sources.directory import (
-    POSITIONS,
     DirectoryChunkSource,
     DirectorySourceSettings,
     Watcher,
 )
 from daemon.sources.kafka.settings import KafkaSourceSettings
 from daemon.sources.kafka.source import KafkaChunkSource
+from daemon.sources.positions import POSITIONS
 from daemon.sources.retention import Removed
 from daemon.starting import Start, StoppedError, first_model, unless
 from daemon.stream.flow import FlowControl, FlowLimits

@@ -17,7 +17,7 @@ from daemon.config import HttpConfig
 from daemon.errors import ConfigError
 from daemon.health import listen
 from daemon.journal.local import check_version
-from daemon.sources.directory import POSITIONS
+from daemon.sources.positions import POSITIONS
 
 _ANSWER_S = 2.0
 _MOST_BYTES = 65_536

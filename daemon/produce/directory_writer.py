@@ -18,8 +18,8 @@ from daemon.sources.chunk_files import (
     SUFFIXES,
     last_number,
     own_stem,
-    read_position,
 )
+from daemon.sources.positions import POSITIONS, read_position
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record
 from engine.types import VideoChunk
@@ -80,7 +80,7 @@ class DirectoryChunkWriter:
         """A number above those of all files, and of files that were read and then removed."""
         if camera not in self._next:
             self._next[camera] = last_number(folder) + 1
-        committed = read_position(self._root / ".positions" / camera)
+        committed = read_position(self._root / POSITIONS / camera)
         return max(self._next[camera], -1 if committed is None else committed + 1)
 
 

@@ -4,7 +4,6 @@
     root/door/0000000007.mp4     the chunk, put in place once whole
     root/door/0000000008.end     nothing follows in this run
     root/door/.identity          tells this folder from one made anew under its name
-    root/.positions/door         the last number that is done, for whoever writes more
 
 A file's number is all digits of its stem. A file without a sidecar (the .json file with the
 headers) is foreign: its camera is the folder, and its time the file's.
@@ -12,14 +11,13 @@ headers) is foreign: its camera is the folder, and its time the file's.
 
 import contextlib
 import json
-import logging
 import os
 import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.errors import DiskError, MalformedRecordError
+from daemon.errors import MalformedRecordError
 from daemon.sources.patient import read_regular
 from daemon.wire.headers import Headers
 from daemon.wire.records import parse_chunk
@@ -44,14 +42,8 @@ _IDENTITY = ".identity"
 _NO_CHUNKS = frozenset({SIDECAR_SUFFIX.removeprefix("."), "tmp", "part"})
 _NO_DIGITS = re.compile(r"[^0-9]+")
 _ONE_NUMBER = re.compile(r"([^0-9]*)([0-9]+)([^0-9]*)")
-# One name for all cameras, so that a long camera name makes no name that is too long for the disk;
-# it begins with a dot, as no camera's folder does.
-_UNFINISHED = ".unfinished.tmp"
 _MOST_SIDECAR_BYTES = 65_536
 _MOST_IDENTITY_BYTES = 64
-_MOST_POSITION_BYTES = 64
-
-_log = logging.getLogger("s2netd.directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,30 +235,3 @@ def identified(folder: Path) -> str:
     fresh = uuid.uuid4().hex
     write_whole(folder / _IDENTITY, f"{fresh}\n".encode(), unfinished=f".{fresh}.tmp")
     return fresh
-
-
-def read_position(path: Path) -> int | None:
-    """The last number that is done; None if it is not known."""
-    try:
-        number = int(read_regular(path, _MOST_POSITION_BYTES))
-    except FileNotFoundError:
-        return None
-    except (ValueError, StreamError):  # a power cut, or somebody's editor
-        number = -1
-    if 0 <= number <= MAX_NUMBER:
-        return number
-    _log.warning("%s: holds no number; the camera is read as if nothing was done", path)
-    return None
-
-
-def write_position(path: Path, number: int) -> None:
-    """Keep a position.
-
-    Raises:
-        DiskError: It could not be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, f"{number}\n".encode(), unfinished=_UNFINISHED)
-    except OSError as error:
-        raise DiskError(f"{path}: cannot keep the position: {error.strerror}") from error

@@ -21,17 +21,16 @@ from pathlib import Path
 
 from daemon.calls import RunningCalls
 from daemon.clock import Clock, SystemClock
-from daemon.errors import PASSING_ERRNOS, ConfigError, DiskError, MalformedRecordError
+from daemon.errors import ConfigError, MalformedRecordError
 from daemon.outages import Kind, Outage, Outages
 from daemon.sources.base import Delivery, PartitionOwner, Position
-from daemon.sources.chunk_files import ChunkFile, identified, read_position, write_position
+from daemon.sources.chunk_files import ChunkFile, identified
 from daemon.sources.chunk_folder import LONG_LISTING_ENTRIES, ChunkFolder, Found, MadeAnewError
 from daemon.sources.patient import SOON_S, Rounds, in_thread
+from daemon.sources.positions import POSITIONS, Positions
 from daemon.sources.retention import Removed, Retention, RetentionLimits
 from daemon.wire.records import readable_camera
 from engine.errors import StreamError
-
-POSITIONS = ".positions"
 
 _FEW_PENDING = 256  # so many of a camera's files are known ahead, and then no more are looked for
 _SWEEP_EVERY_S = 60.0
@@ -135,24 +134,23 @@ class DirectoryChunkSource:
         self._settings = settings
         self._watcher = watcher or Watcher()
         self._clock = clock or SystemClock()
-        self._positions = settings.positions or settings.path / POSITIONS
         self._owner: PartitionOwner | None = None
         self._cameras: dict[str, _Camera] = {}
         self._paused: set[str] = set()
-        self._unwritten: set[str] = set()  # cameras whose position is not in its file yet
         self._warned: set[tuple[str, str]] = set()
         self._reading: dict[str, asyncio.Future[Delivery | None]] = {}  # one at most of each
         self._new: dict[str, _NewCamera] = {}  # found in this round
         self._n_listed = 0  # entries of folders, in this round
         self._sweeping: asyncio.Future[dict[str, Removed]] | None = None
         self._sweep_at_s = 0.0
-        self._keeping: asyncio.Future[None] | None = None  # positions on their way to the disk
         self._listing: asyncio.Future[list[str]] | None = None  # of the folders of cameras
         self._rounds = Rounds(self._visit)
         self._outages = outages or Outages()
         self._calls = calls or RunningCalls(SystemClock())
         self._root = self._outages.watch(Kind.FOLDER, str(settings.path))
-        self._disk = self._outages.watch(Kind.DISK, str(self._positions), costs_all=False)
+        positions = settings.positions or settings.path / POSITIONS
+        disk = self._outages.watch(Kind.DISK, str(positions), costs_all=False)
+        self._positions = Positions(positions, disk)
         self._hanging: dict[str, Outage] = {}
         self._now_s = 0.0  # of this round
         self._wake = asyncio.Event()
@@ -191,7 +189,7 @@ class DirectoryChunkSource:
         camera.done_below = max(camera.done_below, next_offset)
         if camera.reached is None or next_offset - 1 > camera.reached:
             camera.reached = next_offset - 1
-            self._unwritten.add(partition)
+            self._positions.reached(partition, camera.reached)
 
     def renounce(self, partition: str) -> None:
         """See ``ChunkSource``."""
@@ -224,7 +222,7 @@ class DirectoryChunkSource:
         if self._sweeping is not None:
             await asyncio.wait([self._sweeping], timeout=SOON_S)
             self._tell_removed()
-        await self._keep_positions()
+        await self._positions.keep()
 
     async def _take(self, name: str) -> Delivery | None:
         """The camera's next delivery; None if there is none now, or reading it takes long."""
@@ -272,18 +270,11 @@ class DirectoryChunkSource:
                 f"{self._settings.path}: no such folder; make it, or let `s2netd produce "
                 "--to dir:PATH` make it"
             )
-        try:
-            self._positions.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if error.errno in PASSING_ERRNOS:
-                return  # it is made with the first position
-            raise ConfigError(
-                f"{self._positions}: cannot keep positions there: {error.strerror}"
-            ) from error
+        self._positions.make_folder()
 
     async def _look(self, now_s: float) -> None:
         """Take in what is new on the disk: in threads, but the owner is asked in the loop."""
-        await self._keep_positions()
+        await self._positions.keep()
         names = await self._folders()
         self._now_s, self._new, self._n_listed = now_s, {}, 0
         await self._rounds.go(names)
@@ -368,36 +359,6 @@ class DirectoryChunkSource:
             raise AssertionError("the source is not started")
         return self._owner
 
-    async def _keep_positions(self) -> None:
-        """Write the positions down that have changed; nothing depends on them, so it may wait."""
-        if self._keeping is None and self._unwritten:
-            self._keeping = in_thread(self._write_positions)
-        if self._keeping is None:
-            return
-        await asyncio.wait([self._keeping], timeout=SOON_S)
-        if not self._keeping.done():
-            self._disk.failed("writing a position hangs")
-            return
-        kept, self._keeping = self._keeping, None
-        try:
-            kept.result()
-        except DiskError as error:
-            self._disk.failed(error)
-        else:
-            self._disk.worked()
-
-    def _write_positions(self) -> None:
-        for name in list(self._unwritten):
-            # In this order, for the loop may tell of a later one meanwhile.
-            self._unwritten.discard(name)
-            reached = self._cameras[name].reached
-            try:
-                if reached is not None and reached >= 0:
-                    write_position(self._positions / name, reached)
-            except DiskError:
-                self._unwritten.add(name)
-                raise
-
     def _list_folders(self) -> list[str]:
         with os.scandir(self._settings.path) as entries:
             folders = sorted((e for e in entries if e.name[0] != "."), key=lambda e: e.name)
@@ -408,7 +369,7 @@ class DirectoryChunkSource:
         camera = self._cameras.get(name)
         try:
             if camera is None:
-                reached = read_position(self._positions / name)
+                reached = self._positions.of(name)
                 self._new[name] = _NewCamera(self._identity_of(name), reached)
             else:
                 self._scan_camera(camera, self._now_s)

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from aiokafka.errors import KafkaError
 
-from daemon.sources.chunk_files import last_number, read_position
+from daemon.sources.chunk_files import last_number
+from daemon.sources.positions import read_position
 from engine.errors import S2netdError
 from tests.faults.bench import EVENT_PARTITIONS, end_on_sigterm, reaches, say
 from tests.faults.cluster import CHUNK_PARTITIONS, Cluster, Observer, a_cluster, calm_clients

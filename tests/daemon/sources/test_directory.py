@@ -384,12 +384,12 @@ async def test_a_position_that_cannot_be_written_waits_for_room(tmp_path: Path) 
     shutil.rmtree(positions)
     positions.touch()  # no folder can be made there
     source.reached("door", 1)
-    await source._keep_positions()
+    await source._positions.keep()
     clock.now_s += 10
     assert ([str(positions)], False) == ([each.what for each in outages.on()], outages.stop_all)
     assert 1 == (await anext(stream)).position.offset  # nothing waits for it
     positions.unlink()
-    await source._keep_positions()
+    await source._positions.keep()
 
     assert ("0\n", []) == ((positions / "door").read_text(), outages.on())
     await source.close()
