@@ -10,12 +10,13 @@ once, any other one after its chunk.
 
 import asyncio
 import socket
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 from daemon.cameras import Camera, CameraLimits, Notice, StatusParts
 from daemon.errors import StaleOwnerError
+from daemon.holdings import Holding, Holdings
 from daemon.journal.base import Journal, Owner, Past, Step
 from daemon.sources.base import ChunkSource, Delivery
 from daemon.stream.beginning import Beginning
@@ -25,17 +26,14 @@ from daemon.stream.kept import tell_kept
 from daemon.stream.roll_call import RollCall
 from daemon.stream.stages import WorkerParts
 from daemon.stream.status import CameraWatch
+from daemon.stream.takeover import Takeover, is_other_model, take_over
 from daemon.stream.tenure import StepLimits, Tenure
 from daemon.tasks import Tasks
-from engine.errors import RefusedChunkError
 
 _HOST = socket.gethostname()
 
 # Shares of the drain deadline; the rest is for letting go of everything.
 _CAMERAS_SHARE, _LAST_STEP_SHARE = 0.6, 0.2
-
-# Chunks of cameras beyond max_cameras are counted under this name.
-REFUSED_CAMERAS = "(refused)"
 
 
 @dataclass(slots=True)
@@ -53,15 +51,6 @@ class Progress:
     draining: bool = False
     busy: int = 0
     n_done: int = 0
-
-
-@dataclass(slots=True)
-class _Holding:
-    """A partition that is ours: the right to it, and its cameras by name."""
-
-    tenure: Tenure
-    next_offset: int
-    cameras: dict[str, Camera]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +105,7 @@ class Partitions:
         self._limits = serving.cameras
         self._metrics = parts.metrics
         self._log = parts.log
-        self._held: dict[str, _Holding] = {}
+        self._held = Holdings(serving.cameras.most, parts.metrics, parts.log)
         self._camera_tasks: set[asyncio.Task[None]] = set()  # also of cameras that were given up
         self._statuses = StatusParts(
             Owner(_HOST, serving.instance), parts.clock, source.n_behind, parts.metrics, parts.log
@@ -140,61 +129,56 @@ class Partitions:
         log_id: str = "",
     ) -> int:
         """See ``PartitionOwner``."""
-        held = self._held.get(partition)
+        held = self._held.of(partition)
         if held is not None and held.tenure.is_held and log_id in {"", held.tenure.log_id}:
             held.tenure.resume()
             self._log.info("partition.kept", partition=partition)
             return held.tenure.next_to_read
         await self.give_back(partition)
         past = await self._journal.take(partition)
-        is_log_new = bool(past.log_id and log_id) and past.log_id != log_id
-        known = None if is_log_new else past.next_offset
-        # A journal of this host alone does not know what others of the group have done since.
-        is_behind = committed is not None and known is not None and committed > known
-        if is_behind:
-            known = committed
-        next_offset = known if known is not None else oldest if is_log_new else fallback
-        first = next_offset if is_log_new or is_behind else past.first_offset(next_offset)
-        self._log.info(
-            "partition.taken", partition=partition, step=past.number, first_offset=first
+        begins = take_over(
+            past, fallback=fallback, oldest=oldest, committed=committed, log_id=log_id
         )
-        mine = self._served_by()
-        if past.served_by and _differ(past.served_by, mine):
-            self._log.warning(
-                "partition.other_model", partition=partition, before=past.served_by, now=mine
-            )
-        if is_log_new:
-            self._log.warning("partition.made_anew", partition=partition, before=past.next_offset)
-        if is_behind:
-            self._log.warning("partition.went_on", partition=partition, before=past.next_offset)
-        holding = _Holding(
+        self._tell_taken(partition, past, begins)
+        holding = Holding(
             Tenure(
                 partition,
                 self._journal,
                 number=past.number,
-                next_offset=next_offset,
-                first_offset=first,
+                next_offset=begins.next_offset,
+                first_offset=begins.first_offset,
                 log_id=log_id or past.log_id,
                 limits=self._steps,
                 on_kept=partial(self._on_kept, partition),
                 served_by=self._served_by,
             ),
-            next_offset=known or 0,
+            next_offset=begins.known_offset,
             cameras={},
         )
         await holding.tenure.open()
-        self._held[partition] = holding
+        self._held.add(holding)
         self._tasks.when_serving(
-            partial(self._open_partition, holding, past, is_over=is_log_new or is_behind)
+            partial(self._open_partition, holding, past, is_over=begins.is_past_over)
         )
-        return first
+        return begins.first_offset
+
+    def _tell_taken(self, partition: str, past: Past, begins: Takeover) -> None:
+        log = self._log.bind(partition=partition)
+        log.info("partition.taken", step=past.number, first_offset=begins.first_offset)
+        mine = self._served_by()
+        if past.served_by and is_other_model(past.served_by, mine):
+            log.warning("partition.other_model", before=past.served_by, now=mine)
+        if begins.is_log_new:
+            log.warning("partition.made_anew", before=past.next_offset)
+        if begins.is_behind:
+            log.warning("partition.went_on", before=past.next_offset)
 
     def _served_by(self) -> str:
         return f"{self._parts.models.current.spec.model_id} on {_HOST}"
 
     async def hold(self, partition: str) -> None:
         """See ``PartitionOwner``; what cannot be kept by the drain deadline is left undone."""
-        held = self._held.get(partition)
+        held = self._held.of(partition)
         if held is None:
             return
         try:
@@ -215,7 +199,7 @@ class Partitions:
         await self._journal.give_back(partition)
 
     def _forget(self, partition: str) -> None:
-        holding = self._held.pop(partition, None)
+        holding = self._held.remove(partition)
         if holding is None:
             return
         holding.tenure.end()
@@ -226,7 +210,7 @@ class Partitions:
         for camera in holding.cameras.values():
             camera.end(at_once=True)
             camera.hide()
-        self._metrics.release(self._known_no_more(holding.cameras))
+        self._metrics.release(self._held.known_no_more(holding.cameras))
 
     async def _lose(self, partition: str) -> None:
         """Another process owns the partition; nobody hears of what we had in hand."""
@@ -235,7 +219,7 @@ class Partitions:
         self._source.renounce(partition)
         await self.give_back(partition)
 
-    def _open_partition(self, holding: _Holding, past: Past, *, is_over: bool) -> None:
+    def _open_partition(self, holding: Holding, past: Past, *, is_over: bool) -> None:
         tenure = holding.tenure
         if tenure.is_over:
             return
@@ -248,7 +232,7 @@ class Partitions:
         try:
             await tenure.serve()
         except StaleOwnerError:
-            held = self._held.get(tenure.partition)
+            held = self._held.of(tenure.partition)
             if held is not None and held.tenure is tenure:  # else it was given back already
                 await self._lose(tenure.partition)
 
@@ -261,41 +245,27 @@ class Partitions:
 
     def cameras(self) -> Iterator[Camera]:
         """All that there are, partition by partition; any thread may ask."""
-        for holding in tuple(self._held.values()):
-            yield from tuple(holding.cameras.values())
-
-    def _known_no_more(self, names: Iterable[str]) -> set[str]:
-        """Those of the names that no camera has; one that changed partitions may be in both."""
-        return set(names) - {camera.name for camera in self.cameras()}
-
-    def _show_alone(self, camera: Camera) -> None:
-        """Of the cameras of one name in several partitions, show the one that sends."""
-        if camera.name == REFUSED_CAMERAS:  # that is none
-            return
-        for other in self.cameras():
-            if other.name == camera.name:
-                other.hide()
-        camera.is_shown = True
+        return self._held.cameras()
 
     def tell_cameras(self) -> None:
         """Another model is current."""
-        for camera in self.cameras():
+        for camera in self._held.cameras():
             camera.tell(Notice.TAKE_OVER)
 
     def hand_out(self, delivery: Delivery) -> None:
         """Queue a delivery for its camera."""
         partition = delivery.position.partition
-        holding = self._held.get(partition)
+        holding = self._held.of(partition)
         if holding is None or holding.tenure.is_held:  # revoked while it was on its way
             return
-        delivery = self._admitted(delivery, holding)
+        delivery = self._held.admitted(delivery, holding)
         holding.tenure.begin(delivery.position.offset)
         camera = holding.cameras.get(delivery.camera)
         if camera is None:
             beginning = Beginning(None, holding.next_offset)
             camera = self._open_camera(holding, delivery.camera, beginning)
         if not camera.is_shown:
-            self._show_alone(camera)
+            self._held.show_alone(camera)
         camera.put(delivery)
         self._metrics.queued_chunks.labels(camera.name).set(camera.depth)
         n_bytes = len(delivery.own_bytes)
@@ -306,48 +276,7 @@ class Partitions:
             self._metrics.paused_partitions.inc()
             self._log.debug("partition.paused", partition=partition)
 
-    def _admitted(self, delivery: Delivery, holding: _Holding) -> Delivery:
-        """The delivery, refused if its camera is one too many; names come from outside."""
-        most = self._limits.most
-        if delivery.camera in holding.cameras:
-            return delivery
-        n_admitted = sum(camera.name != REFUSED_CAMERAS for camera in self.cameras())
-        if n_admitted < most or self._makes_room():
-            return delivery
-        error = RefusedChunkError(
-            f"camera {delivery.camera!r} is one more than max_cameras ({most})"
-        )
-        return replace(
-            delivery,
-            camera=REFUSED_CAMERAS,
-            chunk=None,
-            error=error,
-            payload=delivery.own_bytes,
-        )
-
-    def _makes_room(self) -> bool:
-        """Let a camera go of which nothing could be used, or else the one silent for longest."""
-        known = [camera for camera in self.cameras() if camera.name != REFUSED_CAMERAS]
-        spare = next((camera for camera in known if camera.is_spare), None)
-        if spare is not None:
-            spare.end()
-            self._drop(spare)
-            return True
-        silent = max(known, key=lambda camera: camera.silent_s, default=None)
-        if silent is None or not silent.silent_s:
-            return False
-        self._log.warning("camera.let_go", camera=silent.name, silent_s=round(silent.silent_s))
-        silent.let_go()
-        self._drop(silent)
-        return True
-
-    def _drop(self, camera: Camera) -> None:
-        """Know a camera no more that has been told to end."""
-        camera.hide()
-        del self._held[camera.tenure.partition].cameras[camera.name]
-        self._metrics.forget(self._known_no_more({camera.name}))
-
-    def _open_camera(self, holding: _Holding, name: str, beginning: Beginning) -> Camera:
+    def _open_camera(self, holding: Holding, name: str, beginning: Beginning) -> Camera:
         past = beginning.past
         watch = CameraWatch(
             camera=name,
@@ -360,7 +289,7 @@ class Partitions:
         worker = GuardedWorker(name, self._parts, beginning)
         camera = Camera(worker, holding.tenure, watch, self._statuses)
         holding.cameras[name] = camera
-        self._show_alone(camera)
+        self._held.show_alone(camera)
         task = self._tasks.begin(f"camera {name}", partial(self._work, camera))
         self._camera_tasks.add(task)
         task.add_done_callback(self._camera_tasks.discard)
@@ -401,7 +330,7 @@ class Partitions:
 
         The deadline is that of the whole end, so each part of it has its share.
         """
-        for camera in self.cameras():
+        for camera in self._held.cameras():
             camera.end()
         if self._camera_tasks:
             _, late = await asyncio.wait(
@@ -413,7 +342,7 @@ class Partitions:
                 task.cancel()
         settling = [
             self._tasks.begin(f"last step of {partition}", partial(self._settle, partition))
-            for partition in self._held
+            for partition in (holding.tenure.partition for holding in self._held)
         ]
         if settling:
             await asyncio.wait(settling)
@@ -435,21 +364,17 @@ class Partitions:
             # A process that was stopped for a while has heard of nothing meanwhile.
             passed_s = min(loop.time() - before_s, 2 * self._limits.look_s)
             before_s = loop.time()
-            for partition, holding in self._held.items():
+            for holding in self._held:
                 if holding.tenure.is_held:
                     continue
-                could_send_s = passed_s if self._source.is_caught_up(partition) else 0
+                could_send_s = (
+                    passed_s if self._source.is_caught_up(holding.tenure.partition) else 0
+                )
                 for camera in list(holding.cameras.values()):
                     camera.pass_time(could_send_s, self._limits)
                     if camera.is_forgotten:
-                        self._drop(camera)
+                        self._held.drop(camera)
                     else:
                         camera.tell_status()
-            shown = [camera.shown for camera in self.cameras()]
+            shown = [camera.shown for camera in self._held.cameras()]
             self._roll_call.tell([status for status in shown if status], loop.time())
-
-
-def _differ(before: str, now: str) -> bool:
-    """True if another model on another host has served a partition: they may share one group."""
-    (model, _, host), (my_model, _, my_host) = before.partition(" on "), now.partition(" on ")
-    return model.partition("@")[0] != my_model.partition("@")[0] and host != my_host

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from daemon.cameras import CameraLimits
+from daemon.holdings import REFUSED_CAMERAS
 from daemon.journal.base import Condition
 from daemon.journal.memory import MemoryJournal, MemoryRecords
-from daemon.partitions import REFUSED_CAMERAS
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from engine.errors import CorruptChunkError
 from engine.types import VideoChunk

@@ -10,8 +10,8 @@ import pytest
 from typing_extensions import override
 
 from daemon.cameras import CameraLimits
+from daemon.holdings import REFUSED_CAMERAS
 from daemon.journal.memory import MemoryJournal, MemoryRecords
-from daemon.partitions import REFUSED_CAMERAS
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from engine.errors import CorruptChunkError
 from engine.types import ActionEvent, Reason, VideoChunk
