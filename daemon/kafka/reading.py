@@ -14,7 +14,9 @@ from daemon.kafka.connection import KafkaConnection
 from daemon.wire.records import parse_chunk
 from engine.types import VideoChunk
 
-_POLL_MS = 500
+# All that is wanted is there already, so a broker that has nothing to give is asked elsewhere at
+# once: aiokafka asks it for one thing at a time, and this is what the next one would wait for.
+_POLL_MS = 20
 _FETCH_BYTES = 16 * 2**20
 
 

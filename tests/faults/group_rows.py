@@ -280,6 +280,7 @@ async def _killed_at(trial: Trial, daemon: Daemon, point: str, when: str) -> boo
     trial.injected += 1
     daemon.start()
     await daemon.ready()
+    await trial.progress()  # or nobody lives for long enough to do anything
     return True
 
 

@@ -36,6 +36,8 @@ from engine.errors import RefusedChunkError, StreamError
 _POLL_MS = 200
 _LEAVE_S = 5.0
 _METADATA_MS = 5000  # so soon new partitions are found
+# A partition that is taken or resumed is asked for with the next fetch, after this one.
+_FETCH_WAIT_MS = 100
 _HEARTBEAT_MS = 1000  # so soon the others hear of a member that leaves
 _ANSWER_MS = 5000  # a partition that was looked at so recently is known
 _NO_PARTITION = TopicPartition("", -1)  # an empty list would mean all of them
@@ -237,6 +239,7 @@ class KafkaChunkSource:
             partition_assignment_strategy=(self._ours.assignor,),
             max_partition_fetch_bytes=settings.max_chunk_bytes,
             fetch_max_bytes=settings.max_buffer_bytes,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
             session_timeout_ms=int(settings.session_timeout_s * 1000),
             heartbeat_interval_ms=min(int(settings.session_timeout_s * 100), _HEARTBEAT_MS),
             metadata_max_age_ms=_METADATA_MS,
