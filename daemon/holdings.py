@@ -1,5 +1,6 @@
 """The partitions that a process holds, and the cameras in them: who has a place, who is shown."""
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -17,11 +18,26 @@ REFUSED_CAMERAS = "(refused)"
 
 @dataclass(slots=True)
 class Holding:
-    """A partition that is ours: the right to it, and its cameras by name."""
+    """A partition that is ours.
+
+    Attributes:
+        tenure: The right to it.
+        next_offset: What is done below it, an owner before has done.
+        cameras: Its cameras by name.
+        keeping: Keeps its steps; None: not begun yet.
+    """
 
     tenure: Tenure
     next_offset: int
     cameras: dict[str, Camera]
+    keeping: asyncio.Task[None] | None = None
+
+    def end(self) -> None:
+        """Keep nothing more; a step that a broker is just tried for is left as it is."""
+        self.tenure.end()
+        # It is the one that ends, where it finds that the partition is somebody else's.
+        if self.keeping is not None and self.keeping is not asyncio.current_task():
+            self.keeping.cancel()
 
 
 class Holdings:

@@ -202,7 +202,7 @@ class Partitions:
         holding = self._held.remove(partition)
         if holding is None:
             return
-        holding.tenure.end()
+        holding.end()
         if self._flow.is_paused(partition):
             self._metrics.paused_partitions.dec()
             self._source.resume(partition)
@@ -223,7 +223,9 @@ class Partitions:
         tenure = holding.tenure
         if tenure.is_over:
             return
-        self._tasks.begin(f"steps of {tenure.partition}", partial(self._keep_steps, tenure))
+        holding.keeping = self._tasks.begin(
+            f"steps of {tenure.partition}", partial(self._keep_steps, tenure)
+        )
         # All at once: one that sends nothing any more may have events that are open.
         for name, left in past.cameras.items():
             self._open_camera(holding, name, Beginning(left, holding.next_offset, is_over))

@@ -169,7 +169,9 @@ async def add_partitions(rig: Rig) -> RowResult:
         )
         await trial.play(10)
         trial.notes.append(f"{len(moved)} of {len(trial.cameras)} cameras moved")
-        return await trial.finish("partitions 4 → 8 under load", 15, excused=moved)
+        return await trial.finish(
+            "partitions 4 → 8 under load", 15, excused=moved, look=_until_all_final
+        )
 
 
 async def fall_silent(rig: Rig) -> RowResult:
@@ -187,6 +189,11 @@ async def fall_silent(rig: Rig) -> RowResult:
         trial.feeder.wake(camera)
         await trial.progress(6)
         return await trial.finish("a camera falls silent, and returns", None, excused=[camera])
+
+
+async def _until_all_final(trial: Trial) -> None:
+    """A camera that has moved is silent where it was, and that takes its time."""
+    await trial.until(lambda: not _open_events(trial), "the final record of every event")
 
 
 def _open_events(trial: Trial) -> dict[str, str]:

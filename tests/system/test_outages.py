@@ -19,10 +19,12 @@ from typing import Any
 import pytest
 
 from tests.faults.proxy import free_port
+from tests.support.kafka import OwnBroker
 from tests.support.processes import (
     PATIENCE_S,
     S2NETD,
     read_events,
+    s2netd,
     start_s2netd,
     wait_until,
     without_ids,
@@ -172,6 +174,37 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for(
     daemon.until(lambda: daemon.logged("outage.began") == 1)
     assert "aiokafka" not in daemon.log.read_text()
     assert 0 == daemon.stop()
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGSTOP], ids=["gone", "hangs"])
+def test_a_daemon_whose_broker_has_gone_ends_in_order(
+    tmp_path: Path, bundle: Path, clip: Path, own_broker: OwnBroker, sig: signal.Signals
+) -> None:
+    """With chunks that were read and never kept: they are read again."""
+    address = own_broker.start()
+    for topic in ("chunks", "events"):
+        own_broker.run("topic", topic, "2")
+    kafka = {"kind": "kafka", "bootstrap_servers": address}
+    daemon = Daemon(
+        tmp_path,
+        bundle,
+        source={**kafka, "topic": "chunks", "group_id": "g"},
+        sink={**kafka, "topic": "events"},
+    )
+    daemon.until(lambda: bool(daemon.logged("daemon.ready")))
+    to = ("--to", "kafka:chunks", "--bootstrap", address)
+    for camera in "abcd":
+        assert 0 == s2netd("produce", clip, "--camera", camera, *to).returncode
+    daemon.until(lambda: bool(daemon.logged("stream.opened")))
+    own_broker.signal(sig)
+    daemon.until(lambda: daemon.waits_for() == ["broker"])
+
+    code = daemon.stop()
+    if sig == signal.SIGSTOP:
+        own_broker.signal(signal.SIGCONT)  # or it could not be stopped
+    assert 0 == code, daemon.log.read_text()
+    assert not daemon.logged("daemon.cut_short")
 
 
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(

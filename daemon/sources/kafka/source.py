@@ -105,6 +105,7 @@ class KafkaChunkSource:
                 join_again_if_dropped(self._consumer)
             await asyncio.sleep(_POLL_MS / 1000)
             return []
+        self._ours.check()  # a rebalance may have come and gone with the poll
         self._take_note(records)
         return records
 

@@ -14,7 +14,7 @@ import pytest
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
 from daemon.outages import Kind, Outages
 from daemon.produce.directory_writer import DirectoryChunkWriter
-from daemon.sources import chunk_files
+from daemon.sources import chunk_files, positions
 from daemon.sources.base import Delivery
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.wire.facts import ChunkFacts
@@ -414,7 +414,8 @@ class HungFile:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
         self.let_go = threading.Event()
         self._read, self._part = chunk_files.read_regular, part
-        monkeypatch.setattr(chunk_files, "read_regular", self._wait)
+        for reader in (chunk_files, positions):
+            monkeypatch.setattr(reader, "read_regular", self._wait)
 
     def _wait(self, path: Path, most_bytes: int) -> bytes:
         if self._part in str(path):
