@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast faults misery setup setup-training lint format clean
+.PHONY: help demo test test-fast faults misery outages setup setup-training lint format clean
 
 BIN := .venv/bin
 PINS := pyproject.toml constraints.txt
@@ -44,6 +44,8 @@ help:
 	@echo '                             what readers see (half an hour; ARGS=--full: hours)'
 	@echo 'make misery [ARGS=--short]   all that one sender can do, done to daemons under systemd, and'
 	@echo '                             what the other cameras see of it (half an hour; short: 6 min)'
+	@echo 'make outages [ARGS=--short]  take broker, disk and rights away from daemons under systemd'
+	@echo '                             (25 min; short: 6 min)'
 	@echo 'make setup                   only set up .venv, with what the tests and checks need'
 	@echo 'make setup-training          set it up with PyTorch too (several GB)'
 	@echo 'make lint                    formatting, lint, types and import contracts'
@@ -69,9 +71,12 @@ test-fast: .make/dev
 faults: .make/dev
 	@$(BIN)/python -m tests.faults $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
-# Needs root and systemd besides, and a C compiler for calls that hang.
+# These two need root and systemd besides, and the first a C compiler for calls that hang.
 misery: .make/dev
 	@$(BIN)/python -m tests.misery $(ARGS)
+
+outages: .make/dev
+	@$(BIN)/python -m tests.misery.outages $(ARGS)
 
 setup: .make/dev
 	@echo 'Ready: .venv'

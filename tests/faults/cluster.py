@@ -166,10 +166,10 @@ class Cluster:
 
 
 @asynccontextmanager
-async def a_cluster(home: Path) -> AsyncIterator[Cluster]:
-    """A broker of our own, as long as the block runs."""
+async def a_cluster(home: Path, **settings: str) -> AsyncIterator[Cluster]:
+    """A broker of our own, with more settings, as long as the block runs."""
     shown, inner = free_port(), free_port()
-    broker = OwnBroker(home, proxied=f"{inner}:{shown}")
+    broker = OwnBroker(home, proxied=f"{inner}:{shown}", **settings)
     async with Proxy(shown, inner).running() as network:
         cluster = Cluster(broker, await asyncio.to_thread(broker.start), network)
         try:

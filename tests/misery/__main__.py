@@ -14,33 +14,21 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from aiokafka.errors import KafkaError
-
-from daemon.sources.chunk_files import last_number
-from daemon.sources.positions import read_position
-from engine.errors import S2netdError
-from tests.faults.bench import EVENT_PARTITIONS, end_on_sigterm, reaches, say
-from tests.faults.cluster import CHUNK_PARTITIONS, Cluster, Observer, a_cluster, calm_clients
-from tests.faults.daemons import Place, RowError, make_other_topics
-from tests.faults.feeder import Feeder, Footage, KafkaLink, cameras_over, make_footage
-from tests.faults.undisturbed import Undisturbed
-from tests.misery.compare import of_folder, of_topic
+from tests.faults.bench import end_on_sigterm, say
+from tests.faults.cluster import calm_clients
+from tests.faults.daemons import RowError
 from tests.misery.faults import FAULTS, TOLD_WITHIN_S, Fault, Stage
+from tests.misery.ground import EXPECTED_ERRORS, a_ground, playing
 from tests.misery.judge import level
-from tests.misery.machine import Instance, Machine, until
+from tests.misery.machine import Machine, until
 from tests.misery.report import Misery, Sample, Told, write_report
-from tests.misery.senders import FolderLink, Stranger
-from tests.support.systemd import SystemManager, why_no_manager
-from tests.support.tiny_bundle import write_tiny_bundle
+from tests.support.systemd import why_no_manager
 
 WARM_S, QUIET_S = 20.0, 20.0
 _LOOK_S = 2.0
-_UNDISTURBED_S = 3600.0  # for the undisturbed daemon to see it all
-_EXPECTED = (RowError, TimeoutError, OSError, RuntimeError, KafkaError, S2netdError)
 
 
 def main() -> int:
@@ -55,7 +43,7 @@ def main() -> int:
         asyncio.run(_run(options, folder, misery))
     except (KeyboardInterrupt, asyncio.CancelledError):
         misery.complaints.append("interrupted before its time")
-    except _EXPECTED as error:
+    except EXPECTED_ERRORS as error:
         misery.complaints.append(f"{type(error).__name__}: {str(error)[:500]}")
     write_report(misery, options.report)
     if misery.complaints or options.keep:
@@ -71,80 +59,17 @@ def main() -> int:
 async def _run(options: argparse.Namespace, folder: Path, misery: Misery) -> None:
     end_on_sigterm()
     calm_clients()
-    bundle = write_tiny_bundle(folder / "bundle")
-    footage = await asyncio.to_thread(make_footage, folder)
-    async with a_cluster(folder / "kafka") as cluster:
-        place = Place(cluster.bootstrap, "misery.chunks", "misery.events", "misery", bundle)
-        await _make_topics(cluster, place, folder)
-        with SystemManager() as manager:
-            machine = Machine(manager)
-            machine.set_up(place, shutil.which("cc") or shutil.which("c++"))
-            try:
-                await _play(options, Ground(cluster, place, machine, folder), footage, misery)
-            finally:
-                for name in ("topic", "folder"):
-                    with contextlib.suppress(OSError):
-                        shutil.copy(manager.path(f"/run/{name}.log"), folder / f"{name}.log")
-                with contextlib.suppress(OSError):
-                    shutil.copytree(machine.folder.home, folder / "home", symlinks=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """Where everything happens: the broker, what daemons share there, the machine, our folder."""
-
-    cluster: Cluster
-    place: Place
-    machine: Machine
-    folder: Path
-
-
-async def _make_topics(cluster: Cluster, place: Place, folder: Path) -> None:
-    large = str(12 * 2**20)
-    await cluster.make_topic(place.chunks, CHUNK_PARTITIONS, **{"max.message.bytes": large})
-    await cluster.make_topic(place.events, EVENT_PARTITIONS)
-    await asyncio.to_thread(make_other_topics, place, folder)
-
-
-async def _play(
-    options: argparse.Namespace, ground: Ground, footage: Footage, misery: Misery
-) -> None:
-    place, machine = ground.place, ground.machine
-    n_each = options.cameras // 2
-    cameras = {
-        "topic": cameras_over(CHUNK_PARTITIONS, n_each),
-        "folder": [f"file-{number}" for number in range(n_each)],
-    }
-    links = {
-        "topic": KafkaLink(place.bootstrap, place.chunks),
-        "folder": FolderLink(machine.chunks, machine.make_folder),
-    }
-    feeders = {
-        name: Feeder(link, footage, cameras[name], name="run", is_live=True)
-        for name, link in links.items()
-    }
-    stranger = Stranger(place.bootstrap, place.chunks)
-    observer = Observer(ground.cluster, place.group, place.chunks, place.events)
-    stage = Stage(machine, feeders, cameras, stranger, footage, options.short)
-    await asyncio.gather(machine.topic.start(), machine.folder.start())
-    say("both daemons are ready")
-    async with observer.looking_on(), stranger.sending(), _watched(machine, misery):
-        async with feeders["topic"].running(), feeders["folder"].running():
+    async with a_ground(folder) as ground:
+        machine = ground.machine
+        async with (
+            playing(ground, options.cameras, misery.verdicts, is_short=options.short) as stage,
+            _watched(machine, misery),
+        ):
             await asyncio.sleep(WARM_S)
             await _rounds(options, stage, misery)
-        say("all runs are ended; waiting until all is told")
-        await _until_committed(ground, observer)
-        await until(lambda: _is_read(machine, cameras["folder"]), "all files to be read")
-    await asyncio.gather(machine.topic.stop(), machine.folder.stop())
-    for instance in (machine.topic, machine.folder):
-        await _check_instance(instance, misery)
-    undisturbed = Undisturbed(ground.cluster, place.bundle, ground.folder, _UNDISTURBED_S)
-    say("asking daemons that nothing disturbs")
-    verdicts = await asyncio.gather(
-        of_topic(ground.cluster, place, observer, stage, undisturbed),
-        of_folder(ground.folder, place, stage),
-    )
-    misery.verdicts = dict(zip(("topic", "folder"), verdicts, strict=True))
+        for instance in (machine.topic, machine.folder):
+            misery.longest_line[instance.name] = instance.longest_line()
+            misery.restarts[instance.name] = await instance.n_restarts()
     misery.judge()
 
 
@@ -220,30 +145,6 @@ async def _watched(machine: Machine, misery: Misery) -> AsyncIterator[None]:
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-
-
-async def _until_committed(ground: Ground, observer: Observer) -> None:
-    ends = await ground.cluster.ends(ground.place.chunks)
-
-    def is_committed() -> bool:
-        done = {number: marks[-1].offset for number, marks in observer.committed.items()}
-        return reaches(done, ends)
-
-    await until(is_committed, "all records to be committed")
-
-
-def _is_read(machine: Machine, cameras: Sequence[str]) -> bool:
-    """True if all that cameras have sent is done, as the positions say."""
-    return all(
-        read_position(machine.chunks / ".positions" / camera)
-        == last_number(machine.chunks / camera)
-        for camera in cameras
-    )
-
-
-async def _check_instance(instance: Instance, misery: Misery) -> None:
-    misery.longest_line[instance.name] = instance.longest_line()
-    misery.restarts[instance.name] = await instance.n_restarts()
 
 
 def _options() -> argparse.Namespace:

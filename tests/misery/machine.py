@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
@@ -30,6 +31,7 @@ from tests.support.systemd import SystemManager
 
 MOST_CAMERAS = 64
 QUEUE_BYTES = 64 * 2**20
+SMALL_BYTES = 128 * 2**20  # more than what half an hour of events takes
 _CHILD = b"daemon.decoding.child"
 _HANG = Path("/run/misery")  # where files make calls hang
 
@@ -64,6 +66,20 @@ class Instance:
     async def stop(self) -> None:
         """Stop it in order."""
         await asyncio.to_thread(self._manager.systemctl, "stop", self.unit)
+
+    def asked(self, path: str) -> dict[str, Any]:
+        """What /readyz or /livez says; empty while nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as page:
+                return json.load(page)  # type: ignore[no-any-return]
+        except urllib.error.HTTPError as error:
+            return json.load(error)  # type: ignore[no-any-return]
+        except OSError:
+            return {}
+
+    def shown(self, prop: str) -> str:
+        """A property of its unit, as systemd says it."""
+        return self._manager.show(self.unit, prop)
 
     async def n_restarts(self) -> int:
         """How often systemd has started it anew."""
@@ -137,12 +153,24 @@ class Machine:
         self._manager = manager
         self._owner = (int(manager.inside("id", "-u", "s2netd")),) * 2
 
-    def set_up(self, place: Place, compiler: str | None) -> None:
-        """Configure both, with a C compiler so that calls can hang."""
+    def set_up(self, place: Place, compiler: str | None, *, is_small: bool = False) -> None:
+        """Configure both.
+
+        Args:
+            place: What they share with other daemons.
+            compiler: Of C; with one, calls can hang.
+            is_small: ``folder`` has a disk of its own, which is soon full; its chunks lie on
+                another one.
+        """
         shutil.copytree(place.bundle, self._manager.path("/etc/s2netd/tiny"))
         owner = ["-o", "s2netd", "-g", "s2netd"]
-        chunks = "/var/lib/s2netd/folder/chunks"
-        self._manager.inside("install", "-d", *owner, "/var/lib/s2netd/folder", chunks)
+        home, chunks = "/var/lib/s2netd/folder", "/var/lib/s2netd/folder/chunks"
+        self._manager.inside("install", "-d", *owner, home)
+        if is_small:
+            self._mount(home, f"size={SMALL_BYTES}")
+        self._manager.inside("install", "-d", *owner, chunks)
+        if is_small:
+            self._mount(chunks, "size=512m")
         here = self._manager.path(str(_HANG))
         here.mkdir(mode=0o755)
         if compiler is not None:
@@ -169,6 +197,11 @@ class Machine:
             "journal": {"kind": "local", "path": "journal.sqlite"},
         }
         self.folder.configure({**self._config(place, self.folder), **local})
+
+    def _mount(self, folder: str, size: str) -> None:
+        uid, gid = self._owner
+        options = f"{size},uid={uid},gid={gid},mode=750"
+        self._manager.inside("mount", "-t", "tmpfs", "-o", options, "tmpfs", folder)
 
     def _config(self, place: Place, instance: Instance) -> dict[str, Any]:
         config = config_of(place, Path(), http_port=instance.port)

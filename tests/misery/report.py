@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,10 +125,7 @@ class Misery:
             self.complaints += [f"{name}: {what}" for what in self._wrong_with(name, verdict)]
 
     def _wrong_with(self, name: str, verdict: Verdict) -> Iterator[str]:
-        if broken := verdict.broken(None):
-            yield f"events break {', '.join(broken)}: {'; '.join(verdict.examples)}"
-        if not verdict.events:
-            yield "no event was told"
+        yield from wrong_events(verdict)
         yield from growth([level[name] for level in self.levels])
         if self.longest_line[name] > MOST_LINE_CHARS + _PRIORITY_CHARS:
             yield f"a log line of {self.longest_line[name]} characters"
@@ -176,17 +173,30 @@ def _page(misery: Misery, picture: Path | None) -> Iterator[str]:
     )
     for fault in dict.fromkeys(told.fault for told in misery.told):
         yield _row([told for told in misery.told if told.fault == fault])
+    yield from events_table(misery.verdicts)
+    yield from _taken(misery)
+    if picture is not None:
+        yield from ("", f"![what both instances take over time]({picture.name})")
+
+
+def events_table(verdicts: Mapping[str, Verdict]) -> Iterator[str]:
+    """A section on the events of each instance."""
     yield from ("", "## The cameras' events", "", *_EVENTS_HEAD)
-    for name, verdict in misery.verdicts.items():
+    for name, verdict in verdicts.items():
         cells = (
             *(name, verdict.events, verdict.doubled + verdict.conflicting),
             *(verdict.torn_or_illegal, verdict.open_for_ever, verdict.lost),
             *(verdict.foreign, verdict.differing, verdict.unprocessed),
         )
         yield f"| {' | '.join(map(str, cells))} |"
-    yield from _taken(misery)
-    if picture is not None:
-        yield from ("", f"![what both instances take over time]({picture.name})")
+
+
+def wrong_events(verdict: Verdict) -> Iterator[str]:
+    """What is not as it should be."""
+    if broken := verdict.broken(None):
+        yield f"events break {', '.join(broken)}: {'; '.join(verdict.examples)}"
+    if not verdict.events:
+        yield "no event was told"
 
 
 def _taken(misery: Misery) -> Iterator[str]:

@@ -36,11 +36,19 @@ class OwnBroker:
     Args:
         home: Folder of its state.
         proxied: As in ``$S2NETD_KAFKA_PROXIED``.
+        settings: More of its settings, with _ for a dot.
     """
 
-    def __init__(self, home: Path, proxied: str = "") -> None:
-        own = {"S2NETD_KAFKA_HOME": str(home), "S2NETD_KAFKA_PORT": "0"}
-        self._env = {**os.environ, **own, "S2NETD_KAFKA_PROXIED": proxied}
+    def __init__(self, home: Path, proxied: str = "", **settings: str) -> None:
+        own = {
+            "S2NETD_KAFKA_HOME": str(home),
+            "S2NETD_KAFKA_PORT": "0",
+            "S2NETD_KAFKA_PROXIED": proxied,
+            "S2NETD_KAFKA_SETTINGS": "\n".join(
+                f"{name.replace('_', '.')}={value}" for name, value in settings.items()
+            ),
+        }
+        self._env = {**os.environ, **own}
         self._pid_file = home / "pid"
 
     def start(self) -> str:

@@ -53,9 +53,9 @@ _LISTENERS = {
 
 # Codes of Kafka's protocol.
 TOPIC, GROUP, CLUSTER, TRANSACTIONAL_ID = 2, 3, 4, 5
-READ, WRITE, CREATE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 5, 8, 10
+ALL, READ, WRITE, CREATE, DESCRIBE, DESCRIBE_CONFIGS = 2, 3, 4, 5, 8, 10
 _LITERAL, _PREFIXED = 3, 4
-_DENY, _ALLOW = 2, 3
+DENY, ALLOW = 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class SecuredKafka:
         pattern = _PREFIXED if prefixed else _LITERAL
         async with administering(self.address("PLAINTEXT")) as admin:
             for operation in operations:
-                rule = (kind, name, pattern, f"User:{user}", "*", operation, _ALLOW)
+                rule = (kind, name, pattern, f"User:{user}", "*", operation, ALLOW)
                 answer = await admin._send_to_controller(CreateAclsRequest(*rule))
                 assert [0] == [code for code, _message in answer.creation_responses]
 
@@ -160,14 +160,32 @@ class SecuredKafka:
         self, user: str, kind: int, name: str, operation: int, *, prefixed: bool = False
     ) -> AsyncIterator[None]:
         """Take a right away for a while, whatever else is allowed."""
-        pattern = _PREFIXED if prefixed else _LITERAL
-        rule = (kind, name, pattern, f"User:{user}", "*", operation, _DENY)
-        async with administering(self.address("PLAINTEXT")) as admin:
-            answer = await admin._send_to_controller(CreateAclsRequest(*rule))
-            assert [0] == [code for code, _message in answer.creation_responses]
+        address = self.address("PLAINTEXT")
+        async with ruled(address, user, kind, name, operation, DENY, prefixed=prefixed):
             yield
-            answer = await admin._send_to_controller(DeleteAclsRequest(*rule))
-            assert [1] == [len(matching) for _code, _message, matching in answer.filter_responses]
+
+
+@asynccontextmanager
+async def ruled(
+    address: str,
+    user: str,
+    kind: int,
+    name: str,
+    operation: int,
+    permission: int,
+    *,
+    prefixed: bool = False,
+) -> AsyncIterator[None]:
+    """A rule that holds for a while; the address lets us in as somebody who may make rules."""
+    pattern = _PREFIXED if prefixed else _LITERAL
+    rule = (kind, name, pattern, f"User:{user}", "*", operation, permission)
+    async with administering(address) as admin:
+        answer = await admin._send_to_controller(CreateAclsRequest(*rule))
+        assert [0] == [code for code, _message in answer.creation_responses]
+    yield
+    async with administering(address) as admin:
+        answer = await admin._send_to_controller(DeleteAclsRequest(*rule))
+        assert [1] == [len(matching) for _code, _message, matching in answer.filter_responses]
 
 
 async def all_hung_up() -> None:
