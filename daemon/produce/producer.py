@@ -31,7 +31,8 @@ from daemon.wire.facts import ChunkFacts
 from daemon.wire.headers import read_name
 from engine.errors import UnreadableVideoError
 from engine.types import VideoChunk
-from engine.video.cutting import CutChunk, cut_video, without_password
+from engine.video.addresses import without_password
+from engine.video.cutting import CutChunk, cut_video
 from engine.video.folders import VIDEO_SUFFIXES, is_video_name
 
 Transcode = Literal["auto", "never", "always"]

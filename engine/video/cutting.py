@@ -13,10 +13,8 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Literal, cast
-from urllib.parse import urlsplit
 
 import av
-from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, VideoReformatter
@@ -25,13 +23,13 @@ from av.video.stream import VideoStream
 from engine.errors import UnreadableVideoError
 from engine.grid import ticks_to_us
 from engine.types import UInt8Array, VideoChunk
+from engine.video.addresses import open_source, without_password
 from engine.video.containers import CONTENT_TYPES
 from engine.video.fragments import Fragment, lead_for
 from engine.video.frames import CHUNK_CODECS, FILE_LIMITS, decode_leniently, prepare
 from engine.video.metadata import mend_header
 from engine.video.opening import (
     LIBAV_ERRORS,
-    open_file,
     pixel_shape,
     reason,
     unreadable_if_libav_fails,
@@ -66,15 +64,6 @@ _X264_OPTIONS = {
     "g": "100000",
     "sc_threshold": "0",
 }
-_URL_OPTIONS = {
-    "rtsp": {"rtsp_transport": "tcp", "protocol_whitelist": "rtp,rtsp,tcp,udp"},
-    "http": {"protocol_whitelist": "http,tcp"},
-    "https": {"protocol_whitelist": "http,https,tcp,tls"},
-}
-_LIVE_ANALYSIS = {"analyzeduration": "1000000"}  # microseconds
-_NO_ANALYSIS = {"analyzeduration": "1", "fpsprobesize": "0"}
-# No playlist is among these: only what the operator named is read.
-_URL_FORMATS = "rtsp,mov,mp4,m4a,3gp,3g2,mj2,mpegts,matroska,webm,avi,flv,mjpeg,mpjpeg,h264,hevc"
 _LONG_GOP_CHUNKS = 2
 _LONGEST_SHOWN_S = 60  # beyond, the clock jumped, which is no frame that lasts
 
@@ -156,7 +145,7 @@ def cut_video(
     failure: list[BaseException] = []  # at most one
     with (
         unreadable_if_libav_fails(shown),
-        _open_source(source, live=live, timeout_s=read_timeout_s) as container,
+        open_source(source, live=live, timeout_s=read_timeout_s) as container,
     ):
         stream = video_stream(container)
         prepare(stream, FILE_LIMITS, threads=1)
@@ -494,36 +483,6 @@ class _Encoder:
         whole = cast("Packet[VideoStream]", Packet(payload))
         whole.stream, whole.is_keyframe = self._out, True
         return whole
-
-
-def _open_source(source: str | Path, *, live: bool, timeout_s: float) -> InputContainer:
-    scheme = urlsplit(str(source)).scheme if isinstance(source, str) else ""
-    if scheme not in _URL_OPTIONS:
-        return open_file(source, decode_probe=True)
-    options = {**_URL_OPTIONS[scheme], "format_whitelist": _URL_FORMATS}
-    if not live:
-        return _open_url(str(source), options, timeout_s)
-    container = _open_url(str(source), options | _LIVE_ANALYSIS, timeout_s)
-    if container.format.name not in ARRIVAL_FORMATS:
-        return container
-    # Its pictures are dated when they arrive: none may be read ahead, to guess a rate that is not
-    # said.
-    container.close()
-    return _open_url(str(source), options | _NO_ANALYSIS, timeout_s)
-
-
-def _open_url(url: str, options: dict[str, str], timeout_s: float) -> InputContainer:
-    return av.open(
-        url, "r", container_options=options, timeout=timeout_s, metadata_errors="replace"
-    )
-
-
-def without_password(source: str) -> str:
-    """A source as it may be shown in a message or log."""
-    parts = urlsplit(source)
-    if "@" not in parts.netloc:
-        return source
-    return parts._replace(netloc=f"***@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 def _until_failure(
