@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.types import FrameBatch, VideoChunk
+from engine.video.headers import Header
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +14,12 @@ class Decoded:
     Attributes:
         frames: Its frames.
         spent_s: Seconds of computing that it took.
+        header: What the camera has said of how its chunks are decoded, for those that do not.
     """
 
     frames: FrameBatch
     spent_s: float
+    header: Header | None = None
 
 
 class ChunkDecoder(Protocol):

@@ -22,7 +22,9 @@ from daemon.decoding.messages import (
     LENGTH_BYTES,
     Task,
     packed,
+    plain_header,
     read_chunk,
+    read_header,
     read_task,
 )
 from engine.errors import StreamError
@@ -49,6 +51,7 @@ def _answer(head: dict[str, Any], body: bytes, frames_fd: int) -> dict[str, Any]
     decoder, began_s = _decoder_for(read_task(head)), time.process_time()
     signal.setitimer(signal.ITIMER_PROF, head["most_s"])
     try:
+        decoder.header = read_header(head)  # it is another camera's from the chunk before
         frames = decoder.decode(read_chunk(head, body))
         _share(frames.rgb, frames_fd)
     except StreamError as error:
@@ -63,6 +66,7 @@ def _answer(head: dict[str, Any], body: bytes, frames_fd: int) -> dict[str, Any]
         "n_decoded": frames.n_decoded,
         "n_late": frames.n_late,
         "spent_s": time.process_time() - began_s,
+        "header": plain_header(decoder.header),
     }
 
 

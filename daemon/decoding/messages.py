@@ -5,6 +5,7 @@ frames of an answer lie in memory that both share.
 """
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +16,7 @@ from engine.grid import Grid
 from engine.spec import FrameGeometry
 from engine.types import VideoChunk
 from engine.video.containers import DecodeLimits
+from engine.video.headers import Header
 
 LENGTH_BYTES = 4
 MOST_HEAD_BYTES = 65536
@@ -43,13 +45,16 @@ def packed(head: dict[str, Any], body: bytes = b"") -> bytes:
     return len(text).to_bytes(LENGTH_BYTES, "big") + text + body
 
 
-def request(task: dict[str, Any], chunk: VideoChunk, most_s: float) -> bytes:
+def request(
+    task: dict[str, Any], chunk: VideoChunk, most_s: float, header: Header | None = None
+) -> bytes:
     """The message that asks for a chunk's frames.
 
     Args:
         task: What they are for, as ``asdict`` gives it.
         chunk: The chunk.
         most_s: Seconds of computing that it may take.
+        header: Of its camera, in case that it lacks its own.
     """
     base = chunk.time_base
     head = {
@@ -61,6 +66,7 @@ def request(task: dict[str, Any], chunk: VideoChunk, most_s: float) -> bytes:
         "start_us": chunk.start_us,
         "start_ticks": chunk.start_ticks,
         "time_base": None if base is None else [base.numerator, base.denominator],
+        "header": plain_header(header),
     }
     return packed(head, chunk.payload)
 
@@ -86,6 +92,17 @@ def read_chunk(head: dict[str, Any], payload: bytes) -> VideoChunk:
     )
 
 
+def plain_header(header: Header | None) -> list[str] | None:
+    """A camera's header as it stands in a message."""
+    return None if header is None else [header.kind, b64encode(header.payload).decode()]
+
+
+def read_header(head: dict[str, Any]) -> Header | None:
+    """The camera's header of a request or an answer."""
+    plain = head.get("header")
+    return None if plain is None else Header(str(plain[0]), b64decode(plain[1]))
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of a chunk: an error, or frames that lie in the shared memory.
@@ -96,6 +113,7 @@ class Answer:
         n_decoded: As in ``FrameBatch``.
         n_late: As in ``FrameBatch``.
         spent_s: Seconds of computing.
+        header: The camera's, for its next chunks.
     """
 
     shape: tuple[int, int, int, int]
@@ -103,6 +121,7 @@ class Answer:
     n_decoded: int
     n_late: int
     spent_s: float
+    header: Header | None = None
 
 
 def read_answer(head: dict[str, Any]) -> Answer:
@@ -121,9 +140,10 @@ def read_answer(head: dict[str, Any]) -> Answer:
             head["n_decoded"],
             head["n_late"],
             head["spent_s"],
+            read_header(head),
         )
         n_frames, _height, _width, n_channels = answer.shape
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise DecoderLostError(f"the decoder answers nonsense: {error!r}") from error
     if n_frames != len(answer.pts_us) or n_channels != 3:  # noqa: PLR2004 - RGB
         raise DecoderLostError(f"the decoder answers frames of shape {answer.shape}")

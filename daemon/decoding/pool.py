@@ -18,6 +18,7 @@ from daemon.decoding.turns import Turns
 from daemon.metrics import Metrics
 from engine.errors import DecoderLostError
 from engine.types import VideoChunk
+from engine.video.headers import Header
 
 # How long to wait before a process that could not be started is tried again.
 RETRY_S = 1.0
@@ -190,11 +191,14 @@ class ProcessDecoder:
         self._pool = pool
         self._task = asdict(task)
         self._number = number
+        self._header: Header | None = None  # here, for any process may decode the next chunk
 
     async def decode(self, chunk: VideoChunk) -> Decoded:
         """See ``ChunkDecoder``."""
-        message = request(self._task, chunk, self._pool.limits.most_s)
-        return await self._pool.decode(self._number, chunk.camera, message)
+        message = request(self._task, chunk, self._pool.limits.most_s, self._header)
+        decoded = await self._pool.decode(self._number, chunk.camera, message)
+        self._header = decoded.header
+        return decoded
 
     def close(self) -> None:
         """See ``ChunkDecoder``."""

@@ -146,7 +146,8 @@ class DecoderProcess:
         with mmap.mmap(self._frames_fd, n_bytes, prot=mmap.PROT_READ) as shared:
             rgb = np.array(np.frombuffer(shared, np.uint8).reshape(answer.shape))
         pts_us = np.array(answer.pts_us, np.int64)
-        return Decoded(FrameBatch(pts_us, rgb, answer.n_decoded, answer.n_late), answer.spent_s)
+        frames = FrameBatch(pts_us, rgb, answer.n_decoded, answer.n_late)
+        return Decoded(frames, answer.spent_s, answer.header)
 
 
 def _environment() -> dict[str, str]:

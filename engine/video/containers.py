@@ -32,10 +32,12 @@ _MP4_FIRST_BOXES = (
 _TS_PACKETS_BYTES = (188, 192, 204)  # plain, with arrival times (.m2ts), with check bytes
 _N_TS_PACKETS = 5  # so many in a row are no accident
 _PACK_START = b"\x00\x00\x01\xba"
-# A byte stream must begin with a parameter set, an access unit delimiter or an SEI message. The
-# H.265 headers (layer 0, temporal id 0) are no H.264 header that may stand first, nor vice versa.
+# A byte stream must begin with a parameter set, an access unit delimiter, an SEI message or an IDR
+# picture, whose parameter sets came before. The H.265 headers (layer 0, temporal id 0) are no
+# H.264 header that may stand first, nor vice versa.
 _ANNEX_B = re.compile(
-    rb"\x00{2,8}\x01(?:(?P<hevc>[\x40\x42\x46\x4e]\x01)|(?P<h264>[\x27\x47\x67\x06\x09]))"
+    rb"\x00{2,8}\x01(?:(?P<hevc>[\x40\x42\x46\x4e\x26\x28]\x01)"
+    rb"|(?P<h264>[\x27\x47\x67\x06\x09\x25\x45\x65]))"
 )
 _BOX_HEADER_BYTES = 8
 _MOST_KINDS = 64  # of boxes; an MP4 has a dozen
@@ -160,11 +162,12 @@ def _has_ts_packets(head: bytes) -> bool:
     return False
 
 
-def missing_header(file: BinaryIO) -> str | None:
+def missing_header(file: BinaryIO, *, is_chunk: bool = False) -> str | None:
     """What an MP4 lacks so that it cannot be read, and what to do; None if that is not it.
 
     Args:
         file: All of it; it is read from its start.
+        is_chunk: It is a camera's, of which an earlier chunk may have had it.
     """
     kinds: set[bytes] = set()
     at, end = 0, file.seek(0, SEEK_END)
@@ -180,8 +183,11 @@ def missing_header(file: BinaryIO) -> str | None:
     if b"moov" in kinds:
         return None
     if b"moof" in kinds:
+        earlier = (
+            ", and no chunk of its camera had one since this process serves it" if is_chunk else ""
+        )
         return (
-            "it is a fragment without its init segment (box moov): put that in front, "
+            f"it is a fragment without its init segment (box moov){earlier}: put that in front, "
             "cat init.mp4 fragment.m4s"
         )
     return (
@@ -285,18 +291,26 @@ def _claimed_samples(box: bytes, body: memoryview, most: int) -> int:
     )
 
 
-def _outside_media_data(payload: bytes) -> Iterator[tuple[int, int]]:
-    """Where top-level boxes but media data begin and end."""
+def boxes_of(payload: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, begin and end of each box of an MP4's top level, as far as they are whole."""
     at = 0
-    while at + 8 <= len(payload):
+    while at + _BOX_HEADER_BYTES <= len(payload):
         size = int.from_bytes(payload[at : at + 4], "big")
         if size == 1:
             size = int.from_bytes(payload[at + 8 : at + 16], "big")
         if not _BOX_HEADER_BYTES <= size <= len(payload) - at:
-            break
-        if payload[at + 4 : at + 8] != b"mdat":
-            yield at, at + size
+            return
+        yield payload[at + 4 : at + 8], at, at + size
         at += size
+
+
+def _outside_media_data(payload: bytes) -> Iterator[tuple[int, int]]:
+    """Where top-level boxes but media data begin and end."""
+    at = 0
+    for kind, start, end in boxes_of(payload):
+        if kind != b"mdat":
+            yield start, end
+        at = end
     # What remains is no box that ends inside the payload.
     if payload[at + 4 : at + 8] != b"mdat":
         yield at, len(payload)

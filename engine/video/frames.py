@@ -26,6 +26,7 @@ from engine.grid import US_PER_S, Grid, ticks_to_us
 from engine.spec import FrameGeometry
 from engine.types import FrameBatch, UInt8Array, VideoChunk
 from engine.video.containers import DecodeLimits
+from engine.video.headers import Header, completed, init_segment, parameter_sets, with_sets
 from engine.video.metadata import STRICT, MetadataFilter
 from engine.video.opening import (
     LIBAV_ERRORS,
@@ -115,6 +116,9 @@ class PyAvDecoder:
         threads: Decoding threads of this decoder. One is best with many cameras.
         gpu: Decode on this GPU (NVDEC) and nowhere else; None decodes on the CPU. The GPU gives
             the picture to the CPU at full size, where both are converted in the same way.
+
+    Attributes:
+        header: What chunks said of how they are decoded, for those that do not.
     """
 
     def __init__(
@@ -131,6 +135,7 @@ class PyAvDecoder:
         self._limits = limits or DecodeLimits()
         self._threads = threads
         self._hardware = _nvdec(gpu) if gpu is not None else None
+        self.header: Header | None = None
 
     def decode(self, chunk: VideoChunk) -> FrameBatch:
         """See ``Decoder``. The arrays are the caller's."""
@@ -154,18 +159,23 @@ class PyAvDecoder:
 
     def _decode(self, chunk: VideoChunk) -> FrameBatch:
         thinner = Thinner(self._grid)
-        with open_chunk(chunk.payload, self._limits, self._hardware) as container:
+        payload = completed(chunk.payload, self.header)
+        with open_chunk(payload, self._limits, self._hardware) as container:
             stream = video_stream(container)
             _check_codec(stream, self._limits)
             prepare(stream, self._limits, self._threads)
-            frames = _decode_strictly(container, stream, self._limits)
+            metadata = MetadataFilter(stream)
+            packets = with_sets(container.demux(stream), stream, self.header)
+            frames = _decode_strictly(packets, stream, self._limits, metadata)
             timed = within_span(_chunk_times(frames, stream, chunk), self._limits.max_span_us)
             shown = [
                 (pts_us, self._converter.convert(*seen))
                 for pts_us, seen in thinner.thin(_with_views(timed, stream))
             ]
+            found = parameter_sets(stream, metadata.sets)
         if not shown:
             raise CorruptChunkError("no frame could be decoded")
+        self.header = init_segment(payload) or found or self.header
         return _batch(shown, thinner.n_decoded, thinner.n_late)
 
 
@@ -263,12 +273,15 @@ def prepare(stream: VideoStream, limits: DecodeLimits, threads: int) -> None:
 
 
 def _decode_strictly(
-    container: InputContainer, stream: VideoStream, limits: DecodeLimits
+    packets: Iterable["Packet[VideoStream]"],
+    stream: VideoStream,
+    limits: DecodeLimits,
+    metadata: MetadataFilter,
 ) -> Iterator[VideoFrame]:
     """All frames of a chunk, or an error at the first thing wrong with it."""
     n_pixels = 0
-    packets = timed_packets(container.demux(stream), stream, limits.max_pixels)
-    for n_frames, frame in enumerate(_sound_frames(packets, stream), start=1):
+    timed = timed_packets(packets, stream, limits.max_pixels)
+    for n_frames, frame in enumerate(_sound_frames(timed, stream, metadata), start=1):
         n_pixels += frame.width * frame.height
         limits.check_size(frame.width, frame.height)
         if frame.is_corrupt:
@@ -282,10 +295,9 @@ def _decode_strictly(
 
 
 def _sound_frames(
-    packets: Iterable["Packet[VideoStream]"], stream: VideoStream
+    packets: Iterable["Packet[VideoStream]"], stream: VideoStream, metadata: MetadataFilter
 ) -> Iterator[VideoFrame]:
     """The frames of a chunk's packets, or an error that names the likely cause."""
-    metadata = MetadataFilter(stream)
     is_closed = True
     for index, packet in enumerate(metadata.filtered(packets)):
         if packet.is_corrupt:
@@ -306,8 +318,9 @@ def _cause(metadata: MetadataFilter, *, is_closed: bool) -> str:
     """Why a chunk may not be decodable, besides damage; a part of a sentence, or nothing."""
     if metadata.lacks_parameter_sets:
         return (
-            "; it holds no parameter sets (SPS, PPS): let the encoder repeat them at every key "
-            "frame (ffmpeg -bsf:v dump_extra)"
+            "; it holds no parameter sets (SPS, PPS), and no chunk of its camera did since this "
+            "process serves it: let the encoder repeat them at every key frame (ffmpeg -bsf:v "
+            "dump_extra)"
         )
     return "" if is_closed else f"; it begins with an open GOP{_CLOSE_GOPS}"
 

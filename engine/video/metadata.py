@@ -57,6 +57,11 @@ class MetadataFilter:
         """Has nothing said yet how pictures are to be decoded?"""
         return self._codec in UNIT_CODECS and not self._sets
 
+    @property
+    def sets(self) -> bytes:
+        """The parameter sets that are sound, so far, behind start codes."""
+        return self._sets
+
     def filtered(
         self, packets: Iterable["Packet[VideoStream]"]
     ) -> Iterator["Packet[VideoStream]"]:

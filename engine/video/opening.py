@@ -120,7 +120,7 @@ def open_chunk(
     container = sniff(payload)
     if container == "mov":
         check_declared_samples(payload, _CLAIMS_PER_FRAME * limits.max_frames)
-    with _naming_what_is_missing(container, io.BytesIO(payload)):
+    with _naming_what_is_missing(container, io.BytesIO(payload), is_chunk=True):
         return av.open(
             io.BytesIO(payload),
             "r",
@@ -133,12 +133,14 @@ def open_chunk(
 
 
 @contextmanager
-def _naming_what_is_missing(container: str, file: BinaryIO) -> Iterator[None]:
+def _naming_what_is_missing(
+    container: str, file: BinaryIO, *, is_chunk: bool = False
+) -> Iterator[None]:
     """Where FFmpeg opens no MP4, say what that lacks."""
     try:
         yield
     except av.error.FFmpegError as error:
-        missing = missing_header(file) if container == "mov" else None
+        missing = missing_header(file, is_chunk=is_chunk) if container == "mov" else None
         if missing is None:
             raise
         raise CorruptChunkError(missing) from error

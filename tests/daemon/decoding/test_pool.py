@@ -239,3 +239,20 @@ def test_a_message_tells_its_length() -> None:
     message = packed({"a": 1}, b"xyz")
     length = int.from_bytes(message[:4], "big")
     assert b"xyz" == message[4 + length :]
+
+
+async def test_what_a_camera_said_once_holds_in_every_process_and_for_no_other_camera() -> None:
+    payload = make_video(container="h264", gop=10, n_frames=10)
+    lacking = payload[payload.index(b"\0\0\1\x65") :]
+    async with a_pool(PoolLimits(n_processes=1)) as rig:
+        ours, theirs = rig.pool.decoder(TASK), rig.pool.decoder(TASK)
+        first = await ours.decode(VideoChunk("ours", "r", 0, 0, payload))
+        with pytest.raises(CorruptChunkError, match="no chunk of its camera did since"):
+            await theirs.decode(VideoChunk("theirs", "r", 0, 0, lacking))
+        (pid,) = rig.pool.pids
+        os.kill(pid, signal.SIGKILL)
+
+        second = await ours.decode(VideoChunk("ours", "r", 1, 400_000, lacking))
+
+    assert np.array_equal(first.frames.rgb, second.frames.rgb)
+    assert 1 == rig.n_lost

@@ -1,0 +1,100 @@
+"""What a camera says once of how its chunks are to be decoded, kept for those that lack it.
+
+Some cameras send parameter sets, or the init segment of fragments, with their first chunk only. A
+chunk that has its own needs nothing of this.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import cast
+
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from engine.errors import RefusedChunkError
+from engine.video.containers import boxes_of, sniff
+from engine.video.units import UNIT_CODECS, codec_name, parameter_units, units_of
+
+MOST_BYTES = 16_384  # of a header; they have some hundred
+
+_FRAGMENT = "mov"
+_INIT_BOXES = (b"ftyp", b"moov")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A camera's, for chunks that lack theirs.
+
+    Attributes:
+        kind: ``mov``: an init segment; ``h264``, ``hevc``: parameter sets behind start codes.
+        payload: Its bytes.
+    """
+
+    kind: str
+    payload: bytes
+
+
+def completed(payload: bytes, kept: Header | None) -> bytes:
+    """A chunk with the kept header in front, if it lacks its own and begins with it."""
+    if kept is None:
+        return payload
+    try:
+        container = sniff(payload)
+    except RefusedChunkError:
+        return payload
+    if container != kept.kind:
+        return payload
+    if container == _FRAGMENT:
+        kinds = {kind for kind, _start, _end in boxes_of(payload)}
+        return kept.payload + payload if b"moof" in kinds and b"moov" not in kinds else payload
+    return payload if _begins_with_sets(payload, container) else kept.payload + payload
+
+
+def with_sets(
+    packets: Iterable["Packet[VideoStream]"], stream: VideoStream, kept: Header | None
+) -> Iterator["Packet[VideoStream]"]:
+    """The packets; the first one with the kept parameter sets, if the stream has none."""
+    packets = iter(packets)
+    first = next(packets, None)
+    if first is None:
+        return
+    codec, payload = codec_name(stream), bytes(first)
+    is_needed = kept is not None and kept.kind == codec and payload and first.is_keyframe
+    if is_needed and kept is not None and not any(parameter_units(stream)):
+        units = units_of(payload, codec, stream.codec_context.extradata or b"")
+        if not any(unit.is_parameter_set for unit in units):
+            first = _prefixed(first, kept.payload)
+    yield from chain([first], packets)
+
+
+def init_segment(payload: bytes) -> Header | None:
+    """The init segment of a fragmented MP4; None if it has none, or one that is too large."""
+    boxes = list(boxes_of(payload))
+    if {b"moov", b"moof"} <= {kind for kind, _start, _end in boxes}:
+        init = b"".join(payload[start:end] for kind, start, end in boxes if kind in _INIT_BOXES)
+        if len(init) <= MOST_BYTES:
+            return Header(_FRAGMENT, init)
+    return None
+
+
+def parameter_sets(stream: VideoStream, sets: bytes) -> Header | None:
+    """Parameter sets of a stream, behind start codes; None if they are of no use to others."""
+    codec = codec_name(stream)
+    is_stream = codec in UNIT_CODECS and "mov" not in stream.container.format.name
+    return Header(codec, sets) if is_stream and 0 < len(sets) <= MOST_BYTES else None
+
+
+def _begins_with_sets(payload: bytes, codec: str) -> bool:
+    """Are there parameter sets before the first picture of a byte stream?"""
+    for unit in units_of(payload, codec, b""):
+        if unit.is_slice or unit.is_parameter_set:
+            return unit.is_parameter_set
+    return False
+
+
+def _prefixed(key: "Packet[VideoStream]", sets: bytes) -> "Packet[VideoStream]":
+    whole = cast("Packet[VideoStream]", Packet(sets + bytes(key)))
+    whole.pts, whole.dts, whole.time_base = key.pts, key.dts, key.time_base
+    whole.stream, whole.is_keyframe = key.stream, True
+    return whole
