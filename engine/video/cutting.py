@@ -65,6 +65,8 @@ _X264_OPTIONS = {
     "sc_threshold": "0",
 }
 _LONG_GOP_CHUNKS = 2
+_SHORT_AGAIN = 5  # GOPs in a row, after which copying is tried again
+_LONGEST_COPIED_S = 45  # a GOP with its pauses; decoders take 60 s
 _LONGEST_SHOWN_S = 60  # beyond, the clock jumped, which is no frame that lasts
 
 
@@ -207,7 +209,8 @@ class _Cutter:
         self._origin: int | None = None  # pts that is stream time 0
         self._next_free = 0  # start ticks below this were given out
         self._n_chunks = 0
-        self._gop_start = 0  # pts of the newest cut point
+        self._gop = _GopLength(self._time_base)
+        self._held_back: list[list[Packet[VideoStream]]] = []  # taken from a source too early
         self._lead: int | None = None  # of the run; known with its first chunk
         self._needs_parameters = False  # a player of the whole run has others by now
 
@@ -250,18 +253,18 @@ class _Cutter:
         """Gather whole GOPs; change over to encoding when one is too long."""
         gops = self._gops(packets)
         gathered: list[Packet[VideoStream]] = []
-        for gop in gops:
-            if self._is_too_long(gop):
-                why = f"its key frames are more than {_LONG_GOP_CHUNKS} chunks apart"
-                yield from self._encode(self._with_rest([*gathered, *gop], gops), why)
-                return
+        for gop in self._with_held_back(gops):
+            if self._is_too_long:
+                yield from self._encode_long([*gathered, *gop], gops)
+                gathered = []
+                continue
             if needs_hidden(gop):
                 yield from self._finished(gathered)
                 gathered = []
                 yield from self._partly_hidden(gop, gops)
                 continue
             if is_cut_point(gop[0], self._stream):
-                self._gop_start = start = _pts(gop[0]) or 0
+                start = _pts(gop[0]) or 0
                 if gathered and self._is_due(gathered, start):
                     yield self._copied(gathered, start)
                     gathered = []
@@ -269,6 +272,55 @@ class _Cutter:
         if self._failure and len(gathered) > 1:
             gathered.pop()  # what the source was sending when it failed may be half a packet
         yield from self._finished(gathered)
+
+    def _with_held_back(
+        self, gops: Iterator[list["Packet[VideoStream]"]]
+    ) -> Iterator[list["Packet[VideoStream]"]]:
+        for gop in gops:
+            yield gop
+            while self._held_back:
+                yield self._held_back.pop()
+
+    def _encode_long(
+        self,
+        packets: list["Packet[VideoStream]"],
+        gops: Iterator[list["Packet[VideoStream]"]],
+    ) -> Iterator[CutChunk]:
+        """Encode until GOPs are short again."""
+        self._settle_lead(packets)
+        why = f"its key frames are more than {_LONG_GOP_CHUNKS} chunks apart"
+        yield from self._encode(self._until_short(packets, gops), why)
+        if self._held_back:
+            self._on_note("copied again, for its key frames come as often as they should")
+        self._begin_copying()
+
+    def _until_short(
+        self,
+        packets: list["Packet[VideoStream]"],
+        gops: Iterator[list["Packet[VideoStream]"]],
+    ) -> Iterator["Packet[VideoStream]"]:
+        """Packets, those that follow until some GOPs were short, and a decoder's rest."""
+        yield from packets
+        n_short, is_long = 0, True
+        for gop in gops:
+            if is_cut_point(gop[0], self._stream):
+                n_short, is_long = 0 if is_long else n_short + 1, False
+                if n_short == _SHORT_AGAIN and codec_name(self._stream) == "h264":
+                    self._held_back.append(gop)
+                    break
+            is_long = is_long or self._is_too_long
+            yield from gop
+        yield _flush(self._stream)
+
+    def _settle_lead(self, packets: list["Packet[VideoStream]"]) -> None:
+        """Chunks that are copied later will need it, and it is one for the whole run."""
+        if self._lead is None:
+            shown = [_pts(packet) or 0 for packet in packets]
+            self._lead = lead_for([at - min(shown) for at in shown], self._time_base)
+
+    def _begin_copying(self) -> None:
+        self._stream.codec_context.flush_buffers()
+        self._needs_parameters = True
 
     def _finished(self, gathered: list["Packet[VideoStream]"]) -> Iterator[CutChunk]:
         if gathered:
@@ -296,11 +348,13 @@ class _Cutter:
         for packet in packets:
             if not packet.size:  # the empty packet at the end
                 continue
-            if gop and is_cut_point(packet, self._stream):
+            is_first = is_cut_point(packet, self._stream)
+            if gop and is_first:
                 yield gop
                 gop = []
+            self._gop.take(_pts(packet) or 0, is_first=is_first)
             gop.append(packet)
-            if not may_hide or self._is_too_long([gop[0], packet]):
+            if not may_hide or self._is_too_long:
                 yield gop
                 gop = []
         if gop:
@@ -323,25 +377,20 @@ class _Cutter:
         if codec_name(self._stream) != "h264":  # one run, one codec
             yield from self._encode(self._with_rest(gop, gops), why)
             return
-        if self._lead is None:
-            shown = [_pts(packet) or 0 for packet in gop]
-            self._lead = lead_for([at - min(shown) for at in shown], self._time_base)
+        self._settle_lead(gop)
         yield from self._encode(self._with_rest(gop, iter(())), why)
-        self._stream.codec_context.flush_buffers()
-        self._needs_parameters = True
+        self._begin_copying()
 
     def _is_due(self, gathered: list["Packet[VideoStream]"], next_pts: int) -> bool:
         ordered = _sorted_pts(gathered)
         has_jumped_back = next_pts <= ordered[-1]
         return has_jumped_back or next_pts - ordered[0] >= self._chunk_ticks
 
-    def _is_too_long(self, gop: list["Packet[VideoStream]"]) -> bool:
-        """Does a GOP that begins so, or goes on so, last longer than a copy may delay it?"""
-        if self._transcode != "auto":
-            return False
-        start = _pts(gop[0]) if is_cut_point(gop[0], self._stream) else self._gop_start
-        latest = max(_pts(packet) or 0 for packet in gop)
-        return latest - (start or 0) > _LONG_GOP_CHUNKS * self._chunk_ticks
+    @property
+    def _is_too_long(self) -> bool:
+        """Does the newest GOP, as far as it is known, last longer than a copy may delay it?"""
+        most = _LONG_GOP_CHUNKS * self._chunk_ticks
+        return self._transcode == "auto" and self._gop.is_longer_than(most)
 
     def _copied(self, packets: list["Packet[VideoStream]"], next_pts: int | None) -> CutChunk:
         ordered = _sorted_pts(packets)
@@ -421,6 +470,28 @@ class _Cutter:
             return 2 * pts[-1] - pts[-2]
         rate = nominal_rate(self._stream)
         return pts[-1] + max(1, round(1 / (rate * self._time_base)))
+
+
+class _GopLength:
+    """How long a GOP lasts, as its packets come.
+
+    Its longest pause does not count: a camera that freezes for a while is none of long GOPs.
+    """
+
+    def __init__(self, time_base: Fraction) -> None:
+        self._most = _LONGEST_COPIED_S / time_base
+        self._start = self._latest = self._longest_pause = 0
+
+    def take(self, pts: int, *, is_first: bool) -> None:
+        if is_first:
+            self._start = self._latest = pts
+            self._longest_pause = 0
+        self._longest_pause = max(self._longest_pause, pts - self._latest)
+        self._latest = max(self._latest, pts)
+
+    def is_longer_than(self, ticks: int) -> bool:
+        length = self._latest - self._start
+        return length - self._longest_pause > ticks or length > self._most
 
 
 class _Encoder:

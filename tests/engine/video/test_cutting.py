@@ -159,6 +159,74 @@ def test_a_long_gop_is_re_encoded_or_stays_whole(tmp_path: Path) -> None:
     assert times_of(decoded(whole)) == times_of(decoded(encoded))
 
 
+@pytest.mark.parametrize("container", ["mp4", "mpegts", "matroska"])
+@pytest.mark.parametrize("freeze_s", [3, 6, 30])
+@pytest.mark.parametrize("at", [41, 45, 49, 50])
+def test_a_freeze_makes_no_gop_too_long(
+    tmp_path: Path, container: str, freeze_s: int, at: int
+) -> None:
+    """Wherever in a GOP the camera stands still, what follows is copied as before."""
+    times = [n * 40 + (freeze_s * 1000 if n >= at else 0) for n in range(100)]
+    source = a_source(
+        tmp_path, pts=times, container=container, time_base=Fraction(1, 1000), b_frames=2
+    )
+
+    chunks, notes = cut(source, 1)
+
+    whole, pieces = list(read_video(source, SQUARE, EVERY_FRAME)), decoded(chunks)
+    assert [] == notes
+    assert times_of(whole) == times_of(pieces)
+    assert np.array_equal(pictures_of(whole), pictures_of(pieces))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [n * 5000 for n in range(30)],  # a picture every 5 s
+        [n * 40 + (50_000 if n >= 45 else 0) for n in range(100)],  # longer than a chunk may be
+        [n * 40 + (3000 if n >= 43 else 0) + (3000 if n >= 47 else 0) for n in range(100)],
+    ],
+)
+def test_what_a_chunk_may_not_hold_or_a_copy_would_delay_is_encoded(
+    tmp_path: Path, times: list[int]
+) -> None:
+    source = a_source(tmp_path, pts=times, container="matroska", time_base=Fraction(1, 1000))
+
+    chunks, notes = cut(source, 1)
+
+    assert ["re-encoded"] == [note.split(" with ")[0] for note in notes[:1]]
+    assert len(times) == sum(chunk.n_frames for chunk in chunks)
+    assert times_of(list(read_video(source, SQUARE, EVERY_FRAME))) == times_of(decoded(chunks))
+
+
+@pytest.mark.parametrize("container", ["mp4", "mpegts", "matroska"])
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_a_camera_whose_gops_are_short_again_is_copied_again(
+    tmp_path: Path, container: str, b_frames: int
+) -> None:
+    times = [n * 40 + (3000 if n >= 43 else 0) + (3000 if n >= 47 else 0) for n in range(200)]
+    source = a_source(
+        tmp_path, pts=times, container=container, time_base=Fraction(1, 1000), b_frames=b_frames
+    )
+
+    chunks, notes = cut(source, 1)
+
+    whole, pieces = list(read_video(source, SQUARE, EVERY_FRAME)), decoded(chunks)
+    assert ["re-encoded with H.264", "copied again"] == [note.split(",")[0] for note in notes]
+    assert times_of(whole) == times_of(pieces)
+    whole_rgb, pieces_rgb = pictures_of(whole), pictures_of(pieces)
+    same = [bool(np.array_equal(a, b)) for a, b in zip(whole_rgb, pieces_rgb, strict=True)]
+    assert all(same[:20])
+    assert all(same[-90:])
+    assert not all(same)
+    joined = tmp_path / "joined.mp4"
+    joined.write_bytes(b"".join(chunk.payload for chunk in chunks))
+    played = times_of(list(read_video(joined, SQUARE, EVERY_FRAME)))
+    n_dropped = len(times_of(whole)) - len(played)
+    assert n_dropped <= (1 if b_frames else 0)  # where copying begins a player may drop one
+    assert set(played) <= set(times_of(whole))
+
+
 def test_an_open_gop_is_not_cut(tmp_path: Path) -> None:
     """Its leading pictures refer to the GOP before; a chunk must not start with them."""
     source = a_source(
