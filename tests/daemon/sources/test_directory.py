@@ -414,8 +414,8 @@ class HungFile:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
         self.let_go = threading.Event()
         self._read, self._part = chunk_files.read_regular, part
-        for reader in (chunk_files, positions):
-            monkeypatch.setattr(reader, "read_regular", self._wait)
+        for reads in (chunk_files, positions):
+            monkeypatch.setattr(reads, "read_regular", self._wait)
 
     def _wait(self, path: Path, most_bytes: int) -> bytes:
         if self._part in str(path):
