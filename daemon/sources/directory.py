@@ -26,9 +26,10 @@ from daemon.outages import Kind, Outage, Outages
 from daemon.sources.base import Delivery, PartitionOwner, Position
 from daemon.sources.chunk_files import ChunkFile, identified
 from daemon.sources.chunk_folder import LONG_LISTING_ENTRIES, ChunkFolder, Found, MadeAnewError
-from daemon.sources.patient import SOON_S, Rounds, in_thread
+from daemon.sources.patient import SOON_S, Rounds
 from daemon.sources.positions import POSITIONS, Positions
 from daemon.sources.retention import Removed, Retention, RetentionLimits
+from daemon.threads import in_thread
 from daemon.wire.records import readable_camera
 from engine.errors import StreamError
 

@@ -7,47 +7,17 @@ threads that the process does not wait for when it ends, and what hangs is left 
 import asyncio
 import os
 import stat
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from daemon.errors import MalformedRecordError
+from daemon.threads import forget, in_thread
 from engine.errors import RefusedChunkError
-
-T = TypeVar("T")
 
 # Whoever has not answered by then is left to itself, and the others go on.
 SOON_S = 0.5
-
-
-def in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
-    """Do ``work`` in a thread of its own, for which the end of the process does not wait."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def finish(result: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type] # None only where T is
-
-    def run() -> None:
-        result, failure = None, None
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 - whoever waits for the future gets it
-            failure = error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(finish, result, failure)
-
-    threading.Thread(target=run, name="reading", daemon=True).start()
-    return future
 
 
 @dataclass(slots=True)
@@ -105,16 +75,10 @@ class Rounds:
                     self.hanging.add(walk.at)
                     if walk.n_visited != before:  # it came back at that very moment
                         self.hanging.discard(walk.at)
-                    walking.add_done_callback(_heard)
+                    forget(walking)  # it is made again
                     break
             else:
                 walking.result()
-
-
-def _heard(walking: "asyncio.Future[None]") -> None:
-    """Of a walk that was left alone nobody wants to know how it ended; it is made again."""
-    if not walking.cancelled():
-        walking.exception()
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:

@@ -13,7 +13,8 @@ from pathlib import Path
 from daemon.errors import PASSING_ERRNOS, ConfigError, DiskError
 from daemon.outages import Outage
 from daemon.sources.chunk_files import MAX_NUMBER
-from daemon.sources.patient import SOON_S, in_thread, read_regular
+from daemon.sources.patient import SOON_S, read_regular
+from daemon.threads import in_thread
 from engine.errors import StreamError
 from engine.files.whole import write_whole
 
