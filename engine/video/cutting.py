@@ -23,7 +23,7 @@ from av.video.stream import VideoStream
 from engine.errors import UnreadableVideoError
 from engine.grid import ticks_to_us
 from engine.types import UInt8Array, VideoChunk
-from engine.video.addresses import open_source, without_password
+from engine.video.addresses import Access, open_source, without_password
 from engine.video.containers import CONTENT_TYPES
 from engine.video.fragments import Fragment, lead_for
 from engine.video.frames import CHUNK_CODECS, FILE_LIMITS, decode_leniently, prepare
@@ -125,11 +125,12 @@ def cut_video(
     live: bool = False,
     read_timeout_s: float = 10,
     clock_s: Callable[[], float] = time.monotonic,
+    access: Access | None = None,
 ) -> Iterator[CutChunk]:
     """Cut a video at key frames into closed GOPs of at least ``chunk_s`` seconds.
 
     Args:
-        source: A local file, or an rtsp://, http:// or https:// URL.
+        source: A local file, or an rtsp://, rtsps://, http:// or https:// URL.
         chunk_s: Shortest chunk; only the last may be shorter. Transcoded chunks have this length.
         on_note: Told in a sentence about everything that is not a plain copy.
         transcode: ``auto`` re-encodes what cannot be cut: a codec that chunks may not have, GOPs
@@ -138,6 +139,7 @@ def cut_video(
         live: Start after a second of analysis; FFmpeg would take up to five to be sure.
         read_timeout_s: A URL that gives nothing for so long has failed.
         clock_s: Dates pictures of a live source that gives no times (motion JPEG) as they arrive.
+        access: How a URL is reached.
 
     Raises:
         UnreadableVideoError: The source cannot be opened or cut, or failed while it was read. What
@@ -147,7 +149,7 @@ def cut_video(
     failure: list[BaseException] = []  # at most one
     with (
         unreadable_if_libav_fails(shown),
-        open_source(source, live=live, timeout_s=read_timeout_s) as container,
+        open_source(source, live=live, timeout_s=read_timeout_s, access=access) as container,
     ):
         stream = video_stream(container)
         prepare(stream, FILE_LIMITS, threads=1)
