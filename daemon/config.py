@@ -7,7 +7,7 @@ test compares the table in docs/operating.md with it. Kafka's sections are in ``
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -16,6 +16,8 @@ from daemon.kafka_sections import KafkaSecurityConfig, KafkaSinkConfig, KafkaSou
 from daemon.section import Section
 from engine.backends.names import BackendKind, Precision
 from engine.files.strict_yaml import read_bytes, read_plain
+
+S = TypeVar("S", bound=Section)
 
 
 class ModelConfig(Section):
@@ -373,9 +375,32 @@ def load_security(path: Path) -> KafkaSecurityConfig:
     Raises:
         ConfigError: Names the file, the key, the value seen, and the fix.
     """
-    plain = _read_yaml(path, "protocol:")
-    with _explained(str(path)):
-        return KafkaSecurityConfig.model_validate(plain)
+    return load_section(path, KafkaSecurityConfig, "protocol:")
+
+
+def load_section(
+    path: Path,
+    kind: type[S],
+    example: str,
+    schema: str = "s2netd schema config",
+    *,
+    shows_values: bool = True,
+) -> S:
+    """Read and check a file that holds one section and nothing else.
+
+    Args:
+        path: The file.
+        kind: The section.
+        example: A key of it, for errors.
+        schema: The command that prints its keys, for errors.
+        shows_values: Whether errors may show what is wrong, or only where; it may be a password.
+
+    Raises:
+        ConfigError: Names the file, the key and the fix.
+    """
+    plain = _read_yaml(path, example)
+    with _explained(str(path), schema, shows_values=shows_values):
+        return kind.model_validate(plain)
 
 
 def _read_yaml(path: Path, example: str) -> dict[str, Any]:
@@ -411,23 +436,28 @@ def parse_model(plain: dict[str, Any], where: str = "command line") -> ModelConf
 
 
 @contextmanager
-def _explained(where: str) -> Iterator[None]:
+def _explained(
+    where: str, schema: str = "s2netd schema config", *, shows_values: bool = True
+) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        lines = [_explain(dict(problem)) for problem in error.errors()]
-        raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
+        problems = [dict(problem) for problem in error.errors()]
+        lines = [_explain(problem, schema, shows_values=shows_values) for problem in problems]
+        shown = error if shows_values else None
+        raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from shown
 
 
-def _explain(problem: dict[str, Any]) -> str:
+def _explain(problem: dict[str, Any], schema: str, *, shows_values: bool) -> str:
     key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
     if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key; see `s2netd schema config` for the keys there are"
+        return f"{key}: unknown key; see `{schema}` for the keys there are"
     if problem["type"] == "missing":
-        return f"{key}: is missing; see `s2netd schema config`"
+        return f"{key}: is missing; see `{schema}`"
     if problem["type"] == "value_error":  # of several keys together: what was seen is all of them
         return f"{key}: {problem['ctx']['error']}"
-    return f"{key}: {problem['msg']}; seen {problem['input']!r}"
+    seen = f"; seen {problem['input']!r}" if shows_values else ""
+    return f"{key}: {problem['msg']}{seen}"
 
 
 def json_schema() -> dict[str, Any]:

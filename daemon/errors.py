@@ -16,6 +16,10 @@ class TransportError(S2netdError):
     """A broker, folder or database cannot be reached, after retries and up to a deadline."""
 
 
+class RefusedRecordError(TransportError):
+    """A record that the transport will never take, however often it is tried."""
+
+
 class DiskError(TransportError):
     """A disk is full, or fails; nothing was kept, and a later try may work."""
 

@@ -21,10 +21,11 @@ class LastResort:
     """Ends the process if an end in order takes too long.
 
     Args:
-        timeout_s: How long it may take, counted from ``begin``; at least ``LEAST_S``.
+        timeout_s: How long it may take, counted from ``begin``; at least ``least_s``.
         calls: The calls that run; those that hang then are named.
         log: Where they are named.
         leave: Ends the process at once.
+        least_s: What an end in order needs.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class LastResort:
         calls: RunningCalls,
         log: structlog.stdlib.BoundLogger,
         leave: Callable[[int], object] = os._exit,
+        least_s: float = LEAST_S,
     ) -> None:
-        self._timeout_s = max(timeout_s, LEAST_S)
+        self._timeout_s = max(timeout_s, least_s)
         self._calls = calls
         self._log = log
         self._leave = leave

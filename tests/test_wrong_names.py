@@ -96,7 +96,7 @@ WORK = [
     "daemon.demo.run.probe_video",
     "daemon.demo.run.render_scene",
     "daemon.plans.verify.render_scene",
-    "daemon.produce.producer.source_files",
+    "daemon.produce.feed.source_files",
     "engine.published.models.download_sdist",
     "training.extract.extract_in_parallel",
 ]

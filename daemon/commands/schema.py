@@ -8,12 +8,13 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
     schema = typer.Typer(
-        help="Print the JSON Schema of event or status records, or of the configuration file.",
+        help="Print the JSON Schema of event or status records, or of a configuration file.",
         no_args_is_help=True,
     )
     schema.command()(event)
     schema.command()(status)
     schema.command()(config)
+    schema.command()(cameras)
     app.add_typer(schema, name="schema")
 
 
@@ -51,5 +52,17 @@ def config() -> None:
     [dim]s2netd schema config > s2netd.schema.json[/dim]
     """
     from daemon.config import json_schema  # noqa: PLC0415
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def cameras() -> None:
+    """Print the JSON Schema of the file of `s2netd produce --config`.
+
+    It describes every key.
+
+    [dim]s2netd schema cameras > cameras.schema.json[/dim]
+    """
+    from daemon.produce.config import json_schema  # noqa: PLC0415
 
     typer.echo(json.dumps(json_schema(), indent=2))

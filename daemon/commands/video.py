@@ -1,5 +1,6 @@
 """The commands that take or give video: `localize`, `produce`, `demo` and `clip`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -81,12 +82,26 @@ def localize(
 
 def produce(
     source: Annotated[
-        str, typer.Argument(help="A video file, a folder of them, or a camera's rtsp or http URL.")
-    ],
+        str | None,
+        typer.Argument(
+            help="A video file, a folder of them, or a camera's rtsp, rtsps, http or https URL; "
+            "@FILE or env:NAME, which hold one, keep a password out of the list of processes.",
+            show_default=False,
+        ),
+    ] = None,
     camera: Annotated[
-        str, typer.Option(help="The camera's name: key of the records, or name of the folder.")
-    ],
-    to: Annotated[str, typer.Option(help="Where chunks go: dir:PATH (a folder) or kafka:TOPIC.")],
+        str | None,
+        typer.Option(help="The camera's name: key of the records, or name of the folder."),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Where chunks go: dir:PATH (a folder) or kafka:TOPIC.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="A YAML file of many cameras, instead of all but --status."
+        ),
+    ] = None,
     bootstrap: Annotated[
         str, typer.Option(help="Kafka brokers, host:port, separated by commas.")
     ] = "127.0.0.1:9092",
@@ -110,7 +125,24 @@ def produce(
             help="auto: only what cannot be cut; never: long GOPs stay whole; always: everything."
         ),
     ] = "auto",
+    rtsp_transport: Annotated[
+        str,
+        typer.Option(
+            help="How RTSP brings its packets: tcp, udp, or auto: UDP only if TCP is refused."
+        ),
+    ] = "auto",
+    camera_ca: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of rtsps and https: certificates to trust, PEM, such as the camera's own.",
+            show_default="the system's",
+        ),
+    ] = None,
     *,
+    check_certificate: Annotated[
+        bool, typer.Option(help="Of rtsps and https: turn away a camera that is not trusted.")
+    ] = True,
     realtime: Annotated[
         bool, typer.Option(help="Send a file at its own pace, as a camera would.")
     ] = False,
@@ -120,18 +152,49 @@ def produce(
     site: Annotated[
         str, typer.Option(help="Name of the site, written into every chunk.")
     ] = "default",
+    spool_bytes: Annotated[
+        int,
+        typer.Option(
+            min=2**20,
+            help="Most bytes of live footage that wait in memory while they cannot be sent; then "
+            "the oldest go.",
+        ),
+    ] = 256 * 2**20,
+    status: Annotated[
+        bool,
+        typer.Option(
+            "--status",
+            help="Every 10 s a line for each camera: state, frames a second, lag, spooled, "
+            "dropped.",
+        ),
+    ] = False,
 ) -> None:
     """Cut footage into chunks and send them to a folder or a Kafka topic.
 
     Each chunk is one closed GOP. Footage is cut at key frames and not encoded
     again. Only what cannot be cut is transcoded, with a note on standard error.
+    A camera, broker or disk that is away is waited for; what live footage could
+    not be kept meanwhile is said. Files of a folder that cannot be read are named
+    at the end (exit code 1), and do not keep the others back.
 
     [dim]s2netd produce clip.mp4 --camera gate-3 --to dir:chunks[/dim]
     [dim]s2netd produce rtsp://10.0.0.7/stream1 --camera gate-3 --to kafka:s2netd.chunks.v1[/dim]
+    [dim]s2netd produce @gate-3.url --camera gate-3 --to kafka:s2netd.chunks.v1[/dim]
     [dim]s2netd produce clip.mp4 --camera gate-3 --to kafka:chunks --security security.yaml[/dim]
+    [dim]s2netd produce --config /etc/s2netd/hall.cameras.yaml[/dim]
     """
-    from daemon.produce.producer import ProduceOptions, produce_blocking  # noqa: PLC0415
+    from daemon.produce.producer import (  # noqa: PLC0415
+        ProduceOptions,
+        produce_blocking,
+        produce_cameras,
+    )
 
+    if config is not None:
+        if source is not None or camera is not None or to is not None:
+            raise typer.BadParameter("it names cameras and target itself", param_hint="--config")
+        sys.exit(produce_cameras(config, status=status))
+    if source is None or camera is None or to is None:
+        raise typer.BadParameter("give SOURCE, --camera and --to, or --config")
     options = ProduceOptions(
         source=source,
         camera=camera,
@@ -143,6 +206,11 @@ def produce(
         realtime=realtime,
         loop=loop,
         site=site,
+        rtsp_transport=rtsp_transport,
+        camera_ca=camera_ca,
+        camera_tls_check=check_certificate,
+        spool_bytes=spool_bytes,
+        status=status,
     )
     produce_blocking(options, Console(stderr=True))
 

@@ -9,12 +9,18 @@ readers must put up with that; within the last attempt of a call they are never 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 
 from daemon.cancellation import own_cancellation
-from daemon.errors import ForeignCancellationError
+from daemon.errors import ForeignCancellationError, RefusedRecordError
 from daemon.kafka.clients import start, stop
 from daemon.kafka.connection import KafkaConnection, describe_topic, persist
 from daemon.outages import Outage
@@ -23,7 +29,12 @@ from daemon.wire.records import Record
 _LONGEST_ATTEMPT_S = 10.0
 _ATTEMPTS = 3  # so many fit into the deadline, even if each of them times out
 _MIN_REQUEST_BYTES = 1_048_576
+_MOST_REQUEST_BYTES = 100 * 2**20  # a broker's own limit; for topics that do not tell theirs
+_DEFAULT_BATCH_BYTES = 16_384  # aiokafka's own; a larger record travels alone
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 _STOP_TIMEOUT_S = 2.0
+
+T = TypeVar("T")
 
 
 class DurableProducer:
@@ -47,6 +58,7 @@ class DurableProducer:
         self._producer: AIOKafkaProducer | None = None
         self._changing = asyncio.Lock()  # held while one producer is replaced by another
         self._request_bytes = _MIN_REQUEST_BYTES
+        self._batch_bytes = _DEFAULT_BATCH_BYTES
         self.max_message_bytes: int | None = None
 
     async def start(self) -> None:
@@ -59,7 +71,10 @@ class DurableProducer:
         facts = await describe_topic(self._connection, self._topic, "Write", outage=self._outage)
         self.max_message_bytes = facts.max_message_bytes
         # The broker's own limit decides what is too large, not the client's default.
-        self._request_bytes = max(_MIN_REQUEST_BYTES, facts.max_message_bytes or 0)
+        most = facts.max_message_bytes
+        self._request_bytes = max(_MIN_REQUEST_BYTES, most or _MOST_REQUEST_BYTES)
+        # It holds for a batch, and so no record may be refused for those that travel with it.
+        self._batch_bytes = most or _DEFAULT_BATCH_BYTES
         await self._persist(self._ready, in_mid_work=False)
 
     async def send(self, records: Sequence[Record]) -> None:
@@ -67,21 +82,26 @@ class DurableProducer:
 
         Raises:
             ConfigError: The broker refuses the connection.
+            RefusedRecordError: The broker takes no record of such a size, now or later.
             TransportError: Not all were written at the deadline.
         """
-        if records:
-            await self._persist(lambda: self._send_once(records), in_mid_work=True)
+        if not records:
+            return
+        refusal = await self._persist(lambda: self._send_once(records), in_mid_work=True)
+        if refusal is not None:
+            raise RefusedRecordError(
+                f"topic {self._topic}: the broker takes no record of this size: {refusal!r}; "
+                "make it smaller, or raise the topic's max.message.bytes"
+            )
 
     async def close(self) -> None:
         """Disconnect; what ``send`` returned for is written already. Safe to repeat."""
         if self._producer is not None:
             await self._give_up(self._producer)
 
-    async def _persist(
-        self, attempt: Callable[[], Awaitable[object]], *, in_mid_work: bool
-    ) -> None:
+    async def _persist(self, attempt: Callable[[], Awaitable[T]], *, in_mid_work: bool) -> T:
         what = f"topic {self._topic}"
-        await persist(
+        return await persist(
             self._connection,
             what,
             attempt,
@@ -90,7 +110,8 @@ class DurableProducer:
             outage=self._outage,
         )
 
-    async def _send_once(self, records: Sequence[Record]) -> None:
+    async def _send_once(self, records: Sequence[Record]) -> KafkaError | None:
+        """Send; gives an error that would come again, and raises all others."""
         producer = await self._ready()
         try:
             # Left alone, an idempotent aiokafka producer would try again for ever.
@@ -103,9 +124,13 @@ class DurableProducer:
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
+        except _TOO_LARGE as error:
+            await self._give_up(producer)
+            return error
         except (KafkaError, TimeoutError, asyncio.CancelledError):
             await self._give_up(producer)
             raise
+        return None
 
     async def _give_up(self, producer: AIOKafkaProducer) -> None:
         """Abandon the producer, once; a new one is made only when that is done."""
@@ -126,7 +151,7 @@ class DurableProducer:
             acks="all",
             enable_idempotence=True,
             max_request_size=self._request_bytes,
-            max_batch_size=self._request_bytes,
+            max_batch_size=self._batch_bytes,
             request_timeout_ms=int(1000 * self._attempt_s),
         )
         try:

@@ -21,7 +21,8 @@ class ChunkWriter(Protocol):
         """Return once the transport has the chunk.
 
         Raises:
-            TransportError: The transport cannot be reached, or takes no chunk of this size.
+            RefusedRecordError: The transport will never take this chunk.
+            TransportError: The transport cannot be reached; a later try may work.
         """
 
     async def close(self) -> None:

@@ -1,16 +1,16 @@
 """Writes chunks as files, which ``daemon.sources.directory`` reads, and in time removes."""
 
-import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from daemon.errors import ConfigError, TransportError
+from daemon.errors import PASSING_ERRNOS, ConfigError, DiskError, TransportError
 from daemon.sources.chunk_files import (
     END_SUFFIX,
     OTHER_SUFFIX,
@@ -20,6 +20,7 @@ from daemon.sources.chunk_files import (
     own_stem,
 )
 from daemon.sources.positions import POSITIONS, read_position
+from daemon.threads import in_thread
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record
 from engine.types import VideoChunk
@@ -46,14 +47,17 @@ class DirectoryChunkWriter:
     async def start(self) -> None:
         """See ``ChunkWriter``."""
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
+            await in_thread(self._make_root)
         except OSError as error:
-            raise ConfigError(f"{self._root}: cannot make it: {error.strerror}") from error
+            message = f"{self._root}: cannot make it: {error.strerror}"
+            if error.errno in PASSING_ERRNOS:
+                raise DiskError(f"{message}{_FIX_OF.get(error.errno, '')}") from error
+            raise ConfigError(message) from error
 
     async def write(self, chunk: VideoChunk, facts: ChunkFacts) -> None:
         """See ``ChunkWriter``."""
         try:
-            await asyncio.to_thread(self._write, chunk, facts)
+            await in_thread(functools.partial(self._write, chunk, facts), "writing")
         except OSError as error:
             raise TransportError(
                 f"{self._root}: cannot write a chunk of {chunk.camera}: {error.strerror}"
@@ -63,8 +67,13 @@ class DirectoryChunkWriter:
     async def close(self) -> None:
         """See ``ChunkWriter``; every chunk is in place already."""
 
+    def _make_root(self) -> None:
+        self._root.mkdir(parents=True, exist_ok=True)
+        if not os.access(self._root, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it cannot be written to")
+
     def _write(self, chunk: VideoChunk, facts: ChunkFacts) -> None:
-        folder = self._root / _folder_name(chunk.camera)
+        folder = self._root / folder_name(chunk.camera)
         folder.mkdir(exist_ok=True)
         record = chunk_record(chunk, facts, site=self._site)
         headers = {name: value.decode() for name, value in record.headers}
@@ -84,7 +93,12 @@ class DirectoryChunkWriter:
         return max(self._next[camera], -1 if committed is None else committed + 1)
 
 
-def _folder_name(camera: str) -> str:
+def folder_name(camera: str) -> str:
+    """The camera's name, if it can name a folder.
+
+    Raises:
+        ConfigError: It cannot.
+    """
     if "/" in camera or "\0" in camera or camera.startswith("."):
         raise ConfigError(
             f"camera {camera!r} cannot name a folder: leave out '/' and a leading '.'"

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from daemon.errors import ConfigError
+from daemon.errors import RefusedRecordError
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.producer import DurableProducer
+from daemon.outages import Outage
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import Record, chunk_record
 from engine.types import VideoChunk
@@ -35,11 +36,13 @@ class KafkaChunkWriter:
 
     Args:
         settings: Where chunks go.
+        outage: With it a broker that is away is waited for, and told to it; None: up to the
+            connection's deadline.
     """
 
-    def __init__(self, settings: KafkaWriterSettings) -> None:
+    def __init__(self, settings: KafkaWriterSettings, outage: Outage | None = None) -> None:
         self._settings = settings
-        self._producer = DurableProducer(settings.connection, settings.topic)
+        self._producer = DurableProducer(settings.connection, settings.topic, outage)
 
     async def start(self) -> None:
         """See ``ChunkWriter``."""
@@ -49,24 +52,25 @@ class KafkaChunkWriter:
         """See ``ChunkWriter``.
 
         Raises:
-            ConfigError: The topic takes no record of this size.
+            RefusedRecordError: The topic takes no record of this size.
             TransportError: The broker was lost and did not come back.
         """
         record = chunk_record(chunk, facts, site=self._settings.site)
-        self._check_size(chunk, record)
+        self._check_size(record)
         await self._producer.send([record])
 
     async def close(self) -> None:
         """See ``ChunkWriter``."""
         await self._producer.close()
 
-    def _check_size(self, chunk: VideoChunk, record: Record) -> None:
+    def _check_size(self, record: Record) -> None:
         size, most = record_bytes(record), self._producer.max_message_bytes
         if most is not None and size > most:
-            raise ConfigError(
-                f"chunk {chunk.sequence} of camera {chunk.camera} makes a record of {size} "
-                f"bytes, topic {self._settings.topic} takes {most}: cut shorter chunks, or raise "
-                "the topic's max.message.bytes (kafka-configs.sh --alter --entity-type topics)"
+            raise RefusedRecordError(
+                f"a chunk makes a record of {size} bytes, topic {self._settings.topic} takes "
+                f"{most}: let the camera send key frames more often or fewer bits a second, "
+                "or raise the topic's max.message.bytes (kafka-configs.sh --alter --entity-type "
+                "topics)"
             )
 
 

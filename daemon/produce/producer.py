@@ -1,51 +1,63 @@
-"""`s2netd produce`: footage → closed-GOP chunks on a transport.
+"""`s2netd produce`: footage → closed-GOP chunks on a transport, composed from what was asked for.
 
-Each pass over a file, and each connection to a camera, is a run, and ends with an end marker, so
-that the daemon knows that nothing follows. A live camera that drops out is connected to again, in
-a new run.
+One camera from the command line, told to a person, or all those of a file, told to the log.
 """
 
 import asyncio
-import secrets
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, cast, get_args
 
+import structlog
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 
+from daemon.calls import RunningCalls
 from daemon.clock import Clock, SystemClock
 from daemon.config import load_security
-from daemon.errors import ConfigError, MalformedRecordError
+from daemon.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError, MalformedRecordError
 from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.credentials import read_secret
 from daemon.kafka.topics import check_name
-from daemon.library_lines import silence_kafka_client
-from daemon.produce.base import ChunkWriter
-from daemon.produce.directory_writer import DirectoryChunkWriter
+from daemon.last_resort import LastResort
+from daemon.library_lines import LINES, silence_kafka_client
+from daemon.logs import set_up
+from daemon.outages import Kind, Outages
+from daemon.produce.config import FolderTarget, ProduceConfig, load_cameras
+from daemon.produce.directory_writer import DirectoryChunkWriter, folder_name
+from daemon.produce.feed import FeedStatus
+from daemon.produce.fleet import Fleet, Target
+from daemon.produce.footage import Footage
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
-from daemon.wire.facts import ChunkFacts
+from daemon.produce.telling import console_log
 from daemon.wire.headers import read_name
-from engine.errors import UnreadableVideoError
-from engine.types import VideoChunk
-from engine.video.addresses import without_password
-from engine.video.cutting import CutChunk, cut_video
-from engine.video.folders import VIDEO_SUFFIXES, is_video_name
+from engine.errors import S2netdError
+from engine.video.addresses import (
+    SCHEMES,
+    Access,
+    RtspTransport,
+    has_password,
+    scheme_of,
+    usable,
+    without_password,
+)
+from engine.video.cutting import Transcode
 
-Transcode = Literal["auto", "never", "always"]
-URL_SCHEMES = ("rtsp", "rtsps", "http", "https")
-FIRST_RETRY_S = 1.0
-LAST_RETRY_S = 30.0
+SPOOL_BYTES = 256 * 2**20
+STATUS_EVERY_S = 10.0
+# Told to stop, the process ends by then, whatever hangs; it should take 2 s at the most.
+_END_WITHIN_S = 1.8
 
 
 @dataclass(frozen=True, slots=True)
 class ProduceOptions:
     """What the command line says; see `s2netd produce --help`."""
 
-    source: str
+    source: str = field(repr=False)
     camera: str
     to: str
     bootstrap: str = "127.0.0.1:9092"
@@ -55,161 +67,182 @@ class ProduceOptions:
     realtime: bool = False
     loop: bool = False
     site: str = "default"
-
-    @property
-    def is_live(self) -> bool:
-        """True for a network address: a camera there sets the pace and is not expected to end."""
-        return "://" in self.source
+    rtsp_transport: str = "auto"
+    camera_ca: Path | None = None
+    camera_tls_check: bool = True
+    spool_bytes: int = SPOOL_BYTES
+    status: bool = False
 
 
 class Producer:
-    """Cuts and publishes until the source ends or ``stop`` is called.
+    """Sends one camera's footage until that ends or ``stop`` is called.
 
     Args:
         options: What to do.
         console: Notes and progress are shown here.
         clock: Sets the pace and gives capture times; None: the machine's.
+        calls: Told of each call that may hang.
+        log: Notes go here; None: to the console.
+
+    Raises:
+        ConfigError: The options contradict each other, or name what cannot be.
     """
 
     def __init__(
-        self, options: ProduceOptions, console: Console, clock: Clock | None = None
+        self,
+        options: ProduceOptions,
+        console: Console,
+        clock: Clock | None = None,
+        calls: RunningCalls | None = None,
     ) -> None:
-        if options.transcode not in ("auto", "never", "always"):
-            raise ConfigError(
-                f"--transcode is {options.transcode!r}, wanted auto, never or always"
-            )
-        for option, name in (("--camera", options.camera), ("--site", options.site)):
-            try:
-                read_name(option, name)
-            except MalformedRecordError as error:
-                raise ConfigError(str(error)) from error
-        scheme = options.source.partition("://")[0] if options.is_live else None
-        if scheme not in (None, *URL_SCHEMES):
-            raise ConfigError(
-                f"{options.source}: {scheme}:// is not supported, wanted {', '.join(URL_SCHEMES)}"
-            )
         self._options = options
         self._console = console
-        self._clock = clock or SystemClock()
-        self._stop = asyncio.Event()
-        self.n_chunks = 0
-        self.n_bytes = 0
+        self._clock = clock
+        self._calls = calls
+        self._footage = footage_of(options)
+        self._fleet: Fleet | None = None
+        self._is_stopped = False
+        self.log = console_log(console)
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks written, without end markers."""
+        return sum(feed.n_chunks for feed in self._fleet.feeds) if self._fleet else 0
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of these."""
+        return sum(feed.n_bytes for feed in self._fleet.feeds) if self._fleet else 0
 
     def stop(self) -> None:
         """Let ``run`` publish the chunk in hand and the end marker, and then return."""
-        self._stop.set()
+        self._is_stopped = True
+        if self._fleet is not None:
+            self._fleet.stop()
 
     async def run(self) -> None:
         """Produce chunks until the source ends or ``stop`` is called.
 
+        A camera or a target that is away is waited for.
+
         Raises:
             ConfigError: The source or the target is not usable as it was named.
-            TransportError: The target cannot be reached any more.
-            UnreadableVideoError: The source is no video.
+            UnreadableVideoError: The source is no video; of a folder, some files are none.
         """
-        files = None if self._options.is_live else source_files(self._options.source)
         options = self._options
-        writer = open_writer(
-            options.to, options.bootstrap, site=options.site, security=options.security
+        if has_password(options.source):
+            self.log.warning("produce.password_shown")
+        if options.to.startswith("dir:"):
+            folder_name(options.camera)
+        target = open_target(
+            options.to,
+            options.bootstrap,
+            site=options.site,
+            security=options.security,
+            outages=Outages(self.log),
         )
-        await writer.start()
-        try:
-            await self._produce_all(writer, files)
-        finally:
-            await writer.close()
-
-    async def _produce_all(self, writer: ChunkWriter, files: list[Path] | None) -> None:
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False))
         is_plain = not self._console.is_terminal
         with Progress(
             *columns, console=self._console, transient=True, disable=is_plain
         ) as progress:
-            if files is None:
-                await self._produce_live(writer, progress)
-                return
-            while not self._stop.is_set():
-                for path in files:
-                    await self._produce_run(writer, str(path), progress)
-                if not self._options.loop:
-                    return
+            task = progress.add_task(f"{self._footage.shown}: opening")
 
-    async def _produce_live(self, writer: ChunkWriter, progress: Progress) -> None:
-        retry_s = FIRST_RETRY_S
-        while not self._stop.is_set():
-            n_before = self.n_chunks
-            try:
-                await self._produce_run(writer, self._options.source, progress)
-            except UnreadableVideoError as error:
-                self._console.print(f"{error}; connecting again in {retry_s:.0f} s", markup=False)
-            retry_s = FIRST_RETRY_S if self.n_chunks > n_before else retry_s
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), retry_s)
-            retry_s = min(retry_s * 2, LAST_RETRY_S)
+            def show(statuses: list[FeedStatus]) -> None:
+                progress.update(task, description=statuses[0].line())
 
-    async def _produce_run(self, writer: ChunkWriter, source: str, progress: Progress) -> None:
-        """Produce one run of one source, end marker included."""
-        run = new_run()
-        started_s = self._clock.monotonic_s()
-        # A file that is read as fast as it goes was captured at some other time, which is unknown.
-        is_now = self._options.is_live or self._options.realtime
-        anchor_us = self._clock.unix_us() if is_now else None
-        name = without_password(source)
-        task = progress.add_task(f"{name}: opening")
-        sequence, end_us = 0, 0
-        pieces = cut_video(
-            source,
-            chunk_s=self._options.chunk_s,
-            transcode=cast(Transcode, self._options.transcode),
-            on_note=lambda note: self._console.print(
-                f"{name}: {note}", markup=False, highlight=False, soft_wrap=True
+            self._fleet = Fleet(
+                [self._footage],
+                target,
+                spool_bytes=options.spool_bytes,
+                log=self.log,
+                clock=self._clock,
+                calls=self._calls,
+                status_every_s=STATUS_EVERY_S if options.status else None,
+                show=show,
+            )
+            if self._is_stopped:
+                self._fleet.stop()
+            await self._fleet.run()
+
+
+def footage_of(options: ProduceOptions) -> Footage:
+    """The footage that the command line names.
+
+    Raises:
+        ConfigError: An option has no such value, or the source cannot be one.
+    """
+    for option, name in (("--camera", options.camera), ("--site", options.site)):
+        _check_name(option, name)
+    return Footage(
+        camera=options.camera,
+        source=source_of(options.source),
+        chunk_s=options.chunk_s,
+        transcode=cast(Transcode, _one_of("--transcode", options.transcode, get_args(Transcode))),
+        access=Access(
+            cast(
+                RtspTransport,
+                _one_of("--rtsp-transport", options.rtsp_transport, get_args(RtspTransport)),
             ),
-            live=self._options.is_live,
-        )
-        try:
-            while not self._stop.is_set():
-                piece = await asyncio.to_thread(next, pieces, None)
-                if piece is None:
-                    break
-                end_us = piece.start_us + piece.duration_us
-                if self._options.realtime and not self._options.is_live:
-                    await self._pace(started_s + end_us / 1e6)
-                chunk = piece.to_chunk(self._options.camera, run, sequence, anchor_us)
-                await writer.write(chunk, _facts_of(piece))
-                sequence += 1
-                self._count(piece)
-                progress.update(
-                    task,
-                    description=f"{name}: {sequence} chunks, {end_us / 1e6:.1f} s of video",
-                )
-        finally:
-            await asyncio.to_thread(_close, pieces)
-            if sequence:
-                await writer.write(
-                    _end_of(self._options.camera, run, sequence, end_us), ChunkFacts()
-                )
-            progress.remove_task(task)
-
-    async def _pace(self, until_s: float) -> None:
-        """Wait until ``until_s``, as a camera delivers a chunk only after its last frame."""
-        wait_s = until_s - self._clock.monotonic_s()
-        if wait_s > 0:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), wait_s)
-
-    def _count(self, piece: CutChunk) -> None:
-        self.n_chunks += 1
-        self.n_bytes += len(piece.payload)
+            options.camera_ca,
+            options.camera_tls_check,
+        ),
+        realtime=options.realtime,
+        loop=options.loop,
+    )
 
 
-def open_writer(
-    to: str, bootstrap: str, *, site: str, security: Path | None = None
-) -> ChunkWriter:
-    """Make the writer for the target that ``--to`` names.
+def source_of(text: str) -> str:
+    """The source that a text names: itself, what ``@FILE`` holds, or what ``env:NAME`` is set to.
+
+    Raises:
+        ConfigError: The file or the variable is missing, or it is an address that cannot be one.
+    """
+    source = text
+    if text.startswith("@"):
+        source = read_secret(Path(text[1:]), "the source").strip()
+    elif text.startswith("env:"):
+        name = text.removeprefix("env:")
+        source = os.environ.get(name, "").strip()
+        if not source:
+            raise ConfigError(f"the source is {text}, but the variable {name} is not set")
+    scheme = scheme_of(source)
+    if scheme is None:
+        return source
+    shown = without_password(source)
+    if scheme not in SCHEMES:
+        raise ConfigError(f"{shown}: {scheme}:// is not supported, wanted {', '.join(SCHEMES)}")
+    try:
+        usable(source)
+    except ValueError as error:
+        raise ConfigError(f"{shown}: {error}") from None
+    return source
+
+
+def _check_name(what: str, name: str) -> None:
+    try:
+        read_name(what, name)
+    except MalformedRecordError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _one_of(option: str, value: str, wanted: tuple[str, ...]) -> str:
+    if value not in wanted:
+        names = f"{', '.join(wanted[:-1])} or {wanted[-1]}"
+        raise ConfigError(f"{option} is {value!r}, wanted {names}")
+    return value
+
+
+def open_target(
+    to: str, bootstrap: str, *, site: str, outages: Outages, security: Path | None = None
+) -> Target:
+    """Make the target that ``--to`` names.
 
     Args:
         to: ``dir:PATH`` or ``kafka:TOPIC``.
         bootstrap: Of Kafka: addresses of brokers.
         site: Written into every chunk.
+        outages: Told when it is away.
         security: Of Kafka: a file with the keys of a section ``security``; None: there are none.
 
     Raises:
@@ -219,80 +252,155 @@ def open_writer(
     if kind == "dir" and name:
         if security is not None:
             raise ConfigError(f"--security is {security}, but --to is {to}; a folder takes none")
-        return DirectoryChunkWriter(Path(name), site=site)
+        return _folder(Path(name), site, outages)
     if kind == "kafka" and name:
         keys = {} if security is None else load_security(security).model_dump()
         try:
             check_name(name)
         except ValueError as error:
             raise ConfigError(f"--to kafka:TOPIC: {error}") from error
-        return KafkaChunkWriter(
-            KafkaWriterSettings(KafkaConnection(bootstrap, **keys), name, site)
-        )
+        return _topic(KafkaConnection(bootstrap, **keys), name, site, outages)
     raise ConfigError(f"--to is {to!r}, wanted dir:PATH or kafka:TOPIC")
 
 
-def _close(pieces: Iterator[CutChunk]) -> None:
-    close = getattr(pieces, "close", None)
-    if close is not None:
-        close()
+def _folder(path: Path, site: str, outages: Outages) -> Target:
+    return Target(DirectoryChunkWriter(path, site=site), str(path), Kind.DISK, outages)
 
 
-def new_run() -> str:
-    """A run's name, which no other run has; names sort by time, for people."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-
-
-def source_files(source: str) -> list[Path]:
-    """The file, or the video files of a folder, sorted by name.
-
-    Raises:
-        ConfigError: There is no such file, or none in the folder.
-    """
-    path = Path(source)
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if is_video_name(p) and p.is_file())
-        if not files:
-            raise ConfigError(
-                f"{path}: holds no video file; looked for {' '.join(sorted(VIDEO_SUFFIXES))}"
-            )
-        return files
-    if not path.is_file():
-        raise UnreadableVideoError(
-            f"{path}: no such file or folder, and no rtsp:// or http:// address"
-        )
-    return [path]
-
-
-def _end_of(camera: str, run: str, sequence: int, end_us: int) -> VideoChunk:
-    return VideoChunk(camera, run, sequence, end_us, b"", is_end=True)
-
-
-def _facts_of(piece: CutChunk) -> ChunkFacts:
-    return ChunkFacts(
-        content_type=piece.content_type,
-        duration_us=piece.duration_us,
-        n_frames=piece.n_frames,
-        width=piece.width,
-        height=piece.height,
-    )
+def _topic(connection: KafkaConnection, topic: str, site: str, outages: Outages) -> Target:
+    connection.options()  # what is wrong with it is a wrong configuration, whoever is away
+    name = f"topic {topic} at {connection.bootstrap_servers}"
+    outage = outages.watch(Kind.BROKER, name)
+    writer = KafkaChunkWriter(KafkaWriterSettings(connection, topic, site), outage)
+    return Target(writer, name, Kind.BROKER, outages)
 
 
 def produce_blocking(options: ProduceOptions, console: Console) -> None:
     """Produce until the source ends, or until SIGTERM or Ctrl-C."""
     silence_kafka_client()
-
-    async def run() -> Producer:
-        producer = Producer(options, console)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, producer.stop)
-        await producer.run()
-        return producer
-
-    producer = asyncio.run(run())
+    calls = RunningCalls(SystemClock())
+    producer = Producer(options, console, calls=calls)
+    last_resort = _last_resort(calls, producer.log)
+    try:
+        asyncio.run(_obeying_signals(producer.run, producer.stop, last_resort))
+    finally:
+        last_resort.ended()
     console.print(
         f"{options.camera}: {producer.n_chunks} chunks, {producer.n_bytes / 1e6:.1f} MB "
         f"to {options.to}",
         markup=False,
     )
+    _leave_what_hangs(last_resort)
+
+
+def produce_cameras(path: Path, *, status: bool = False) -> int:
+    """Send all cameras of a file until SIGTERM or Ctrl-C; gives the process's exit code.
+
+    Args:
+        path: The file.
+        status: Log each camera's status, also if the file does not ask for it.
+
+    Raises:
+        ConfigError: The file is wrong.
+    """
+    config = load_cameras(path)
+    footages = footages_of(config)
+    log = set_up(config.log.form, config.log.level)
+    calls = RunningCalls(SystemClock())
+    last_resort = _last_resort(calls, log)
+    outages = Outages(log)
+    exit_code = 0
+    try:
+        target = target_of(config, outages)
+        log.info("produce.started", cameras=len(footages), to=target.name, pid=os.getpid())
+
+        async def run() -> None:
+            every_s = config.status_interval_s or (STATUS_EVERY_S if status else None)
+            fleet = Fleet(
+                footages,
+                target,
+                spool_bytes=config.spool_bytes,
+                log=log,
+                calls=calls,
+                status_every_s=every_s,
+            )
+            await _obeying_signals(fleet.run, fleet.stop, last_resort)
+
+        asyncio.run(run())
+    except S2netdError as error:
+        log.error("produce.failed", error=type(error).__name__, reason=str(error))  # noqa: TRY400 - no traceback for operators
+        exit_code = EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED
+    finally:
+        last_resort.ended()
+    LINES.tell(log, at_once=True)
+    if not exit_code:
+        log.info("produce.stopped")
+    _leave_what_hangs(last_resort, exit_code)
+    return exit_code
+
+
+def footages_of(config: ProduceConfig) -> list[Footage]:
+    """Each camera's footage.
+
+    Raises:
+        ConfigError: A line for each camera that cannot be one.
+    """
+    footages: list[Footage] = []
+    faults: list[str] = []
+    for name, camera in config.cameras.items():
+        try:
+            _check_name("its name", name)
+            if isinstance(config.to, FolderTarget):
+                folder_name(name)
+            source = source_of(camera.source)
+            if scheme_of(source) is None:
+                raise ConfigError(f"wanted an address with one of {', '.join(SCHEMES)}")  # noqa: TRY301
+        except ConfigError as error:
+            faults.append(f"cameras.{name}: {error}")
+            continue
+        access = Access(camera.rtsp_transport, camera.ca_file, camera.check_certificate)
+        footages.append(Footage(name, source, camera.chunk_s, camera.transcode, access))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return footages
+
+
+def target_of(config: ProduceConfig, outages: Outages) -> Target:
+    """Where all cameras' chunks go.
+
+    Raises:
+        ConfigError: What it is reached with cannot be used.
+    """
+    to = config.to
+    if isinstance(to, FolderTarget):
+        return _folder(to.path, config.site, outages)
+    connection = KafkaConnection(to.bootstrap_servers, **to.security.model_dump())
+    return _topic(connection, to.topic, config.site, outages)
+
+
+async def _obeying_signals(
+    run: Callable[[], Coroutine[Any, Any, None]],
+    stop: Callable[[], object],
+    last_resort: LastResort,
+) -> None:
+    """Run; the first SIGTERM or Ctrl-C is the beginning of the end."""
+
+    def end() -> None:
+        last_resort.begin()
+        stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    await run()
+
+
+def _last_resort(calls: RunningCalls, log: structlog.stdlib.BoundLogger) -> LastResort:
+    return LastResort(_END_WITHIN_S, calls, log, least_s=_END_WITHIN_S)
+
+
+def _leave_what_hangs(last_resort: LastResort, exit_code: int = 0) -> None:
+    """End at once if a thread hangs, say in a camera that does not answer."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    last_resort.leave_if_stuck(exit_code)

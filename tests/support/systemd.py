@@ -20,6 +20,7 @@ from typing import Self
 from tests.support.checkout import CHECKOUT
 
 UNIT = CHECKOUT / "systemd" / "s2netd@.service"
+PRODUCE_UNIT = CHECKOUT / "systemd" / "s2netd-produce@.service"
 SYSTEMD = Path("/lib/systemd/systemd")
 STARTS_WITHIN_S = 120
 
@@ -160,13 +161,15 @@ class SystemManager:
 
     def _write_units(self) -> None:
         self._units.mkdir()
-        shutil.copy(UNIT, self._units)
-        (self._units / "s2netd@.service.d").mkdir()
-        # There is no journal in there, and a Python that was moved may have its own libpython.
-        (self._units / "s2netd@.service.d" / "tests.conf").write_text(
-            "[Service]\nStandardOutput=append:/run/%i.log\nStandardError=inherit\n"
-            "Environment=LD_LIBRARY_PATH=/opt/s2netd/python/lib\n"
-        )
+        for unit, log in ((UNIT, "%i"), (PRODUCE_UNIT, "%i.cameras")):
+            shutil.copy(unit, self._units)
+            folder = self._units / f"{unit.name}.d"
+            folder.mkdir()
+            # There is no journal in there, and a Python that was moved may have its own libpython.
+            (folder / "tests.conf").write_text(
+                f"[Service]\nStandardOutput=append:/run/{log}.log\nStandardError=inherit\n"
+                "Environment=LD_LIBRARY_PATH=/opt/s2netd/python/lib\n"
+            )
         for target in ("sysinit", "basic", "shutdown", "network-online", "multi-user"):
             text = f"[Unit]\nDescription={target}\nDefaultDependencies=no\n"
             (self._units / f"{target}.target").write_text(text)

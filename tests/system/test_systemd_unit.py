@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.footage import BUSY, colour_clip
 from tests.support.real_parts import missing
-from tests.support.systemd import UNIT, SystemManager, why_no_manager
+from tests.support.systemd import PRODUCE_UNIT, UNIT, SystemManager, why_no_manager
 from tests.support.tiny_bundle import write_tiny_bundle
 
 pytestmark = pytest.mark.systemd
@@ -81,12 +81,15 @@ def running(manager: SystemManager) -> str:
     return manager.show(HALL, "MainPID")
 
 
-def test_analyze_verify_has_nothing_to_say(analyze: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("shipped", "n_commands"), [(UNIT, 2), (PRODUCE_UNIT, 1)])
+def test_analyze_verify_has_nothing_to_say(
+    analyze: str, tmp_path: Path, shipped: Path, n_commands: int
+) -> None:
     # The command must exist where it is verified; only its path is changed.
-    text = UNIT.read_text()
+    text = shipped.read_text()
     installed = "=/opt/s2netd/venv/bin/s2netd "
-    assert 2 == text.count(installed)
-    unit = tmp_path / UNIT.name
+    assert n_commands == text.count(installed)
+    unit = tmp_path / shipped.name
     unit.write_text(text.replace(installed, "=/bin/true "))
     done = subprocess.run(
         [analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False
@@ -95,10 +98,11 @@ def test_analyze_verify_has_nothing_to_say(analyze: str, tmp_path: Path) -> None
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_analyze_security_counts_little_exposure(analyze: str) -> None:
+@pytest.mark.parametrize("unit", [UNIT, PRODUCE_UNIT])
+def test_analyze_security_counts_little_exposure(analyze: str, unit: Path) -> None:
     threshold = f"--threshold={MOST_EXPOSURE}"
     done = subprocess.run(
-        [analyze, "security", "--offline=true", "--no-pager", threshold, UNIT],
+        [analyze, "security", "--offline=true", "--no-pager", threshold, unit],
         capture_output=True,
         text=True,
         check=False,

@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.partitioner import murmur2
 
-from daemon.errors import ConfigError, StaleOwnerError, TransportError
+from daemon.errors import RefusedRecordError, StaleOwnerError, TransportError
 from daemon.journal.projections.topic import TopicProjection, TopicSettings
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.producer import DurableProducer
@@ -116,8 +116,38 @@ async def test_a_chunk_too_large_for_the_topic_is_refused_with_both_numbers(
     name = await make_topic(1, **{"max.message.bytes": "50000"})
     topic = Topic(kafka_bootstrap, name)
 
-    with pytest.raises(ConfigError, match=r"record of 50\d\d\d bytes.* takes 50000: cut shorter"):
+    with pytest.raises(RefusedRecordError, match=r"record of 50\d\d\d bytes.* takes 50000: let"):
         await topic.put(a_chunk(payload=bytes(50_000)))
+
+
+async def test_what_the_broker_alone_knows_to_be_too_large_is_refused_and_not_tried_for_ever(
+    kafka_bootstrap: str, make_topic: MakeTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A producer without the right DescribeConfigs does not hear of the topic's limit."""
+
+    async def untold(*_arguments: object) -> None:
+        return None
+
+    monkeypatch.setattr("daemon.kafka.connection._max_message_bytes", untold)
+    topic = Topic(kafka_bootstrap, await make_topic(1, **{"max.message.bytes": "50000"}))
+
+    with pytest.raises(RefusedRecordError, match="takes no record of this size"):
+        await topic.put(a_chunk(payload=bytes(60_000)))
+    await topic.put(a_chunk(payload=bytes(40_000)))
+
+
+async def test_records_that_go_together_are_not_refused_for_each_others_size(
+    kafka_bootstrap: str, make_topic: MakeTopic
+) -> None:
+    name = await make_topic(1, **{"max.message.bytes": "50000"})
+    topic = Topic(kafka_bootstrap, name)
+    writer = KafkaChunkWriter(KafkaWriterSettings(topic.connection, name))
+    await writer.start()
+    try:
+        chunks = [a_chunk(camera=f"cam-{n}", payload=bytes(20_000)) for n in range(8)]
+        await asyncio.gather(*(writer.write(chunk, ChunkFacts()) for chunk in chunks))
+    finally:
+        await writer.close()
 
 
 async def test_a_chunk_just_within_the_topics_limit_is_taken(

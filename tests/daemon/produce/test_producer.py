@@ -12,9 +12,11 @@ import av
 import pytest
 from rich.console import Console
 
-import daemon.produce.producer
+import daemon.produce.feed
 from daemon.errors import ConfigError
-from daemon.produce.producer import ProduceOptions, Producer, open_writer, source_files
+from daemon.outages import Outages
+from daemon.produce.footage import source_files
+from daemon.produce.producer import ProduceOptions, Producer, open_target
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record
@@ -228,23 +230,24 @@ async def test_re_encoding_is_said_aloud_and_can_be_forbidden(tmp_path, console)
     assert [] == list((tmp_path / "more").glob("*/*"))
 
 
-async def test_what_came_before_an_unreadable_file_is_published_and_ended(tmp_path, console):
+async def test_an_unreadable_file_does_not_keep_the_others_back(tmp_path, console):
     folder = tmp_path / "recordings"
     folder.mkdir()
     colour_clip(folder / "a.mp4", [(0.48, 220, 0)])
     (folder / "b.mp4").write_text("no video")
     colour_clip(folder / "c.mp4", [(0.48, 220, 0)])
-    with pytest.raises(UnreadableVideoError, match=r"b\.mp4"):
+    with pytest.raises(UnreadableVideoError, match=r"1 of 3 files.*\n  .*b\.mp4: "):
         await Producer(options_for(folder, tmp_path / "chunks"), console).run()
 
-    (run,) = runs_of(await published(tmp_path / "chunks"))
-    assert [False, True] == [chunk.is_end for chunk in run]
+    runs = runs_of(await published(tmp_path / "chunks"))
+    assert [[False, True]] * 2 == [[chunk.is_end for chunk in run] for run in runs]
+    assert "b.mp4" in notes(tmp_path, console)
 
 
 @pytest.mark.parametrize("to", ["", "dir", "dir:", "kafka:", "s3:bucket", "chunks"])
 def test_a_target_that_is_none_is_refused(to):
     with pytest.raises(ConfigError, match="wanted dir:PATH or kafka:TOPIC"):
-        open_writer(to, "127.0.0.1:9092", site="s")
+        open_target(to, "127.0.0.1:9092", site="s", outages=Outages())
 
 
 def test_security_is_read_before_anything_is_sent(tmp_path):
@@ -252,9 +255,9 @@ def test_security_is_read_before_anything_is_sent(tmp_path):
     path.write_text("protocol: SASL_SSL\n")
 
     with pytest.raises(ConfigError, match=r"security\.yaml: .*sasl_password_file must be given"):
-        open_writer("kafka:chunks", "127.0.0.1:9092", site="s", security=path)
+        open_target("kafka:chunks", "127.0.0.1:9092", site="s", outages=Outages(), security=path)
     with pytest.raises(ConfigError, match=r"--security is .*, but --to is dir:chunks"):
-        open_writer("dir:chunks", "127.0.0.1:9092", site="s", security=path)
+        open_target("dir:chunks", "127.0.0.1:9092", site="s", outages=Outages(), security=path)
 
 
 def test_a_folder_without_videos_says_what_was_looked_for(tmp_path):
@@ -323,8 +326,8 @@ def _tell(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
 
 
 async def test_a_live_camera_that_drops_out_is_connected_to_again(tmp_path, console, monkeypatch):
-    monkeypatch.setattr(daemon.produce.producer, "FIRST_RETRY_S", 0.01)
-    monkeypatch.setattr(daemon.produce.producer, "LAST_RETRY_S", 0.02)
+    monkeypatch.setattr(daemon.produce.feed, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(daemon.produce.feed, "LAST_RETRY_S", 0.02)
     footage = make_video(container="mpegts", n_frames=50, gop=12)
     chunks = tmp_path / "chunks"
     async with a_camera([None, footage, None, footage[: len(footage) * 3 // 4]]) as (url, gone):

@@ -1,0 +1,270 @@
+"""`s2netd produce` as a process: it ends when told to, and keeps secrets."""
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.processes import PATIENCE_S, s2netd, start_s2netd, wait_until
+from tests.support.scripted_camera import Picture, ScriptedCamera, serving, small_footage
+from tests.system.test_outages import fill, small_disk
+
+__all__ = ["small_disk"]
+
+pytestmark = pytest.mark.slow
+
+END_WITHIN_S = 2.0
+# It is measured from outside, on a machine that may be busy; what hangs would take for ever.
+MARGIN_S = 8.0
+HIDDEN = "s3cr3t/@?#%41"
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Picture]:
+    return small_footage(gop=5)
+
+
+@pytest.fixture
+def camera(pictures: list[Picture]) -> Iterator[tuple[ScriptedCamera, str]]:
+    scripted = ScriptedCamera(pictures)
+    with serving([scripted]) as (url,):
+        yield scripted, url
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Somebody who takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+class Produce:
+    """The command, running.
+
+    Args:
+        folder: Where its log lies.
+        arguments: Its arguments.
+    """
+
+    def __init__(self, folder: Path, *arguments: object) -> None:
+        self.log = folder / "log"
+        self.process = start_s2netd("produce", *arguments, log=self.log)
+
+    def until_said(self, words: str) -> None:
+        def is_said() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return words in self.log.read_text()
+
+        wait_until(is_said, self.log.read_text)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> str:
+        """Tell it to end; what it said, if it did so in time and in order."""
+        began_s = time.monotonic()
+        self.process.send_signal(number)
+        code = self.process.wait(PATIENCE_S)
+        assert time.monotonic() - began_s < END_WITHIN_S + MARGIN_S, self.log.read_text()
+        assert 0 == code, self.log.read_text()
+        return self.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_while_a_camera_does_not_answer(
+    camera: tuple[ScriptedCamera, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    scripted, url = camera
+    scripted.is_deaf = True
+    produce = Produce(tmp_path, url, "--camera", "gate", "--to", f"dir:{tmp_path / 'chunks'}")
+    wait_until(lambda: scripted.n_connected > 0, produce.log.read_text)
+
+    assert "gate: 0 chunks" in produce.end(number)
+
+
+def test_it_ends_while_a_camera_is_silent(
+    camera: tuple[ScriptedCamera, str], tmp_path: Path
+) -> None:
+    scripted, url = camera
+    produce = Produce(tmp_path, url, "--camera", "gate", "--to", f"dir:{tmp_path / 'chunks'}")
+    chunks = tmp_path / "chunks" / "gate"
+    wait_until(lambda: len(list(chunks.glob("*.mp4"))) > 0, produce.log.read_text)
+    scripted.hangs = True
+
+    produce.end()
+    assert 1 == len(list(chunks.glob("*.end*")))
+
+
+def test_it_ends_while_a_camera_is_away(tmp_path: Path) -> None:
+    to = f"dir:{tmp_path / 'chunks'}"
+    produce = Produce(tmp_path, "rtsp://127.0.0.1:9/cam", "--camera", "gate", "--to", to)
+    produce.until_said("connecting again in 2 s")
+
+    produce.end()
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"), [("camera", "away"), ("camera", "silent"), ("file", "away")]
+)
+def test_it_ends_while_a_broker_is_away_and_says_what_it_could_not_send(
+    camera: tuple[ScriptedCamera, str], tmp_path: Path, silent_port: int, source: str, kind: str
+) -> None:
+    _scripted, url = camera
+    port = 1 if kind == "away" else silent_port
+    if source == "file":
+        clip = tmp_path / "clip.h264"
+        clip.write_bytes(b"".join(b"\0\0\0\1" + u for p in small_footage(gop=5) for u in p))
+        url = str(clip)
+    to = ("--to", "kafka:chunks", "--bootstrap", f"127.0.0.1:{port}")
+    produce = Produce(tmp_path, url, "--camera", "gate", *to)
+    produce.until_said("waiting for the broker")
+
+    said = produce.end()
+    assert "were not sent: produce was stopped" in said
+    assert "gate: 0 chunks" in said
+
+
+def test_a_full_disk_is_waited_for(
+    camera: tuple[ScriptedCamera, str],
+    tmp_path: Path,
+    small_disk: Path,
+) -> None:
+    _scripted, url = camera
+    (small_disk / "chunks" / "gate").mkdir(parents=True)
+    filler = fill(small_disk)
+    to = f"dir:{small_disk / 'chunks'}"
+    produce = Produce(tmp_path, url, "--camera", "gate", "--to", to, "--status")
+    produce.until_said("No space left on device; free some")
+    filler.unlink()
+    produce.until_said("the disk is there again")
+    wait_until(lambda: len(list((small_disk / "chunks" / "gate").glob("*.mp4"))) > 2)
+
+    fill(small_disk)
+    produce.end()
+
+
+@pytest.mark.parametrize("kind", ["file", "environment"])
+def test_a_password_is_shown_nowhere(
+    pictures: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    scripted = ScriptedCamera(pictures, login="admin:right")
+    with serving([scripted]) as (url,):
+        secret_url = url.replace("://", f"://admin:{HIDDEN}@")
+        (tmp_path / "url").write_text(secret_url + "\n")
+        monkeypatch.setenv("GATE_URL", secret_url)
+        source = f"@{tmp_path / 'url'}" if kind == "file" else "env:GATE_URL"
+        to = f"dir:{tmp_path / 'chunks'}"
+        produce = Produce(tmp_path, source, "--camera", "gate", "--to", to)
+        produce.until_said("connecting again")
+        listed = Path(f"/proc/{produce.process.pid}/cmdline").read_bytes()
+        said = produce.end()
+
+    assert b"s3cr3t" not in listed
+    assert "s3cr3t" not in said
+    assert "***@127.0.0.1" in said
+
+
+def test_a_password_on_the_command_line_is_warned_of_and_not_repeated(
+    pictures: list[Picture], tmp_path: Path
+) -> None:
+    scripted = ScriptedCamera(pictures, login="admin:right")
+    with serving([scripted]) as (url,):
+        secret_url = url.replace("://", "://admin:s3cr3t@")
+        to = f"dir:{tmp_path / 'chunks'}"
+        produce = Produce(tmp_path, secret_url, "--camera", "gate", "--to", to)
+        produce.until_said("connecting again")
+        said = produce.end()
+
+    assert "list of processes" in said
+    assert "s3cr3t" not in said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ftp://u:s3cr3t@host/x",
+        "rtsp:/u:s3cr3t@host/x",
+        "rtsp://u:s3cr3t" + "x" * 130 + "@host/x",
+        "u:s3cr3t@host",
+    ],
+)
+def test_an_address_that_cannot_be_one_is_refused_without_its_password(
+    tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "url").write_text(content)
+    done = s2netd("produce", f"@{tmp_path / 'url'}", "--camera", "a", "--to", f"dir:{tmp_path}/c")
+
+    assert done.returncode in {1, 78}
+    assert "s3cr3t" not in done.stderr + done.stdout
+
+
+def write_cameras(path: Path, urls: dict[str, object], to: dict[str, object]) -> Path:
+    path.write_text(yaml.safe_dump({"to": to, "cameras": urls, "status_interval_s": 0.5}))
+    return path
+
+
+def test_many_cameras_of_one_file_are_sent_by_one_process(
+    pictures: list[Picture], tmp_path: Path
+) -> None:
+    cameras = [ScriptedCamera(pictures) for _ in range(4)]
+    cameras[0].is_deaf = True
+    with serving(cameras) as urls:
+        (tmp_path / "url").write_text(urls[1])
+        named: dict[str, object] = {f"gate-{n}": {"url": url} for n, url in enumerate(urls)}
+        named["gate-1"] = {"url_file": str(tmp_path / "url"), "rtsp_transport": "tcp"}
+        to: dict[str, object] = {"kind": "directory", "path": str(tmp_path / "chunks")}
+        config = write_cameras(tmp_path / "cameras.yaml", named, to)
+        produce = Produce(tmp_path, "--config", config)
+        for n in (1, 2, 3):
+            folder = tmp_path / "chunks" / f"gate-{n}"
+            wait_until(lambda at=folder: len(list(at.glob("*.mp4"))) > 1, produce.log.read_text)
+        produce.until_said('"event": "produce.status"')
+        said = produce.end()
+
+    assert '"event": "produce.stopped"' in said
+    for n in (1, 2, 3):
+        assert 1 == len(list((tmp_path / "chunks" / f"gate-{n}").glob("*.end*")))
+
+
+@pytest.mark.parametrize(
+    ("cameras", "told"),
+    [
+        ("{gate: {url: 'rtsp://u:s3cr3t@h/1', ulr: x}}", "cameras.gate.ulr: unknown key"),
+        ("{gate: 'rtsp://u:s3cr3t@h/1'}", "cameras.gate: "),
+        ("{gate: {url: ['rtsp://u:s3cr3t@h/1']}}", "cameras.gate.url: "),
+        ("{gate: {url: 'ftp://u:s3cr3t@h/1'}}", "cameras.gate: ftp://***@h/1: ftp:// is not"),
+        ("{gate: {url: 'clip-s3cr3t'}}", "cameras.gate: wanted an address with one of rtsp"),
+        ("{gate: {}}", "cameras.gate: give either url or url_file"),
+        ("{gate: {url_file: none}}", "cameras.gate: the source: cannot read none"),
+        ("{a/b: {url: 'rtsp://u:s3cr3t@h/1'}}", "cameras.a/b: camera 'a/b' cannot name a folder"),
+        ("{}", "cameras: "),
+        ("{a: {url: 'rtsp://h'}, a: {url: 'rtsp://h'}}", "key 'a' stands in line"),
+    ],
+)
+def test_a_file_of_cameras_that_is_wrong_is_refused_by_key_and_without_passwords(
+    tmp_path: Path, cameras: str, told: str
+) -> None:
+    path = tmp_path / "cameras.yaml"
+    path.write_text(f"to: {{kind: directory, path: {tmp_path / 'chunks'}}}\ncameras: {cameras}\n")
+    done = s2netd("produce", "--config", path)
+
+    assert 78 == done.returncode
+    assert told in done.stderr
+    assert "s3cr3t" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_files_of_a_folder_that_cannot_be_read_do_not_keep_the_others_back(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    stream = b"".join(b"\0\0\0\1" + unit for p in small_footage(gop=5) for unit in p)
+    for name, content in (("a", stream), ("b", b"no video"), ("c", stream), ("d", b"")):
+        (folder / f"{name}.h264").write_bytes(content)
+    done = s2netd("produce", folder, "--camera", "gate", "--to", f"dir:{tmp_path / 'chunks'}")
+
+    assert 1 == done.returncode
+    assert "2 of 4 files could not be read whole:" in done.stderr
+    assert "b.h264" in done.stderr
+    assert "d.h264" in done.stderr
+    assert 2 == len(list((tmp_path / "chunks" / "gate").glob("*.end*")))
