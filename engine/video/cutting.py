@@ -49,6 +49,7 @@ from engine.video.times import (
 from engine.video.units import (
     codec_name,
     is_cut_point,
+    lacks_parameters,
     needs_hidden,
     with_parameters,
 )
@@ -226,6 +227,11 @@ class _Cutter:
             why = "transcoding was asked for"
         if not is_untimed(self._stream):
             first = self._first_key(packets)
+            if lacks_parameters(first, self._stream):
+                raise UnreadableVideoError(
+                    "it says nowhere how its pictures are to be decoded (SPS, PPS): let the "
+                    "camera send that with every key frame, or tell it in its description (SDP)"
+                )
             packets = chain([first], packets)
             if why is None and not is_cut_point(first, self._stream):
                 why = "its key frames are no IDR pictures"

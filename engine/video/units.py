@@ -97,6 +97,15 @@ def needs_hidden(gop: Sequence["Packet[VideoStream]"]) -> bool:
     return not all(packet.is_discard for packet in gop[first_hidden:])
 
 
+def lacks_parameters(key: "Packet[VideoStream]", stream: VideoStream) -> bool:
+    """Does neither a stream's header nor its first key frame hold parameter sets?"""
+    codec = codec_name(stream)
+    if codec not in UNIT_CODECS or any(parameter_units(stream)):
+        return False
+    units = units_of(bytes(key), codec, stream.codec_context.extradata or b"")
+    return not any(unit.is_parameter_set for unit in units)
+
+
 def with_parameters(key: "Packet[VideoStream]", stream: VideoStream) -> "Packet[VideoStream]":
     """A key frame of H.264 with the parameter sets of its stream's header before it."""
     extradata = stream.codec_context.extradata or b""

@@ -52,6 +52,7 @@ class ScriptedCamera:
         pictures: Its footage.
         fps: Pictures a second.
         login: ``user:password`` that it wants, by the scheme Basic.
+        tells_sets: Its description holds the parameter sets of its first picture.
         refuses_tcp: It sends by UDP only.
         is_deaf: It takes connections, and answers nothing.
         hangs: It sends no more, and keeps connections.
@@ -63,6 +64,7 @@ class ScriptedCamera:
     pictures: Sequence[Picture]
     fps: float = 25
     login: str | None = None
+    tells_sets: bool = True
     refuses_tcp: bool = False
     is_deaf: bool = False
     hangs: bool = False
@@ -91,10 +93,11 @@ class ScriptedCamera:
             unit for picture in self.pictures[:1] for unit in picture if unit[0] & 31 in (7, 8)
         ]
         sprop = ",".join(base64.b64encode(unit).decode() for unit in sets)
+        told = f";sprop-parameter-sets={sprop}" if self.tells_sets else ""
         return (
             "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
             "a=control:*\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
-            f"a=fmtp:96 packetization-mode=1;sprop-parameter-sets={sprop}\r\n"
+            f"a=fmtp:96 packetization-mode=1{told}\r\n"
             "a=control:trackID=0\r\n"
         )
 

@@ -160,6 +160,35 @@ def test_rtsp_comes_over_tcp_unless_that_is_refused_or_not_wanted(
     assert n_tries == camera.methods.count("SETUP")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["description", "pictures"])
+def test_how_pictures_are_decoded_may_be_said_in_either_place(
+    where: str, footage: list[list[bytes]]
+) -> None:
+    told = where == "description"
+    camera = ScriptedCamera(footage if not told else only_at_first(footage), tells_sets=told)
+    with serving([camera]) as (url,):
+        assert first_chunk(url).n_frames == 5
+
+
+@pytest.mark.slow
+def test_a_camera_that_says_nowhere_how_pictures_are_decoded_is_named_with_the_fix(
+    footage: list[list[bytes]],
+) -> None:
+    camera = ScriptedCamera(only_at_first(footage), tells_sets=False)
+    with (
+        serving([camera]) as (url,),
+        pytest.raises(UnreadableVideoError, match=r"SPS, PPS.*with every key frame"),
+    ):
+        first_chunk(url)
+
+
+def only_at_first(footage: list[list[bytes]]) -> list[list[bytes]]:
+    """The footage, whose parameter sets only the first picture of a minute has."""
+    bare = [[unit for unit in picture if unit[0] & 31 not in (7, 8)] for picture in footage]
+    return [footage[0], *bare[1:], *(bare * 30)]
+
+
 @pytest.fixture(scope="module")
 def tls_camera(
     tmp_path_factory: pytest.TempPathFactory, footage: list[list[bytes]]
