@@ -82,7 +82,9 @@ class Producer:
         console: Notes and progress are shown here.
         clock: Sets the pace and gives capture times; None: the machine's.
         calls: Told of each call that may hang.
-        log: Notes go here; None: to the console.
+
+    Attributes:
+        log: What is told on the console.
 
     Raises:
         ConfigError: The options contradict each other, or name what cannot be.

@@ -1,6 +1,7 @@
 """What `produce` tells a person at a terminal: the events of its log, as sentences."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, cast
 
 import structlog
@@ -10,8 +11,13 @@ from structlog.typing import EventDict
 from daemon.clock import SystemClock
 from daemon.log_lines import Floods
 from daemon.logs import MOST_A_MINUTE
+from daemon.produce.feed import FeedStatus
 
 _OWN = ("event", "camera", "source")
+
+
+def _status(said: dict[str, Any]) -> FeedStatus:
+    return FeedStatus(**{field.name: said[field.name] for field in fields(FeedStatus)})
 
 
 def _waiting(said: dict[str, Any]) -> str:
@@ -35,6 +41,7 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
         f"{said['camera']}: {said['chunks']} chunks, {said['seconds']} s of video, were not sent: "
         f"{said['reason']}"
     ),
+    "produce.status": lambda said: _status(said).line(),
     "outage.began": _waiting,
     "outage.lasts": _waiting,
     "outage.over": lambda said: (
@@ -46,9 +53,9 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
 def console_log(console: Console) -> structlog.stdlib.BoundLogger:
     """A logger whose lines are sentences on a console; floods are counted as in the log."""
 
-    def show(_logger: object, _method: str, fields: EventDict) -> EventDict:
+    def show(_logger: object, _method: str, said: EventDict) -> EventDict:
         console.print(
-            sentence(dict(fields)), markup=False, highlight=False, soft_wrap=True, emoji=False
+            sentence(dict(said)), markup=False, highlight=False, soft_wrap=True, emoji=False
         )
         raise structlog.DropEvent
 
@@ -72,5 +79,5 @@ def sentence(said: dict[str, Any]) -> str:
 
 
 def _others(said: dict[str, Any]) -> str:
-    fields = " ".join(f"{key}={value}" for key, value in said.items() if key not in _OWN)
-    return f"{said.get('camera', 's2netd')}: {said['event']} {fields}"
+    rest = " ".join(f"{key}={value}" for key, value in said.items() if key not in _OWN)
+    return f"{said.get('camera', 's2netd')}: {said['event']} {rest}"
