@@ -299,7 +299,7 @@ def _sound_frames(
 ) -> Iterator[VideoFrame]:
     """The frames of a chunk's packets, or an error that names the likely cause."""
     is_closed = True
-    for index, packet in enumerate(metadata.filtered(packets)):
+    for index, packet in enumerate(filter(metadata.mend, packets)):
         if packet.is_corrupt:
             raise CorruptChunkError(f"packet {index} is incomplete")
         if index == 0 and packet.size:
@@ -331,9 +331,10 @@ def decode_leniently(
     on_note: Callable[[str], None],
 ) -> Iterator[VideoFrame]:
     """All frames but damaged ones and those up to the next key frame."""
+    metadata = MetadataFilter(stream)
     is_damaged = False
-    for packet in MetadataFilter(stream).filtered(packets):
-        frames, damage = _decode_packet(packet)
+    for packet in packets:
+        frames, damage = _decode_packet(packet, metadata)
         if damage and not is_damaged:
             on_note(f"left out up to the next key frame: {damage}")
         is_damaged = is_damaged or damage is not None
@@ -344,11 +345,15 @@ def decode_leniently(
                 yield frame
 
 
-def _decode_packet(packet: "Packet[VideoStream]") -> tuple[list[VideoFrame], str | None]:
+def _decode_packet(
+    packet: "Packet[VideoStream]", metadata: MetadataFilter
+) -> tuple[list[VideoFrame], str | None]:
     """The frames a packet gives, and what is wrong with it."""
     try:
+        if not metadata.mend(packet):
+            return [], None
         return packet.decode(), "a packet is incomplete" if packet.is_corrupt else None
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, RefusedChunkError) as error:
         return [], reason(error)
 
 

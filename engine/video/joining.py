@@ -10,11 +10,16 @@ import av
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from engine.errors import CorruptChunkError, UnreadableVideoError
+from engine.errors import CorruptChunkError
 from engine.types import VideoChunk
 from engine.video.containers import DecodeLimits
 from engine.video.fragments import decoding_times, lead_for
-from engine.video.opening import LIBAV_ERRORS, open_chunk, pixel_shape, reason, video_stream
+from engine.video.opening import (
+    open_chunk,
+    pixel_shape,
+    unreadable_if_libav_fails,
+    video_stream,
+)
 from engine.video.times import timed_packets
 from engine.video.units import codec_name
 
@@ -38,11 +43,8 @@ def join_chunks(
     Raises:
         UnreadableVideoError: A chunk cannot be read, or they cannot be one stream.
     """
-    with ExitStack() as sources:
-        try:
-            return _join(chunks, out, limits or DecodeLimits(), sources)
-        except (OSError, CorruptChunkError, *LIBAV_ERRORS) as error:
-            raise UnreadableVideoError(f"{out}: {reason(error)}") from error
+    with unreadable_if_libav_fails(out), ExitStack() as sources:
+        return _join(chunks, out, limits or DecodeLimits(), sources)
 
 
 def _join(

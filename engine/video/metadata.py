@@ -6,15 +6,26 @@ that cannot be read or are not needed, and parameter sets that no decoder takes,
 filler, which decoders pass over.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
+from typing import TypeVar
 
 import av.error
 from av.codec.context import CodecContext
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from engine.video.units import UNIT_CODECS, Unit, codec_name, parameter_units, units_of
+from engine.errors import RefusedChunkError
+from engine.video.units import (
+    BESIDE_PICTURES,
+    MOST_UNITS,
+    UNIT_CODECS,
+    Unit,
+    codec_name,
+    parameter_units,
+    spans_of,
+)
 
 # A damaged frame is an error, not a green smear that the model would have to judge.
 STRICT = {"err_detect": "crccheck+explode"}
@@ -32,13 +43,18 @@ _LEAST_BYTES = {_ENCODER: 16, _CHECKSUM: 5}
 # Different parameter sets of a stream that are judged, and the bytes of one: a hostile stream may
 # have others, which are left to its decoder.
 _MOST_JUDGED, _MOST_SET_BYTES = 64, 1024
+_MOST_MESSAGES = 64  # of a unit; cameras send a handful
+FoundT = TypeVar("FoundT")
 
 
 class MetadataFilter:
-    """Passes a stream's packets on, with what could only do harm marked as filler.
+    """Marks in a stream's packets as filler what could only do harm.
 
     Args:
         stream: Theirs. Parameter sets in its header that no decoder takes are marked too.
+
+    Raises:
+        RefusedChunkError: The header holds more parameter sets than a packet may hold units.
     """
 
     def __init__(self, stream: VideoStream) -> None:
@@ -47,7 +63,7 @@ class MetadataFilter:
         self._judged: dict[bytes, bool] = {}
         self._sets = b""  # those that are sound, behind start codes
         if self._codec in UNIT_CODECS and context.extradata:
-            bad = [unit for unit in parameter_units(stream) if not self._is_sound(unit)]
+            bad = [unit for unit in _few(parameter_units(stream)) if not self._is_sound(unit)]
             if bad:
                 context.extradata = _marked(context.extradata, bad)
         self._extradata = context.extradata or b""
@@ -62,23 +78,29 @@ class MetadataFilter:
         """The parameter sets that are sound, so far, behind start codes."""
         return self._sets
 
-    def filtered(
-        self, packets: Iterable["Packet[VideoStream]"]
-    ) -> Iterator["Packet[VideoStream]"]:
-        """The packets that a decoder can use; one without a picture may be left out."""
-        for packet in packets:
-            if self._codec not in UNIT_CODECS or not packet.size or self._mends(packet):
-                yield packet
+    def mend(self, packet: "Packet[VideoStream]") -> bool:
+        """Mark a packet's units; False if there is nothing to decode.
 
-    def _mends(self, packet: "Packet[VideoStream]") -> bool:
-        """Mark units; False if there is nothing to decode."""
+        Raises:
+            RefusedChunkError: It holds more units than ``MOST_UNITS``.
+        """
+        if self._codec not in UNIT_CODECS or not packet.size:
+            return True
         payload = bytes(packet)
-        units = list(units_of(payload, self._codec, self._extradata))
-        bad = [unit for unit in units if not self._is_sound(unit)]
+        spans = _few(spans_of(payload, self._codec, self._extradata))
+        headers = BESIDE_PICTURES[self._codec]
+        beside = [
+            Unit(self._codec, payload, start, end)
+            for start, end in spans
+            if start < len(payload) and payload[start] in headers
+        ]
+        if not beside:  # as in most packets
+            return True
+        bad = [unit for unit in beside if not self._is_sound(unit)]
         if bad:
             packet.update(_marked(payload, bad))
         # A packet of messages alone is no picture; of anything that is none, the decoder judges.
-        return not units or not all(unit.is_sei for unit in units)
+        return sum(unit.is_sei for unit in beside) < len(spans)
 
     def _is_sound(self, unit: Unit) -> bool:
         if unit.is_sei:
@@ -117,22 +139,28 @@ def mend_header(stream: VideoStream) -> None:
 def is_sound_sei(unit: Unit) -> bool:
     """Can all messages of a unit be read, and does a picture need one of them?"""
     content = unit.content[_N_HEADER[unit.codec] :].replace(b"\x00\x00\x03", b"\x00\x00")
-    kinds, at = set(), 0
+    wanted = _WANTED[unit.codec]
+    kinds: list[int] = []
+    at = 0
     while len(content) - at > 2:  # noqa: PLR2004 - a byte of kind, of size and of the unit's end
         kind, at = _counted_up(content, at)
         size, at = _counted_up(content, at)
-        if size > len(content) - at or size < _LEAST_BYTES.get(kind, 0):
+        is_readable = _LEAST_BYTES.get(kind, 0) <= size <= len(content) - at
+        is_welcome = kind in wanted or kind in _HARMLESS[unit.codec]
+        if not (is_readable and is_welcome) or len(kinds) == _MOST_MESSAGES:
             return False
-        kinds.add(kind)
+        kinds.append(kind)
         at += size
-    wanted = _WANTED[unit.codec]
-    return bool(kinds & wanted) and kinds <= wanted | _HARMLESS[unit.codec]
+    return not wanted.isdisjoint(kinds)
 
 
 def _counted_up(content: bytes, at: int) -> tuple[int, int]:
-    """A number as SEI messages write it, 255 for each byte of ones, and where it ends."""
+    """A number as SEI messages write it, 255 for each byte of ones, and where it ends.
+
+    One that is more than all of ``content`` is not read to its end.
+    """
     total = 0
-    while content[at : at + 1] == b"\xff":
+    while content[at : at + 1] == b"\xff" and total <= len(content):
         total, at = total + 255, at + 1
     return total + (content[at : at + 1] or b"\x00")[0], at + 1
 
@@ -144,3 +172,14 @@ def _marked(payload: bytes, units: Iterable[Unit]) -> bytes:
         if unit.kind >= 0:
             changed[unit.start : unit.start + 1] = _FILLER[unit.codec]
     return bytes(changed)
+
+
+def _few(found: Iterable[FoundT]) -> list[FoundT]:
+    """All that was found, unless that is more than a packet may hold."""
+    first = list(islice(found, MOST_UNITS + 1))
+    if len(first) > MOST_UNITS:
+        raise RefusedChunkError(
+            f"a packet or its stream's header holds more than {MOST_UNITS} units, and no camera "
+            "sends so many"
+        )
+    return first

@@ -30,6 +30,7 @@ from engine.video.containers import (
     sniff_file,
 )
 from engine.video.pixels import sane_shape
+from engine.video.units import n_units_exceed
 
 av.logging.set_level(None)  # a hostile chunk must not write into anybody's log
 
@@ -41,6 +42,11 @@ LIBAV_ERRORS = (av.error.FFmpegError, ValueError, IndexError, OverflowError, Mem
 _PROBE_OPTIONS = {"codec_whitelist": "none"}
 _BESIDE_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 _CLAIMS_PER_FRAME = 10  # three tables of an MP4 count a frame, and the sound has samples too
+# Where a container does not tell a stream's parameters, FFmpeg takes 4 KiB for each unit of a
+# packet to find them. In others than these, tables and quiet sound look like units too (10 000 a
+# second).
+_OF_UNITS = ("h264", "hevc", "mpegts")
+_UNITS_PER_FRAME, _START_CODES_PER_FRAME = 16, 64  # slices, messages and parameter sets
 
 
 def open_file(path: Path | str, *, decode_probe: bool = False) -> InputContainer:
@@ -120,6 +126,7 @@ def open_chunk(
     container = sniff(payload)
     if container == "mov":
         check_declared_samples(payload, _CLAIMS_PER_FRAME * limits.max_frames)
+    _check_units(container, payload, limits)
     with _naming_what_is_missing(container, io.BytesIO(payload), is_chunk=True):
         return av.open(
             io.BytesIO(payload),
@@ -129,6 +136,15 @@ def open_chunk(
             metadata_errors="replace",
             io_open=_refuse_io,
             hwaccel=hardware,
+        )
+
+
+def _check_units(container: str, payload: bytes, limits: DecodeLimits) -> None:
+    per_frame = _UNITS_PER_FRAME if container in _OF_UNITS else _START_CODES_PER_FRAME
+    most_units = per_frame * limits.max_frames
+    if n_units_exceed(payload, most_units):
+        raise RefusedChunkError(
+            f"it holds more than {most_units} units (start codes): cut shorter chunks"
         )
 
 

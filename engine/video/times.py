@@ -18,7 +18,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from engine.video.units import codec_name, is_cut_point
+from engine.video.units import codec_name, is_crowded, is_cut_point
 
 DEFAULT_FPS = Fraction(25)  # of raw streams that say nothing; FFmpeg assumes the same
 _SLOWEST, _FASTEST = Fraction(1, 10), 480
@@ -80,13 +80,15 @@ def timed_packets(
             yield from timer.release(None)
             yield packet
             continue
+        at = timer.known(packet)
         if is_cut_point(packet, stream):
-            yield from timer.release_before_cut(timer.known(packet))
-        elif timer.fullness >= 1:
-            yield from timer.release(timer.known(packet))
-        if timer.known(packet) is None and not timer.n_missing:
+            yield from timer.release_before_cut(at)
+        elif timer.is_full():
+            yield from timer.release(at)
+        if at is None and not timer.n_missing:
             on_note("some pictures carry no time: theirs lie evenly between those that do")
-        yield from timer.take(packet)
+        if timer.take(packet, at):
+            yield packet
     yield from timer.release(None)
 
 
@@ -136,25 +138,26 @@ class _Timer:
     def _said_by(self, packet: "Packet[VideoStream]") -> int | None:
         return packet.dts if packet.pts is None and not self._reorders else packet.pts
 
-    @property
-    def fullness(self) -> float:
-        """From 0 to 1, where so much waits that the next packet begins anew."""
-        return max(len(self._gop) / _MOST_WAITING, self._n_bytes / _MOST_WAITING_BYTES)
+    def is_full(self, share: float = 1) -> bool:
+        """Does so much wait, or a share of it, that the next packet begins anew?"""
+        return (
+            len(self._gop) >= share * _MOST_WAITING or self._n_bytes >= share * _MOST_WAITING_BYTES
+        )
 
-    def take(self, packet: "Packet[VideoStream]") -> Iterator["Packet[VideoStream]"]:
-        """Keep a packet, and give it if its time and all before it are known."""
+    def take(self, packet: "Packet[VideoStream]", at: int | None) -> bool:
+        """Keep a packet with its time; True if that and all before it are known: give it."""
+        is_given = at is not None and self._n_given == len(self._gop)
         self._gop.append(packet)
-        self._times.append(self.known(packet))
+        self._times.append(at)
         self._said = self._said_by(packet)
         self._n_bytes += packet.size
-        self.n_missing += self._times[-1] is None
-        if None not in self._times[self._n_given :]:
-            self._n_given += 1
-            yield packet
+        self.n_missing += at is None
+        self._n_given += is_given
+        return is_given
 
     def release_before_cut(self, next_time: int | None) -> Iterator["Packet[VideoStream]"]:
         """Give what can be given before a cut point, whose time may be unknown too."""
-        if next_time is not None or self.fullness >= _FULL_AT_CUT:
+        if next_time is not None or self.is_full(_FULL_AT_CUT):
             yield from self.release(next_time)
         elif any(at is not None for at in self._times[self._newest_cut :]):
             yield from self.release(None, self._newest_cut)
@@ -219,9 +222,13 @@ def display_order(
     if codec_name(stream) not in _REORDERING_CODECS:
         return list(range(len(packets)))
     decoder = _scout(stream, max_pixels)
+    codec, extradata = codec_name(stream), stream.codec_context.extradata or b""
     order: list[int] = []
     for index, packet in enumerate(packets):
-        copy = cast("Packet[VideoStream]", Packet(bytes(packet)))
+        payload = bytes(packet)
+        if is_crowded(payload, codec, extradata):
+            continue  # nor will anybody else decode it
+        copy = cast("Packet[VideoStream]", Packet(payload))
         copy.pts = index
         order += _shown_by(decoder, copy)
     order += _shown_by(decoder, None)

@@ -1,5 +1,6 @@
 """Inside a packet: the units of H.264 and H.265, where they lie and what they are."""
 
+import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,10 +11,16 @@ from av.video.stream import VideoStream
 
 UNIT_CODECS = ("h264", "hevc")
 _NO_KIND = -1
-_MOST_UNITS = 4096
+MOST_UNITS = 4096  # of a packet; no camera sends so many
 _START_CODE = b"\x00\x00\x01"
+_START_CODES = re.compile(_START_CODE)  # finds them three times as fast as bytes.find
 _H264_SLICES, _H264_IDR, _H264_SETS, _H264_SEI = range(1, 6), 5, (7, 8), (6,)
 _HEVC_SLICES, _HEVC_IDR, _HEVC_SETS, _HEVC_SEI = range(32), (19, 20), (32, 33, 34), (39, 40)
+# First bytes of the headers of parameter sets and messages.
+BESIDE_PICTURES = {
+    "h264": frozenset(byte for byte in range(256) if byte & 0x1F in _H264_SETS + _H264_SEI),
+    "hevc": frozenset(byte for byte in range(256) if byte >> 1 & 0x3F in _HEVC_SETS + _HEVC_SEI),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +129,36 @@ def with_parameters(key: "Packet[VideoStream]", stream: VideoStream) -> "Packet[
 
 
 def units_of(payload: bytes, codec: str, extradata: bytes) -> Iterator[Unit]:
-    """The units of a packet, but for those beyond the 4096th: no camera sends so many.
+    """The first units of a packet, ``MOST_UNITS`` of them; arguments as of ``spans_of``."""
+    spans = islice(spans_of(payload, codec, extradata), MOST_UNITS)
+    return (Unit(codec, payload, start, end) for start, end in spans)
+
+
+def is_crowded(payload: bytes, codec: str, extradata: bytes) -> bool:
+    """Does a packet hold more than ``MOST_UNITS``? FFmpeg takes up to 4 KiB for each.
+
+    Arguments as of ``spans_of``, but of any codec.
+    """
+    if codec not in UNIT_CODECS:
+        return False
+    return next(islice(spans_of(payload, codec, extradata), MOST_UNITS, None), None) is not None
+
+
+def n_units_exceed(payload: bytes, most: int) -> bool:
+    """Are there more start codes in a raw stream? No more is read than it takes to know."""
+    return next(islice(_START_CODES.finditer(payload), most, None), None) is not None
+
+
+def spans_of(payload: bytes, codec: str, extradata: bytes) -> Iterator[tuple[int, int]]:
+    """Where the units of a packet begin, with their headers, and where they end.
 
     Args:
         payload: The packet's.
         codec: ``h264`` or ``hevc``.
         extradata: The stream's, which tells how units are set apart.
     """
-    return islice(_all_units(payload, codec, extradata), _MOST_UNITS)
-
-
-def _all_units(payload: bytes, codec: str, extradata: bytes) -> Iterator[Unit]:
     if extradata[:1] != b"\x01":
-        yield from _behind_start_codes(payload, codec)
+        yield from _behind_start_codes(payload)
         return
     # avcC or hvcC: a length before each, of a size told at byte 4 or 21
     n_length = ((extradata[21:] if codec == "hevc" else extradata[4:])[:1] or b"\x03")[0] % 4 + 1
@@ -142,14 +166,15 @@ def _all_units(payload: bytes, codec: str, extradata: bytes) -> Iterator[Unit]:
     while at + n_length < len(payload):
         start = at + n_length
         at = start + int.from_bytes(payload[at:start], "big")
-        yield Unit(codec, payload, start, at)
+        yield start, at
 
 
 def parameter_units(stream: VideoStream) -> Iterator[Unit]:
     """The parameter sets that a stream's header holds."""
     codec, extradata = codec_name(stream), stream.codec_context.extradata or b""
     if extradata[:1] != b"\x01":
-        yield from _behind_start_codes(extradata, codec)
+        for start, end in _behind_start_codes(extradata):
+            yield Unit(codec, extradata, start, end)
     elif codec == "h264":
         at = 5
         for mask in (0x1F, 0xFF):  # of the number of SPS and of PPS
@@ -173,9 +198,11 @@ def _counted(payload: bytes, codec: str, at: int, n_units: int) -> Generator[Uni
     return at
 
 
-def _behind_start_codes(payload: bytes, codec: str) -> Iterator[Unit]:
-    at = payload.find(_START_CODE)
-    while at >= 0:
-        start = at + len(_START_CODE)
-        at = payload.find(_START_CODE, start)
-        yield Unit(codec, payload, start, at if at >= 0 else len(payload))
+def _behind_start_codes(payload: bytes) -> Iterator[tuple[int, int]]:
+    start: int | None = None
+    for found in _START_CODES.finditer(payload):
+        if start is not None:
+            yield start, found.start()
+        start = found.end()
+    if start is not None:
+        yield start, len(payload)

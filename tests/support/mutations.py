@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 
-from tests.support.videos import has_encoder, make_video
+from tests.support.videos import has_encoder, make_video, with_changed_packets
 
 PLAYLIST = (
     b"#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXTINF:10.0,\n"
@@ -93,6 +93,36 @@ def hand_made_chunks() -> Iterator[tuple[str, bytes]]:
     yield "sliver", make_video(codec="mjpeg", container="mjpeg", n_frames=1, size=(8, 4096))
     yield "frame-bomb", frame_bomb(5000)
     yield "two-hours-in-two-frames", make_video(pts=[0, 12800 * 7200])
+
+
+def crowded_chunks(n_units: int) -> Iterator[tuple[str, bytes]]:
+    """Chunks of very many units, for each of which FFmpeg would take 4 KiB."""
+    crowd = b"\x00\x00\x01\x09" * n_units  # access unit delimiters
+
+    def crowded(_number: int, payload: bytes) -> bytes:
+        return payload + crowd
+
+    containers = ["mpegts", "matroska", "mp4"]
+    for codec in filter(has_encoder, ("h264", "hevc")):
+        yield f"{codec}", make_video(codec=codec, container=codec, n_frames=2) + crowd
+        ts = make_video(codec=codec, container="mpegts", n_frames=12)
+        for container in [*containers, "avi"] if codec == "h264" else containers:
+            yield f"{codec}-{container}", with_changed_packets(ts, crowded, container)
+        # Without its parameters in the header, FFmpeg looks for them in the units.
+        matroska = with_changed_packets(ts, crowded, "matroska")
+        yield f"{codec}-matroska-without-parameters", _without_codec_private(matroska)
+        mp4 = with_changed_packets(ts, crowded, "mp4")
+        bare = mp4.replace(b"avcC", b"free").replace(b"hvcC", b"free")
+        yield f"{codec}-mp4-without-parameters", bare
+
+
+def _without_codec_private(matroska: bytes) -> bytes:
+    """The element is called void, whose name is a byte shorter, and so its size one longer."""
+    at = matroska.index(b"\x63\xa2")
+    n_size = 9 - matroska[at + 2].bit_length()
+    size = int.from_bytes(matroska[at + 2 : at + 2 + n_size], "big") & (1 << 7 * n_size) - 1
+    void = b"\xec" + (1 << 7 * (n_size + 1) | size).to_bytes(n_size + 1, "big")
+    return matroska[:at] + void + matroska[at + len(void) :]
 
 
 def zipped(payload: bytes) -> bytes:

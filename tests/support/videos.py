@@ -146,6 +146,31 @@ def a_chunk(
     )
 
 
+def with_changed_packets(
+    video: bytes, change: Callable[[int, bytes], bytes | None], container: str = "mpegts"
+) -> bytes:
+    """A video, in another container, whose packets were changed on the way.
+
+    Args:
+        video: One stream.
+        change: A packet's number and payload → its payload, or None: it was lost.
+        container: FFmpeg's muxer.
+    """
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(video)) as source, av.open(buffer, "w", format=container) as output:
+        stream = source.streams.video[0]
+        out = output.add_stream_from_template(stream, opaque=True)
+        for number, packet in enumerate(source.demux(stream)):
+            payload = change(number, bytes(packet)) if packet.size else None
+            if payload is None:
+                continue
+            changed = Packet(payload)
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.is_keyframe, changed.stream = packet.is_keyframe, out
+            output.mux_one(changed)
+    return buffer.getvalue()
+
+
 def with_unit(ts: bytes, unit: bytes, container: str = "mpegts", *, behind: bool = False) -> bytes:
     """An H.264 or H.265 MPEG-TS with one more NAL unit in each packet, in another container.
 
@@ -155,30 +180,16 @@ def with_unit(ts: bytes, unit: bytes, container: str = "mpegts", *, behind: bool
         container: FFmpeg's muxer.
         behind: Put it behind the picture; else it comes before.
     """
-    buffer = io.BytesIO()
-    with av.open(io.BytesIO(ts)) as source, av.open(buffer, "w", format=container) as output:
-        stream = source.streams.video[0]
-        out = output.add_stream_from_template(stream, opaque=True)
-        is_hevc = stream.codec_context.name == "hevc"
-        for packet in source.demux(stream):
-            if not packet.size:
-                continue
-            payload = bytes(packet)
-            starts = [match.start() for match in re.finditer(rb"\x00{1,2}\x00\x01", payload)]
-            at = (
-                len(payload)
-                if behind
-                else next(
-                    start
-                    for start in starts
-                    if _is_slice(payload[start:].lstrip(b"\0")[1], is_hevc)
-                )
-            )
-            changed = Packet(payload[:at] + b"\0\0\0\1" + unit + payload[at:])
-            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
-            changed.is_keyframe, changed.stream = packet.is_keyframe, out
-            output.mux_one(changed)
-    return buffer.getvalue()
+    with av.open(io.BytesIO(ts)) as source:
+        is_hevc = source.streams.video[0].codec_context.name == "hevc"
+
+    def change(_number: int, payload: bytes) -> bytes:
+        starts = [match.start() for match in re.finditer(rb"\x00{1,2}\x00\x01", payload)]
+        slices = (at for at in starts if _is_slice(payload[at:].lstrip(b"\0")[1], is_hevc))
+        at = len(payload) if behind else next(slices)
+        return payload[:at] + b"\0\0\0\1" + unit + payload[at:]
+
+    return with_changed_packets(ts, change, container)
 
 
 def _is_slice(header: int, is_hevc: bool) -> bool:  # noqa: FBT001

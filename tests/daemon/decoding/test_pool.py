@@ -17,13 +17,13 @@ from daemon.decoding.messages import Task, packed, read_answer
 from daemon.decoding.pool import DecoderPool, PoolLimits, ProcessDecoder
 from daemon.decoding.process import HANG_S, Progress
 from daemon.metrics import Metrics
-from engine.errors import CorruptChunkError, DecoderLostError, StreamError
+from engine.errors import CorruptChunkError, DecoderLostError, RefusedChunkError, StreamError
 from engine.types import VideoChunk
 from engine.video.containers import DecodeLimits
 from engine.video.frames import PyAvDecoder
 from tests.support.daemons import LogCapture
 from tests.support.footage import BUSY, chunks_of, colour_clip
-from tests.support.mutations import mutated_chunks
+from tests.support.mutations import crowded_chunks, mutated_chunks
 from tests.support.processes import PATIENCE_S, wait_until
 from tests.support.scripted import a_spec
 from tests.support.videos import a_chunk, make_video
@@ -158,6 +158,16 @@ async def test_a_chunk_that_takes_too_much_memory_is_refused(chunks: list[VideoC
         decoder = rig.pool.decoder(TASK)
         answers = [await apart(decoder, chunk) for chunk in chunks]
         assert any(isinstance(answer, str) for answer in answers)
+
+
+async def test_a_chunk_of_very_many_units_is_refused_in_a_process_too() -> None:
+    async with a_pool() as rig:
+        decoder = rig.pool.decoder(TASK)
+        for _, payload in crowded_chunks(n_units=150_000):
+            with pytest.raises(RefusedChunkError, match="units"):
+                await decoder.decode(a_chunk(payload))
+
+        assert 0 == rig.n_lost
 
 
 async def test_who_is_cancelled_holds_nobody_up(chunks: list[VideoChunk]) -> None:

@@ -1,6 +1,8 @@
 """No chunk, however hostile, costs more than it may, reaches out, or harms the next one."""
 
 import gc
+import io
+import random
 import socketserver
 import subprocess
 import sys
@@ -8,8 +10,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
 
 from engine.errors import CorruptChunkError, RefusedChunkError
@@ -23,6 +27,7 @@ from tests.support.mutations import (
     DASH_MANIFEST,
     PLAYLIST,
     SDP,
+    crowded_chunks,
     external_data_mp4,
     frame_bomb,
     hand_made_chunks,
@@ -197,6 +202,54 @@ def test_hostile_chunks_cost_little_memory_and_write_no_log(tmp_path: Path) -> N
     grown_kib = int(ran.stdout)
     assert grown_kib < 100 * 1024
     assert "" == ran.stderr
+
+
+def test_chunks_of_very_many_units_are_refused_and_cost_little_memory(tmp_path: Path) -> None:
+    """Believed, these would take 800 MiB each."""
+    (tmp_path / "0").write_bytes(make_video(n_frames=12))
+    for name, payload in crowded_chunks(n_units=200_000):
+        (tmp_path / f"1-{name}").write_bytes(payload)
+        with pytest.raises(RefusedChunkError, match="units"):
+            a_decoder().decode(a_chunk(payload))
+
+    ran = subprocess.run(
+        [sys.executable, "-c", _HOSTILE_RUN, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+        cwd=CHECKOUT,
+    )
+
+    assert int(ran.stdout) < 100 * 1024
+
+
+@pytest.mark.parametrize("container", ["h264", "mpegts", "mp4", "matroska"])
+def test_sound_chunks_of_many_slices_are_not_refused(container: str) -> None:
+    video = make_video(container=container, n_frames=120, size=(64, 256), options={"slices": "16"})
+
+    assert 120 == a_decoder().decode(a_chunk(video)).n_decoded
+
+
+def test_nor_are_chunks_with_quiet_sound() -> None:
+    """Samples of 0 and 1 look like start codes."""
+    video = make_video(n_frames=50, container="matroska")
+    noise = random.Random(5)  # noqa: S311 - reproducible, no secret
+    samples = np.array([noise.choice((0, 0, 1, -1)) for _ in range(2 * 48_000)], np.int16)
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(video)) as source, av.open(buffer, "w", format="matroska") as out:
+        pictures = out.add_stream_from_template(source.streams.video[0])
+        sound = out.add_stream("pcm_s16le", rate=48_000, layout="mono")
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = pictures
+                out.mux(packet)
+        frame = AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = 48_000
+        out.mux([*sound.encode(frame), *sound.encode(None)])
+    assert buffer.getvalue().count(b"\0\0\1") > 1000
+
+    assert 50 == a_decoder().decode(a_chunk(buffer.getvalue())).n_decoded
 
 
 def test_hostile_chunks_leave_no_file_open() -> None:
