@@ -42,6 +42,10 @@ class UnreadableVideoError(StreamError):
     """A local video file that cannot be opened or holds no video."""
 
 
+class LostFootageError(S2netdError):
+    """More of a video had to be left out than its user allows; what the rest gave is there."""
+
+
 class DeviceError(S2netdError):
     """An inference backend failed in a way that its process cannot repair."""
 

@@ -26,8 +26,8 @@ from engine.types import UInt8Array, VideoChunk
 from engine.video.addresses import Access, open_source, without_password
 from engine.video.containers import CONTENT_TYPES
 from engine.video.fragments import Fragment, lead_for
-from engine.video.frames import CHUNK_CODECS, FILE_LIMITS, decode_leniently, prepare
-from engine.video.metadata import mend_header
+from engine.video.frames import CHUNK_CODECS, FILE_LIMITS, prepare
+from engine.video.metadata import is_recovery_point, mend_header
 from engine.video.opening import (
     LIBAV_ERRORS,
     pixel_shape,
@@ -36,6 +36,7 @@ from engine.video.opening import (
     video_stream,
 )
 from engine.video.pixels import display_matrix
+from engine.video.recovery import LONGEST_WAIT_S, decode_leniently
 from engine.video.times import (
     ARRIVAL_FORMATS,
     ARRIVAL_TICK,
@@ -247,15 +248,28 @@ class _Cutter:
 
     def _first_key(self, packets: Iterator["Packet[VideoStream]"]) -> "Packet[VideoStream]":
         """The first packet with which decoding can start; a live source rarely begins with one."""
-        is_any_key_welcome = self._transcode != "never"
+        longest = LONGEST_WAIT_S / self._time_base
+        told: int | None = None  # when it was last said that it waits
         for n_skipped, packet in enumerate(packets):
-            is_key = is_cut_point(packet, self._stream)
-            is_key = is_key or (is_any_key_welcome and packet.is_keyframe)
-            if is_key:
+            if self._may_begin_with(packet):
                 if n_skipped:
                     self._on_note(f"{n_skipped} packets before the first key frame were left out")
                 return packet
+            at = _pts(packet)
+            told = at if told is None else told
+            if at is not None and told is not None and at - told > longest:
+                told = at
+                self._on_note(
+                    f"{n_skipped + 1} packets have come, and no key frame from which they could "
+                    "be decoded: let the encoder send one every few seconds"
+                )
         raise UnreadableVideoError("there is no key frame at which it could be cut")
+
+    def _may_begin_with(self, packet: "Packet[VideoStream]") -> bool:
+        if is_cut_point(packet, self._stream):
+            return True
+        may_encode = self._transcode != "never"
+        return may_encode and (packet.is_keyframe or is_recovery_point(packet, self._stream))
 
     def _copy(self, packets: Iterator["Packet[VideoStream]"]) -> Iterator[CutChunk]:
         """Gather whole GOPs; change over to encoding when one is too long."""

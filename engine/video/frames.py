@@ -27,6 +27,7 @@ from engine.spec import FrameGeometry
 from engine.types import FrameBatch, UInt8Array, VideoChunk
 from engine.video.containers import DecodeLimits
 from engine.video.headers import Header, completed, init_segment, parameter_sets, with_sets
+from engine.video.losses import Losses
 from engine.video.metadata import STRICT, MetadataFilter
 from engine.video.opening import (
     LIBAV_ERRORS,
@@ -44,6 +45,7 @@ from engine.video.pixels import (
     display_matrix,
     is_turned,
 )
+from engine.video.recovery import decode_leniently
 from engine.video.thinning import Thinner, Timed, within_span
 from engine.video.times import (
     is_untimed,
@@ -186,10 +188,11 @@ def read_video(
     *,
     batch_frames: int = 64,
     on_note: Callable[[str], None] = lambda _note: None,
+    losses: Losses | None = None,
 ) -> Iterator[FrameBatch]:
     """All frames of a local video file; stream time 0 is its first frame.
 
-    A damaged part is left out up to the next key frame, as a lost chunk would be.
+    A damaged part is left out up to where decoding may begin again, as a lost chunk would be.
 
     Args:
         path: A file in one of the known containers, of any codec FFmpeg decodes.
@@ -197,18 +200,20 @@ def read_video(
         grid: The grid, to leave out frames that it would not show.
         batch_frames: Converted frames in a batch; the last one may have fewer.
         on_note: Told about every damaged part.
+        losses: What is left out is added to it.
 
     Raises:
         UnreadableVideoError: It cannot be opened, or holds no frame.
     """
     converter, thinner = FrameConverter(geometry), Thinner(grid)
+    losses = Losses() if losses is None else losses
     n_reported = 0
     with unreadable_if_libav_fails(path), open_file(path) as container:
         stream = video_stream(container)
         prepare(stream, FILE_LIMITS, threads=1)
         packets = demux_to_damage(container, stream, on_note)
         timed = timed_packets(packets, stream, FILE_LIMITS.max_pixels, on_note)
-        frames = decode_leniently(timed, stream, on_note)
+        frames = decode_leniently(timed, stream, on_note, losses)
         shown: list[tuple[int, UInt8Array]] = []
         timed_frames = _with_views(_stream_times(frames, stream, on_note), stream)
         for pts_us, seen in thinner.thin(timed_frames):
@@ -216,6 +221,7 @@ def read_video(
                 yield _batch(shown, thinner.n_decoded - n_reported)
                 n_reported, shown = thinner.n_decoded, []
             shown.append((pts_us, converter.convert(*seen)))
+        losses.n_late = thinner.n_late
         if not shown:
             raise UnreadableVideoError("no frame could be decoded")
         yield _batch(shown, thinner.n_decoded - n_reported)
@@ -299,10 +305,20 @@ def _sound_frames(
 ) -> Iterator[VideoFrame]:
     """The frames of a chunk's packets, or an error that names the likely cause."""
     is_closed = True
-    for index, packet in enumerate(filter(metadata.mend, packets)):
+    n_packets = 0
+    for packet in packets:
+        seen = metadata.mend(packet)
+        if not seen.has_picture:
+            continue
+        n_packets += 1
         if packet.is_corrupt:
-            raise CorruptChunkError(f"packet {index} is incomplete")
-        if index == 0 and packet.size:
+            raise CorruptChunkError(f"packet {n_packets} is incomplete")
+        if seen.n_missing:
+            raise CorruptChunkError(
+                f"before packet {n_packets}, {seen.n_missing} pictures are missing that others "
+                "refer to"
+            )
+        if n_packets == 1 and packet.size:
             if not packet.is_keyframe:
                 raise CorruptChunkError(f"it does not start with a key frame{_CLOSE_GOPS}")
             is_closed = is_cut_point(packet, stream)
@@ -323,38 +339,6 @@ def _cause(metadata: MetadataFilter, *, is_closed: bool) -> str:
             "dump_extra)"
         )
     return "" if is_closed else f"; it begins with an open GOP{_CLOSE_GOPS}"
-
-
-def decode_leniently(
-    packets: Iterable["Packet[VideoStream]"],
-    stream: VideoStream,
-    on_note: Callable[[str], None],
-) -> Iterator[VideoFrame]:
-    """All frames but damaged ones and those up to the next key frame."""
-    metadata = MetadataFilter(stream)
-    is_damaged = False
-    for packet in packets:
-        frames, damage = _decode_packet(packet, metadata)
-        if damage and not is_damaged:
-            on_note(f"left out up to the next key frame: {damage}")
-        is_damaged = is_damaged or damage is not None
-        for frame in frames:
-            is_sound_key = frame.key_frame and damage is None
-            is_damaged = frame.is_corrupt or (is_damaged and not is_sound_key)
-            if not is_damaged:
-                yield frame
-
-
-def _decode_packet(
-    packet: "Packet[VideoStream]", metadata: MetadataFilter
-) -> tuple[list[VideoFrame], str | None]:
-    """The frames a packet gives, and what is wrong with it."""
-    try:
-        if not metadata.mend(packet):
-            return [], None
-        return packet.decode(), "a packet is incomplete" if packet.is_corrupt else None
-    except (av.error.FFmpegError, RefusedChunkError) as error:
-        return [], reason(error)
 
 
 def demux_to_damage(

@@ -6,7 +6,8 @@ that cannot be read or are not needed, and parameter sets that no decoder takes,
 filler, which decoders pass over.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from typing import TypeVar
@@ -17,6 +18,14 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from engine.errors import RefusedChunkError
+from engine.video.numbering import (
+    HEAD_BYTES,
+    PictureNumbers,
+    first_number,
+    is_first_slice,
+    is_referred_to,
+    is_slice,
+)
 from engine.video.units import (
     BESIDE_PICTURES,
     MOST_UNITS,
@@ -25,6 +34,7 @@ from engine.video.units import (
     codec_name,
     parameter_units,
     spans_of,
+    units_of,
 )
 
 # A damaged frame is an error, not a green smear that the model would have to judge.
@@ -36,7 +46,7 @@ _N_HEADER = {"h264": 1, "hevc": 2}
 _ENCODER, _RECOVERY_POINT, _ORIENTATION, _CHECKSUM = 5, 6, 47, 132
 _WANTED = {
     "h264": frozenset({_ENCODER, _RECOVERY_POINT, _ORIENTATION}),
-    "hevc": frozenset({_ORIENTATION, _CHECKSUM}),
+    "hevc": frozenset({_RECOVERY_POINT, _ORIENTATION, _CHECKSUM}),
 }
 _HARMLESS = {"h264": frozenset({0, 1}), "hevc": frozenset[int]()}
 _LEAST_BYTES = {_ENCODER: 16, _CHECKSUM: 5}
@@ -45,6 +55,30 @@ _LEAST_BYTES = {_ENCODER: 16, _CHECKSUM: 5}
 _MOST_JUDGED, _MOST_SET_BYTES = 64, 1024
 _MOST_MESSAGES = 64  # of a unit; cameras send a handful
 FoundT = TypeVar("FoundT")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the units of a packet say of its picture.
+
+    Attributes:
+        has_picture: There is something to decode.
+        is_reference: Other pictures may refer to it.
+        n_missing: So many pictures that others refer to were lost before it.
+        number: The picture's, where the codec numbers them.
+        recovers_at: At the picture of this number all is right again, whatever came before.
+        is_recovery_point: From here decoding may begin, though all is right only later.
+    """
+
+    has_picture: bool = True
+    is_reference: bool = True
+    n_missing: int = 0
+    number: int | None = None
+    recovers_at: int | None = None
+    is_recovery_point: bool = False
+
+
+_UNSEEN, _NO_PICTURE = Seen(), Seen(has_picture=False)
 
 
 class MetadataFilter:
@@ -62,6 +96,7 @@ class MetadataFilter:
         self._codec, self._decoder_name = codec_name(stream), context.codec.name
         self._judged: dict[bytes, bool] = {}
         self._sets = b""  # those that are sound, behind start codes
+        self._numbers = PictureNumbers()
         if self._codec in UNIT_CODECS and context.extradata:
             bad = [unit for unit in _few(parameter_units(stream)) if not self._is_sound(unit)]
             if bad:
@@ -78,14 +113,14 @@ class MetadataFilter:
         """The parameter sets that are sound, so far, behind start codes."""
         return self._sets
 
-    def mend(self, packet: "Packet[VideoStream]") -> bool:
-        """Mark a packet's units; False if there is nothing to decode.
+    def mend(self, packet: "Packet[VideoStream]") -> Seen:
+        """Mark a packet's units, and tell what they say.
 
         Raises:
             RefusedChunkError: It holds more units than ``MOST_UNITS``.
         """
         if self._codec not in UNIT_CODECS or not packet.size:
-            return True
+            return _UNSEEN
         payload = bytes(packet)
         spans = _few(spans_of(payload, self._codec, self._extradata))
         headers = BESIDE_PICTURES[self._codec]
@@ -94,13 +129,39 @@ class MetadataFilter:
             for start, end in spans
             if start < len(payload) and payload[start] in headers
         ]
-        if not beside:  # as in most packets
-            return True
-        bad = [unit for unit in beside if not self._is_sound(unit)]
-        if bad:
-            packet.update(_marked(payload, bad))
+        sound = [unit for unit in beside if self._is_sound(unit)]
+        if len(sound) < len(beside):
+            packet.update(_marked(payload, (unit for unit in beside if unit not in sound)))
         # A packet of messages alone is no picture; of anything that is none, the decoder judges.
-        return sum(unit.is_sei for unit in beside) < len(spans)
+        if beside and sum(unit.is_sei for unit in beside) == len(spans):
+            return _NO_PICTURE
+        if self._codec == "h264":
+            return self._numbered(payload, spans, sound)
+        counts = [_recovery_count(unit) for unit in sound if unit.is_sei]
+        return Seen(is_recovery_point=any(count is not None for count in counts))
+
+    def _numbered(
+        self, payload: bytes, spans: Sequence[tuple[int, int]], sound: Sequence[Unit]
+    ) -> Seen:
+        """What the headers of an H.264 packet's slices and messages say."""
+        for unit in sound:
+            if unit.is_parameter_set:
+                self._numbers.learn(unit.content)
+        n_missing, is_reference, n_slices = 0, False, 0
+        for start, _ in spans:
+            head = payload[start : start + HEAD_BYTES]
+            if is_slice(head):
+                n_slices += 1
+                is_reference = is_reference or is_referred_to(head)
+                n_missing += self._numbers.n_missing_before(head) if is_first_slice(head) else 0
+        counts = (_recovery_count(unit) for unit in sound if unit.is_sei)
+        count = next((count for count in counts if count is not None), None)
+        return Seen(
+            is_reference=is_reference or not n_slices,
+            n_missing=n_missing,
+            number=self._numbers.newest,
+            recovers_at=None if count is None else self._numbers.after(count),
+        )
 
     def _is_sound(self, unit: Unit) -> bool:
         if unit.is_sei:
@@ -131,6 +192,15 @@ def _is_taken(decoder_name: str, sets: bytes) -> bool:
     return True
 
 
+def is_recovery_point(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
+    """Does a message say that decoding may begin here, though all is right only later?"""
+    codec = codec_name(stream)
+    if codec not in UNIT_CODECS:
+        return False
+    units = units_of(bytes(packet), codec, stream.codec_context.extradata or b"")
+    return any(_recovery_count(unit) is not None for unit in units if unit.is_sei)
+
+
 def mend_header(stream: VideoStream) -> None:
     """Mark parameter sets in a stream's header that no decoder takes as filler."""
     MetadataFilter(stream)
@@ -138,20 +208,35 @@ def mend_header(stream: VideoStream) -> None:
 
 def is_sound_sei(unit: Unit) -> bool:
     """Can all messages of a unit be read, and does a picture need one of them?"""
-    content = unit.content[_N_HEADER[unit.codec] :].replace(b"\x00\x00\x03", b"\x00\x00")
     wanted = _WANTED[unit.codec]
-    kinds: list[int] = []
+    welcome = wanted | _HARMLESS[unit.codec]
+    kinds: set[int] = set()
+    for n_before, (kind, content) in enumerate(_messages_of(unit)):
+        if content is None or len(content) < _LEAST_BYTES.get(kind, 0):
+            return False
+        if kind not in welcome or n_before == _MOST_MESSAGES:
+            return False
+        kinds.add(kind)
+    return not wanted.isdisjoint(kinds)
+
+
+def _recovery_count(unit: Unit) -> int | None:
+    """After how many pictures that others refer to all is right again, if a message says so."""
+    for kind, content in _messages_of(unit):
+        if kind == _RECOVERY_POINT and content is not None:
+            return first_number(content)
+    return None
+
+
+def _messages_of(unit: Unit) -> Iterator[tuple[int, bytes | None]]:
+    """Each message's kind and content, which is None where the unit ends before."""
+    content = unit.content[_N_HEADER[unit.codec] :].replace(b"\x00\x00\x03", b"\x00\x00")
     at = 0
     while len(content) - at > 2:  # noqa: PLR2004 - a byte of kind, of size and of the unit's end
         kind, at = _counted_up(content, at)
         size, at = _counted_up(content, at)
-        is_readable = _LEAST_BYTES.get(kind, 0) <= size <= len(content) - at
-        is_welcome = kind in wanted or kind in _HARMLESS[unit.codec]
-        if not (is_readable and is_welcome) or len(kinds) == _MOST_MESSAGES:
-            return False
-        kinds.append(kind)
+        yield kind, content[at : at + size] if size <= len(content) - at else None
         at += size
-    return not wanted.isdisjoint(kinds)
 
 
 def _counted_up(content: bytes, at: int) -> tuple[int, int]:

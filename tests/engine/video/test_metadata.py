@@ -131,7 +131,8 @@ def test_damage_in_a_picture_is_refused_beside_a_fault_too() -> None:
         ("h264", "06 04 01 b5 06 01 c4 80", False),
         ("h264", "06 01 01 80 80", False),
         ("hevc", "50 01 84 05 02 00 00 00 01 80", True),
-        ("hevc", "4e 01 06 01 c4 80", False),
+        ("hevc", "4e 01 06 01 c4 80", True),
+        ("hevc", "4e 01 01 01 c4 80", False),
     ],
 )
 def test_messages_that_matter_to_a_picture_stay(codec: str, unit: str, *, wanted: bool) -> None:
