@@ -58,6 +58,7 @@ EVENTS = {
     "stream.model_changed": "a camera works with another model from its next chunk on",
     "stream.ended": "the producer ended its run",
     "stream.gap": "footage is missing; the window was closed",
+    "stream.late_frames": "pictures were left out, for their time did not rise",
     "stream.snapshot_refused": "a stored state cannot go on; its events end there",
     "camera.failed": "an unexpected error cost a camera its run; its open events end there",
     "camera.too_slow": "to decode a chunk took far longer than it plays",
@@ -100,6 +101,7 @@ MOST_A_MINUTE = {
     "decoder.not_started": 1,
     "decoder.fell_back": 60,  # each camera's says so once
     "stream.gap": 1,
+    "stream.late_frames": 1,
     "camera.state": 10,  # and in each state
     "stream.low_fps": 1,
     "http.dropped": 1,

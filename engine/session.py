@@ -250,6 +250,7 @@ class StreamSession:
                 sampler.segment,
                 sampler.seen_us,
                 sampler.resume_us,
+                sampler.apart_us,
             ],
             "buffer": [first_index, segment, n_unseen, len(features)],
             "background": camera_mean.n_snippets if camera_mean else None,
@@ -371,7 +372,7 @@ class StreamSession:
         session.place = Place.from_json(meta["source"])
         session.owed = owed
         session.succeeds = str(meta["model_id"])
-        _next_index, _segment, sampler_us, _resume_us = meta["sampler"]
+        _next_index, _segment, sampler_us, *_resume = meta["sampler"]
         seen = SamplerState(0, 0, meta.get("seen_us", sampler_us), None)
         session._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us, seen)
         return session

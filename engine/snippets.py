@@ -3,7 +3,9 @@
 Sampling is a zero-order hold: grid point ``g`` shows the latest frame with ``pts <= g``. That is
 causal, needs no interpolation, and gives the same snippets however the video was cut into batches.
 Frames further apart than ``max_gap_us`` are a gap: no frame is shown across it, the unfinished
-snippet is dropped, and the next one belongs to a new segment.
+snippet is dropped, and the next one belongs to a new segment. A slow camera has no gaps: where
+frames were further apart lately, one is shown for up to twice as long, and ``LONGEST_HOLD_US`` at
+most. So a camera that slows down has one gap.
 """
 
 from collections import deque
@@ -13,6 +15,9 @@ import numpy as np
 
 from engine.grid import Grid
 from engine.types import FrameBatch, Snippet, Span, UInt8Array
+
+# A frame shows what happens for no longer, however slow the camera.
+LONGEST_HOLD_US = 2_500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +30,22 @@ class SamplerState:
         seen_us: Stream time of the newest frame, or None.
         resume_us: Frames from this stream time on must be pushed again after a restore; None when
             no earlier frame is needed.
+        apart_us: How far frames were apart before the one at ``resume_us``; None: nobody knows.
     """
 
     next_index: int
     segment: int
     seen_us: int | None
     resume_us: int | None
+    apart_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A frame on the grid, with the time it was captured."""
+    """A frame on the grid: when it was captured, and how far frames were apart till then."""
 
     pts_us: int
+    apart_us: int | None
     rgb: UInt8Array  # (H, W, 3)
 
 
@@ -46,7 +54,7 @@ class SnippetSampler:
 
     Args:
         grid: The model's grid.
-        max_gap_us: Longest time one frame is shown.
+        max_gap_us: Longest time one frame is shown, but for slow cameras.
         state: Where an earlier sampler stopped. Push the frames from ``resume_us`` on again: what
             was given out before is not given out twice.
     """
@@ -55,6 +63,7 @@ class SnippetSampler:
         self._grid = grid
         self._max_gap_us = max_gap_us
         self._held: _Shown | None = None
+        self._apart_us = state.apart_us if state else None
         self._shown: deque[_Shown] = deque()  # the frames of grid points [_first_grid, _next_grid)
         self._next_grid = 0
         self._next_index = state.next_index if state else 0
@@ -73,13 +82,14 @@ class SnippetSampler:
         oldest = self._shown[0] if self._shown else self._held
         seen_us = self._held.pts_us if self._held else self._replay_until_us
         resume_us = oldest.pts_us if oldest else None
-        return SamplerState(self._next_index, self._segment, seen_us, resume_us)
+        apart_us = oldest.apart_us if oldest else self._apart_us
+        return SamplerState(self._next_index, self._segment, seen_us, resume_us, apart_us)
 
     def push(self, batch: FrameBatch) -> list[Snippet]:
         """Take the next frames; give the snippets they complete, in order."""
         snippets: list[Snippet] = []
         for pts_us, rgb in zip(batch.pts_us.tolist(), batch.rgb, strict=True):
-            snippets.extend(self._push_frame(_Shown(pts_us, rgb)))
+            snippets.extend(self._push_frame(pts_us, rgb))
         return snippets
 
     def break_segment(self) -> None:
@@ -93,15 +103,19 @@ class SnippetSampler:
         self._held = None
         self._shown.clear()
 
-    def _push_frame(self, frame: _Shown) -> list[Snippet]:
-        if self._ended_us is not None and frame.pts_us <= self._ended_us:
+    def _push_frame(self, pts_us: int, rgb: UInt8Array) -> list[Snippet]:
+        seen_us = self._ended_us if self._held is None else self._held.pts_us
+        if seen_us is not None and pts_us <= seen_us:
             self.n_late_frames += 1
             return []
-        if self._held is not None and frame.pts_us <= self._held.pts_us:
-            self.n_late_frames += 1
-            return []
-        if self._held is not None and frame.pts_us - self._held.pts_us > self._max_gap_us:
-            self.break_segment()
+        if self._held is not None:
+            apart_us = pts_us - self._held.pts_us
+            if apart_us > self._longest_hold_us:
+                self.break_segment()
+            if apart_us <= LONGEST_HOLD_US:
+                # What was rarer lately is forgotten within a few frames.
+                self._apart_us = max(apart_us, (self._apart_us or 0) * 3 // 4)
+        frame = _Shown(pts_us, self._apart_us, rgb)
         snippets = []
         if self._held is None:
             self._start_segment(self._grid.snippet_at_or_after(frame.pts_us))
@@ -110,6 +124,12 @@ class SnippetSampler:
         self._held = frame
         # No later frame can be shown at this frame's own instant, so none need be waited for.
         return snippets + self._show_until(frame.pts_us, frame)
+
+    @property
+    def _longest_hold_us(self) -> int:
+        """How long the newest frame may be shown, by how far frames were apart lately."""
+        slow_us = LONGEST_HOLD_US if self._apart_us is None else 2 * self._apart_us
+        return max(self._max_gap_us, min(slow_us, LONGEST_HOLD_US))
 
     def _start_segment(self, first_index: int) -> None:
         self._next_grid = first_index * self._grid.stride_frames

@@ -117,7 +117,11 @@ class StreamWorker:
         """Put one chunk's frames through every stage, down to revisions of events."""
         session = self._current_session()
         session.place = with_chunk(session.place, offset, int(frames.pts_us[0]))
+        n_gaps, n_late = session.n_gaps, session.n_late_frames
         snippets = self._stages.sample(frames, session)
+        self._tell_unused(
+            session, session.n_gaps - n_gaps, frames.n_late + session.n_late_frames - n_late
+        )
         features = await self._stages.extract(snippets)
         self._new_features.extend(rows_of(session, features, self._model.feature_id))
         revisions = await self._stages.localize(session, session.buffer(features))
@@ -126,6 +130,15 @@ class StreamWorker:
         self._pace.saw(int(frames.pts_us[0]), frames.n_decoded, len(snippets), now_s)
         self._tell_if_sparse(session)
         return revisions
+
+    def _tell_unused(self, session: StreamSession, n_gaps: int, n_late: int) -> None:
+        """Say which of a chunk's pictures no snippet can show."""
+        if n_gaps:
+            self._parts.metrics.gaps.labels(self.camera).inc(n_gaps)
+            self._n_gaps += n_gaps
+            self._log.warning("stream.gap", reason="pictures too far apart", run=session.run)
+        if n_late:
+            self._log.warning("stream.late_frames", frames=n_late, run=session.run)
 
     def _tell_if_sparse(self, session: StreamSession) -> None:
         """Say once a run that the footage has fewer frames than the model wants."""

@@ -1,8 +1,12 @@
+from itertools import groupby
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.grid import Grid
-from engine.snippets import SnippetSampler
+from engine.snippets import LONGEST_HOLD_US, SnippetSampler
 from tests.support.scripted import frames_of
 
 GRID = Grid(fps=25, snippet_frames=4, stride_frames=4)
@@ -71,9 +75,68 @@ def test_a_gap_invents_no_frames_and_starts_a_segment_on_the_same_grid():
 
 def test_the_longest_allowed_hold_is_not_a_gap():
     sampler = a_sampler()
-    sampler.push(numbered([0, 500_000, 1_000_001]))
+    sampler.push(numbered([0, 40_000, 540_000]))
+    assert 0 == sampler.n_gaps
+    sampler.push(numbered([580_000 + 40_000 * n for n in range(9)]))
+    sampler.push(numbered([1_400_001]))
 
     assert 1 == sampler.n_gaps
+
+
+@pytest.mark.parametrize("fps", [0.4, 0.5, 1, 2, 5])
+def test_a_slow_camera_has_no_gaps(fps):
+    sampler = a_sampler()
+    snippets = sampler.push(numbered([round(i * 1e6 / fps) for i in range(20)]))
+
+    assert 0 == sampler.n_gaps
+    assert list(range(len(snippets))) == [s.index for s in snippets]
+    assert snippets[-1].span.end_us > 18e6 / fps
+
+
+def test_a_slow_camera_may_lose_a_frame_and_tremble():
+    sampler = a_sampler()
+    sampler.push(numbered([0, 700_000, 2_100_000, 2_900_000, 4_900_000, 6_000_000]))
+
+    assert 0 == sampler.n_gaps
+
+
+def test_no_frame_is_held_for_longer_than_the_stated_time():
+    sampler = a_sampler()
+    sampler.push(numbered([i * (LONGEST_HOLD_US + 1) for i in range(9)]))
+
+    assert 8 == sampler.n_gaps
+
+
+def test_a_camera_that_slows_down_has_one_gap():
+    sampler = a_sampler()
+    fast = [i * 40_000 for i in range(50)]
+    sampler.push(numbered([*fast, *(fast[-1] + i * 1_000_000 for i in range(1, 20))]))
+
+    assert 1 == sampler.n_gaps
+
+
+@given(
+    apart_us=st.lists(st.integers(1_000, 3_000_000), min_size=2, max_size=30),
+    at=st.integers(1, 29),
+)
+def test_a_restart_finds_the_gaps_that_there_were(apart_us, at):
+    pts_us = np.cumsum(apart_us).tolist()
+    undisturbed = a_sampler()
+    wanted = undisturbed.push(numbered(pts_us))
+    before = a_sampler()
+    given_out = before.push(numbered(pts_us[:at]))
+    state = before.state
+    first = next((i for i, us in enumerate(pts_us) if us == state.resume_us), at)
+
+    after = SnippetSampler(GRID, max_gap_us=500_000, state=state)
+    given_out += after.push(numbered(pts_us[first:]))
+
+    assert in_segments(wanted) == in_segments(given_out)
+
+
+def in_segments(snippets):
+    """Indices, segment by segment; a restart between two may skip a number."""
+    return [[s.index for s in of_one] for _, of_one in groupby(snippets, lambda s: s.segment)]
 
 
 def test_a_break_without_footage_counts_nothing():
