@@ -196,7 +196,7 @@ async def composed(
             source=source,
             journal=journal,
             device=device,
-            parts=_parts(log, slot, device, metrics, calls, new_decoder),
+            parts=_parts(config, log, slot, device, metrics, calls, new_decoder),
             flow=FlowControl(_flow_limits(config)),
             notifier=notifier,
             serving=Serving(
@@ -219,6 +219,7 @@ async def composed(
 
 
 def _parts(
+    config: Config,
     log: structlog.stdlib.BoundLogger,
     slot: ModelSlot,
     device: Device,
@@ -234,6 +235,7 @@ def _parts(
         clock=SystemClock(),
         log=log,
         new_decoder=new_decoder,
+        foreign_time=config.foreign_time,
     )
 
 

@@ -271,6 +271,13 @@ class Config(Section):
         description="A camera is late if its newest finished footage lies so many seconds behind "
         "its capture.",
     )
+    foreign_time: Literal["end", "start", "record"] = Field(
+        "end",
+        description="What the time of a record without headers marks (in a folder, a file's "
+        "time). end: the end of its last picture; start: its first picture; both put chunks that "
+        "come in bursts behind each other. record: its first picture, to the microsecond, so "
+        "that of chunks that overlap pictures are left out.",
+    )
     status_interval_s: float = Field(
         30,
         gt=0,

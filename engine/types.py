@@ -108,6 +108,8 @@ class Place:
         ended_us: Up to which stream time each of the last of ``ended_runs`` was seen.
         rival: A run whose chunks are left out, if there is one.
         chunks: Recent chunks of the run, oldest first: offset, and stream time of the first frame.
+        stamp_us: The newest time of a record without headers, Unix microseconds.
+        ahead_since_us: Since the record of this time footage has been ahead of records' times.
     """
 
     partition: str | None = None
@@ -120,6 +122,8 @@ class Place:
     ended_us: tuple[int, ...] = ()
     rival: Rival | None = None
     chunks: tuple[tuple[int, int], ...] = ()
+    stamp_us: int | None = None
+    ahead_since_us: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a snapshot; what is None is left out."""
@@ -134,6 +138,8 @@ class Place:
             "ended_us": list(self.ended_us) or None,
             "rival": None if self.rival is None else list(astuple(self.rival)),
             "chunks": _differences(self.chunks) or None,
+            "stamp_us": self.stamp_us,
+            "ahead_since_us": self.ahead_since_us,
         }
         return {key: value for key, value in plain.items() if value is not None}
 
@@ -159,6 +165,8 @@ class Place:
             rival=_rival(plain.get("rival")),
             ended_runs=tuple(run for run in (_text(plain, "ended") or "").split("\n") if run),
             chunks=_sums(plain.get("chunks", [])),
+            stamp_us=_number(plain, "stamp_us"),
+            ahead_since_us=_number(plain, "ahead_since_us"),
         )
 
 

@@ -11,6 +11,9 @@ Anybody who may write to a topic can write a camera's name, so no single record 
   chunks have come in a row, each newer than the one before and none of them known, it is the live
   one: it becomes the camera's run. So one wild number, one wild time or one stray producer costs
   the camera a few chunks, and not its sight until its producer reconnects.
+- Records without headers carry the time of somebody else's clock, which may be set: where it went
+  back, a new run begins at once (``daemon.stream.foreign``), but for one that has only just begun
+  so: two clocks that take turns are two producers.
 """
 
 from dataclasses import replace
@@ -26,6 +29,9 @@ N_TO_WIN = 5
 # How many ended runs are remembered: a producer that comes back after a network cut may still
 # deliver chunks of its last runs that it had queued.
 N_ENDED_RUNS = 16
+
+# Two records without headers whose times are so near are probably of one producer.
+_SAME_CLOCK_US = 60_000_000
 
 _ALL_SEEN_US = 2**62
 
@@ -61,6 +67,20 @@ def claim_of(session: StreamSession | None, chunk: VideoChunk) -> tuple[Claim, R
 def claim_of_past(session: StreamSession, chunk: VideoChunk) -> tuple[Claim, Rival | None]:
     """What to do with a chunk of the run whose frames are all older than what was seen."""
     return _past_of_the_run(session.place, chunk, Claim.REFUSED)
+
+
+def claim_of_step(session: StreamSession, chunk: VideoChunk) -> tuple[Claim, Rival | None]:
+    """What to do with a chunk without headers whose clock was set."""
+    place, rival = session.place, session.place.rival
+    has_just_begun_so = place.producer_run is not None and len(place.chunks) < N_TO_WIN
+    is_rival = (
+        rival is not None
+        and rival.run == chunk.run
+        and abs(chunk.start_us - rival.newest_us) < _SAME_CLOCK_US
+    )
+    if has_just_begun_so or is_rival:
+        return claim_of_past(session, chunk)
+    return Claim.BEGINS, rival
 
 
 def name_of_run(place: Place, chunk: VideoChunk, offset: int) -> str:
@@ -130,9 +150,10 @@ def _of_another(
 ) -> tuple[Claim, Rival | None]:
     is_returning = chunk.run in place.ended_runs
     seen_us = _ended(place).get(chunk.run, -1)
-    if chunk.is_end or chunk.start_us <= seen_us:
-        return Claim.SEEN, place.rival
     has_headers = chunk.run != FOREIGN_RUN
+    may_be_set_back = place.is_over and not has_headers
+    if chunk.is_end or (chunk.start_us <= seen_us and not may_be_set_back):
+        return Claim.SEEN, place.rival
     is_weaker = not has_headers and not is_foreign
     is_stronger = has_headers and is_foreign
     if place.is_over or is_stronger or not (is_returning or is_weaker):

@@ -12,6 +12,7 @@ from daemon.decoding.opening import NewDecoder
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot, OpenModel
+from daemon.stream.foreign import ForeignTime
 from engine.session import StreamSession
 from engine.types import (
     ActionEvent,
@@ -38,6 +39,7 @@ class WorkerParts:
         clock: Measures latencies and gives deadlines on the device, no event times.
         log: Changes and faults of a camera are logged here.
         new_decoder: Makes a decoder of one camera's chunks for a model.
+        foreign_time: What the time of a record without headers marks.
     """
 
     models: ModelSlot
@@ -47,6 +49,7 @@ class WorkerParts:
     clock: Clock
     log: structlog.stdlib.BoundLogger
     new_decoder: NewDecoder
+    foreign_time: ForeignTime = "end"
 
 
 class Stages:

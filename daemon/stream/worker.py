@@ -17,6 +17,7 @@ from daemon.journal.base import CameraState, DeadLetter, FeatureRows
 from daemon.models.slot import OpenModel
 from daemon.sources.base import Delivery
 from daemon.stream.beginning import Beginning, take_up
+from daemon.stream.foreign import Foreigners, Placement, moved
 from daemon.stream.logged import end_of, rows_of
 from daemon.stream.pace import Pace
 from daemon.stream.place import (
@@ -31,6 +32,7 @@ from daemon.stream.runs import (
     Claim,
     claim_of,
     claim_of_past,
+    claim_of_step,
     name_of_run,
     producer_run_of,
     with_ended,
@@ -73,6 +75,7 @@ class StreamWorker:
         self._pace = Pace(self._model.spec.grid)
         self._newest_us: int | None = None  # stream time of the newest frame that was finished
         self._sparse_run: str | None = None  # the run that was told to have too few frames
+        self._foreigners = Foreigners(parts.foreign_time)
         self._new_features: list[FeatureRows] = []
         self._next_offset = beginning.next_offset
         self._session = self._taken_up(beginning)
@@ -303,7 +306,7 @@ class StreamWorker:
         chunk = delivery.chunk
         if chunk is None:
             return self._drop(delivery, delivery.error)
-        claim = self._noted(claim_of(self._session, chunk))
+        claim = self._claimed(chunk)
         if claim is Claim.SEEN:
             self._count_duplicate(chunk)
             return [], ()
@@ -314,7 +317,9 @@ class StreamWorker:
             return await self._end_run(chunk), ()
         try:
             frames = await self._stages.decode(chunk)
-            claim = self._claim_by_time(claim, chunk, frames)
+            placement = self._foreigners.placed(chunk, frames, self._session)
+            frames = moved(frames, placement.start_us) if placement else frames
+            claim = self._claim_by_time(claim, chunk, frames, placement)
         except StreamError as error:
             is_damage = claim is Claim.GOES_ON and not isinstance(error, StaleChunkError)
             revisions = await self._break_at(chunk) if is_damage else []
@@ -324,10 +329,22 @@ class StreamWorker:
         revisions += await self._break_if_chunks_are_missing(chunk)
         session = self._current_session()
         session.place = replace(without_row(session.place), is_over=False)
+        self._keep(placement, chunk)
         # Only now: the revisions so far are dated by the anchor that was known before.
         if chunk.anchor_us is not None:
             session.anchor_us = chunk.anchor_us
         return revisions + await self._process_frames(frames, offset), ()
+
+    def _claimed(self, chunk: VideoChunk) -> Claim:
+        if self._foreigners.is_sent_again(chunk):
+            return Claim.SEEN
+        return self._noted(claim_of(self._session, chunk))
+
+    def _keep(self, placement: Placement | None, chunk: VideoChunk) -> None:
+        if placement is not None:
+            session = self._current_session()
+            session.place = placement.kept_in(session.place)
+            self._foreigners.take(chunk)
 
     def _noted(self, claim_and_rival: tuple[Claim, Rival | None]) -> Claim:
         claim, rival = claim_and_rival
@@ -335,7 +352,9 @@ class StreamWorker:
             self._session.place = replace(self._session.place, rival=rival)
         return claim
 
-    def _claim_by_time(self, claim: Claim, chunk: VideoChunk, frames: FrameBatch) -> Claim:
+    def _claim_by_time(
+        self, claim: Claim, chunk: VideoChunk, frames: FrameBatch, placement: Placement | None
+    ) -> Claim:
         """The claim, once the chunk's frames are known.
 
         Raises:
@@ -344,9 +363,12 @@ class StreamWorker:
         session = self._session
         seen_us = None if session is None else session.seen_us
         newest_us = int(frames.pts_us[-1])
-        if claim is not Claim.GOES_ON or session is None or seen_us is None or newest_us > seen_us:
+        if claim is not Claim.GOES_ON or session is None or seen_us is None:
             return claim
-        claim = self._noted(claim_of_past(session, chunk))
+        if placement is not None and placement.is_step:
+            claim = self._noted(claim_of_step(session, chunk))
+        elif newest_us <= seen_us:
+            claim = self._noted(claim_of_past(session, chunk))
         if claim is Claim.REFUSED:
             raise StaleChunkError(
                 f"the chunk ends at {newest_us} us, footage up to {seen_us} us was seen: "
@@ -374,6 +396,9 @@ class StreamWorker:
         except StreamError:
             session.break_segment()
             return
+        placed_us = dict(session.place.chunks).get(offset)
+        if placed_us is not None:
+            frames = moved(frames, placed_us)
         # An older snapshot does not know the chunk yet.
         session.place = with_chunk(session.place, offset, int(frames.pts_us[0]))
         session.sample(frames)

@@ -40,7 +40,6 @@ from engine.video.recovery import LONGEST_WAIT_S, decode_leniently
 from engine.video.times import (
     ARRIVAL_FORMATS,
     ARRIVAL_TICK,
-    JUMPED_BACK,
     is_untimed,
     nominal_rate,
     presentation_ticks,
@@ -453,8 +452,7 @@ class _Cutter:
         if self._origin is None:
             self._origin = pts
         start = pts - self._origin
-        if start < self._next_free:
-            self._on_note(JUMPED_BACK)
+        if start < self._next_free:  # the last picture's time trembled
             self._origin -= self._next_free - start
             start = self._next_free
         return start

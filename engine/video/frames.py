@@ -49,7 +49,6 @@ from engine.video.recovery import decode_leniently
 from engine.video.thinning import Thinner, Timed, within_span
 from engine.video.times import (
     is_untimed,
-    never_back,
     nominal_rate,
     presentation_ticks,
     timed_packets,
@@ -215,7 +214,7 @@ def read_video(
         timed = timed_packets(packets, stream, FILE_LIMITS.max_pixels, on_note)
         frames = decode_leniently(timed, stream, on_note, losses)
         shown: list[tuple[int, UInt8Array]] = []
-        timed_frames = _with_views(_stream_times(frames, stream, on_note), stream)
+        timed_frames = _with_views(_stream_times(frames, stream), stream)
         for pts_us, seen in thinner.thin(timed_frames):
             if len(shown) == batch_frames:
                 yield _batch(shown, thinner.n_decoded - n_reported)
@@ -352,12 +351,12 @@ def demux_to_damage(
 
 
 def _stream_times(
-    frames: Iterable[VideoFrame], stream: VideoStream, on_note: Callable[[str], None]
+    frames: Iterable[VideoFrame], stream: VideoStream
 ) -> Iterator[Timed[VideoFrame]]:
     """A file's frames with their stream times, from the source's own ticks."""
     time_base = stream.time_base or Fraction(1, US_PER_S)
     first: int | None = None
-    for pts, frame in never_back(presentation_ticks(frames, stream, time_base), on_note):
+    for pts, frame in presentation_ticks(frames, stream, time_base):
         first = pts if first is None else first
         yield ticks_to_us(pts - first, time_base), frame
 

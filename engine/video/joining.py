@@ -61,7 +61,9 @@ def _join(
         demuxed = timed_packets(container.demux(stream), stream, limits.max_pixels)
         mine = [packet for packet in demuxed if packet.size]
         packets += mine
-        shown += _shown(mine, chunk.start_us - chunks[0].start_us, chunk)
+        begin = round((chunk.start_us - chunks[0].start_us) * _TICKS_PER_US)
+        # Chunks without headers may overlap by their records' times.
+        shown += _shown(mine, max(begin, max(shown, default=-1) + 1), chunk)
     if first is None:
         raise CorruptChunkError("there are no chunks")
     lead = lead_for(shown, _TICK)
@@ -91,10 +93,8 @@ def _check_same(first: VideoStream, stream: VideoStream, chunk: VideoChunk) -> N
         raise CorruptChunkError(f"the codec changes at chunk {chunk.sequence} of run {chunk.run}")
 
 
-def _shown(
-    packets: Sequence["Packet[VideoStream]"], start_us: int, chunk: VideoChunk
-) -> list[int]:
-    """When each packet's frame is shown, in ticks; the chunk's first one at ``start_us``."""
+def _shown(packets: Sequence["Packet[VideoStream]"], begin: int, chunk: VideoChunk) -> list[int]:
+    """When each packet's frame is shown, in ticks; the chunk's first one at ``begin``."""
     times: list[Fraction] = []
     for packet in packets:
         at = packet.dts if packet.pts is None else packet.pts
@@ -103,5 +103,4 @@ def _shown(
         times.append(at * packet.time_base)
     if not times:
         raise CorruptChunkError(f"chunk {chunk.sequence} holds no frame")
-    begin = round(start_us * _TICKS_PER_US)
     return [begin + round((at - min(times)) / _TICK) for at in times]

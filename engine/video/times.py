@@ -18,14 +18,20 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from engine.video.steps import SteadyClock
 from engine.video.units import codec_name, is_crowded, is_cut_point
 
 DEFAULT_FPS = Fraction(25)  # of raw streams that say nothing; FFmpeg assumes the same
 _SLOWEST, _FASTEST = Fraction(1, 10), 480
+# Clocks of these start anew, and run over: by libav's word, and RTP's stamps have 32 bits.
+_MAY_STEP = 0x0200  # AVFMT_TS_DISCONT
+_STEPPING_FORMATS = ("rtsp",)
+# These do not say when a packet is decoded; FFmpeg guesses it, as it does where times are missing.
+_WITHOUT_DTS = ("matroska", "webm", "rtsp")
+_MOST_AHEAD_S = 20  # a live source that is silent for half as long has failed
 
 # Packets of these carry no presentation times; their pictures are timed when they are decoded.
 _UNTIMED_FORMATS = ("h264", "hevc", "avi")
-JUMPED_BACK = "the source's clock jumped back; stream time goes on from where it was"
 # Live, these say nothing of time: FFmpeg calls them 25 pictures a second.
 ARRIVAL_FORMATS = ("mjpeg", "mpjpeg")
 ARRIVAL_TICK = Fraction(1, 90_000)
@@ -37,6 +43,7 @@ _MOST_WAITING_BYTES = 64 * 2**20
 _FULL_AT_CUT = 0.5  # better a cut between GOPs than one inside
 # Between two known times pictures further apart on average are no slow camera: the clock jumped.
 _MOST_APART_S = 10
+_MARKED_BEFORE_JOIN = 2  # packets that may be marked where another part begins
 _NEVER = 2**63  # later than any time, and no even step after one
 
 
@@ -63,18 +70,86 @@ def timed_packets(
 ) -> Iterator["Packet[VideoStream]"]:
     """The same packets in the same order, each with the time at which its picture is shown.
 
-    Those of a stream that gives no time at all pass as they are; see ``presentation_ticks``.
+    Where the source's clock steps, time goes on (see ``engine.video.steps``). Those of a stream
+    that gives no time at all pass as they are; see ``presentation_ticks``.
 
     Args:
         packets: In the order of decoding.
         stream: Theirs.
         max_pixels: Pixels of one frame; a larger one is not decoded to find its place.
-        on_note: Told once, if times are missing.
+        on_note: Told once, if times are missing, and of each step.
     """
     if is_untimed(stream):
-        yield from packets
-        return
+        return iter(packets)
     timer = _Timer(stream, max_pixels)
+    return _steady(_with_all_times(packets, stream, timer, on_note), stream, timer, on_note)
+
+
+def _steady(
+    packets: Iterable["Packet[VideoStream]"],
+    stream: VideoStream,
+    timer: "_Timer",
+    on_note: Callable[[str], None],
+) -> Iterator["Packet[VideoStream]"]:
+    """The same packets, of a clock that does not step."""
+    time_base = stream.time_base or Fraction(1, 90_000)
+    file_format = stream.container.format
+    may_step = file_format.flags & _MAY_STEP or file_format.name in _STEPPING_FORMATS
+    clock = SteadyClock(
+        time_base,
+        1 / (nominal_rate(stream) * time_base),
+        most_ahead=round(_MOST_AHEAD_S / time_base) if may_step else None,
+        may_reorder=codec_name(stream) in _REORDERING_CODECS,
+        on_note=on_note,
+    )
+    tells_order = not any(name in _WITHOUT_DTS for name in file_format.name.split(","))
+    for packet in _whole_at_joins(packets, stream):
+        if packet.size and packet.pts is not None:
+            decoded = packet.dts if tells_order and not timer.n_missing else None
+            shift = clock.shift_for(packet.pts, decoded, is_cut=is_cut_point(packet, stream))
+            packet.pts += shift
+            packet.dts = None if packet.dts is None else packet.dts + shift
+        yield packet
+
+
+def _whole_at_joins(
+    packets: Iterable["Packet[VideoStream]"], stream: VideoStream
+) -> Iterator["Packet[VideoStream]"]:
+    """The same packets; those at the end of a part are whole where another part follows.
+
+    There MPEG-TS counts anew, which FFmpeg takes for a loss in the last packet, or marks the one
+    before. If it is one, the picture cannot be decoded, and that decides.
+    """
+    held: list[Packet[VideoStream]] = []
+    for packet in packets:
+        is_join = packet.size and is_cut_point(packet, stream)
+        if held and (is_join or len(held) == _MARKED_BEFORE_JOIN):
+            yield from (_unmarked(one) if is_join else one for one in held)
+            held = []
+        if held or packet.is_corrupt:
+            held.append(packet)
+        else:
+            yield packet
+    yield from held
+
+
+def _unmarked(packet: "Packet[VideoStream]") -> "Packet[VideoStream]":
+    """The same packet, not marked as incomplete."""
+    if not packet.is_corrupt:
+        return packet
+    whole = cast("Packet[VideoStream]", Packet(bytes(packet)))
+    whole.stream, whole.time_base = packet.stream, packet.time_base
+    whole.pts, whole.dts, whole.duration = packet.pts, packet.dts, packet.duration
+    whole.is_keyframe = packet.is_keyframe
+    return whole
+
+
+def _with_all_times(
+    packets: Iterable["Packet[VideoStream]"],
+    stream: VideoStream,
+    timer: "_Timer",
+    on_note: Callable[[str], None],
+) -> Iterator["Packet[VideoStream]"]:
     for packet in packets:
         if not packet.size:  # the empty packet at the end
             yield from timer.release(None)
@@ -279,20 +354,3 @@ def presentation_ticks(
             step = known - previous
         previous = known
         yield known, frame
-
-
-def never_back(
-    ticks: Iterable[tuple[int, VideoFrame]], on_note: Callable[[str], None]
-) -> Iterator[tuple[int, VideoFrame]]:
-    """The same frames; where the clock jumped back at a key frame, time goes on a tick later.
-
-    Chunks do the same where they begin (``engine.video.cutting``).
-    """
-    shift = 0
-    latest: int | None = None
-    for pts, frame in ticks:
-        if latest is not None and frame.key_frame and pts + shift <= latest:
-            on_note(JUMPED_BACK)
-            shift = latest + 1 - pts
-        latest = pts + shift if latest is None else max(latest, pts + shift)
-        yield pts + shift, frame

@@ -237,3 +237,35 @@ def without_times(ts: bytes, *, keep: Callable[[int], bool]) -> bytes:
             changed[pes + 9 : pes + 9 + n_header] = b"\xff" * n_header
         n_pictures += 1
     return bytes(changed)
+
+
+def with_shifted_times(ts: bytes, by: Callable[[int], int]) -> bytes:
+    """An MPEG-TS as a camera writes it whose clock steps, or runs over.
+
+    Args:
+        ts: FFmpeg's, one stream, a PES packet for each picture.
+        by: By number, in the order of decoding: ticks to add to the picture's times, modulo 2^33.
+    """
+    changed, n_pictures = bytearray(ts), 0
+    for at in range(0, len(ts), _TS_BYTES):
+        pid = int.from_bytes(ts[at + 1 : at + 3], "big") & 0x1FFF
+        if pid != _TS_VIDEO or not ts[at + 1] & 0x40:
+            continue
+        pes = at + 4 + (1 + ts[at + 4] if ts[at + 3] & 0x20 else 0)
+        for field in range({0: 0, 2: 1, 3: 2}[ts[pes + 7] >> 6]):  # PTS alone, or DTS too
+            place = pes + 9 + 5 * field
+            changed[place : place + 5] = _moved(ts[place : place + 5], by(n_pictures))
+        n_pictures += 1
+    return bytes(changed)
+
+
+def _moved(field: bytes, ticks: int) -> bytes:
+    """A PTS or DTS of 33 bits, spread over five bytes, later by so many ticks."""
+    high, middle, low = field[0] >> 1 & 7, field[1:3], field[3:5]
+    at = high << 30 | int.from_bytes(middle, "big") >> 1 << 15 | int.from_bytes(low, "big") >> 1
+    at = (at + ticks) % 2**33
+    return (
+        bytes([field[0] & 0xF0 | at >> 30 << 1 | 1])
+        + ((at >> 15 & 0x7FFF) << 1 | 1).to_bytes(2, "big")
+        + ((at & 0x7FFF) << 1 | 1).to_bytes(2, "big")
+    )

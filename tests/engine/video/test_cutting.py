@@ -274,17 +274,12 @@ def test_when_the_clock_jumps_back_stream_time_goes_on(tmp_path: Path, transcode
     chunks, notes = cut(source, 0.5, transcode=transcode)
 
     times = times_of(decoded(chunks))
-    assert ["the source's clock jumped back; stream time goes on from where it was"] == [
+    assert ["the source's clock stepped by -2.0 s; stream time goes on from where it was"] == [
         note for note in notes if "clock" in note
     ]
-    assert sorted(set(times)) == times
-    assert len(times) > 90
-    of_file = times_of(list(read_video(source, SQUARE, EVERY_FRAME, on_note=notes.append)))
-    # A reader of packets at the seam takes the last one for incomplete, a copy does not.
-    assert of_file == times or transcode == "never"
-    assert sorted(set(of_file)) == of_file
-    assert len(of_file) > 90
-    assert "the source's clock jumped back" in notes[-1]
+    assert [40_000 * index for index in range(100)] == times
+    assert times == times_of(list(read_video(source, SQUARE, EVERY_FRAME, on_note=notes.append)))
+    assert "the source's clock stepped" in notes[-1]
 
 
 @pytest.mark.parametrize("transcode", ["never", "auto", "always"])

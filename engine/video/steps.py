@@ -1,0 +1,109 @@
+"""A source's clock that steps → one that goes on: the law of discontinuities. Pure.
+
+Cameras set their clocks, recorders put parts one behind the other, and counters of 32 or 33 bits
+run over. A picture after such a step is shown where it would have been shown without it: as long
+after the one before as pictures were apart. So time never goes back, and nothing is lost or
+hidden where it would have.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import median
+
+STEPPED = "the source's clock stepped by {seconds:+.1f} s; stream time goes on from where it was"
+# The spacing is that of so many pictures, for one that was late says nothing.
+_N_SPACINGS = 5
+# A stamp that is back by so little trembles, however fast the camera is.
+_TREMBLES_S = Fraction(1, 25)
+# In no codec does a picture wait for more others (see ``engine.video.fragments``).
+_MOST_REORDERED = 16
+
+
+class SteadyClock:
+    """Ticks of one stream, packet by packet in the order of decoding.
+
+    Args:
+        tick_s: Seconds in a tick.
+        spacing: Ticks from picture to picture, until it is known better.
+        most_ahead: By how many ticks a picture may be later than the one before; None: by any,
+            because the container's clock cannot run over.
+        may_reorder: Pictures may be shown in another order than they are decoded.
+        on_note: Told in a sentence about each step.
+    """
+
+    def __init__(
+        self,
+        tick_s: Fraction,
+        spacing: Fraction,
+        *,
+        most_ahead: int | None,
+        may_reorder: bool,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self._tick_s = tick_s
+        self._most_ahead = most_ahead
+        self._may_reorder = may_reorder
+        self._on_note = on_note
+        self._spacings: deque[int] = deque([max(1, round(spacing))], maxlen=_N_SPACINGS)
+        self._least_step = min(self._spacing, max(1, round(_TREMBLES_S / tick_s)))
+        self._shift = 0
+        self._latest: int | None = None  # when the last of all pictures is shown
+        self._decoded: int | None = None  # when the newest packet that says so is decoded
+
+    def shift_for(self, shown: int, decoded: int | None, *, is_cut: bool) -> int:
+        """What to add to a packet's ticks.
+
+        Args:
+            shown: When its picture is shown, as the source says.
+            decoded: When it is decoded, as the source says; None: it does not say.
+            is_cut: Nothing after it refers to, or is shown before, what came before it.
+        """
+        if self._latest is None:
+            self._latest, self._decoded = shown, decoded
+            return 0
+        before = self._before(shown, decoded, self._latest, is_cut=is_cut)
+        if self._is_step(before):
+            seconds = float((before.ahead - self._spacing) * self._tick_s)
+            self._on_note(STEPPED.format(seconds=seconds))
+            self._shift += self._spacing - before.ahead
+        elif before.ahead > 0:
+            self._spacings.append(before.ahead)
+        return self._taken(shown, decoded, self._latest, is_cut=is_cut)
+
+    @property
+    def _spacing(self) -> int:
+        return max(1, round(median(self._spacings)))
+
+    def _before(self, shown: int, decoded: int | None, latest: int, *, is_cut: bool) -> "_Before":
+        """How a packet compares with those before: by order of decoding, if that is known."""
+        ahead_of_all = shown + self._shift - latest
+        if is_cut or not self._may_reorder:
+            return _Before(ahead_of_all, 1)
+        if decoded is None or self._decoded is None:
+            return _Before(ahead_of_all, _MOST_REORDERED)
+        return _Before(decoded + self._shift - self._decoded, 1)
+
+    def _is_step(self, before: "_Before") -> bool:
+        if self._most_ahead is not None and before.ahead > self._most_ahead:
+            return True
+        least = max(self._spacing, self._least_step)  # by less than a picture a clock trembles
+        return before.ahead <= -least * before.n_reordered
+
+    def _taken(self, shown: int, decoded: int | None, latest: int, *, is_cut: bool) -> int:
+        """The shift of a packet; one whose time trembles back is shown a tick after the others."""
+        behind = latest - (shown + self._shift)
+        must_rise = is_cut or not self._may_reorder
+        nudge = behind + 1 if must_rise and behind >= 0 else 0
+        self._latest = max(latest, shown + self._shift + nudge)
+        self._decoded = None if decoded is None else decoded + self._shift
+        return self._shift + nudge
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """How many ticks after the packet before, and by how many pictures that may be wrong."""
+
+    ahead: int
+    n_reordered: int
