@@ -57,7 +57,8 @@ class Learner:
         self._seed = (config.seed, round_number)
         torch.manual_seed(_mixed(*self._seed, 0))
         network = build_network(choice, bags[0].features.shape[1], len(bags[0].tags))
-        network.fit_input(torch.from_numpy(_input_rows(bags)))
+        rows, tags = _input_rows(bags)
+        network.fit_input(torch.from_numpy(rows), torch.from_numpy(tags))
         self.network = network.to(self._device)
         self.average = copy.deepcopy(self.network).eval()
         self._sampler = Sampler(bags, config.batches, self._seed)
@@ -161,14 +162,19 @@ def _in_f32(scores: Scores) -> Scores:
     return Scores(scores.cas.float(), scores.attention.float(), scores.video_scores.float(), parts)
 
 
-def _input_rows(bags: Sequence[Bag]) -> FloatArray:
-    """Stack the training snippets minus their camera means, float32 (N, D).
+def _input_rows(bags: Sequence[Bag]) -> tuple[FloatArray, FloatArray]:
+    """Stack the training snippets minus their camera means, and the tags of each one's bag.
 
     They are evenly thinned to about ``_MAX_INPUT_ROWS`` if there are more.
+
+    Returns:
+        float32 (N, D) and float32 (N, C).
     """
     n_rows = sum(len(bag.features) for bag in bags)
     every = max(1, -(-n_rows // _MAX_INPUT_ROWS))
-    return np.concatenate([bag.features[::every] - bag.camera_mean for bag in bags])
+    rows = [bag.features[::every] - bag.camera_mean for bag in bags]
+    tags = [np.repeat(bag.tags[None], len(own), 0) for bag, own in zip(bags, rows, strict=True)]
+    return np.concatenate(rows), np.concatenate(tags)
 
 
 def _mixed(*numbers: int) -> int:

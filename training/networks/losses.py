@@ -120,6 +120,26 @@ def multiple_instance_loss(bag_logits: Tensor, tags: Tensor, *, background: floa
     return -(shares * bag_logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
+def shared_cross_entropy(probabilities: Tensor, tags: Tensor, *, background: float) -> Tensor:
+    """Return the cross-entropy of bag probabilities against tags that share a sum of 1.
+
+    L = -Σ_c ỹ_c log p_c with ỹ = [y, b] / Σ, as the mean over bags. A bag without any tag and
+    with b = 0 costs nothing. It is ``multiple_instance_loss`` for scores that are no softmax of
+    one vector of logits, such as the mean of two.
+
+    Args:
+        probabilities: p, (N, C + 1) in [0, 1], background last.
+        tags: y, (N, C).
+        background: b: 1 if the bags hold background, 0 where it was suppressed.
+
+    Source: Wang et al., Two-Stream Networks for Weakly-Supervised Temporal Action Localization
+    with Semantic-Aware Mechanisms (CVPR 2023), classification losses after late fusion.
+    """
+    wanted = torch.cat([tags, torch.full_like(tags[:, :1], background)], dim=1)  # (N, C + 1)
+    shares = wanted / wanted.sum(dim=1, keepdim=True).clamp(min=1)
+    return -(shares * probabilities.clamp(min=_TINY).log()).sum(dim=1).mean()
+
+
 def suppressed(logits: Tensor, attention: Tensor) -> Tensor:
     """Pull logits to each snippet's lowest one where nothing acts: a(S - min S) + min S.
 

@@ -81,8 +81,9 @@ class S2Net(Network):
         self._objective = S2NetObjective(config)
 
     @override
-    def fit_input(self, rows: Tensor) -> None:
-        """Fit the whitening on ``rows`` float32 (N, D); see the base class."""
+    def fit_input(self, rows: Tensor, tags: Tensor) -> None:
+        """Fit the whitening on ``rows`` float32 (N, D); tags (N, C) are not needed for it."""
+        del tags
         self.trunk.whitening.fit(rows)
 
     @override

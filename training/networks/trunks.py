@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from typing_extensions import override
 
 from engine.errors import DataError
@@ -33,16 +34,27 @@ class Embedded:
 
 
 class Convolution(nn.Module):
-    """A convolution over time of channels-last values; the length stays as it is."""
+    """A convolution over time of channels-last values; the length stays as it is.
 
-    def __init__(self, n_in: int, n_out: int, kernel: int) -> None:
+    Args:
+        n_in: Values a position.
+        n_out: Values a position of the answer.
+        kernel: Number of positions that one answer sees, odd.
+        causal: False sees as many later positions as earlier ones, True only earlier ones.
+    """
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, *, causal: bool = False) -> None:
         super().__init__()
-        self.inner = nn.Conv1d(n_in, n_out, kernel, padding=kernel // 2)
+        self._earlier = kernel - 1 if causal else 0
+        self.inner = nn.Conv1d(n_in, n_out, kernel, padding=0 if causal else kernel // 2)
 
     @override
     def forward(self, values: Tensor) -> Tensor:
         """Convolve (B, T, n_in) to (B, T, n_out)."""
-        return self.inner(values.transpose(1, 2)).transpose(1, 2)
+        channels = values.transpose(1, 2)  # (B, n_in, T)
+        if self._earlier:
+            channels = F.pad(channels, (self._earlier, 0))
+        return self.inner(channels).transpose(1, 2)
 
 
 class LightTrunk(nn.Module):

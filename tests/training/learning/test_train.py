@@ -395,7 +395,11 @@ def test_tensors_come_back_as_they_were(tmp_path):
 # Configurations -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("s2net-*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith("ablation-")),
+    ids=lambda path: path.stem,
+)
 def test_the_shipped_configurations_read_and_write_back(path):
     config = read_training_config(path)
 
@@ -411,7 +415,7 @@ def test_the_shipped_configurations_read_and_write_back(path):
         ({"rounds": 3}, "rounds is 3"),
         ({"batches__clips": 0}, "clips is 0, wanted >= 1"),
         ({"stopping__holdout": 1.0}, "holdout is 1.0"),
-        ({"network__kind": "tsc"}, r"network.kind is 'tsc', wanted one of \['s2net'\]"),
+        ({"network__kind": "odd"}, r"network.kind is 'odd', wanted one of \['s2net', "),
         ({"batches": {"kind": "clips", "sequences": 2}}, "batches.clips is missing"),
         ({"batches": {"kind": "odd"}}, "batches.kind is 'odd'"),
         ({"network__trunk": 3}, "network.trunk is a int"),
