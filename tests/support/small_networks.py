@@ -8,6 +8,7 @@ from tests.support.checkout import CHECKOUT
 CONFIGS = CHECKOUT / "configs/training"
 # What makes a network small and lets its schedule begin at once; the rest is as it is shipped.
 SMALL: dict[str, dict[str, Any]] = {
+    "sal": {"width": 8, "rank": 4},
     "two-stream": {"hidden_width": 8, "warm_up_steps": 2},
 }
 

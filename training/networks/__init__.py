@@ -10,6 +10,7 @@ from typing import Any
 from training.networks.base import Network
 from training.networks.s2net import S2Net
 from training.networks.s2net_config import S2NetConfig
+from training.networks.sal import Sal, SalConfig
 from training.networks.two_stream import TwoStream, TwoStreamConfig
 
 
@@ -29,5 +30,6 @@ class NetworkEntry:
 
 NETWORKS: dict[str, NetworkEntry] = {
     "s2net": NetworkEntry(S2NetConfig, S2Net),
+    "sal": NetworkEntry(SalConfig, Sal),
     "two-stream": NetworkEntry(TwoStreamConfig, TwoStream),
 }

@@ -6,6 +6,8 @@ there is a snippet; what lies elsewhere never counts. ``tags`` float32 (N, C) is
 tagged with a class. Class logits with a background column have it last (C + 1).
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
@@ -52,7 +54,7 @@ def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
-def top_k_mean(values: Tensor, valid: Tensor, ratio: int) -> Tensor:
+def top_k_mean(values: Tensor, valid: Tensor, ratio: int, by: Tensor | None = None) -> Tensor:
     """Return the mean of each class's k largest values, k = max(1, valid positions // ratio).
 
     It sorts instead of calling ``topk`` because k differs from row to row, and this form can be
@@ -62,6 +64,7 @@ def top_k_mean(values: Tensor, valid: Tensor, ratio: int) -> Tensor:
         values: (N, L, C).
         valid: (N, L).
         ratio: r of the source: one of so many positions is pooled.
+        by: (N, L, C), by which the largest are chosen instead of by ``values``.
 
     Returns:
         (N, C); 0 for a row without any valid position.
@@ -71,8 +74,10 @@ def top_k_mean(values: Tensor, valid: Tensor, ratio: int) -> Tensor:
     mask = valid.to(values.dtype)
     counts = mask.sum(dim=1, keepdim=True)  # (N, 1)
     keep = torch.minimum(torch.floor(counts / ratio).clamp(min=1), counts)  # k, (N, 1)
-    last = values.masked_fill(mask.unsqueeze(-1) == 0, _BELOW_ALL)
-    ordered = last.sort(dim=1, descending=True).values
+    ranking = values if by is None else by
+    last = ranking.masked_fill(mask.unsqueeze(-1) == 0, _BELOW_ALL)
+    best = last.sort(dim=1, descending=True)
+    ordered = best.values if by is None else values.gather(1, best.indices)
     ranks = torch.cumsum(mask * 0 + 1, dim=1) - 1  # (N, L): 0, 1, 2 … in any traced length
     taken = (ranks < keep).to(values.dtype).unsqueeze(-1)  # (N, L, 1)
     return (ordered * taken).sum(dim=1) / keep.clamp(min=1)
@@ -138,6 +143,69 @@ def shared_cross_entropy(probabilities: Tensor, tags: Tensor, *, background: flo
     wanted = torch.cat([tags, torch.full_like(tags[:, :1], background)], dim=1)  # (N, C + 1)
     shares = wanted / wanted.sum(dim=1, keepdim=True).clamp(min=1)
     return -(shares * probabilities.clamp(min=_TINY).log()).sum(dim=1).mean()
+
+
+def tag_cross_entropy(bag_logits: Tensor, tags: Tensor) -> Tensor:
+    """Return the cross-entropy of softmax scores (N, C), no background among them, against tags.
+
+    Tags (N, C) share a target of 1; a bag without any costs nothing.
+    """
+    shares = tags / tags.sum(dim=1, keepdim=True).clamp(min=1)
+    return -(shares * bag_logits.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def uniformity_loss(bag_logits: Tensor) -> Tensor:
+    """Want no class to stand out: KL(uniform || softmax(v)) of bags (N, C), as their mean.
+
+    Source: Lee et al., UM (AAAI 2021), background entropy loss.
+    """
+    n_classes = bag_logits.shape[1]
+    return -bag_logits.log_softmax(dim=1).mean() - math.log(n_classes)
+
+
+def top_places(values: Tensor, valid: Tensor, share: float, *, extra: int = 0) -> Tensor:
+    """Return which positions are the highest, floor(share · valid positions) + ``extra`` a row.
+
+    Args:
+        values: (N, L).
+        valid: bool (N, L).
+        share: In [0, 1].
+        extra: So many more.
+
+    Returns:
+        bool (N, L), without a gradient; of equal values, the earlier.
+    """
+    counts = valid.sum(dim=1, keepdim=True)  # (N, 1)
+    keep = torch.minimum(torch.floor(counts * share) + extra, counts)
+    last = values.detach().masked_fill(~valid, -torch.inf)
+    order = last.argsort(dim=1, descending=True, stable=True)
+    ranks = order.argsort(dim=1)
+    return (ranks < keep) & valid
+
+
+def generalised_cross_entropy(
+    probabilities: Tensor, acts: Tensor, weights: Tensor, q: float = 0.5
+) -> Tensor:
+    """Hold probabilities to labels that may be wrong: (1 - p^q) / q, which grows less than -log p.
+
+    In each row it is the weighted mean over what is labelled to act, plus that of (1 - (1-p)^q)/q
+    over the rest; the loss is the mean over rows.
+
+    Args:
+        probabilities: p, (N, L) in [0, 1].
+        acts: bool (N, L).
+        weights: (N, L), 0 where not valid.
+        q: 0 would be the cross-entropy, 1 the absolute error.
+
+    Source: Zhang, Sabuncu, Generalized Cross Entropy Loss (NeurIPS 2018).
+    """
+    rows = probabilities.new_zeros(len(probabilities))  # (N,)
+    for p, chosen in ((probabilities, acts), (1 - probabilities, ~acts)):
+        share = weights * chosen.to(weights.dtype)
+        # The root's slope at 0 is infinite, and 0 times it no number.
+        cost = (1 - p.clamp(min=_TINY) ** q) / q
+        rows = rows + (share * cost).sum(dim=1) / share.sum(dim=1).clamp(min=_TINY)
+    return rows.mean()
 
 
 def suppressed(logits: Tensor, attention: Tensor) -> Tensor:

@@ -31,7 +31,14 @@ WIDEST_SUM = 64  # terms; attention has as many as the window is long, if that i
 # Answers are at most 1, and no longer chain of such sums leads to one.
 ROUNDING_IN_FLOAT64 = gamma(64 * WIDEST_SUM, HALF_ULP["float64"])
 # Of networks with a file of their own, as shipped and in the form that sees nothing later.
-OTHERS = ("two-stream", "two-stream-rgb", "two-stream-causal")
+OTHERS = (
+    "two-stream",
+    "two-stream-rgb",
+    "two-stream-causal",
+    "sal",
+    "sal-rgb",
+    "sal-causal",
+)
 FORMS = (
     "light",
     "light_all",
@@ -72,8 +79,9 @@ def a_config(form):
     """A small network of each form."""
     if form in OTHERS:
         of = "thumos14-rgb" if form.endswith("-rgb") else "thumos14"
-        changes = {"causal": True} if form.endswith("-causal") else {}
-        return small_network_config(kind_of(form), of, **changes, frame=1.0)
+        causal = CAUSAL[kind_of(form)] if form.endswith("-causal") else {}
+        published = {"rank": 0} if form == "sal" else {}
+        return small_network_config(kind_of(form), of, **published, **causal, frame=1.0)
     if form.startswith("light"):
         light = replaced(light_config(), trunk={"whitening_dims": 8, "width": 16})
         return light if form == "light" else replaced(light, **LIGHT_FORMS[form])
@@ -85,6 +93,11 @@ def a_config(form):
     return replaced(paper, **PAPER_FORMS.get(form, {}))
 
 
+# What else must change for no snippet to see later ones.
+CAUSAL = {
+    "two-stream": {"causal": True},
+    "sal": {"causal": True, "fusion": "product"},
+}
 LIGHT_FORMS = {
     "light_all": {
         "interaction": {"lta": True},
