@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -33,6 +33,17 @@ def in_thread(work: Callable[[], T], name: str = "reading") -> "asyncio.Future[T
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future
+
+
+async def told_if_slow(work: Awaitable[T], limit_s: float, tell: Callable[[str], object]) -> T:
+    """What ``work`` gives; ``tell`` is called each time it has taken so long once more."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=limit_s))[0]:
+            tell(f"no answer for {limit_s:g} s")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def forget(future: "asyncio.Future[T]") -> None:

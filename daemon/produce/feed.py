@@ -24,7 +24,7 @@ from daemon.produce.base import ChunkWriter
 from daemon.produce.footage import Footage, not_produced, source_files
 from daemon.produce.losses import Losses
 from daemon.produce.spool import Spool, Waiting
-from daemon.threads import forget, in_thread
+from daemon.threads import forget, in_thread, told_if_slow
 from daemon.wire.facts import ChunkFacts
 from engine.errors import UnreadableVideoError
 from engine.types import VideoChunk
@@ -32,6 +32,7 @@ from engine.video.cutting import CutChunk, cut_video
 
 FIRST_RETRY_S = 1.0
 LAST_RETRY_S = 30.0
+SLOW_S = 5.0  # of a target: then it counts as away
 _FIRST_WRITE_RETRY_S = 0.2
 _LAST_WRITE_RETRY_S = 5.0
 
@@ -283,8 +284,9 @@ class Feed:
         """Write a chunk, however long that takes; what no try can write is left out."""
         retry_s = _FIRST_WRITE_RETRY_S
         while True:
+            writing = self._parts.writer.write(waiting.chunk, waiting.facts)
             try:
-                await self._parts.writer.write(waiting.chunk, waiting.facts)
+                await told_if_slow(writing, SLOW_S, self._target.failed)
             except RefusedRecordError as error:
                 self.losses.add(waiting, REFUSED, str(error))
                 return

@@ -17,10 +17,11 @@ from daemon.errors import TransportError
 from daemon.library_lines import LINES
 from daemon.outages import Kind, Outages
 from daemon.produce.base import ChunkWriter
-from daemon.produce.feed import SPOOL_FULL, Feed, FeedParts, FeedStatus
+from daemon.produce.feed import SLOW_S, SPOOL_FULL, Feed, FeedParts, FeedStatus
 from daemon.produce.footage import Footage
 from daemon.produce.spool import Spool, Waiting
 from daemon.systemd import Notifier
+from daemon.threads import told_if_slow
 from engine.errors import S2netdError
 
 # Told to stop, cameras have so long to write what waits, and then the writer to hang up.
@@ -95,10 +96,7 @@ class Fleet:
             log=log,
         )
         watch = target.outages.watch
-        self.feeds = [
-            Feed(footage, parts, watch(target.kind, f"{target.name} for {footage.camera}"))
-            for footage in footages
-        ]
+        self.feeds = [Feed(one, parts, watch(target.kind, target.name)) for one in footages]
         self._by_camera = {feed.footage.camera: feed for feed in self.feeds}
         self._outage = watch(target.kind, target.name)
 
@@ -130,8 +128,9 @@ class Fleet:
     async def _start(self) -> None:
         """Open the target, however long that takes."""
         while True:
+            starting = self._target.writer.start()
             try:
-                await self._target.writer.start()
+                await told_if_slow(starting, SLOW_S, self._outage.failed)
             except TransportError as error:
                 self._outage.failed(error)
             else:

@@ -138,6 +138,27 @@ async def test_a_target_that_cannot_be_opened_is_tried_until_it_can(
     assert 0 == writer.taken["gate"][0].sequence
 
 
+async def test_a_target_that_does_not_answer_is_told_as_one_that_is_away(
+    camera: tuple[ScriptedCamera, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk or file server that hangs raises no error."""
+    monkeypatch.setattr(daemon.produce.feed, "SLOW_S", 0.01)
+    monkeypatch.setattr("daemon.produce.fleet._BEAT_S", 0.01)
+    monkeypatch.setattr("daemon.outages.SETTLE_S", 1e-9)
+    monkeypatch.setattr("daemon.outages._FLAP_S", 0.0)
+    writer, answers = AWriter(), asyncio.Event()
+    writer.trouble = lambda _chunk: answers.wait()
+    fleet, logs = a_fleet(writer, Footage("gate", camera[1], **FAST))
+    async with running(fleet):
+        await until(lambda: bool(logs.named("outage.began")))
+        answers.set()
+        await until(lambda: bool(logs.named("outage.over")))
+
+    (began, *_) = logs.named("outage.began")
+    assert (["the target"], "no answer for 0.01 s") == (began["what"], began["reason"])
+    assert [] == logs.named("produce.not_sent")
+
+
 async def test_a_target_that_is_wrong_ends_everything(camera: tuple[ScriptedCamera, str]) -> None:
     writer = AWriter()
 
