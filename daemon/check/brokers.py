@@ -12,11 +12,12 @@ from daemon.config import Config
 from daemon.errors import ConfigError
 from daemon.kafka.access import missing_rights, with_denied
 from daemon.kafka.connection import KafkaConnection
-from daemon.kafka.credentials import TokenFile, is_out_of_reach, read_secret, tls_context
+from daemon.kafka.credentials import TokenFile, tls_context
 from daemon.kafka.topic_admin import CreationDeniedError, create, look
 from daemon.kafka.topic_check import Seen, SeenTopic, Tools, Unseen, differences
 from daemon.kafka.topics import WantedTopic
 from daemon.library_lines import silence_kafka_client
+from daemon.secret_files import is_out_of_reach, read_secret
 from daemon.topics import Clusters, TopicOptions, others_beside, tools_of, wanted_topics
 from engine.errors import BundleError
 

@@ -183,11 +183,8 @@ def produce(
     [dim]s2netd produce clip.mp4 --camera gate-3 --to kafka:chunks --security security.yaml[/dim]
     [dim]s2netd produce --config /etc/s2netd/hall.cameras.yaml[/dim]
     """
-    from daemon.produce.producer import (  # noqa: PLC0415
-        ProduceOptions,
-        produce_blocking,
-        produce_cameras,
-    )
+    from daemon.produce.options import ProduceOptions  # noqa: PLC0415
+    from daemon.produce.producer import produce_blocking, produce_cameras  # noqa: PLC0415
 
     if config is not None:
         if source is not None or camera is not None or to is not None:
@@ -208,7 +205,7 @@ def produce(
         site=site,
         rtsp_transport=rtsp_transport,
         camera_ca=camera_ca,
-        camera_tls_check=check_certificate,
+        check_certificate=check_certificate,
         spool_bytes=spool_bytes,
         status=status,
     )

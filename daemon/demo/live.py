@@ -19,7 +19,8 @@ from daemon.config import Config, ModelConfig, parse
 from daemon.demo.scene import Clip
 from daemon.localize import clock_text
 from daemon.logs import set_up
-from daemon.produce.producer import ProduceOptions, Producer
+from daemon.produce.options import ProduceOptions
+from daemon.produce.producer import Producer
 from daemon.starting import StoppedError
 from daemon.wire.records import parse_event
 from engine.judging.truth import TruthSpan

@@ -21,11 +21,12 @@ from aiokafka.errors import (
 from daemon.cancellation import own_cancellation
 from daemon.errors import ConfigError, TransportError
 from daemon.kafka.clients import admin_of
-from daemon.kafka.credentials import TokenFile, read_secret, tls_context
+from daemon.kafka.credentials import TokenFile, tls_context
 from daemon.kafka.membership import NameTakenError
 from daemon.kafka.reasons import refusal
 from daemon.kafka.rights import MISSING_RIGHTS, check_topic_right, missing_right
 from daemon.outages import Outage
+from daemon.secret_files import read_secret
 
 _FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 5.0
@@ -51,7 +52,7 @@ class RefusedError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class KafkaConnection:
-    """How to reach a broker; what is secret is read from files, see ``daemon.kafka.credentials``.
+    """How to reach a broker; what is secret is read from files, see ``daemon.secret_files``.
 
     Attributes:
         bootstrap_servers: ``host:port``; several are separated by commas.

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.errors import PASSING_ERRNOS, ConfigError, DiskError, TransportError
+from daemon.produce.footage import folder_name
 from daemon.sources.chunk_files import (
     END_SUFFIX,
     OTHER_SUFFIX,
@@ -91,19 +92,6 @@ class DirectoryChunkWriter:
             self._next[camera] = last_number(folder) + 1
         committed = read_position(self._root / POSITIONS / camera)
         return max(self._next[camera], -1 if committed is None else committed + 1)
-
-
-def folder_name(camera: str) -> str:
-    """The camera's name, if it can name a folder.
-
-    Raises:
-        ConfigError: It cannot.
-    """
-    if "/" in camera or "\0" in camera or camera.startswith("."):
-        raise ConfigError(
-            f"camera {camera!r} cannot name a folder: leave out '/' and a leading '.'"
-        )
-    return camera
 
 
 @contextlib.contextmanager

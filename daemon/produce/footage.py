@@ -1,4 +1,4 @@
-"""What a camera's footage is, and which files a file's or folder's name stands for."""
+"""What a camera's footage is, and and which files and folders names stand for."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,19 @@ class Footage:
     def shown(self) -> str:
         """The source as it may be shown."""
         return without_password(self.source)
+
+
+def folder_name(camera: str) -> str:
+    """The camera's name, if it can name a folder.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if "/" in camera or "\0" in camera or camera.startswith("."):
+        raise ConfigError(
+            f"camera {camera!r} cannot name a folder: leave out '/' and a leading '.'"
+        )
+    return camera
 
 
 def source_files(source: str) -> list[Path]:

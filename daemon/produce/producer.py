@@ -8,9 +8,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import structlog
 from rich.console import Console
@@ -19,59 +18,28 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from daemon.calls import RunningCalls
 from daemon.clock import Clock, SystemClock
 from daemon.config import load_security
-from daemon.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError, MalformedRecordError
+from daemon.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError
 from daemon.kafka.connection import KafkaConnection
-from daemon.kafka.credentials import read_secret
 from daemon.kafka.topics import check_name
 from daemon.last_resort import LastResort
 from daemon.library_lines import LINES, silence_kafka_client
 from daemon.logs import set_up
 from daemon.outages import Kind, Outages
 from daemon.produce.config import FolderTarget, ProduceConfig, load_cameras
-from daemon.produce.directory_writer import DirectoryChunkWriter, folder_name
+from daemon.produce.directory_writer import DirectoryChunkWriter
 from daemon.produce.feed import FeedStatus
 from daemon.produce.fleet import Fleet, Target
-from daemon.produce.footage import Footage
 from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
+from daemon.produce.options import ProduceOptions, footage_of, footages_of
 from daemon.produce.telling import console_log
-from daemon.wire.headers import read_name
 from engine.errors import S2netdError
 from engine.video.addresses import (
-    SCHEMES,
-    Access,
-    RtspTransport,
     has_password,
-    scheme_of,
-    usable,
-    without_password,
 )
-from engine.video.cutting import Transcode
 
-SPOOL_BYTES = 256 * 2**20
 STATUS_EVERY_S = 10.0
 # Told to stop, the process ends by then, whatever hangs; it should take 2 s at the most.
 _END_WITHIN_S = 1.8
-
-
-@dataclass(frozen=True, slots=True)
-class ProduceOptions:
-    """What the command line says; see `s2netd produce --help`."""
-
-    source: str = field(repr=False)
-    camera: str
-    to: str
-    bootstrap: str = "127.0.0.1:9092"
-    security: Path | None = None
-    chunk_s: float = 1.0
-    transcode: str = "auto"
-    realtime: bool = False
-    loop: bool = False
-    site: str = "default"
-    rtsp_transport: str = "auto"
-    camera_ca: Path | None = None
-    camera_tls_check: bool = True
-    spool_bytes: int = SPOOL_BYTES
-    status: bool = False
 
 
 class Producer:
@@ -134,8 +102,6 @@ class Producer:
         options = self._options
         if has_password(options.source):
             self.log.warning("produce.password_shown")
-        if options.to.startswith("dir:"):
-            folder_name(options.camera)
         target = open_target(
             options.to,
             options.bootstrap,
@@ -166,73 +132,6 @@ class Producer:
             if self._is_stopped:
                 self._fleet.stop()
             await self._fleet.run()
-
-
-def footage_of(options: ProduceOptions) -> Footage:
-    """The footage that the command line names.
-
-    Raises:
-        ConfigError: An option has no such value, or the source cannot be one.
-    """
-    for option, name in (("--camera", options.camera), ("--site", options.site)):
-        _check_name(option, name)
-    return Footage(
-        camera=options.camera,
-        source=source_of(options.source),
-        chunk_s=options.chunk_s,
-        transcode=cast(Transcode, _one_of("--transcode", options.transcode, get_args(Transcode))),
-        access=Access(
-            cast(
-                RtspTransport,
-                _one_of("--rtsp-transport", options.rtsp_transport, get_args(RtspTransport)),
-            ),
-            options.camera_ca,
-            options.camera_tls_check,
-        ),
-        realtime=options.realtime,
-        loop=options.loop,
-    )
-
-
-def source_of(text: str) -> str:
-    """The source that a text names: itself, what ``@FILE`` holds, or what ``env:NAME`` is set to.
-
-    Raises:
-        ConfigError: The file or the variable is missing, or it is an address that cannot be one.
-    """
-    source = text
-    if text.startswith("@"):
-        source = read_secret(Path(text[1:]), "the source").strip()
-    elif text.startswith("env:"):
-        name = text.removeprefix("env:")
-        source = os.environ.get(name, "").strip()
-        if not source:
-            raise ConfigError(f"the source is {text}, but the variable {name} is not set")
-    scheme = scheme_of(source)
-    if scheme is None:
-        return source
-    shown = without_password(source)
-    if scheme not in SCHEMES:
-        raise ConfigError(f"{shown}: {scheme}:// is not supported, wanted {', '.join(SCHEMES)}")
-    try:
-        usable(source)
-    except ValueError as error:
-        raise ConfigError(f"{shown}: {error}") from None
-    return source
-
-
-def _check_name(what: str, name: str) -> None:
-    try:
-        read_name(what, name)
-    except MalformedRecordError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _one_of(option: str, value: str, wanted: tuple[str, ...]) -> str:
-    if value not in wanted:
-        names = f"{', '.join(wanted[:-1])} or {wanted[-1]}"
-        raise ConfigError(f"{option} is {value!r}, wanted {names}")
-    return value
 
 
 def open_target(
@@ -339,32 +238,6 @@ def produce_cameras(path: Path, *, status: bool = False) -> int:
         log.info("produce.stopped")
     _leave_what_hangs(last_resort, exit_code)
     return exit_code
-
-
-def footages_of(config: ProduceConfig) -> list[Footage]:
-    """Each camera's footage.
-
-    Raises:
-        ConfigError: A line for each camera that cannot be one.
-    """
-    footages: list[Footage] = []
-    faults: list[str] = []
-    for name, camera in config.cameras.items():
-        try:
-            _check_name("its name", name)
-            if isinstance(config.to, FolderTarget):
-                folder_name(name)
-            source = source_of(camera.source)
-            if scheme_of(source) is None:
-                raise ConfigError(f"wanted an address with one of {', '.join(SCHEMES)}")  # noqa: TRY301
-        except ConfigError as error:
-            faults.append(f"cameras.{name}: {error}")
-            continue
-        access = Access(camera.rtsp_transport, camera.ca_file, camera.check_certificate)
-        footages.append(Footage(name, source, camera.chunk_s, camera.transcode, access))
-    if faults:
-        raise ConfigError("\n".join(faults))
-    return footages
 
 
 def target_of(config: ProduceConfig, outages: Outages) -> Target:

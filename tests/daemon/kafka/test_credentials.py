@@ -9,13 +9,8 @@ import pytest
 from aiokafka.errors import SaslAuthenticationFailed
 
 from daemon.errors import ConfigError
-from daemon.kafka.credentials import (
-    TokenFile,
-    is_out_of_reach,
-    located,
-    read_secret,
-    tls_context,
-)
+from daemon.kafka.credentials import TokenFile, tls_context
+from daemon.secret_files import is_out_of_reach, located, read_secret
 from tests.support.certificates import Authority, with_password
 
 

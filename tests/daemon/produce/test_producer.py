@@ -16,7 +16,8 @@ import daemon.produce.feed
 from daemon.errors import ConfigError
 from daemon.outages import Outages
 from daemon.produce.footage import source_files
-from daemon.produce.producer import ProduceOptions, Producer, open_target
+from daemon.produce.options import ProduceOptions
+from daemon.produce.producer import Producer, open_target
 from daemon.sources.directory import DirectoryChunkSource, DirectorySourceSettings
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record
