@@ -1,8 +1,8 @@
 """`s2netd`: the operator's commands. Heavy libraries are imported by the command that needs them.
 
 A user's mistake ends in one clear line and an exit code: 78 for a configuration or bundle that
-must be changed (the service is then not restarted), 1 for a fault that may pass, and 2 for wrong
-arguments.
+must be changed (the service is then not restarted), 1 for a fault that may pass, 2 for wrong
+arguments, and 3 if more of a video was left out than allowed.
 """
 
 import sys
@@ -22,9 +22,9 @@ from daemon.commands import (
     topics,
     video,
 )
-from daemon.errors import EXIT_CONFIG, ConfigError
+from daemon.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_LOSSY, ConfigError
 from daemon.log_lines import is_journal, prioritized
-from engine.errors import BundleError, S2netdError
+from engine.errors import BundleError, LostFootageError, S2netdError
 
 app = typer.Typer(
     name="s2netd",
@@ -46,9 +46,12 @@ def main() -> None:
     except (ConfigError, BundleError) as error:
         _complain(str(error))
         sys.exit(EXIT_CONFIG)
+    except LostFootageError as error:
+        _complain(str(error))
+        sys.exit(EXIT_LOSSY)
     except S2netdError as error:
         _complain(str(error))
-        sys.exit(1)
+        sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(130)
 

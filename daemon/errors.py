@@ -5,6 +5,7 @@ import errno
 from engine.errors import S2netdError, StreamError
 
 EXIT_FAILED = 1
+EXIT_LOSSY = 3  # all was done, but more footage was left out than allowed
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h; systemd's unit does not restart the daemon then
 
 

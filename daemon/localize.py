@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +35,7 @@ from daemon.wire.records import event_line
 from engine.errors import S2netdError, StreamError, UnreadableVideoError
 from engine.types import ActionEvent
 from engine.video.folders import VIDEO_SUFFIXES, videos_below
+from engine.video.losses import Losses
 
 MAX_NAME = 100
 
@@ -92,12 +93,14 @@ class DoneVideo:
         events: Those that stand, by start.
         quiet: Why there are none; empty if there are some.
         lacked: How much the nearest stood out, and what an event needs.
+        losses: What was left out of it.
     """
 
     name: str
     events: tuple[ActionEvent, ...]
     quiet: str = ""
     lacked: str = ""
+    losses: Losses = field(default_factory=Losses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ def localize_videos(
                 else:
                     write_whole(out / f"{camera}.html", timeline_of(video, model).encode())
                     lines += [event_line(one, site=site) for one in video.result.revisions]
-                    done.append(_told(video, model))
+                    done.append(replace(_told(video, model), losses=video.losses))
                 bar.end()
         finally:
             if done:
@@ -207,6 +210,11 @@ def not_localized(outcome: Outcome) -> UnreadableVideoError:
     n_videos = len(outcome.done) + len(reasons)
     head = f"{len(reasons)} of {n_videos} videos were not localized:"
     return UnreadableVideoError("\n  ".join((head, *reasons)))
+
+
+def lost_footage(outcome: Outcome) -> dict[str, Losses]:
+    """Of which videos something was left out, and what."""
+    return {video.name: video.losses for video in outcome.done if video.losses.told}
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:

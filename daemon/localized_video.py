@@ -17,6 +17,7 @@ from engine.session import StreamSession
 from engine.straight_line import Localization, localize_frames
 from engine.types import ActionEvent, FrameBatch
 from engine.video.frames import VideoFacts, probe_video, read_video
+from engine.video.losses import Losses
 from engine.video.pixels import encode_jpeg
 
 N_THUMBNAILS = 12
@@ -35,6 +36,7 @@ class LocalizedVideo:
         duration_us: Stream time of the last frame, in microseconds.
         spent_s: Seconds that it took.
         thumbnails: A few frames, in order of time.
+        losses: What was left out of it.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class LocalizedVideo:
     duration_us: int
     spent_s: float
     thumbnails: tuple[Thumbnail, ...]
+    losses: Losses
 
     @property
     def real_time_factor(self) -> float:
@@ -93,11 +96,14 @@ def localize_video(
         last_us = time_us
         on_time(time_us)
 
-    batches = thumbnails.watch(read_video(path, model.spec.geometry, model.spec.grid))
+    losses = Losses()
+    frames = read_video(path, model.spec.geometry, model.spec.grid, losses=losses)
+    batches = thumbnails.watch(frames)
     session = StreamSession(camera, FILE_RUN, model.spec, model.class_indices)
     result = localize_frames(batches, session, model.extractor, model.localizer, on_progress)
     spent_s = time.perf_counter() - started_s
-    return LocalizedVideo(path, camera, result, last_us, spent_s, tuple(thumbnails.taken))
+    taken = tuple(thumbnails.taken)
+    return LocalizedVideo(path, camera, result, last_us, spent_s, taken, losses)
 
 
 def facts_of(path: Path) -> VideoFacts:
@@ -147,6 +153,7 @@ def timeline_of(
         notes=(
             f"{result.n_frames} frames, {len(result.indices)} snippets",
             f"localized at {video.real_time_factor:.1f}x real time",
+            *([video.losses.told] if video.losses.told else []),
             *notes,
         ),
     )

@@ -93,7 +93,7 @@ class Metrics:
             )
             put(name, metric)
 
-        counter("chunks", "Video chunks processed", "camera")
+        counter("chunks", "Video chunks that were used, each once", "camera")
         counter("duplicate_chunks", "Chunks seen before and skipped", "camera")
         counter("corrupt_chunks", "Chunks refused or undecodable", "camera", "error")
         counter("gaps", "Places where footage is missing", "camera")

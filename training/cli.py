@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from engine.errors import S2netdError
+from engine.errors import LostFootageError, S2netdError
 from training.commands import benchmarks, conversion, data, evaluation, networks
 
 app = typer.Typer(
@@ -21,12 +21,12 @@ for commands in (data, networks, conversion, evaluation, benchmarks):
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line and exit code 1."""
+    """Run the command line; an expected error is one line and exit code 1, lost footage is 3."""
     try:
         app()
     except S2netdError as error:
         sys.stderr.write(f"s2net: {error}\n")
-        sys.exit(1)
+        sys.exit(3 if isinstance(error, LostFootageError) else 1)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from engine.features import BackendFeatureExtractor, FeatureExtractor
 from engine.snippets import SnippetSampler
 from engine.spec import ModelSpec
 from engine.video.frames import read_video
+from engine.video.losses import Losses
 from training.feature_files import VideoFeatures, claim_folder, manifest_of, write_features
 
 
@@ -25,6 +26,7 @@ def extract_video(
     spec: ModelSpec,
     extractor: FeatureExtractor,
     on_progress: Callable[[int], None] = lambda _time_us: None,
+    losses: Losses | None = None,
 ) -> VideoFeatures:
     """Extract the features of every whole snippet of a video.
 
@@ -33,13 +35,14 @@ def extract_video(
         spec: The model; it says grid and picture size.
         extractor: The model's backbone.
         on_progress: Gets the stream time, in microseconds, up to which the video is read.
+        losses: Gets what was left out of the video.
 
     Raises:
         UnreadableVideoError: The video cannot be read.
     """
     sampler = SnippetSampler(spec.grid, spec.window.max_gap_us)
     rows = []
-    for batch in read_video(path, spec.geometry, spec.grid):
+    for batch in read_video(path, spec.geometry, spec.grid, losses=losses):
         rows.extend(extractor.extract(sampler.push(batch)))
         on_progress(int(batch.pts_us[-1]))
     features = np.array([row.vector for row in rows], np.float32)
@@ -87,6 +90,7 @@ def extract_in_parallel(
     processes: int,
     precision: str = "f32",
     on_done: Callable[[Path], None] = lambda _path: None,
+    on_losses: Callable[[Path, Losses], None] = lambda _path, _losses: None,
 ) -> dict[Path, str]:
     """Write feature files by several processes that share the CPUs, each with a video at a time.
 
@@ -97,6 +101,7 @@ def extract_in_parallel(
         processes: Number of processes at work at once.
         precision: Precision of the backbone, as ``open_backend`` takes it.
         on_done: Gets each video that is finished, was finished before, or failed.
+        on_losses: Gets what was left out of each video that is finished now.
 
     Returns:
         Videos that could not be read, and why; the others have their files.
@@ -123,7 +128,7 @@ def extract_in_parallel(
         for job in as_completed(jobs):
             path = jobs[job]
             try:
-                job.result()
+                on_losses(path, job.result())
             except UnreadableVideoError as error:
                 failed[path] = str(error)
             except BrokenProcessPool as error:
@@ -146,9 +151,10 @@ def _open_worker(bundle_path: Path, precision: str, threads: int) -> None:
     _worker["open"] = (bundle.spec, extractor)
 
 
-def _work(path: Path, target: Path) -> None:
-    spec, extractor = _worker["open"]
-    write_features(extract_video(path, spec, extractor), target)
+def _work(path: Path, target: Path) -> Losses:
+    (spec, extractor), losses = _worker["open"], Losses()
+    write_features(extract_video(path, spec, extractor, losses=losses), target)
+    return losses
 
 
 def _target(path: Path, out: Path) -> Path:

@@ -35,12 +35,22 @@ def localize(
     open_score: OpenScoreOption = None,
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    max_lost: Annotated[
+        float,
+        typer.Option(
+            "--max-lost-percent",
+            min=0,
+            max=100,
+            help="More of a video left out, as damaged, is a failure: exit code 3.",
+        ),
+    ] = 5,
 ) -> None:
     """Find actions in video files, through the same stages as live footage.
 
     It writes events.jsonl (the records that a daemon would publish) and an HTML
     timeline page for each video. It needs no broker. A video that cannot be read
-    is named at the end (exit code 1), and does not keep the others back.
+    is named at the end (exit code 1), and does not keep the others back. What had
+    to be left out of a video is named too.
 
     [dim]s2netd localize clip.mp4 --labels "opening bottle,arm wrestling" --out out[/dim]
     """
@@ -49,10 +59,12 @@ def localize(
         ended_by_sigterm,
         files_of,
         localize_videos,
+        lost_footage,
         not_localized,
         summary_table,
     )
     from daemon.models.reading import open_model  # noqa: PLC0415
+    from engine.video.losses import check_losses  # noqa: PLC0415
 
     console = Console(stderr=True)
     files = files_of(videos)
@@ -76,8 +88,12 @@ def localize(
         Console().print(summary_table(outcome))
         n_pages = len(outcome.done)
         typer.echo(f"wrote {out / 'events.jsonl'} and {n_pages} timeline page(s) in {out}/")
+    losses = lost_footage(outcome)
+    for name, lost in losses.items():
+        console.print(f"{name}: {lost.told}", markup=False, highlight=False, soft_wrap=True)
     if outcome.failed:
         raise not_localized(outcome)
+    check_losses(losses, max_lost / 100)
 
 
 def produce(

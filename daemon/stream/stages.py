@@ -89,7 +89,6 @@ class Stages:
         frames = decoded.frames
         span_s = (int(frames.pts_us[-1]) - int(frames.pts_us[0])) / 1e6
         self.is_too_slow = decoded.spent_s > max(SLOW_S, 2 * span_s)
-        self._parts.metrics.chunks.labels(self._camera).inc()
         self._parts.metrics.frames.labels(self._camera).inc(frames.n_decoded)
         return frames
 

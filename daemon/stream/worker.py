@@ -70,7 +70,6 @@ class StreamWorker:
         self._model = parts.models.take()
         self._stages = Stages(camera, parts, self._model)
         self._log = parts.log.bind(camera=camera)
-        self._in_duplicates = False
         self._n_gaps = 0
         self._pace = Pace(self._model.spec.grid)
         self._newest_us: int | None = None  # stream time of the newest frame that was finished
@@ -132,6 +131,7 @@ class StreamWorker:
         now_s = self._parts.clock.monotonic_s()
         self._pace.saw(int(frames.pts_us[0]), frames.n_decoded, len(snippets), now_s)
         self._tell_if_sparse(session)
+        self._parts.metrics.chunks.labels(self.camera).inc()  # now that it was of use
         return revisions
 
     def _tell_unused(self, session: StreamSession, n_gaps: int, n_late: int) -> None:
@@ -312,7 +312,6 @@ class StreamWorker:
             return [], ()
         if claim is Claim.REFUSED:
             return self._drop(delivery, self._rivalry(chunk))
-        self._in_duplicates = False
         if chunk.is_end:
             return await self._end_run(chunk), ()
         try:
@@ -432,9 +431,7 @@ class StreamWorker:
 
     def _count_duplicate(self, chunk: VideoChunk) -> None:
         self._parts.metrics.duplicate_chunks.labels(self.camera).inc()
-        if not self._in_duplicates:  # only the first of a row is logged; the producer may be wrong
-            self._log.warning("chunk.duplicate", sequence=chunk.sequence, run=chunk.run)
-        self._in_duplicates = True
+        self._log.warning("chunk.duplicate", sequence=chunk.sequence, run=chunk.run)
 
     async def _begin_run(self, chunk: VideoChunk, offset: int) -> list[ActionEvent]:
         """End the run before, if there is one; stream time starts anew."""

@@ -26,6 +26,7 @@ from engine.grid import US_PER_S, Grid, ticks_to_us
 from engine.spec import FrameGeometry
 from engine.types import FrameBatch, UInt8Array, VideoChunk
 from engine.video.containers import DecodeLimits
+from engine.video.ending import demux_to_end
 from engine.video.headers import Header, completed, init_segment, parameter_sets, with_sets
 from engine.video.losses import Losses
 from engine.video.metadata import STRICT, MetadataFilter
@@ -210,7 +211,7 @@ def read_video(
     with unreadable_if_libav_fails(path), open_file(path) as container:
         stream = video_stream(container)
         prepare(stream, FILE_LIMITS, threads=1)
-        packets = demux_to_damage(container, stream, on_note)
+        packets = demux_to_end(path, container, stream, on_note, losses)
         timed = timed_packets(packets, stream, FILE_LIMITS.max_pixels, on_note)
         frames = decode_leniently(timed, stream, on_note, losses)
         shown: list[tuple[int, UInt8Array]] = []
@@ -338,16 +339,6 @@ def _cause(metadata: MetadataFilter, *, is_closed: bool) -> str:
             "dump_extra)"
         )
     return "" if is_closed else f"; it begins with an open GOP{_CLOSE_GOPS}"
-
-
-def demux_to_damage(
-    container: InputContainer, stream: VideoStream, on_note: Callable[[str], None]
-) -> Iterator["Packet[VideoStream]"]:
-    """All packets up to where the container itself is broken."""
-    try:
-        yield from container.demux(stream)
-    except LIBAV_ERRORS as error:
-        on_note(f"the video ends early: {reason(error)}")
 
 
 def _stream_times(

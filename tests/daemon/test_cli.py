@@ -1,6 +1,7 @@
 """What a person sees: one clear line for a mistake, an exit code for a service manager, help."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.footage import colour_clip
 from tests.support.processes import read_events, s2netd
 from tests.support.tiny_bundle import write_tiny_bundle
 from tests.support.tiny_model import tiny_model
+from tests.support.videos import make_video, with_changed_packets
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +23,10 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("things")
     write_tiny_bundle(folder / "tiny")
     colour_clip(folder / "clip.mp4", [(1, 0, 0), (1.6, 220, 0), (1, 0, 0)])
+    lossy = make_video(container="mpegts", n_frames=100, gop=50, time_base=Fraction(1, 90_000))
+    (folder / "lossy.ts").write_bytes(
+        with_changed_packets(lossy, lambda number, payload: None if number == 60 else payload)
+    )
     (folder / "text.mp4").write_text("this is no video\n" * 9)
     (folder / "empty.mp4").touch()
     (folder / "documents").mkdir()
@@ -123,6 +129,25 @@ def test_a_video_that_cannot_be_read_is_one_line_and_exit_code_1(cli: Cli, comma
     assert 1 == answer.code
     for part in parts:
         assert part in answer.complaint
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("localize lossy.ts", 3),
+        ("localize lossy.ts --max-lost-percent 50", 0),
+        ("localize lossy.ts text.mp4", 1),  # what could not be done at all is worse
+    ],
+)
+def test_what_was_left_out_is_told_and_too_much_of_it_is_exit_code_3(cli: Cli, command, code):
+    answer = cli(*command.split(), "--bundle", "tiny", "--out", "out")
+
+    assert code == answer.code
+    told = "lossy.ts: 1.6 s (40.0%) in 1 parts were left out: pictures are missing that others"
+    assert told in answer.err
+    assert (code == 3) == ("more than 5% was left out of 1 of 1 videos:" in answer.err)
+    assert "wrote out/events.jsonl" in answer.out
 
 
 @pytest.mark.parametrize(

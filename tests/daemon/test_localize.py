@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,15 +21,18 @@ from daemon.localize import (
     ended_by_sigterm,
     files_of,
     localize_videos,
+    lost_footage,
     not_localized,
     summary_table,
 )
 from daemon.models.reading import OpenModel, open_model
 from daemon.wire.records import event_schema
-from engine.errors import UnreadableVideoError
+from engine.errors import LostFootageError, UnreadableVideoError
+from engine.video.losses import check_losses
 from tests.support.footage import BUSY, colour_clip
 from tests.support.processes import final_state, read_events
 from tests.support.tiny_bundle import write_tiny_bundle
+from tests.support.videos import with_changed_packets
 
 pytestmark = pytest.mark.openvino
 
@@ -212,6 +215,24 @@ def test_an_unreadable_video_does_not_keep_the_others_back(tmp_path, model, clip
     assert ["broken.mp4", "gone.mp4"] == [
         Path(line.strip().partition(":")[0]).name for line in complaint[1:]
     ]
+
+
+def test_what_was_left_out_of_a_video_is_told(tmp_path, model, clip):
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(with_changed_packets(clip.read_bytes(), without(30), "mp4"))
+    outcome = localize_videos([clip, damaged], model, tmp_path / "out", "lab", Console(quiet=True))
+
+    (name, losses), *others = lost_footage(outcome).items()
+    assert ("damaged.mp4", []) == (name, others)
+    assert "were left out: pictures are missing that others refer to" in losses.told
+    assert losses.told in (tmp_path / "out" / "damaged.html").read_text()
+    check_losses({name: losses}, losses.share)
+    with pytest.raises(LostFootageError, match=r"(?s)damaged\.mp4: .* s \(.*%\) in 1 parts"):
+        check_losses({name: losses}, losses.share / 2)
+
+
+def without(lost: int) -> Callable[[int, bytes], bytes | None]:
+    return lambda number, payload: None if number == lost else payload
 
 
 def test_a_run_that_is_interrupted_leaves_whole_files_of_what_was_done(tmp_path, model, clip):

@@ -5,6 +5,7 @@ import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from engine.video.frames import PyAvDecoder
 from tests.support.footage import BUSY, chunks_of, colour_clip
 from tests.support.scripted import MeanColourExtractor
 from tests.support.tiny_bundle import write_tiny_bundle
-from tests.support.videos import make_video
+from tests.support.videos import make_video, with_changed_packets
 from training.cli import main
 from training.extract import extract_video, extract_videos
 from training.feature_files import MANIFEST
@@ -245,6 +246,26 @@ def test_the_command_writes_a_file_a_video(tmp_path, bundle, clip, monkeypatch, 
     assert stopped.value.code in (0, None)
     assert f"2 feature file(s) in {tmp_path / 'f'}" in capsys.readouterr().out
     assert {"busy.npz", "other.npz", MANIFEST} == {p.name for p in (tmp_path / "f").iterdir()}
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize(("most", "code"), [("5", 3), ("50", None)])
+def test_too_much_left_out_of_a_video_is_told_with_exit_code_3(
+    tmp_path, bundle, monkeypatch, capsys, most, code
+):
+    ts = make_video(container="mpegts", n_frames=100, gop=50, time_base=Fraction(1, 90_000))
+    lossy = tmp_path / "lossy.ts"
+    lossy.write_bytes(with_changed_packets(ts, lambda n, payload: payload if n != 60 else None))
+    command = ["s2net", "extract", lossy, "--bundle", bundle.path, "--out", tmp_path / "f"]
+    command += ["--processes", 1, "--max-lost-percent", most]
+    monkeypatch.setattr("sys.argv", [str(part) for part in command])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+
+    told = capsys.readouterr()
+    assert code == (stopped.value.code or None)
+    assert "lossy.ts: 1.6 s (40.0%) in 1 parts were left out: pictures are missing" in told.err
+    assert f"1 feature file(s) in {tmp_path / 'f'}" in told.out
 
 
 @pytest.mark.openvino

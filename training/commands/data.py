@@ -45,6 +45,15 @@ def extract(
             help="Take features that a daemon has logged from what s2netd features export wrote.",
         ),
     ] = None,
+    max_lost: Annotated[
+        float,
+        typer.Option(
+            "--max-lost-percent",
+            min=0,
+            max=100,
+            help="More of a video left out, as damaged, is a failure: exit code 3.",
+        ),
+    ] = 5,
     tag: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,7 +65,8 @@ def extract(
     """Write a feature file for each video; finished ones are kept, so it can be interrupted.
 
     A tags.csv or annotations.json beside the videos is copied to the features for later commands.
-    A video that cannot be read is left out, and the exit code is then 1.
+    A video that cannot be read is left out, and the exit code is then 1. What had to be left out
+    of a video is named.
 
     With --from-log no video is read. Ranges are of the local clock, with a date before the T where
     the export has several days; each becomes a clip with its row in tags.csv.
@@ -72,6 +82,7 @@ def extract(
         raise DataError("--tag goes with --from-log; videos have their tags in a tags.csv")
     from engine.backends.names import PRECISIONS, check_name  # noqa: PLC0415 - by this command only
     from engine.bundle.model_bundle import resolve_bundle  # noqa: PLC0415
+    from engine.video.losses import Losses, check_losses  # noqa: PLC0415
     from training.extract import extract_in_parallel  # noqa: PLC0415
 
     check_name("--precision", precision, PRECISIONS["openvino"])
@@ -79,6 +90,7 @@ def extract(
     paths = list(_videos(videos))
     with counting("extracting features", len(paths)) as done:
         finished: list[Path] = []
+        losses: dict[str, Losses] = {}
 
         def on_done(path: Path) -> None:
             finished.append(path)
@@ -91,17 +103,19 @@ def extract(
             processes=processes or min(processes_here(), len(paths)),
             precision=precision,
             on_done=on_done,
+            on_losses=lambda path, lost: losses.update({str(path): lost}),
         )
     _copy_labels(videos, out)
     reasons = list(failed.values())
     if failed and len(failed) == len(paths):
         more = f" (and {len(paths) - 1} more videos)" if len(paths) > 1 else ""
         raise DataError(f"{reasons[0]}{more}")
-    for why in reasons:
+    for why in [*reasons, *(f"{name}: {lost.told}" for name, lost in losses.items() if lost.told)]:
         note(f"left out: {why}")
     typer.echo(f"{len(paths) - len(failed)} feature file(s) in {out}")
     if failed:
         raise typer.Exit(1)
+    check_losses(losses, max_lost / 100)
 
 
 def _extract_from_log(

@@ -29,6 +29,7 @@ from tests.support.scripted import (
     a_camera_mean,
     a_spec,
 )
+from tests.support.videos import make_video
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,19 @@ async def test_a_lost_chunk_is_a_gap(clip):
     assert all(r.final for r in final_of(records).values())
 
 
+async def test_frames_too_far_apart_are_a_gap_that_is_counted_and_named(tmp_path):
+    path = tmp_path / "frozen.mp4"
+    ticks = [number * 512 for number in [*range(50), *range(150, 200)]]  # 4 s of nothing
+    path.write_bytes(make_video(pts=ticks))
+
+    daemon, _records = await run(a_log(*chunks_of(path, "cam")))
+
+    assert 1 == daemon.count("gaps_total", camera="cam")
+    assert ["pictures too far apart"] == [
+        line["reason"] for line in daemon.logs.named("stream.gap")
+    ]
+
+
 async def test_frames_that_come_twice_are_counted_as_late(clip):
     chunks = chunks_of(clip, "cam")
     ticks, base = chunks[3].start_ticks, chunks[3].time_base
@@ -133,6 +147,7 @@ async def test_frames_that_come_twice_are_counted_as_late(clip):
     daemon, _records = await run(a_log(*chunks))
 
     assert 5 == daemon.count("late_frames_total", camera="cam")  # of 25 a second
+    assert [5] == [line["frames"] for line in daemon.logs.named("stream.late_frames")]
     assert 0 == daemon.count("gaps_total", camera="cam")
 
 
@@ -261,6 +276,7 @@ async def test_every_chunk_of_a_clock_that_went_back_is_refused_until_it_catches
     daemon, _ = await run(a_log(*chunks[:4], *again))
 
     assert 3 == len(daemon.logs.named("chunk.dropped"))
+    assert 4 == daemon.count("chunks_total", camera="cam")  # what was refused was of no use
 
 
 async def test_an_run_that_ended_changes_nothing_when_it_comes_again(clip):
@@ -277,7 +293,7 @@ async def test_an_run_that_ended_changes_nothing_when_it_comes_again(clip):
         if record.final:
             final.add(record.event_id)
     assert 8 == daemon.count("duplicate_chunks_total", camera="cam")
-    assert 1 == len(daemon.logs.named("chunk.duplicate"))
+    assert 8 == len(daemon.logs.named("chunk.duplicate"))  # of which one a minute is said
 
 
 async def test_a_late_end_marker_does_not_end_the_next_run(clip):
@@ -319,8 +335,9 @@ async def test_a_restart_reads_again_only_for_the_camera_that_needs_it(clip):
     again = TestDaemon(MemoryChunkSource(log), MemoryJournal(kept))
     await again.serve()
 
-    assert 0 == again.count("chunks_total", camera="busy")
-    assert 1 <= again.count("chunks_total", camera="silent")
+    assert 0 == again.count("frames_total", camera="busy")
+    assert 1 <= again.count("frames_total", camera="silent")
+    assert 0 == again.count("chunks_total", camera="silent")  # it was counted before
 
 
 async def test_a_camera_that_moves_to_another_partition_leaves_none_paused(clip):
