@@ -8,7 +8,6 @@ hidden where it would have.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from statistics import median
 
@@ -50,7 +49,8 @@ class SteadyClock:
         self._least_step = min(self._spacing, max(1, round(_TREMBLES_S / tick_s)))
         self._shift = 0
         self._latest: int | None = None  # when the last of all pictures is shown
-        self._decoded: int | None = None  # when the newest packet that says so is decoded
+        self._decoded: int | None = None  # when the newest packet is decoded, if it says so
+        self._shown: deque[int] = deque(maxlen=_MOST_REORDERED + 1)  # the newest pictures
 
     def shift_for(self, shown: int, decoded: int | None, *, is_cut: bool) -> int:
         """What to add to a packet's ticks.
@@ -63,33 +63,35 @@ class SteadyClock:
         if self._latest is None:
             self._latest, self._decoded = shown, decoded
             return 0
-        before = self._before(shown, decoded, self._latest, is_cut=is_cut)
-        if self._is_step(before):
-            seconds = float((before.ahead - self._spacing) * self._tick_s)
+        ahead = self._ahead(shown, decoded, self._latest, is_cut=is_cut)
+        if self._is_step(ahead):
+            seconds = float((ahead - self._spacing) * self._tick_s)
             self._on_note(STEPPED.format(seconds=seconds))
-            self._shift += self._spacing - before.ahead
-        elif before.ahead > 0:
-            self._spacings.append(before.ahead)
+            self._shift += self._spacing - ahead
+        elif ahead > 0:
+            self._spacings.append(ahead)
         return self._taken(shown, decoded, self._latest, is_cut=is_cut)
 
     @property
     def _spacing(self) -> int:
         return max(1, round(median(self._spacings)))
 
-    def _before(self, shown: int, decoded: int | None, latest: int, *, is_cut: bool) -> "_Before":
-        """How a packet compares with those before: by order of decoding, if that is known."""
+    def _ahead(self, shown: int, decoded: int | None, latest: int, *, is_cut: bool) -> int:
+        """By how much a packet is later than those before it; 0: that is not known."""
         ahead_of_all = shown + self._shift - latest
         if is_cut or not self._may_reorder:
-            return _Before(ahead_of_all, 1)
-        if decoded is None or self._decoded is None:
-            return _Before(ahead_of_all, _MOST_REORDERED)
-        return _Before(decoded + self._shift - self._decoded, 1)
+            return ahead_of_all
+        if decoded is not None and self._decoded is not None:
+            return decoded + self._shift - self._decoded
+        is_full = len(self._shown) == self._shown.maxlen
+        is_behind = is_full and shown + self._shift < min(self._shown)
+        return ahead_of_all if is_behind or ahead_of_all > 0 else 0
 
-    def _is_step(self, before: "_Before") -> bool:
-        if self._most_ahead is not None and before.ahead > self._most_ahead:
+    def _is_step(self, ahead: int) -> bool:
+        """Back by less than a picture, a clock only trembles."""
+        if self._most_ahead is not None and ahead > self._most_ahead:
             return True
-        least = max(self._spacing, self._least_step)  # by less than a picture a clock trembles
-        return before.ahead <= -least * before.n_reordered
+        return ahead <= -max(self._spacing, self._least_step)
 
     def _taken(self, shown: int, decoded: int | None, latest: int, *, is_cut: bool) -> int:
         """The shift of a packet; one whose time trembles back is shown a tick after the others."""
@@ -97,13 +99,6 @@ class SteadyClock:
         must_rise = is_cut or not self._may_reorder
         nudge = behind + 1 if must_rise and behind >= 0 else 0
         self._latest = max(latest, shown + self._shift + nudge)
+        self._shown.append(shown + self._shift + nudge)
         self._decoded = None if decoded is None else decoded + self._shift
         return self._shift + nudge
-
-
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """How many ticks after the packet before, and by how many pictures that may be wrong."""
-
-    ahead: int
-    n_reordered: int

@@ -28,7 +28,7 @@ _MAY_STEP = 0x0200  # AVFMT_TS_DISCONT
 _STEPPING_FORMATS = ("rtsp",)
 # These do not say when a packet is decoded; FFmpeg guesses it, as it does where times are missing.
 _WITHOUT_DTS = ("matroska", "webm", "rtsp")
-_MOST_AHEAD_S = 20  # a live source that is silent for half as long has failed
+_MOST_AHEAD_S = 60  # no chunk lasts longer
 
 # Packets of these carry no presentation times; their pictures are timed when they are decoded.
 _UNTIMED_FORMATS = ("h264", "hevc", "avi")
