@@ -1,16 +1,15 @@
 """One camera: its footage is cut, waits in the spool, and is written.
 
 Each pass over a file, and each connection to a camera, is a run, and ends with an end marker, so
-that the daemon knows that nothing follows. A live camera that drops out is connected to again, in
-a new run, for ever. Live footage is cut whether or not it can be written; a file waits.
+that the daemon knows that nothing follows; so does a run whose dates were too far off. A live
+camera that drops out is connected to again, in a new run, for ever. Live footage is cut whether
+or not it can be written; a file waits.
 """
 
 import asyncio
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -23,11 +22,13 @@ from daemon.outages import Outage
 from daemon.produce.base import ChunkWriter
 from daemon.produce.footage import Footage, not_produced, source_files
 from daemon.produce.losses import Losses
+from daemon.produce.runs import SourceRuns
 from daemon.produce.spool import Spool, Waiting
 from daemon.threads import forget, in_thread, told_if_slow
 from daemon.wire.facts import ChunkFacts
 from engine.errors import UnreadableVideoError
 from engine.types import VideoChunk
+from engine.video.arrivals import HostClocks
 from engine.video.cutting import CutChunk, cut_video
 
 FIRST_RETRY_S = 1.0
@@ -213,11 +214,9 @@ class Feed:
         """Cut one run of one source, end marker included."""
         footage, clock = self.footage, self._parts.clock
         self._state = "opening"
-        run = new_run()
         started_s = clock.monotonic_s()
         # A file that is read as fast as it goes was captured at some other time, which is unknown.
-        anchor_us = clock.unix_us() if footage.is_live or footage.realtime else None
-        sequence, end_us = 0, 0
+        runs = SourceRuns(footage.camera, clock.unix_us() if footage.realtime else None)
         log = self._log if footage.is_live else self._log.bind(source=source)
         pieces = cut_video(
             source,
@@ -225,28 +224,27 @@ class Feed:
             transcode=footage.transcode,
             on_note=lambda note: log.warning("produce.note", said=note),
             live=footage.is_live,
+            clocks=HostClocks(clock.monotonic_s, clock.unix_us),
             access=footage.access,
         )
         try:
             while (piece := await self._unless_stopped(partial(next, pieces, None))) is not None:
-                end_us = piece.start_us + piece.duration_us
                 if footage.realtime and not footage.is_live:
+                    end_us = piece.start_us + piece.duration_us
                     await self._pause(started_s + end_us / 1e6 - clock.monotonic_s())
-                if not sequence and footage.is_live:
+                if not runs.n_chunks and footage.is_live:
                     log.info("produce.connected")
                 self._state = "live"
                 self._fps = piece.n_frames * 1e6 / max(piece.duration_us, 1)
-                chunk = piece.to_chunk(footage.camera, run, sequence, anchor_us)
-                self._put(chunk, _facts_of(piece))
-                sequence += 1
+                for sent in runs.taken(piece):
+                    self._put(*sent)
                 self._n_cut += 1
                 if not footage.is_live:
                     await self._until_written()
         finally:
             forget(in_thread(partial(_close, pieces)))
-            if sequence:
-                end = VideoChunk(footage.camera, run, sequence, end_us, b"", is_end=True)
-                self._put(end, ChunkFacts())
+            for sent in runs.ended():
+                self._put(*sent)
 
     def _put(self, chunk: VideoChunk, facts: ChunkFacts) -> None:
         """Let a chunk wait to be written."""
@@ -326,21 +324,6 @@ class Feed:
             stopped.cancel()
             forget(coming)
         return coming.result() if coming.done() else None
-
-
-def new_run() -> str:
-    """A run's name, which no other run has; names sort by time, for people."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-
-
-def _facts_of(piece: CutChunk) -> ChunkFacts:
-    return ChunkFacts(
-        content_type=piece.content_type,
-        duration_us=piece.duration_us,
-        n_frames=piece.n_frames,
-        width=piece.width,
-        height=piece.height,
-    )
 
 
 def _close(pieces: Iterator[CutChunk]) -> None:

@@ -6,7 +6,6 @@ a run, one after the other, are again one video. Re-encoding costs time and qual
 only where a source cannot be cut, and never silently.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,9 +20,10 @@ from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
 from engine.errors import UnreadableVideoError
-from engine.grid import ticks_to_us
+from engine.grid import US_PER_S, ticks_to_us
 from engine.types import UInt8Array, VideoChunk
 from engine.video.addresses import Access, open_source, without_password
+from engine.video.arrivals import HostClocks, dated_on_arrival
 from engine.video.containers import CONTENT_TYPES
 from engine.video.fragments import Fragment, lead_for
 from engine.video.frames import CHUNK_CODECS, FILE_LIMITS, prepare
@@ -53,6 +53,7 @@ from engine.video.units import (
     needs_hidden,
     with_parameters,
 )
+from engine.video.wall_clock import Dating, TrustedClock, WallClock
 
 Transcode = Literal["auto", "never", "always"]
 Note = Callable[[str], None]
@@ -87,6 +88,10 @@ class CutChunk:
         height: Coded height in pixels, before rotation.
         codec: FFmpeg's name.
         keyframe: It starts with a key frame. Always true here, but the wire format tells it.
+        begins_run: It is the first of a run: of the video, or of what follows where a live
+            source's dates were too far off.
+        anchor_us: Unix time of the run's first frame, as far as it is known now; None: not live.
+        clock: Whose clock says so.
     """
 
     payload: bytes
@@ -100,6 +105,9 @@ class CutChunk:
     height: int
     codec: str
     keyframe: bool = True
+    begins_run: bool = False
+    anchor_us: int | None = None
+    clock: TrustedClock = TrustedClock.ARRIVAL
 
     def to_chunk(
         self, camera: str, run: str, sequence: int, anchor_us: int | None = None
@@ -125,7 +133,7 @@ def cut_video(
     transcode: Transcode = "auto",
     live: bool = False,
     read_timeout_s: float = 10,
-    clock_s: Callable[[], float] = time.monotonic,
+    clocks: HostClocks | None = None,
     access: Access | None = None,
 ) -> Iterator[CutChunk]:
     """Cut a video at key frames into closed GOPs of at least ``chunk_s`` seconds.
@@ -139,7 +147,8 @@ def cut_video(
             GOP be one chunk, and fails on the rest. ``always`` re-encodes everything.
         live: Start after a second of analysis; FFmpeg would take up to five to be sure.
         read_timeout_s: A URL that gives nothing for so long has failed.
-        clock_s: Dates pictures of a live source that gives no times (motion JPEG) as they arrive.
+        clocks: Say when pictures of a live source arrive, which dates them (see
+            ``engine.video.wall_clock``); None: the machine's.
         access: How a URL is reached.
 
     Raises:
@@ -157,11 +166,23 @@ def cut_video(
         mend_header(stream)  # FFmpeg's muxer would make a header of sets that nobody takes
         packets = _until_failure(container.demux(stream), failure)
         time_base = stream.time_base or Fraction(1, 90_000)
-        if live and container.format.name in ARRIVAL_FORMATS:
-            packets, time_base = timed_on_arrival(packets, clock_s), ARRIVAL_TICK
+        clocks = clocks or HostClocks()
+        is_untold = live and container.format.name in ARRIVAL_FORMATS
+        if is_untold:
+            packets, time_base = timed_on_arrival(packets, clocks.steady_s), ARRIVAL_TICK
         else:
             packets = timed_packets(packets, stream, FILE_LIMITS.max_pixels, on_note)
-        cutter = _Cutter(stream, time_base, chunk_s, transcode, on_note, failure)
+        law = WallClock() if live else None
+        if law is not None:
+            packets = dated_on_arrival(
+                packets,
+                time_base,
+                law,
+                clocks,
+                apart_us=US_PER_S / nominal_rate(stream),
+                are_stamped_on_arrival=is_untold,
+            )
+        cutter = _Cutter(stream, time_base, chunk_s, transcode, on_note, failure, law)
         yield from cutter.cut(packets)
     if failure:
         raise UnreadableVideoError(f"{shown}: {reason(failure[0])}") from failure[0]
@@ -202,7 +223,10 @@ class _Cutter:
         transcode: Transcode,
         on_note: Note,
         failure: list[BaseException],
+        law: WallClock | None,
     ) -> None:
+        self._law = law
+        self._dating: Dating | None = None  # of the newest chunk
         self._stream = stream
         self._time_base = time_base
         self._chunk_ticks = max(1, round(Fraction(chunk_s) / self._time_base))
@@ -415,6 +439,7 @@ class _Cutter:
 
     def _copied(self, packets: list["Packet[VideoStream]"], next_pts: int | None) -> CutChunk:
         ordered = _sorted_pts(packets)
+        self._begin()
         start, end = self._start(ordered[0]), self._end(ordered, next_pts)
         shown = [start + (_pts(packet) or 0) - ordered[0] for packet in packets]
         if self._lead is None:
@@ -436,6 +461,7 @@ class _Cutter:
                 yield self._encoded(encoder, pts)
                 encoder = None
             if encoder is None:
+                self._begin()
                 mp4 = Fragment(self._time_base, self._n_chunks, self._lead or 0)
                 encoder = _Encoder(mp4, self._stream, self._time_base, self._start(pts), frame)
             encoder.add(pts, frame)
@@ -445,7 +471,19 @@ class _Cutter:
     def _encoded(self, encoder: "_Encoder", next_pts: int | None) -> CutChunk:
         end = self._end(encoder.pts, next_pts)
         payload = encoder.finish()
+        if self._law is not None:
+            self._dating = self._law.date(may_begin_anew=False)
         return self._chunk(payload, encoder.start, encoder.pts, end, encoder.size, "h264")
+
+    def _begin(self) -> None:
+        """Date a chunk; begin a new run with it, if dates before were too far off."""
+        if self._law is None:
+            return
+        self._dating = self._law.date()
+        if self._dating.is_anew and self._n_chunks:
+            off_s = self._dating.off_us / US_PER_S
+            self._on_note(f"pictures were dated {-off_s:+.1f} s wrong; a new run begins")
+            self._origin, self._next_free, self._n_chunks, self._lead = None, 0, 0, None
 
     def _start(self, pts: int) -> int:
         """A new chunk's first pts → ticks since the run's first frame."""
@@ -466,6 +504,7 @@ class _Cutter:
         size: tuple[int, int],
         codec: str,
     ) -> CutChunk:
+        dating, origin_us = self._dating, ticks_to_us(self._origin or 0, self._time_base)
         self._n_chunks += 1
         self._next_free = start + pts[-1] - pts[0] + 1
         start_us = ticks_to_us(start, self._time_base)
@@ -480,6 +519,9 @@ class _Cutter:
             width=size[0],
             height=size[1],
             codec=codec,
+            begins_run=self._n_chunks == 1,
+            anchor_us=None if dating is None else dating.base_us + origin_us,
+            clock=TrustedClock.ARRIVAL if dating is None else dating.clock,
         )
 
     def _end(self, pts: list[int], next_pts: int | None) -> int:

@@ -17,6 +17,7 @@ from engine.errors import UnreadableVideoError
 from engine.grid import Grid, ticks_to_us
 from engine.spec import FrameGeometry
 from engine.types import FrameBatch
+from engine.video.arrivals import HostClocks
 from engine.video.cutting import CutChunk, cut_video, encode_video
 from engine.video.frames import PyAvDecoder, read_video
 from tests.support.videos import has_encoder, make_video, picture
@@ -444,8 +445,14 @@ def test_an_http_camera_gives_the_same_chunks_as_its_file(
 @pytest.mark.parametrize("fps", [1, 5, 30])
 def test_motion_jpeg_runs_as_fast_as_it_arrives(jpeg_camera: str, fps: int) -> None:
     """A clock that the test makes go on by the camera's period at each picture."""
-    ticks = count()
+    arrivals_s = (1000 + number / fps for number in count())
+    now_s = 0.0
     chunks: list[CutChunk] = []
+
+    def steady_s() -> float:
+        nonlocal now_s
+        now_s = next(arrivals_s)
+        return now_s
 
     with pytest.raises(UnreadableVideoError):  # FFmpeg calls the end of such a stream an error
         chunks.extend(
@@ -454,7 +461,7 @@ def test_motion_jpeg_runs_as_fast_as_it_arrives(jpeg_camera: str, fps: int) -> N
                 chunk_s=1,
                 on_note=lambda _note: None,
                 live=True,
-                clock_s=lambda: 1000 + next(ticks) / fps,
+                clocks=HostClocks(steady_s, lambda: round(now_s * 1e6)),
             )
         )
 
