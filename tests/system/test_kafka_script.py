@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,12 @@ TOOLS = (
     "dirname",
     "cat",
     "cut",
+    "grep",
     "kill",
     "mkdir",
     "mktemp",
     "mv",
+    "realpath",
     "rm",
     "sed",
     "sha256sum",
@@ -139,6 +142,24 @@ def test_a_lock_around_the_start_is_free_again_while_the_broker_runs(
 
     assert 0 == started.returncode, started.stderr
     assert started.stdout == running.stdout != ""
+
+
+@pytest.mark.usefixtures("fake_java")
+def test_another_process_that_has_the_number_of_a_killed_broker_is_none(tmp_path: Path) -> None:
+    first = run(tmp_path, "start")
+    pid = tmp_path / "home" / "pid"
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+    with subprocess.Popen(["sleep", "600"]) as other:
+        pid.write_text(f"{other.pid}\n")
+        gone, _stopped = run(tmp_path, "status"), run(tmp_path, "stop")
+        again, running = run(tmp_path, "start"), run(tmp_path, "status")
+        run(tmp_path, "stop")
+        is_unharmed = other.poll() is None
+        other.kill()
+
+    assert (1, 0) == (gone.returncode, again.returncode), again.stderr
+    assert first.stdout == again.stdout == running.stdout != ""
+    assert is_unharmed
 
 
 @pytest.mark.kafka
