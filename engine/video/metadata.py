@@ -98,9 +98,12 @@ class MetadataFilter:
         self._sets = b""  # those that are sound, behind start codes
         self._numbers = PictureNumbers()
         if self._codec in UNIT_CODECS and context.extradata:
-            bad = [unit for unit in _few(parameter_units(stream)) if not self._is_sound(unit)]
+            units = _few(parameter_units(stream))
+            bad = [unit for unit in units if not self._is_sound(unit)]
             if bad:
                 context.extradata = _marked(context.extradata, bad)
+            for unit in units if self._codec == "h264" else ():
+                self._numbers.learn(unit.content)
         self._extradata = context.extradata or b""
 
     @property

@@ -40,11 +40,11 @@ class PictureNumbers:
 
     def learn(self, parameter_set: bytes) -> None:
         """Take in an SPS or PPS, header and all; one that cannot be read says nothing."""
-        bits = _Bits(parameter_set[1:_SET_BYTES])
+        kind, bits = (parameter_set or b"\0")[0] & 0x1F, _Bits(parameter_set[1:_SET_BYTES])
         try:
-            if parameter_set[0] & 0x1F == _SPS:
+            if kind == _SPS:
                 self._numberings.update([_read_sps(bits)])
-            elif parameter_set[0] & 0x1F == _PPS:
+            elif kind == _PPS:
                 pps_id = bits.exp_golomb(_MOST_PPS_ID)
                 self._sps_of_pps[pps_id] = bits.exp_golomb(_MOST_SPS_ID)
         except ValueError:

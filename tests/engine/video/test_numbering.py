@@ -109,7 +109,14 @@ def test_numbers_are_found_whatever_else_parameter_sets_say(profile: int, order:
 
 def test_what_cannot_be_read_is_not_held_against_a_stream() -> None:
     numbers = PictureNumbers()
-    for nonsense in (b"\x67", b"\x67" + bytes(2000), b"\x68", b"\x68" + bytes(9), b"\x67\xff\xff"):
+    for nonsense in (
+        b"",
+        b"\x67",
+        b"\x67" + bytes(2000),
+        b"\x68",
+        b"\x68" + bytes(9),
+        b"\x67\xff\xff",
+    ):
         numbers.learn(nonsense)
 
     assert [0, 0] == missing("I0 P9", numbers)

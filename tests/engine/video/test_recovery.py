@@ -131,6 +131,16 @@ def test_a_chunk_that_lacks_a_picture_to_which_others_refer_is_refused(
         PyAvDecoder(SQUARE, EVERY_FRAME).decode(a_chunk(video))
 
 
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_nor_does_it_pass_where_parameter_sets_are_in_the_header_alone(container: str) -> None:
+    whole = make_video(container=container, n_frames=40, gop=40)
+
+    with pytest.raises(CorruptChunkError, match="1 pictures are missing"):
+        PyAvDecoder(SQUARE, EVERY_FRAME).decode(
+            a_chunk(with_changed_packets(whole, lost(25), container))
+        )
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_pictures_to_which_none_refers_may_be_left_out(codec: str, tmp_path: Path) -> None:
     """As a player or a network does that has no time for them."""
