@@ -64,7 +64,8 @@ class WindowSpec:
         rescore_snippets: Newest positions of a window whose scores replace earlier ones. The
             difference to ``window_snippets`` is the least left context that any of them has.
         track_snippets: Newest positions whose scores are remembered and searched for events.
-        max_gap_us: Frames further apart than this are a gap; no frame is shown for longer.
+        max_gap_us: Frames further apart than this are a gap, and no frame is shown for longer, but
+            for slow cameras (see ``engine.snippets``).
     """
 
     window_snippets: int

@@ -110,6 +110,7 @@ class Place:
         chunks: Recent chunks of the run, oldest first: offset, and stream time of the first frame.
         stamp_us: The newest time of a record without headers, Unix microseconds.
         ahead_since_us: Since the record of this time footage has been ahead of records' times.
+        apart_us: How far pictures are apart of a stream that does not say so.
     """
 
     partition: str | None = None
@@ -124,6 +125,7 @@ class Place:
     chunks: tuple[tuple[int, int], ...] = ()
     stamp_us: int | None = None
     ahead_since_us: int | None = None
+    apart_us: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a snapshot; what is None is left out."""
@@ -140,6 +142,7 @@ class Place:
             "chunks": _differences(self.chunks) or None,
             "stamp_us": self.stamp_us,
             "ahead_since_us": self.ahead_since_us,
+            "apart_us": self.apart_us,
         }
         return {key: value for key, value in plain.items() if value is not None}
 
@@ -167,6 +170,7 @@ class Place:
             chunks=_sums(plain.get("chunks", [])),
             stamp_us=_number(plain, "stamp_us"),
             ahead_since_us=_number(plain, "ahead_since_us"),
+            apart_us=_number(plain, "apart_us"),
         )
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 from daemon.stream.runs import producer_run_of
 from engine.session import StreamSession
+from engine.snippets import LONGEST_HOLD_US
 from engine.types import FOREIGN_RUN, FrameBatch, Place, VideoChunk
 
 ForeignTime = Literal["end", "start", "record"]
@@ -26,6 +27,9 @@ TREMBLE_US = 2_000_000
 BURST_US = 10_000_000
 _AHEAD_US = 500_000
 _N_STAMPS = 16  # records that are known when they come again
+# Raw motion JPEG does not say how fast it runs.
+_JPEG_START = b"\xff\xd8\xff"
+_LEAST_APART_US = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +41,23 @@ class Placement:
         is_step: The clock was set: this is where a new run begins.
         stamp_us: The chunk's own time.
         ahead_since_us: Since the record of this time footage has been ahead; None: it is not.
+        apart_us: How far pictures of a stream are apart that does not say so; None: it does.
     """
 
     start_us: int
     is_step: bool
     stamp_us: int
     ahead_since_us: int | None = None
+    apart_us: int | None = None
 
     def kept_in(self, place: Place) -> Place:
         """The place of a camera that has taken the chunk in."""
-        return replace(place, stamp_us=self.stamp_us, ahead_since_us=self.ahead_since_us)
+        return replace(
+            place,
+            stamp_us=self.stamp_us,
+            ahead_since_us=self.ahead_since_us,
+            apart_us=self.apart_us,
+        )
 
 
 def placed(
@@ -111,9 +122,22 @@ class Foreigners:
         """Where a chunk lies; None: it has headers, which say so."""
         if chunk.run != FOREIGN_RUN:
             return None
-        if session is None or producer_run_of(session) != FOREIGN_RUN:
-            return placed(frames, chunk.start_us, self._rule, Place(), None)
-        return placed(frames, chunk.start_us, self._rule, session.place, session.seen_us)
+        place, seen_us = Place(), None
+        if session is not None and producer_run_of(session) == FOREIGN_RUN:
+            place, seen_us = session.place, session.seen_us
+        apart_us = _apart_us(chunk, frames, place)
+        placement = placed(spread(frames, apart_us), chunk.start_us, self._rule, place, seen_us)
+        return replace(placement, apart_us=apart_us)
+
+
+def _apart_us(chunk: VideoChunk, frames: FrameBatch, place: Place) -> int | None:
+    """How far pictures are apart where only the records' times tell; None: they tell it, too."""
+    if not chunk.payload.startswith(_JPEG_START):
+        return None
+    if place.stamp_us is None:
+        return place.apart_us
+    apart_us = round((chunk.start_us - place.stamp_us) / frames.n_decoded)
+    return apart_us if _LEAST_APART_US <= apart_us <= LONGEST_HOLD_US else place.apart_us
 
 
 def _stamp(chunk: VideoChunk) -> tuple[int, int]:
@@ -121,6 +145,17 @@ def _stamp(chunk: VideoChunk) -> tuple[int, int]:
     return chunk.start_us, zlib.crc32(chunk.payload)
 
 
-def moved(frames: FrameBatch, start_us: int) -> FrameBatch:
+def spread(frames: FrameBatch, apart_us: int | None) -> FrameBatch:
+    """The same pictures, evenly apart; None: as they are."""
+    n_apart = frames.n_decoded - frames.n_late - 1
+    if apart_us is None or n_apart < 1:
+        return frames
+    first_us, last_us = frames.pts_us[0], frames.pts_us[-1]
+    passed_us = (frames.pts_us - first_us) * (apart_us * n_apart) // (last_us - first_us)
+    return replace(frames, pts_us=first_us + passed_us)
+
+
+def moved(frames: FrameBatch, start_us: int, apart_us: int | None = None) -> FrameBatch:
     """The same pictures, the first of them at ``start_us``."""
+    frames = spread(frames, apart_us)
     return replace(frames, pts_us=frames.pts_us + (start_us - frames.pts_us[0]))

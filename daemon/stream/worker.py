@@ -317,7 +317,8 @@ class StreamWorker:
         try:
             frames = await self._stages.decode(chunk)
             placement = self._foreigners.placed(chunk, frames, self._session)
-            frames = moved(frames, placement.start_us) if placement else frames
+            if placement is not None:
+                frames = moved(frames, placement.start_us, placement.apart_us)
             claim = self._claim_by_time(claim, chunk, frames, placement)
         except StreamError as error:
             is_damage = claim is Claim.GOES_ON and not isinstance(error, StaleChunkError)
@@ -397,7 +398,7 @@ class StreamWorker:
             return
         placed_us = dict(session.place.chunks).get(offset)
         if placed_us is not None:
-            frames = moved(frames, placed_us)
+            frames = moved(frames, placed_us, session.place.apart_us)
         # An older snapshot does not know the chunk yet.
         session.place = with_chunk(session.place, offset, int(frames.pts_us[0]))
         session.sample(frames)

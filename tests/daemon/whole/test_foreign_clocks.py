@@ -197,6 +197,32 @@ async def test_a_slow_camera_gives_snippets(fps: float) -> None:
     assert {"red"} == {event.class_name for event in final_of(kept.events).values()}
 
 
+@pytest.mark.parametrize("restart_after", [None, 6])
+@pytest.mark.parametrize("fps", [2, 5, 10])
+async def test_raw_motion_jpeg_runs_as_fast_as_its_records_come(
+    fps: int, restart_after: int | None
+) -> None:
+    """It does not say how fast it runs itself."""
+    payload = [
+        make_video(
+            codec="mjpeg",
+            container="mjpeg",
+            pictures=[np.full((48, 64, 3), (230 * (5 <= n < 10), 0, 0), np.uint8)] * (2 * fps),
+        )
+        for n in range(15)
+    ]
+    chunks = records(payload, [NOW_US + n * 2 * US_PER_S for n in range(15)])
+
+    daemon, kept = await served(chunks, restart_after=restart_after)
+
+    assert {"red"} == {event.class_name for event in final_of(kept.events).values()}
+    assert 1 >= daemon.count("gaps_total", camera="cam")  # before the second record
+    n_chunks = 15 - (restart_after or 0)
+    assert daemon.count("snippets_total", camera="cam") >= 0.8 * 2 * (n_chunks - 1) / 0.16
+    (event,) = final_of(kept.events).values()
+    assert 10 * US_PER_S == pytest.approx(event.span.duration_us, abs=US_PER_S)
+
+
 async def test_a_camera_that_is_too_slow_is_named() -> None:
     payload = make_video(n_frames=1)
 
