@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast faults misery outages setup setup-training lint format clean
+.PHONY: help demo test test-fast faults misery outages clock setup setup-training lint format clean
 
 BIN := .venv/bin
 PINS := pyproject.toml constraints.txt
@@ -46,6 +46,8 @@ help:
 	@echo '                             what the other cameras see of it (half an hour; short: 6 min)'
 	@echo 'make outages [ARGS=--short]  take broker, disk and rights away from daemons under systemd'
 	@echo '                             (25 min; short: 6 min)'
+	@echo 'make clock [ARGS=--days=30]  a month of trouble with clocks, in simulated time, and how far'
+	@echo '                             off pictures are dated (minutes; the picture needs matplotlib)'
 	@echo 'make setup                   only set up .venv, with what the tests and checks need'
 	@echo 'make setup-training          set it up with PyTorch too (several GB)'
 	@echo 'make lint                    formatting, lint, types and import contracts'
@@ -77,6 +79,10 @@ misery: .make/dev
 
 outages: .make/dev
 	@$(BIN)/python -m tests.misery.outages $(ARGS)
+
+# Matplotlib is in the training extra; without it there is no picture.
+clock: .make/dev
+	@$(BIN)/python -m tests.clock $(ARGS)
 
 setup: .make/dev
 	@echo 'Ready: .venv'
