@@ -85,7 +85,8 @@ class SteadyClock:
             return decoded + self._shift - self._decoded
         is_full = len(self._shown) == self._shown.maxlen
         is_behind = is_full and shown + self._shift < min(self._shown)
-        return ahead_of_all if is_behind or ahead_of_all > 0 else 0
+        is_far = self._most_ahead is not None and abs(ahead_of_all) > self._most_ahead
+        return ahead_of_all if is_behind or is_far or ahead_of_all > 0 else 0
 
     def _is_step(self, ahead: int) -> bool:
         """Back by less than a picture, a clock only trembles."""

@@ -16,7 +16,13 @@ from engine.types import FrameBatch, UInt8Array
 from engine.video.cutting import Transcode, cut_video
 from engine.video.frames import PyAvDecoder, read_video
 from engine.video.steps import SteadyClock
-from tests.support.videos import a_chunk, has_encoder, make_video, with_shifted_times
+from tests.support.videos import (
+    a_chunk,
+    has_encoder,
+    make_video,
+    with_shifted_times,
+    without_times,
+)
 
 SQUARE = FrameGeometry(resize_px=48, crop_px=48)
 EVERY_FRAME = Grid(fps=1000, snippet_frames=16, stride_frames=16)
@@ -87,6 +93,30 @@ def test_a_step_costs_no_picture_and_no_time(
     assert are_the_pictures(of_chunks(path, "always"), wanted, 4)
     decoded = PyAvDecoder(SQUARE, EVERY_FRAME).decode(a_chunk(stepping))
     assert are_the_pictures(joined([decoded]), wanted, 0)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("pattern", [(10, 0), (3, 0), (3, 1)])
+def test_a_step_where_times_are_missing_too_costs_as_little(
+    step: str, pattern: tuple[int, int], tmp_path: Path
+) -> None:
+    every, which = pattern
+    lacking: list[bytes] = []
+    for b_frames in (0, 2):
+        stepping = with_shifted_times(a_ts(b_frames=b_frames), STEPS[step])
+        lacking.append(without_times(stepping, keep=lambda n: n % every == which or n == 0))
+    path = tmp_path / "a.ts"
+    path.write_bytes(a_ts())
+    _, wanted = of_file(path)
+
+    path.write_bytes(lacking[0])
+    assert are_the_pictures(of_file(path), wanted, 0)
+    assert are_the_pictures(of_chunks(path), wanted, 0)
+    path.write_bytes(lacking[1])  # whose order only a decoder knows
+    times, _ = of_file(path)
+    assert times == of_chunks(path)[0]
+    assert len(times) >= 0.8 * N_FRAMES
+    assert times[-1] < 3_000_000
 
 
 @pytest.mark.parametrize("n_parts", [2, 5])
