@@ -5,7 +5,7 @@ import sys
 import typer
 
 from engine.errors import LostFootageError, S2netdError
-from training.commands import benchmarks, conversion, data, evaluation, networks
+from training.commands import bank, benchmarks, conversion, data, evaluation, networks
 
 app = typer.Typer(
     name="s2net",
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (data, networks, conversion, evaluation, benchmarks):
+for commands in (data, bank, networks, conversion, evaluation, benchmarks):
     commands.register(app)
 
 

@@ -9,6 +9,13 @@ CONFIGS = CHECKOUT / "configs/training"
 # What makes a network small and lets its schedule begin at once; the rest is as it is shipped.
 SMALL: dict[str, dict[str, Any]] = {
     "sal": {"width": 8, "rank": 4},
+    "tsc-net": {
+        "width": 8,
+        "heads": 2,
+        "bank_heads": 2,
+        "bank_head_width": 3,
+        "attention_width": 4,
+    },
     "two-stream": {"hidden_width": 8, "warm_up_steps": 2},
 }
 

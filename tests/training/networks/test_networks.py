@@ -38,6 +38,9 @@ OTHERS = (
     "sal",
     "sal-rgb",
     "sal-causal",
+    "tsc-net",
+    "tsc-net-rgb",
+    "tsc-net-causal",
 )
 FORMS = (
     "light",
@@ -80,7 +83,7 @@ def a_config(form):
     if form in OTHERS:
         of = "thumos14-rgb" if form.endswith("-rgb") else "thumos14"
         causal = CAUSAL[kind_of(form)] if form.endswith("-causal") else {}
-        published = {"rank": 0} if form == "sal" else {}
+        published = PUBLISHED.get(form, {})
         return small_network_config(kind_of(form), of, **published, **causal, frame=1.0)
     if form.startswith("light"):
         light = replaced(light_config(), trunk={"whitening_dims": 8, "width": 16})
@@ -93,9 +96,12 @@ def a_config(form):
     return replaced(paper, **PAPER_FORMS.get(form, {}))
 
 
+# Where the small form is not as wide as it is published.
+PUBLISHED = {"sal": {"rank": 0}, "tsc-net": {"width": 0}}
 # What else must change for no snippet to see later ones.
 CAUSAL = {
     "two-stream": {"causal": True},
+    "tsc-net": {"causal": True},
     "sal": {"causal": True, "fusion": "product"},
 }
 LIGHT_FORMS = {
