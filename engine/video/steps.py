@@ -14,8 +14,8 @@ from statistics import median
 STEPPED = "the source's clock stepped by {seconds:+.1f} s; stream time goes on from where it was"
 # The spacing is that of so many pictures, for one that was late says nothing.
 _N_SPACINGS = 5
-# A stamp that is back by so little trembles, however fast the camera is.
-_TREMBLES_S = Fraction(1, 25)
+# A stamp that is back by less than a picture trembles: by so much at the least, and at the most.
+_LEAST_TREMBLE_S, _MOST_TREMBLE_S = Fraction(1, 25), Fraction(1, 10)
 # In no codec does a picture wait for more others (see ``engine.video.fragments``).
 _MOST_REORDERED = 16
 
@@ -45,8 +45,10 @@ class SteadyClock:
         self._most_ahead = most_ahead
         self._may_reorder = may_reorder
         self._on_note = on_note
-        self._spacings: deque[int] = deque([max(1, round(spacing))], maxlen=_N_SPACINGS)
-        self._least_step = min(self._spacing, max(1, round(_TREMBLES_S / tick_s)))
+        self._spacing = max(1, round(spacing))
+        self._spacings: deque[int] = deque([self._spacing], maxlen=_N_SPACINGS)
+        self._trembles = min(self._spacing, max(1, round(_LEAST_TREMBLE_S / tick_s)))
+        self._most_trembles = max(1, round(_MOST_TREMBLE_S / tick_s))
         self._shift = 0
         self._latest: int | None = None  # when the last of all pictures is shown
         self._decoded: int | None = None  # when the newest packet is decoded, if it says so
@@ -70,11 +72,8 @@ class SteadyClock:
             self._shift += self._spacing - ahead
         elif ahead > 0:
             self._spacings.append(ahead)
+            self._spacing = round(median(self._spacings))
         return self._taken(shown, decoded, self._latest, is_cut=is_cut)
-
-    @property
-    def _spacing(self) -> int:
-        return max(1, round(median(self._spacings)))
 
     def _ahead(self, shown: int, decoded: int | None, latest: int, *, is_cut: bool) -> int:
         """By how much a packet is later than those before it; 0: that is not known."""
@@ -89,10 +88,9 @@ class SteadyClock:
         return ahead_of_all if is_behind or is_far or ahead_of_all > 0 else 0
 
     def _is_step(self, ahead: int) -> bool:
-        """Back by less than a picture, a clock only trembles."""
         if self._most_ahead is not None and ahead > self._most_ahead:
             return True
-        return ahead <= -max(self._spacing, self._least_step)
+        return ahead <= -min(max(self._spacing, self._trembles), self._most_trembles)
 
     def _taken(self, shown: int, decoded: int | None, latest: int, *, is_cut: bool) -> int:
         """The shift of a packet; one whose time trembles back is shown a tick after the others."""

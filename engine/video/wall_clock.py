@@ -34,6 +34,7 @@ _LEAST_DELAY_US, _MOST_DELAY_US = -100_000, US_PER_S
 _STEPS = ((US_PER_S, 0.03), (4 * US_PER_S, 0.003))
 _N_STEPS = 5
 _EVEN = 0.5
+_MOST_STRETCHED = 100
 # Twice as fast as it plays comes no camera, but a file.
 _FASTEST = 2
 
@@ -98,13 +99,16 @@ class _Trend:
         self._least_rate = least_rate
         self._least: deque[tuple[int, int]] = deque(maxlen=_N_STEPS + 2)  # step, least
 
-    def add(self, at_us: int, delay_us: int) -> None:
+    def add(self, at_us: int, delay_us: int) -> bool:
+        """Is another step over?"""
         step = at_us // self._step_us
-        if self._least and self._least[-1][0] == step:
+        is_same = bool(self._least) and self._least[-1][0] == step
+        if is_same:
             delay_us = min(delay_us, self._least.pop()[1])
         elif self._least and self._least[-1][0] != step - 1:
             self._least.clear()
         self._least.append((step, delay_us))
+        return not is_same
 
     @property
     def newest_us(self) -> int:
@@ -179,9 +183,8 @@ class WallClock:
         # By footage, not by arrival: what waited comes at once.
         self._delay.add(self._latest_us, delay_us)
         self._floor.add(self._latest_us, delay_us)
-        for trend in self._trends:
-            trend.add(now_us, delay_us)
-        self._stretch(source_us)
+        if any([trend.add(now_us, delay_us) for trend in self._trends]):  # noqa: C419 - all of them
+            self._stretch(source_us)
 
     def date(self, *, may_begin_anew: bool = True) -> Dating:
         """How to date what has arrived; ask once a chunk.
@@ -241,7 +244,9 @@ class WallClock:
         if not rate or is_catching_up or self._is_no_camera:
             return
         self._pivot_us = (source_us, self.mended_us(source_us))
-        self._rate /= 1 - rate  # in a second of arrival, 1 - rate seconds were stamped
+        # In a second of arrival, 1 - rate seconds were stamped.
+        stretched = self._rate / max(1 - rate, 1 / _MOST_STRETCHED)
+        self._rate = min(max(stretched, 1 / _MOST_STRETCHED), _MOST_STRETCHED)
         self._forget()
         self._delay.add(self._latest_us, least_us)
         self._floor.add(self._latest_us, least_us)

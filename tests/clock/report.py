@@ -22,7 +22,9 @@ up to {ppm:g} ppm, which changes with the time of day; each picture is on the wa
 much again by chance, 40 ms on average. Once an hour, on average, something happens: the clock of
 host or camera is set, stamps step, the network stands still for up to 6 s and then brings all at
 once, or the camera is away for up to 20 s. Twice all clocks are set by an hour, as those that keep
-local time are. Once, the camera sends its wall clock's time too (RTP sender reports).
+local time are. Otherwise host and camera are never wrong by nearly the same, for then nothing
+tells which of them is right. Once, the camera sends its wall clock's time too (RTP sender
+reports). Four pictures a second are played.
 
 The error is that of the worst picture of each chunk of {chunk:g} s: the date in the chunk less the
 time at which the picture was taken, by the host's clock as it is when the chunk is complete.

@@ -8,7 +8,7 @@ from engine.grid import US_PER_S
 
 HOUR_US = 3600 * US_PER_S
 DAY_US = 24 * HOUR_US
-FPS = 2  # enough to date by, and a month is played in minutes
+FPS = 4  # enough to date by, and a month is played in minutes
 _DELAY_US = 60_000  # coding and network, at the least
 _JITTER_US = 40_000  # on average
 
@@ -58,10 +58,14 @@ def mishaps(seed: int, days: float) -> list[Mishap]:
 
 def _mishap(random: Random, at_us: int) -> Mishap:
     kind = random.choice((HOST_STEP, CAMERA_STEP, CAMERA_WALL_STEP, STALL, RECONNECT, RECONNECT))
+    # Where host and camera are wrong by nearly the same, nobody could tell which of them is.
     sizes_s = {
         HOST_STEP: (random.gauss(0, 0.05), random.choice((-1, 1)) * random.uniform(3, 60)),
         CAMERA_STEP: (random.gauss(0, 5), random.gauss(0, 7 * 3600)),
-        CAMERA_WALL_STEP: (random.gauss(0, 0.05), random.choice((-1, 1)) * random.uniform(3, 600)),
+        CAMERA_WALL_STEP: (
+            random.gauss(0, 0.05),
+            random.choice((-1, 1)) * random.uniform(100, 600),
+        ),
         STALL: (random.uniform(0.2, 6),),
         RECONNECT: (random.uniform(0, 20),),
     }

@@ -192,6 +192,16 @@ def test_whatever_is_stamped_time_rises(stamps: list[int], every: int) -> None:
     assert all(before < after for before, after in pairwise(mended))
 
 
+@pytest.mark.parametrize("apart_us", [0, 1, 400, 39_000, 41_000, 10**9])
+def test_stamps_that_make_no_sense_break_nothing(apart_us: int) -> None:
+    law = WallClock()
+    for n in range(2000):
+        law.saw(n * apart_us, now_us=n * 40_000, unix_us=UNIX_US + n * 40_000)
+        law.date()
+
+    assert law.mended_us(2000 * apart_us) >= law.mended_us(0)
+
+
 @pytest.mark.parametrize("says_when", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_days_of_trouble_are_dated_right(seed: int, says_when: bool) -> None:  # noqa: FBT001
