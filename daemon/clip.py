@@ -17,7 +17,7 @@ from daemon.library_lines import silence_kafka_client
 from daemon.sources.chunk_files import read_numbered
 from daemon.wire.records import parse_event
 from engine.errors import StreamError
-from engine.types import ActionEvent, Evidence, VideoChunk
+from engine.types import FOREIGN_RUN, ActionEvent, Evidence, VideoChunk
 from engine.video.joining import join_chunks
 
 
@@ -50,7 +50,7 @@ def cut_clip(config_path: Path, event_id: str, out: Path | None, console: Consol
         chunks = asyncio.run(_chunks(config, event, event.evidence))
     path = out or Path(f"{event.camera.replace('/', '_')}-{event.event_id[:8]}.mp4")
     seconds = join_chunks(chunks, path)
-    inside_s = (event.span.start_us - chunks[0].start_us) / 1e6
+    inside_s = (event.span.start_us - _begins_us(chunks, config)) / 1e6
     console.print(
         f"{event.class_name} on {event.camera}, {event.span.duration_us / 1e6:.1f} s: begins "
         f"{max(inside_s, 0):.1f} s into {path} ({seconds:.1f} s, {len(chunks)} chunks)",
@@ -58,6 +58,14 @@ def cut_clip(config_path: Path, event_id: str, out: Path | None, console: Consol
         highlight=False,
     )
     return path
+
+
+def _begins_us(chunks: list[VideoChunk], config: Config) -> int:
+    """Stream time at which the first chunk begins, as far as its record tells."""
+    start_us = chunks[0].start_us
+    if chunks[0].run != FOREIGN_RUN or config.foreign_time != "end" or len(chunks) == 1:
+        return start_us
+    return start_us - (chunks[1].start_us - start_us)  # its record tells when it ends
 
 
 async def _event(config: Config, event_id: str) -> ActionEvent:

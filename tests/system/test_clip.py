@@ -1,6 +1,7 @@
 """`s2netd clip`: from a daemon's event back to the video that shows it."""
 
 import json
+import os
 from pathlib import Path
 
 import av
@@ -45,6 +46,35 @@ def test_an_event_of_a_folder(tmp_path: Path, bundle: Path, clip: Path) -> None:
         file.unlink()
     gone = s2netd("clip", event["event_id"], "--config", config)
     assert (1, True) == (gone.returncode, "is kept any more" in gone.stderr)
+
+
+def test_an_event_of_a_camera_without_headers_whose_clock_was_set(
+    tmp_path: Path, bundle: Path, clip: Path
+) -> None:
+    """All but the first of its files are of a run that is not the first of its name."""
+    to = ("--camera", "door", "--to", f"dir:{tmp_path / 'chunks'}", "--chunk-seconds", "0.5")
+    assert s2netd("produce", clip, *to, "--transcode", "never").returncode == 0
+    folder = tmp_path / "chunks" / "door"
+    for file in [*folder.glob("*.json"), *folder.glob("*.end")]:
+        file.unlink()
+    for number, file in enumerate(sorted(folder.glob("*.mp4"))):
+        at_s = 1_800_000_000 + number / 2 + 3600 * (number == 0)
+        os.utime(file, (at_s, at_s))
+    config = write_config(
+        tmp_path / "config.yaml",
+        model={"bundle": str(bundle), "precision": "f32"},
+        source={"kind": "directory", "path": str(tmp_path / "chunks"), "follow": False},
+        sink={"kind": "jsonl", "path": str(tmp_path / "events.jsonl")},
+        journal={"path": str(tmp_path / "journal.sqlite")},
+    )
+    assert s2netd("run", "--config", config).returncode == 0
+    event = read_events(tmp_path / "events.jsonl")[-1]
+
+    cut = s2netd("clip", event["event_id"], "--config", config, "--out", tmp_path / "a.mp4")
+
+    assert "@" in event["epoch"]
+    assert cut.returncode == 0, cut.stderr
+    assert event["duration_s"] <= seconds_of(tmp_path / "a.mp4") <= event["duration_s"] + 2
 
 
 @pytest.mark.kafka
