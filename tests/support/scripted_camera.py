@@ -83,7 +83,8 @@ class ScriptedCamera:
         self.n_connected += 1
         client = _Client(self, reader, writer)
         try:
-            with suppress(OSError, asyncio.IncompleteReadError):
+            # Of a task that was cancelled the server would only complain.
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await client.serve()
         finally:
             writer.close()

@@ -20,9 +20,11 @@ from tests.support.processes import (
     assert_each_once,
     s2netd,
     start_s2netd,
+    wait_until,
     without_ids,
     write_config,
 )
+from tests.support.scripted_camera import ScriptedCamera, serving, small_footage
 from tests.support.secured_kafka import (
     DESCRIBE_CONFIGS,
     GROUP,
@@ -157,6 +159,37 @@ async def test_footage_becomes_events_over_a_secured_broker(
     )
 
     assert localized == without_ids(records)
+
+
+async def test_cameras_of_one_file_are_sent_with_tls_and_a_login(
+    site: Site, tmp_path: Path
+) -> None:
+    to = {
+        "kind": "kafka",
+        "bootstrap_servers": site.kafka.address("SASL"),
+        "topic": site.chunks,
+        "security": site.kafka.security("SASL", "SCRAM-SHA-512"),
+    }
+    to["security"] = {k: v for k, v in to["security"].items() if v is not None}
+    with serving([ScriptedCamera(small_footage(gop=5)) for _ in range(2)]) as urls:
+        cameras = {f"gate-{n}": {"url": url, "chunk_s": 0.2} for n, url in enumerate(urls)}
+        config = tmp_path / "cameras.yaml"
+        config.write_text(yaml.safe_dump({"to": to, "cameras": cameras, "status_interval_s": 0.5}))
+        log = tmp_path / "log"
+        process = start_s2netd("produce", "--config", config, log=log)
+        try:
+            wait_until(lambda: all(has_sent(log.read_text(), c) for c in cameras), log.read_text)
+        finally:
+            process.terminate()
+
+    assert 0 == process.wait(PATIENCE_S), log.read_text()
+    assert "produce.stopped" in log.read_text()
+
+
+def has_sent(said: str, camera: str) -> bool:
+    """Is there a status that tells how far behind its capture the camera's footage was written?"""
+    told = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    return any(line.get("camera") == camera and line.get("lag_s") is not None for line in told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,20 @@
 """`s2netd produce` as a process: it ends when told to, and keeps secrets."""
 
+import asyncio
+import re
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import NewTopic
 
+from daemon.wire.records import parse_chunk
+from tests.support.kafka import OwnBroker, administering
 from tests.support.processes import PATIENCE_S, s2netd, start_s2netd, wait_until
 from tests.support.scripted_camera import Picture, ScriptedCamera, serving, small_footage
 from tests.system.test_outages import fill, small_disk
@@ -20,6 +26,7 @@ pytestmark = pytest.mark.slow
 END_WITHIN_S = 2.0
 # It is measured from outside, on a machine that may be busy; what hangs would take for ever.
 MARGIN_S = 8.0
+SPOOLED_NONE, SPOOLED_SOME = '"spooled_chunks": 0', '"spooled_chunks": [1-9]'
 HIDDEN = "s3cr3t/@?#%41"
 
 
@@ -54,12 +61,20 @@ class Produce:
         self.log = folder / "log"
         self.process = start_s2netd("produce", *arguments, log=self.log)
 
-    def until_said(self, words: str) -> None:
-        def is_said() -> bool:
+    def until(self, holds: Callable[[], bool]) -> None:
+        def does_hold() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            return words in self.log.read_text()
+            return holds()
 
-        wait_until(is_said, self.log.read_text)
+        wait_until(does_hold, self.log.read_text)
+
+    def until_said(self, words: str) -> None:
+        self.until(lambda: words in self.log.read_text())
+
+    def until_next(self, pattern: str) -> None:
+        """Wait until it is said once more than now."""
+        n_now = len(re.findall(pattern, self.log.read_text()))
+        self.until(lambda: len(re.findall(pattern, self.log.read_text())) > n_now)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> str:
         """Tell it to end; what it said, if it did so in time and in order."""
@@ -123,6 +138,52 @@ def test_it_ends_while_a_broker_is_away_and_says_what_it_could_not_send(
     said = produce.end()
     assert "were not sent: produce was stopped" in said
     assert "gate: 0 chunks" in said
+
+
+@pytest.mark.kafka
+async def test_a_broker_that_comes_goes_and_comes_back_costs_nothing(
+    camera: tuple[ScriptedCamera, str], tmp_path: Path, own_broker: OwnBroker
+) -> None:
+    _scripted, url = camera
+    bootstrap = own_broker.start()
+    async with administering(bootstrap) as admin:
+        await admin.create_topics([NewTopic("chunks", 1, 1)])
+    own_broker.run("stop")
+    to: dict[str, object] = {"kind": "kafka", "bootstrap_servers": bootstrap, "topic": "chunks"}
+    cameras: dict[str, object] = {"gate": {"url": url, "chunk_s": 0.2}}
+    config = write_cameras(tmp_path / "cameras.yaml", cameras, to)
+    produce = await asyncio.to_thread(Produce, tmp_path, "--config", config)
+    await asyncio.to_thread(produce.until_said, '"event": "outage.began"')
+    own_broker.start()
+    await asyncio.to_thread(produce.until_next, SPOOLED_NONE)
+    own_broker.run("stop")
+    await asyncio.to_thread(produce.until_next, SPOOLED_SOME)
+    own_broker.start()
+    await asyncio.to_thread(produce.until_next, SPOOLED_NONE)
+
+    assert "produce.not_sent" not in await asyncio.to_thread(produce.end)
+    chunks = [
+        parse_chunk(each.key, each.headers, each.value, timestamp_us=0, offset=each.offset)
+        for each in await records_of(bootstrap, "chunks")
+    ]
+    assert chunks[-1].is_end
+    assert set(range(chunks[-1].sequence)) == {chunk.sequence for chunk in chunks[:-1]}
+    assert {chunks[0].run} == {chunk.run for chunk in chunks}
+
+
+async def records_of(bootstrap: str, topic: str) -> list[ConsumerRecord]:
+    """All records of a topic of one partition."""
+    partition = TopicPartition(topic, 0)
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([partition])
+        end, found = (await consumer.end_offsets([partition]))[partition], []
+        while len(found) < end:
+            found.append(await consumer.getone())
+        return found
+    finally:
+        await consumer.stop()
 
 
 def test_a_full_disk_is_waited_for(
