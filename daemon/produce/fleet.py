@@ -158,9 +158,11 @@ class Fleet:
         await asyncio.sleep(DRAIN_S)
 
     async def _hang_up(self) -> None:
-        for feed in self.feeds:
-            feed.give_up()
-            feed.losses.tell(self._log, self._machine_clock.monotonic_s(), at_once=True)
+        # Of a target that is wrong the error says enough.
+        if self._is_open.is_set() or self._stop.is_set():
+            for feed in self.feeds:
+                feed.give_up()
+                feed.losses.tell(self._log, self._machine_clock.monotonic_s(), at_once=True)
         with suppress(TransportError, TimeoutError):
             async with asyncio.timeout(_HANG_UP_S):
                 await self._target.writer.close()
