@@ -5,9 +5,10 @@ from pathlib import Path
 
 from daemon.errors import ConfigError
 from engine.errors import UnreadableVideoError
-from engine.video.addresses import Access, scheme_of, without_password
+from engine.video.addresses import Access, scheme_of
 from engine.video.cutting import Transcode
 from engine.video.folders import VIDEO_SUFFIXES, is_video_name
+from engine.video.passwords import without_password
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from engine.video.addresses import (
     RtspTransport,
     scheme_of,
     usable,
-    without_password,
 )
 from engine.video.cutting import Transcode
+from engine.video.passwords import without_password
 
 SPOOL_BYTES = 256 * 2**20
 

@@ -33,9 +33,7 @@ from daemon.produce.kafka_writer import KafkaChunkWriter, KafkaWriterSettings
 from daemon.produce.options import ProduceOptions, footage_of, footages_of
 from daemon.produce.telling import console_log
 from engine.errors import S2netdError
-from engine.video.addresses import (
-    has_password,
-)
+from engine.video.passwords import has_password
 
 STATUS_EVERY_S = 10.0
 # Told to stop, the process ends by then, whatever hangs; it should take 2 s at the most.

@@ -1,7 +1,8 @@
 """Opening what an address names: a camera, or a video behind a URL.
 
 Addresses are the operator's own; what lies behind them may not lead FFmpeg anywhere else. They may
-hold a password, so none is shown but through ``without_password``.
+hold a password, so none is shown but through
+``passwords.without_password``.
 """
 
 import re
@@ -40,9 +41,7 @@ _NO_ANALYSIS = {"analyzeduration": "1", "fpsprobesize": "0"}
 _URL_FORMATS = "rtsp,mov,mp4,m4a,3gp,3g2,mj2,mpegts,matroska,webm,avi,flv,mjpeg,mpjpeg,h264,hevc"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_LIKE_A_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/+")  # one slash is a slip of the pen
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
-_PATH_END = re.compile(r"[?#]")
 # Of a login, what a URL may hold as it is. FFmpeg ends it at the last "@" before a "/".
 _AS_IT_IS = "!$&'()*+,;=:"
 _MOST_LOGIN_BYTES = 127  # FFmpeg's RTSP would cut the rest off
@@ -121,34 +120,6 @@ def usable(url: str) -> str:
             f"{_MOST_LOGIN_BYTES}: give the camera a shorter password"
         )
     return f"{scheme}://{encoded}@{rest}"
-
-
-def without_password(source: str) -> str:
-    """A source as it may be shown in a message or log.
-
-    Of an address, user, password, query and whatever else may be a password are hidden. Where it
-    is not clear what belongs to the password, more is hidden.
-    """
-    match = _LIKE_A_SCHEME.match(source)
-    scheme = match[0] if match else ""
-    rest, hidden = source[len(scheme) :], ""
-    login, at, behind = rest.rpartition("@")
-    if at and (":" in login or (scheme and "/" not in login)):
-        rest, hidden = behind, "***@"
-    if not scheme:
-        return hidden + rest
-    query = _PATH_END.search(rest)
-    if query:
-        rest = rest[: query.start()] + "?***"
-    # Some recorders take user and password as a part of the path: /user=admin&password=secret
-    host, *path = rest.split("/")
-    shown = "/".join([host, *("***" if "=" in part else part for part in path)])
-    return scheme + hidden + shown
-
-
-def has_password(source: str) -> bool:
-    """May a source hold a password, or something else that is nobody's business?"""
-    return without_password(source) != source
 
 
 def _parts(url: str) -> tuple[str, str | None, str]:

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from engine.errors import UnreadableVideoError
 from engine.grid import US_PER_S, ticks_to_us
 from engine.types import UInt8Array, VideoChunk
-from engine.video.addresses import Access, open_source, without_password
+from engine.video.addresses import Access, open_source
 from engine.video.arrivals import HostClocks, dated_on_arrival
 from engine.video.containers import CONTENT_TYPES
 from engine.video.fragments import Fragment, lead_for
@@ -35,6 +35,7 @@ from engine.video.opening import (
     unreadable_if_libav_fails,
     video_stream,
 )
+from engine.video.passwords import without_password
 from engine.video.pixels import display_matrix
 from engine.video.recovery import LONGEST_WAIT_S, decode_leniently
 from engine.video.times import (

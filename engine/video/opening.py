@@ -29,6 +29,7 @@ from engine.video.containers import (
     sniff,
     sniff_file,
 )
+from engine.video.passwords import without_password
 from engine.video.pixels import sane_shape
 from engine.video.units import n_units_exceed
 
@@ -178,4 +179,4 @@ def unreadable_if_libav_fails(source: Path | str) -> Iterator[None]:
     try:
         yield
     except (OSError, StreamError, *LIBAV_ERRORS) as error:
-        raise UnreadableVideoError(f"{source}: {reason(error)}") from error
+        raise UnreadableVideoError(f"{without_password(str(source))}: {reason(error)}") from error

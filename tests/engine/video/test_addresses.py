@@ -12,8 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import UnreadableVideoError
-from engine.video.addresses import Access, RtspTransport, usable, without_password
+from engine.grid import Grid
+from engine.spec import FrameGeometry
+from engine.video.addresses import Access, RtspTransport, usable
 from engine.video.cutting import CutChunk, cut_video
+from engine.video.frames import read_video
+from engine.video.passwords import without_password
 from tests.support.certificates import Authority
 from tests.support.scripted_camera import ScriptedCamera, serving, small_footage
 
@@ -69,6 +73,15 @@ def with_login(url: str, login: str) -> str:
 )
 def test_an_address_is_shown_without_what_may_be_a_password(source: str, shown: str) -> None:
     assert shown == without_password(source)
+
+
+@pytest.mark.parametrize("address", [f"rtsp://u:{HIDDEN}@h/1", Path(f"rtsp://u:{HIDDEN}@h/1")])
+def test_an_address_that_is_taken_for_a_file_is_refused_without_its_password(
+    address: str | Path,
+) -> None:
+    with pytest.raises(UnreadableVideoError, match=r"\*\*\*@h/1: No such file") as refusal:
+        next(read_video(address, FrameGeometry(48, 48), Grid(25, 4, 4)))
+    assert HIDDEN not in str(refusal.value)
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20))
