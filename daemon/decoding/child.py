@@ -30,6 +30,7 @@ from daemon.decoding.messages import (
 from engine.errors import StreamError
 from engine.types import UInt8Array
 from engine.video.frames import PyAvDecoder
+from engine.video.headers import KeptHeaders
 
 
 def main() -> None:
@@ -51,8 +52,10 @@ def _answer(head: dict[str, Any], body: bytes, frames_fd: int) -> dict[str, Any]
     decoder, began_s = _decoder_for(read_task(head)), time.process_time()
     signal.setitimer(signal.ITIMER_PROF, head["most_s"])
     try:
-        decoder.header = read_header(head)  # it is another camera's from the chunk before
-        frames = decoder.decode(read_chunk(head, body))
+        chunk = read_chunk(head, body)
+        decoder.headers = KeptHeaders()  # nothing is kept here
+        decoder.headers.keep(chunk.camera, read_header(head))
+        frames = decoder.decode(chunk)
         _share(frames.rgb, frames_fd)
     except StreamError as error:
         return {"error": type(error).__name__, "reason": str(error)}
@@ -66,7 +69,7 @@ def _answer(head: dict[str, Any], body: bytes, frames_fd: int) -> dict[str, Any]
         "n_decoded": frames.n_decoded,
         "n_late": frames.n_late,
         "spent_s": time.process_time() - began_s,
-        "header": plain_header(decoder.header),
+        "header": plain_header(decoder.headers.get(chunk.camera)),
     }
 
 

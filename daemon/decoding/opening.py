@@ -18,6 +18,7 @@ from engine.spec import ModelSpec
 from engine.video.containers import DecodeLimits
 from engine.video.fallback import FallbackDecoder
 from engine.video.frames import Decoder, PyAvDecoder
+from engine.video.headers import KeptHeaders
 
 NewDecoder = Callable[[ModelSpec], ChunkDecoder]
 
@@ -66,16 +67,16 @@ def plain_decoders(
     config: DecodeConfig, log: structlog.stdlib.BoundLogger
 ) -> Callable[[ModelSpec], Decoder]:
     """A function that makes one camera's decoder for a model, to be run where one likes."""
-    limits = limits_of(config)
+    limits, headers = limits_of(config), KeptHeaders()
 
     def fell_back(reason: str) -> None:
         log.warning("decoder.fell_back", reason=reason)
 
     def new_decoder(spec: ModelSpec) -> Decoder:
-        software = PyAvDecoder(spec.geometry, spec.grid, limits)
+        software = PyAvDecoder(spec.geometry, spec.grid, limits, headers=headers)
         if config.hardware == "none":
             return software
-        hardware = PyAvDecoder(spec.geometry, spec.grid, limits, gpu=config.gpu)
+        hardware = PyAvDecoder(spec.geometry, spec.grid, limits, gpu=config.gpu, headers=headers)
         return FallbackDecoder(hardware, software, fell_back)
 
     return new_decoder

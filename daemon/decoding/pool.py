@@ -18,7 +18,7 @@ from daemon.decoding.turns import Turns
 from daemon.metrics import Metrics
 from engine.errors import DecoderLostError
 from engine.types import VideoChunk
-from engine.video.headers import Header
+from engine.video.headers import KeptHeaders
 
 # How long to wait before a process that could not be started is tried again.
 RETRY_S = 1.0
@@ -55,6 +55,7 @@ class DecoderPool:
         self, limits: PoolLimits, metrics: Metrics, log: structlog.stdlib.BoundLogger
     ) -> None:
         self.limits = limits
+        self.headers = KeptHeaders()
         self._metrics = metrics
         self._log = log
         self._turns = Turns(limits.n_processes)
@@ -191,13 +192,14 @@ class ProcessDecoder:
         self._pool = pool
         self._task = asdict(task)
         self._number = number
-        self._header: Header | None = None  # here, for any process may decode the next chunk
 
     async def decode(self, chunk: VideoChunk) -> Decoded:
         """See ``ChunkDecoder``."""
-        message = request(self._task, chunk, self._pool.limits.most_s, self._header)
+        headers = self._pool.headers  # any process may decode the next chunk
+        most_s = self._pool.limits.most_s
+        message = request(self._task, chunk, most_s, headers.get(chunk.camera))
         decoded = await self._pool.decode(self._number, chunk.camera, message)
-        self._header = decoded.header
+        headers.keep(chunk.camera, decoded.header)
         return decoded
 
     def close(self) -> None:

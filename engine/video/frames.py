@@ -27,7 +27,13 @@ from engine.spec import FrameGeometry
 from engine.types import FrameBatch, UInt8Array, VideoChunk
 from engine.video.containers import DecodeLimits
 from engine.video.ending import demux_to_end
-from engine.video.headers import Header, completed, init_segment, parameter_sets, with_sets
+from engine.video.headers import (
+    KeptHeaders,
+    completed,
+    init_segment,
+    parameter_sets,
+    with_sets,
+)
 from engine.video.losses import Losses
 from engine.video.metadata import STRICT, MetadataFilter
 from engine.video.opening import (
@@ -118,9 +124,11 @@ class PyAvDecoder:
         threads: Decoding threads of this decoder. One is best with many cameras.
         gpu: Decode on this GPU (NVDEC) and nowhere else; None decodes on the CPU. The GPU gives
             the picture to the CPU at full size, where both are converted in the same way.
+        headers: What cameras have said of how their chunks are decoded, for chunks that do not;
+            decoders may share it.
 
     Attributes:
-        header: What chunks said of how they are decoded, for those that do not.
+        headers: As above.
     """
 
     def __init__(
@@ -130,6 +138,7 @@ class PyAvDecoder:
         limits: DecodeLimits | None = None,
         threads: int = 1,
         gpu: int | None = None,
+        headers: KeptHeaders | None = None,
     ) -> None:
         self._geometry = geometry
         self._converter = FrameConverter(geometry)
@@ -137,7 +146,7 @@ class PyAvDecoder:
         self._limits = limits or DecodeLimits()
         self._threads = threads
         self._hardware = _nvdec(gpu) if gpu is not None else None
-        self.header: Header | None = None
+        self.headers = headers or KeptHeaders()
 
     def decode(self, chunk: VideoChunk) -> FrameBatch:
         """See ``Decoder``. The arrays are the caller's."""
@@ -161,13 +170,14 @@ class PyAvDecoder:
 
     def _decode(self, chunk: VideoChunk) -> FrameBatch:
         thinner = Thinner(self._grid)
-        payload = completed(chunk.payload, self.header)
+        kept = self.headers.get(chunk.camera)
+        payload = completed(chunk.payload, kept)
         with open_chunk(payload, self._limits, self._hardware) as container:
             stream = video_stream(container)
             _check_codec(stream, self._limits)
             prepare(stream, self._limits, self._threads)
             metadata = MetadataFilter(stream)
-            packets = with_sets(container.demux(stream), stream, self.header)
+            packets = with_sets(container.demux(stream), stream, kept)
             frames = _decode_strictly(packets, stream, self._limits, metadata)
             timed = within_span(_chunk_times(frames, stream, chunk), self._limits.max_span_us)
             shown = [
@@ -177,7 +187,7 @@ class PyAvDecoder:
             found = parameter_sets(stream, metadata.sets)
         if not shown:
             raise CorruptChunkError("no frame could be decoded")
-        self.header = init_segment(payload) or found or self.header
+        self.headers.keep(chunk.camera, init_segment(payload) or found)
         return _batch(shown, thinner.n_decoded, thinner.n_late)
 
 

@@ -4,6 +4,7 @@ Some cameras send parameter sets, or the init segment of fragments, with their f
 chunk that has its own needs nothing of this.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -17,6 +18,7 @@ from engine.video.containers import boxes_of, sniff
 from engine.video.units import UNIT_CODECS, codec_name, parameter_units, units_of
 
 MOST_BYTES = 16_384  # of a header; they have some hundred
+MOST_CAMERAS = 1024  # names come from outside
 
 _FRAGMENT = "mov"
 _INIT_BOXES = (b"ftyp", b"moov")
@@ -33,6 +35,28 @@ class Header:
 
     kind: str
     payload: bytes
+
+
+class KeptHeaders:
+    """The newest header of each camera; of those that were used last, so many.
+
+    Whoever decodes a camera's chunks, with whichever model, finds what was said before.
+    """
+
+    def __init__(self) -> None:
+        self._headers: OrderedDict[str, Header] = OrderedDict()
+
+    def get(self, camera: str) -> Header | None:
+        """A camera's, if it has said any."""
+        return self._headers.get(camera)
+
+    def keep(self, camera: str, header: Header | None) -> None:
+        """Keep what a camera has said; None: it has said nothing new."""
+        if header is not None:
+            self._headers[camera] = header
+            self._headers.move_to_end(camera)
+            while len(self._headers) > MOST_CAMERAS:
+                self._headers.popitem(last=False)
 
 
 def completed(payload: bytes, kept: Header | None) -> bytes:

@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from daemon.config import DecodeConfig
 from daemon.decoding import process
 from daemon.decoding.messages import Task, packed, read_answer
+from daemon.decoding.opening import plain_decoders
 from daemon.decoding.pool import DecoderPool, PoolLimits, ProcessDecoder
 from daemon.decoding.process import HANG_S, Progress
 from daemon.metrics import Metrics
 from engine.errors import CorruptChunkError, DecoderLostError, RefusedChunkError, StreamError
+from engine.spec import FrameGeometry
 from engine.types import VideoChunk
 from engine.video.containers import DecodeLimits
 from engine.video.frames import PyAvDecoder
@@ -263,6 +266,22 @@ async def test_what_a_camera_said_once_holds_in_every_process_and_for_no_other_c
         os.kill(pid, signal.SIGKILL)
 
         second = await ours.decode(VideoChunk("ours", "r", 1, 400_000, lacking))
+        with_another_model = rig.pool.decoder(replace(TASK, geometry=FrameGeometry(24, 24)))
+        third = await with_another_model.decode(VideoChunk("ours", "r", 2, 800_000, lacking))
 
     assert np.array_equal(first.frames.rgb, second.frames.rgb)
+    assert 10 == third.frames.n_decoded
     assert 1 == rig.n_lost
+
+
+def test_in_threads_it_holds_for_another_model_too() -> None:
+    payload = make_video(container="h264", gop=10, n_frames=10)
+    lacking = payload[payload.index(b"\0\0\1\x65") :]
+    new_decoder = plain_decoders(DecodeConfig(isolation="thread"), LogCapture().logger())
+    new_decoder(a_spec()).decode(VideoChunk("ours", "r", 0, 0, payload))
+
+    frames = new_decoder(a_spec()).decode(VideoChunk("ours", "r", 1, 400_000, lacking))
+
+    assert 10 == frames.n_decoded
+    with pytest.raises(CorruptChunkError, match="no chunk of its camera did since"):
+        new_decoder(a_spec()).decode(VideoChunk("theirs", "r", 0, 0, lacking))

@@ -11,7 +11,14 @@ from engine.spec import FrameGeometry
 from engine.types import VideoChunk
 from engine.video.containers import boxes_of
 from engine.video.frames import PyAvDecoder
-from engine.video.headers import MOST_BYTES, Header, completed, init_segment
+from engine.video.headers import (
+    MOST_BYTES,
+    MOST_CAMERAS,
+    Header,
+    KeptHeaders,
+    completed,
+    init_segment,
+)
 from engine.video.units import units_of
 from tests.support.videos import make_video, picture
 
@@ -135,6 +142,18 @@ def test_a_chunk_that_has_its_own_is_left_as_it_is() -> None:
     for payload in (raw("h264")[0], raw("hevc")[1], fragment("h264")[0], b"nonsense", b""):
         assert payload is completed(payload, kept)
         assert payload is completed(payload, None)
+
+
+def test_of_many_cameras_those_are_kept_that_spoke_last() -> None:
+    kept, header = KeptHeaders(), Header("h264", b"sets")
+    for number in range(MOST_CAMERAS + 2):
+        kept.keep(f"camera {number}", header)
+        kept.keep("camera 0", header)
+    kept.keep("camera 0", None)
+
+    assert header == kept.get("camera 0")
+    assert kept.get("camera 1") is kept.get("camera 2") is kept.get("never seen") is None
+    assert header == kept.get("camera 3")
 
 
 def test_an_init_segment_that_is_too_large_is_not_kept() -> None:
