@@ -9,6 +9,7 @@ CONFIGS = CHECKOUT / "configs/training"
 # What makes a network small and lets its schedule begin at once; the rest is as it is shipped.
 SMALL: dict[str, dict[str, Any]] = {
     "sal": {"width": 8, "rank": 4},
+    "sdanet": {"width": 4, "fused_width": 6, "heads": 2},
     "tsc-net": {
         "width": 8,
         "heads": 2,

@@ -11,6 +11,7 @@ from training.networks.base import Network
 from training.networks.s2net import S2Net
 from training.networks.s2net_config import S2NetConfig
 from training.networks.sal import Sal, SalConfig
+from training.networks.sdanet import SdaNet, SdaNetConfig
 from training.networks.tsc_net import TscNet, TscNetConfig
 from training.networks.two_stream import TwoStream, TwoStreamConfig
 
@@ -32,6 +33,7 @@ class NetworkEntry:
 NETWORKS: dict[str, NetworkEntry] = {
     "s2net": NetworkEntry(S2NetConfig, S2Net),
     "sal": NetworkEntry(SalConfig, Sal),
+    "sdanet": NetworkEntry(SdaNetConfig, SdaNet),
     "tsc-net": NetworkEntry(TscNetConfig, TscNet),
     "two-stream": NetworkEntry(TwoStreamConfig, TwoStream),
 }

@@ -176,11 +176,19 @@ def top_places(values: Tensor, valid: Tensor, share: float, *, extra: int = 0) -
         bool (N, L), without a gradient; of equal values, the earlier.
     """
     counts = valid.sum(dim=1, keepdim=True)  # (N, 1)
-    keep = torch.minimum(torch.floor(counts * share) + extra, counts)
-    last = values.detach().masked_fill(~valid, -torch.inf)
+    return highest(values, valid, torch.floor(counts * share) + extra)
+
+
+def highest(values: Tensor, among: Tensor, counts: Tensor) -> Tensor:
+    """Return which positions of (N, L) are the ``counts`` (N, 1) highest of those in ``among``.
+
+    Returns:
+        bool (N, L), without a gradient; of equal values, the earlier; all, if there are fewer.
+    """
+    last = values.detach().masked_fill(~among, -torch.inf)
     order = last.argsort(dim=1, descending=True, stable=True)
     ranks = order.argsort(dim=1)
-    return (ranks < keep) & valid
+    return (ranks < counts) & among
 
 
 def generalised_cross_entropy(
@@ -206,6 +214,32 @@ def generalised_cross_entropy(
         cost = (1 - p.clamp(min=_TINY) ** q) / q
         rows = rows + (share * cost).sum(dim=1) / share.sum(dim=1).clamp(min=_TINY)
     return rows.mean()
+
+
+def snippet_contrast(
+    query: Tensor, key: Tensor, negatives: Tensor, is_negative: Tensor, temperature: float
+) -> Tensor:
+    """Want a query nearer to its key than to what it shall not be taken for (InfoNCE).
+
+    -log e^{q·k/τ} / (e^{q·k/τ} + Σ e^{q·n/τ}) of unit vectors.
+
+    Args:
+        query: (N, D).
+        key: (N, D).
+        negatives: (N, L, D).
+        is_negative: bool (N, L), which of them count.
+        temperature: τ.
+
+    Returns:
+        The loss of each row, (N,).
+
+    Source: Zhang et al., CoLA (CVPR 2021), snippet contrast loss.
+    """
+    q, k, n = (F.normalize(vectors, dim=-1) for vectors in (query, key, negatives))
+    own = (q * k).sum(dim=-1, keepdim=True) / temperature  # (N, 1)
+    others = torch.einsum("nd,nld->nl", q, n) / temperature
+    every = torch.cat([own, others.masked_fill(~is_negative, _BELOW_ALL)], dim=1)
+    return every.logsumexp(dim=1) - own.squeeze(1)
 
 
 def suppressed(logits: Tensor, attention: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class S2Net(Network):
             self.classifier = LinearClassifier(trunk, n_logits)
         else:
             self.trunk = FilterTrunk(trunk, feature_dim)
-            self.classifier = ConvolutionClassifier(trunk, n_logits)
+            self.classifier = ConvolutionClassifier(trunk.width, n_logits, trunk.dropout)
         prototypes = config.prototypes
         is_guided = prototypes.source != "none"
         self.prototypes = Prototypes(prototypes, n_classes, trunk.width) if is_guided else None

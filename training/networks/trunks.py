@@ -171,14 +171,21 @@ class LinearClassifier(nn.Module):
 
 
 class ConvolutionClassifier(nn.Module):
-    """Two layers to class logits; the first one sees three snippets."""
+    """Two layers to class logits; the first one sees three snippets, or the three latest.
 
-    def __init__(self, config: TrunkConfig, n_logits: int) -> None:
+    Args:
+        width: d.
+        n_logits: The number of classes, and of a background if there is one.
+        dropout: Share dropped before each layer.
+        causal: Whether it sees no later snippets.
+    """
+
+    def __init__(self, width: int, n_logits: int, dropout: float, *, causal: bool = False) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.dropout)
-        self.hidden = Convolution(config.width, config.width, 3)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = Convolution(width, width, 3, causal=causal)
         self.rectify = nn.LeakyReLU(_SLOPE)
-        self.logits = nn.Linear(config.width, n_logits)
+        self.logits = nn.Linear(width, n_logits)
         start_evenly(self)
 
     @override

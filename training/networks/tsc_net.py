@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from typing_extensions import override
 
 from engine.errors import DataError
+from training.networks.attention import attended, visible
 from training.networks.base import BagBatch, Network, Scores
 from training.networks.losses import (
     BagLayout,
@@ -33,7 +34,6 @@ from training.networks.losses import (
     suppressed,
     top_k_mean,
 )
-from training.networks.neighbourhood import OUT
 from training.networks.semantics_bank import fit_bank, read_bank
 from training.networks.trunks import Convolution
 
@@ -255,13 +255,9 @@ class Correlation(nn.Module):
     @override
     def forward(self, fused: Tensor, mask: Tensor) -> Tensor:
         """Add to M (B, T, d) what it reads of all of M, under mask (B, T, 1): (B, T, d)."""
-        allowed = mask.transpose(1, 2)  # (B, 1, T)
-        if self._causal:
-            places = torch.cumsum(mask.squeeze(-1) * 0 + 1, dim=1)  # (B, T), traceable
-            earlier = places.unsqueeze(2) >= places.unsqueeze(1)  # (B, T, T)
-            allowed = allowed * earlier.to(mask.dtype)
         query, key, value = self.query(fused), self.key(fused), self.value(fused)
-        read = attended(query, key, value, self._heads, allowed.unsqueeze(1))
+        allowed = visible(mask, causal=self._causal)
+        read = attended(query, key, value, self._heads, allowed=allowed)
         return fused + self.norm(self.out(read), mask) * mask
 
 
@@ -297,7 +293,8 @@ class BankReader(nn.Module):
         """
         rows = (self.bank if entry is None else entry(self.bank)).unsqueeze(0)  # (1, K, d)
         query = self.query(queries) * self._heads**-0.5  # the published code scales twice
-        read = attended(query, self.key(rows), self.value(rows), self._heads, None, self.dropout)
+        key, value = self.key(rows), self.value(rows)  # (1, K, H x its width)
+        read = attended(query, key, value, self._heads, dropout=self.dropout)
         step = self.dropout(self.norms[0](self.out(read), mask)) + queries
         step = self.dropout(self.norms[1](step, mask)) + queries
         hidden = self.dropout(self.first(step).relu())
@@ -357,35 +354,3 @@ class SilentNorm(nn.Module):
         return values.new_zeros(values.shape).masked_scatter(
             kept.unsqueeze(-1), self.inner(values[kept]).to(values.dtype)
         )
-
-
-def attended(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    heads: int,
-    allowed: Tensor | None,
-    dropout: nn.Module | None = None,
-) -> Tensor:
-    """Attend with several heads, logits scaled by 1 / √(width of a head).
-
-    Args:
-        query: (B, T, e).
-        key: (B or 1, K, e).
-        value: (B or 1, K, e).
-        heads: H, a divisor of e.
-        allowed: float (B, 1, T or 1, K), 1 where a query may look; None: everywhere.
-        dropout: Of the weights.
-
-    Returns:
-        (B, T, e); 0 where a query may look at nothing.
-    """
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    logits = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5  # (B, H, T, K)
-    if allowed is not None:
-        logits = logits * allowed + OUT * (1 - allowed)
-    weights = logits.softmax(dim=-1)
-    if allowed is not None:
-        weights = weights * allowed
-    weights = weights if dropout is None else dropout(weights)
-    return (weights @ v).transpose(1, 2).flatten(2)

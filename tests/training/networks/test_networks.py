@@ -38,6 +38,9 @@ OTHERS = (
     "sal",
     "sal-rgb",
     "sal-causal",
+    "sdanet",
+    "sdanet-rgb",
+    "sdanet-causal",
     "tsc-net",
     "tsc-net-rgb",
     "tsc-net-causal",
@@ -101,6 +104,7 @@ PUBLISHED = {"sal": {"rank": 0}, "tsc-net": {"width": 0}}
 # What else must change for no snippet to see later ones.
 CAUSAL = {
     "two-stream": {"causal": True},
+    "sdanet": {"causal": True},
     "tsc-net": {"causal": True},
     "sal": {"causal": True, "fusion": "product"},
 }

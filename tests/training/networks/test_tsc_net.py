@@ -16,9 +16,10 @@ with torch_imports():
     from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
     from training.networks import losses
+    from training.networks.attention import attended, visible
     from training.networks.base import BagBatch
     from training.networks.semantics_bank import fit_bank, write_bank
-    from training.networks.tsc_net import SilentNorm, attended
+    from training.networks.tsc_net import SilentNorm
 
 pytestmark = [pytest.mark.torch, pytest.mark.numeric]
 
@@ -235,9 +236,9 @@ def test_normalisation_sees_no_padding():
 
 
 def test_a_query_that_may_look_nowhere_reads_nothing():
-    q, allowed = torch.randn(1, 3, 4), torch.zeros(1, 1, 1, 3)
+    q, allowed = torch.randn(1, 3, 4), visible(torch.zeros(1, 3, 1), causal=True)
 
-    assert 0 == attended(q, q, q, 2, allowed).abs().max()
+    assert 0 == attended(q, q, q, 2, allowed=allowed).abs().max()
 
 
 def test_the_bank_starts_at_what_the_features_look_like(tmp_path):
