@@ -7,7 +7,15 @@ from engine.types import VideoChunk
 
 
 class ChunkWriter(Protocol):
-    """Gives chunks to one transport, in the order in which they are written."""
+    """Gives chunks to one transport, in the order in which they are written.
+
+    Attributes:
+        most_bytes: The largest payload that it takes; None: any, or it is not known yet.
+    """
+
+    @property
+    def most_bytes(self) -> int | None:
+        """See above."""
 
     async def start(self) -> None:
         """Connect.

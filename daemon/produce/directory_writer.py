@@ -45,6 +45,11 @@ class DirectoryChunkWriter:
         self._site = site
         self._next: dict[str, int] = {}
 
+    @property
+    def most_bytes(self) -> int | None:
+        """See ``ChunkWriter``; what there is room for."""
+        return None
+
     async def start(self) -> None:
         """See ``ChunkWriter``."""
         try:

@@ -226,6 +226,7 @@ class Feed:
             live=footage.is_live,
             clocks=HostClocks(clock.monotonic_s, clock.unix_us),
             access=footage.access,
+            most_bytes=lambda: self._parts.writer.most_bytes,
         )
         try:
             while (piece := await self._unless_stopped(partial(next, pieces, None))) is not None:

@@ -14,6 +14,8 @@ from engine.types import VideoChunk
 # lengths and deltas of at most 5 bytes each, of which every header has two.
 _BATCH_BYTES = 100
 _HEADER_BYTES = 10
+# What a record takes beside its payload: twenty headers, of which names are the longest.
+_MOST_BESIDE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,12 @@ class KafkaChunkWriter:
     def __init__(self, settings: KafkaWriterSettings, outage: Outage | None = None) -> None:
         self._settings = settings
         self._producer = DurableProducer(settings.connection, settings.topic, outage)
+
+    @property
+    def most_bytes(self) -> int | None:
+        """See ``ChunkWriter``."""
+        most = self._producer.max_message_bytes
+        return None if most is None else max(most - _MOST_BESIDE_BYTES, 0)
 
     async def start(self) -> None:
         """See ``ChunkWriter``."""

@@ -70,6 +70,7 @@ _X264_OPTIONS = {
 _LONG_GOP_CHUNKS = 2
 _SHORT_AGAIN = 5  # GOPs in a row, after which copying is tried again
 _LONGEST_COPIED_S = 45  # a GOP with its pauses; decoders take 60 s
+_FULL = 0.5  # of what a reader takes; then another GOP as large still fits
 _LONGEST_SHOWN_S = 60  # beyond, the clock jumped, which is no frame that lasts
 
 
@@ -136,6 +137,7 @@ def cut_video(
     read_timeout_s: float = 10,
     clocks: HostClocks | None = None,
     access: Access | None = None,
+    most_bytes: Callable[[], int | None] = lambda: None,
 ) -> Iterator[CutChunk]:
     """Cut a video at key frames into closed GOPs of at least ``chunk_s`` seconds.
 
@@ -151,6 +153,8 @@ def cut_video(
         clocks: Say when pictures of a live source arrive, which dates them (see
             ``engine.video.wall_clock``); None: the machine's.
         access: How a URL is reached.
+        most_bytes: The largest chunk that its reader takes, if there is such and it is known by
+            now. Chunks that would come near it are cut shorter, as far as key frames allow.
 
     Raises:
         UnreadableVideoError: The source cannot be opened or cut, or failed while it was read. What
@@ -183,7 +187,7 @@ def cut_video(
                 apart_us=US_PER_S / nominal_rate(stream),
                 are_stamped_on_arrival=is_untold,
             )
-        cutter = _Cutter(stream, time_base, chunk_s, transcode, on_note, failure, law)
+        cutter = _Cutter(stream, time_base, chunk_s, transcode, on_note, failure, law, most_bytes)
         yield from cutter.cut(packets)
     if failure:
         raise UnreadableVideoError(f"{shown}: {reason(failure[0])}") from failure[0]
@@ -225,7 +229,10 @@ class _Cutter:
         on_note: Note,
         failure: list[BaseException],
         law: WallClock | None,
+        most_bytes: Callable[[], int | None],
     ) -> None:
+        self._most_bytes = most_bytes
+        self._is_cut_short = False
         self._law = law
         self._dating: Dating | None = None  # of the newest chunk
         self._stream = stream
@@ -311,7 +318,8 @@ class _Cutter:
                 continue
             if is_cut_point(gop[0], self._stream):
                 start = _pts(gop[0]) or 0
-                if gathered and self._is_due(gathered, start):
+                n_bytes = sum(packet.size for packet in gathered)
+                if gathered and (self._is_due(gathered, start) or self._is_full(n_bytes)):
                     yield self._copied(gathered, start)
                     gathered = []
             gathered += (packet for packet in gop if not packet.is_discard)
@@ -432,6 +440,15 @@ class _Cutter:
         has_jumped_back = next_pts <= ordered[-1]
         return has_jumped_back or next_pts - ordered[0] >= self._chunk_ticks
 
+    def _is_full(self, n_bytes: int) -> bool:
+        """Is a chunk so large that its reader might not take what comes on top?"""
+        most = self._most_bytes()
+        is_full = most is not None and n_bytes > most * _FULL
+        if is_full and not self._is_cut_short:
+            self._is_cut_short = True
+            self._on_note(f"chunks are cut shorter, for their reader takes {most} bytes")
+        return is_full
+
     @property
     def _is_too_long(self) -> bool:
         """Does the newest GOP, as far as it is known, last longer than a copy may delay it?"""
@@ -458,7 +475,10 @@ class _Cutter:
         encoder: _Encoder | None = None
         frames = decode_leniently(packets, self._stream, self._on_note)
         for pts, frame in presentation_ticks(frames, self._stream, self._time_base):
-            if encoder is not None and encoder.is_finished_by(pts, frame, self._chunk_ticks):
+            if encoder is not None and (
+                encoder.is_finished_by(pts, frame, self._chunk_ticks)
+                or self._is_full(encoder.n_bytes)
+            ):
                 yield self._encoded(encoder, pts)
                 encoder = None
             if encoder is None:
@@ -570,6 +590,7 @@ class _Encoder:
     ) -> None:
         self.pts: list[int] = []
         self.start = start
+        self.n_bytes = 0
         self.size = first.width // 2 * 2, first.height // 2 * 2  # even: 4:2:0 halves them
         self._source_size = first.width, first.height
         self._mp4 = mp4
@@ -608,6 +629,7 @@ class _Encoder:
     def _mux(self, packets: list["Packet[VideoStream]"]) -> None:
         for packet in packets:
             shown, duration = self.start + (packet.pts or 0), packet.duration or 0
+            self.n_bytes += packet.size
             whole = self._with_parameters(packet) if packet.is_keyframe else packet
             self._mp4.add_in_order(whole, shown, duration)
 

@@ -34,6 +34,8 @@ class AWriter:
         taken: What it took, by camera.
     """
 
+    most_bytes: int | None = None
+
     def __init__(self) -> None:
         self.trouble: Callable[[VideoChunk], Any] = lambda _chunk: None
         self.start_trouble: Callable[[], Any] = lambda: None
@@ -221,6 +223,25 @@ async def test_a_chunk_that_the_target_never_takes_is_left_out_and_that_is_said(
         said["seconds"],
     )
     assert REFUSED != said["reason"]
+
+
+async def test_chunks_are_cut_to_what_the_target_takes(camera: tuple[ScriptedCamera, str]) -> None:
+    """Chunks of 10 s would be too large for it; GOPs of 0.2 s are not."""
+    writer = AWriter()
+    writer.most_bytes = 12_000
+
+    def too_large(chunk: VideoChunk) -> None:
+        if len(chunk.payload) > 12_000:
+            raise RefusedRecordError("too large")
+
+    writer.trouble = too_large
+    fleet, logs = a_fleet(writer, Footage("gate", camera[1], chunk_s=10))
+    async with running(fleet):
+        await until(lambda: len(writer.taken["gate"]) >= 3)
+
+    assert [] == logs.named("produce.not_sent")
+    said = [str(note["said"]) for note in logs.named("produce.note")]
+    assert any("cut shorter, for their reader takes 12000 bytes" in each for each in said)
 
 
 async def test_a_camera_that_hangs_or_goes_costs_no_other_one(pictures: list[Picture]) -> None:

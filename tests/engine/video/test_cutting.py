@@ -160,6 +160,23 @@ def test_a_long_gop_is_re_encoded_or_stays_whole(tmp_path: Path) -> None:
     assert times_of(decoded(whole)) == times_of(decoded(encoded))
 
 
+@pytest.mark.parametrize("transcode", ["never", "always"])
+def test_chunks_are_cut_to_what_their_reader_takes(tmp_path: Path, transcode: str) -> None:
+    source = a_source(tmp_path)
+    whole, _ = cut(source, 10, transcode=transcode)
+    most = len(whole[0].payload) // 3
+
+    chunks, notes = cut(source, 10, transcode=transcode, most_bytes=lambda: most)
+
+    assert 1 == len(whole)
+    assert all(len(chunk.payload) <= most for chunk in chunks)
+    assert 1 == sum(f"takes {most} bytes" in note for note in notes)
+    assert times_of(decoded(whole)) == times_of(decoded(chunks))
+    unbound, silent = cut(source, 10, transcode="never", most_bytes=lambda: 10**9)
+    assert 1 == len(unbound)
+    assert [] == silent
+
+
 @pytest.mark.parametrize("container", ["mp4", "mpegts", "matroska"])
 @pytest.mark.parametrize("freeze_s", [3, 6, 30])
 @pytest.mark.parametrize("at", [41, 45, 49, 50])
