@@ -156,7 +156,9 @@ class MetadataFilter:
             if is_slice(head):
                 n_slices += 1
                 is_reference = is_reference or is_referred_to(head)
-                n_missing += self._numbers.n_missing_before(head) if is_first_slice(head) else 0
+                if is_first_slice(head):
+                    begins = n_slices == 1
+                    n_missing += self._numbers.n_missing_before(head, begins_packet=begins)
         counts = (_recovery_count(unit) for unit in sound if unit.is_sei)
         count = next((count for count in counts if count is not None), None)
         return Seen(

@@ -9,6 +9,7 @@ somebody took temporal layers away: then they mean nothing.
 from dataclasses import dataclass
 
 _SLICES, _IDR, _SPS, _PPS = (1, 2, 5), 5, 7, 8
+_INTRA = (2, 4)  # kinds of slices: I and SI
 # Profiles whose parameter sets tell more (7.3.2.1.1).
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _N_SMALL_LISTS, _SMALL_LIST, _LARGE_LIST = 6, 16, 64
@@ -26,6 +27,7 @@ class _Numbering:
     n_bits: int
     has_planes: bool
     may_have_gaps: bool
+    has_fields: bool  # two of them may be a picture, and have one number
 
 
 class PictureNumbers:
@@ -50,14 +52,15 @@ class PictureNumbers:
         except ValueError:
             return
 
-    def n_missing_before(self, slice_head: bytes) -> int:
+    def n_missing_before(self, slice_head: bytes, *, begins_packet: bool = True) -> int:
         """How many pictures that others refer to were lost before a picture; 0 if none.
 
         Args:
             slice_head: The beginning of the picture's first slice, header and all.
+            begins_packet: It is the first one in its packet; others may repeat it.
         """
         try:
-            number, numbering = self._number(slice_head)
+            is_intra, number, numbering = self._read(slice_head)
         except (KeyError, ValueError):
             self._before = self.newest = None
             return 0
@@ -68,20 +71,25 @@ class PictureNumbers:
         n_steps = (number - before) % self._n_numbers
         if n_steps and not is_referred_to(slice_head):
             self._before = (number - 1) % self._n_numbers  # the next one has this number too
-        return 0 if numbering.may_have_gaps else max(0, n_steps - 1)
+        if numbering.may_have_gaps:
+            return 0
+        if n_steps or is_intra or numbering.has_fields or not is_referred_to(slice_head):
+            return max(0, n_steps - 1)
+        return 1 if begins_packet else 0  # an IDR with which numbers began anew, say
 
     def after(self, n_pictures: int) -> int | None:
         """The number so many pictures that others refer to after the newest one."""
         return None if self.newest is None else (self.newest + n_pictures) % self._n_numbers
 
-    def _number(self, slice_head: bytes) -> tuple[int, _Numbering]:
+    def _read(self, slice_head: bytes) -> tuple[bool, int, _Numbering]:
+        """Is it intra, its number, and what that means."""
         bits = _Bits(slice_head[1:HEAD_BYTES])
         bits.exp_golomb()  # first macroblock
-        bits.exp_golomb()  # kind of slice
+        is_intra = bits.exp_golomb() % 5 in _INTRA
         numbering = self._numberings[self._sps_of_pps[bits.exp_golomb()]]
         if numbering.has_planes:
             bits.fixed(2)
-        return bits.fixed(numbering.n_bits), numbering
+        return is_intra, bits.fixed(numbering.n_bits), numbering
 
 
 def first_number(content: bytes) -> int | None:
@@ -130,7 +138,10 @@ def _read_sps(bits: "_Bits") -> tuple[int, _Numbering]:
         for _ in range(bits.exp_golomb(255)):
             bits.exp_golomb()
     bits.exp_golomb()  # most pictures to refer to
-    return sps_id, _Numbering(n_bits, has_planes, bool(bits.fixed(1)))
+    may_have_gaps = bool(bits.fixed(1))
+    bits.exp_golomb()  # width
+    bits.exp_golomb()  # height
+    return sps_id, _Numbering(n_bits, has_planes, may_have_gaps, not bits.fixed(1))
 
 
 def _skip_scaling_lists(bits: "_Bits", n_lists: int) -> None:

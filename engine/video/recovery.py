@@ -70,6 +70,7 @@ class _Account:
 
     def __init__(self, step_s: float, on_note: Note, losses: Losses) -> None:
         self._step_s = step_s  # from a picture to the next one
+        self._is_step_seen = False
         self._on_note, self._losses = on_note, losses
         # Of the part that is being left out; and the picture with which it began.
         self._why: str | None = _NO_BEGINNING
@@ -97,6 +98,9 @@ class _Account:
         """The packet of a picture that is to be shown was read."""
         if self._first_s is None:
             self._first_s = picture.at_s
+        elif not self._is_step_seen and picture.at_s != self._newest.at_s:
+            # Closer than any two so far: what a stream says of its rate may be wrong.
+            self._step_s = min(self._step_s, abs(picture.at_s - self._newest.at_s))
         self._newest = picture
 
     def lost(self, why: str) -> None:
@@ -109,11 +113,13 @@ class _Account:
         """A picture is shown; what was left out before it is over."""
         step_s = 0.0 if self._shown_s is None else picture.at_s - self._shown_s
         if self._why is None:
-            self._step_s = step_s if 0 < step_s < _LONGEST_JUMP_S else self._step_s
+            if 0 < step_s < _LONGEST_JUMP_S:
+                self._step_s, self._is_step_seen = step_s, True
         else:
             self._tell(self._why, lost_s := self._lost_s(picture.at_s))
             n_later = picture.index - self._began.index  # below 0, it was decoded before
-            if self._shown_s is None or n_later >= (0 if lost_s else _MOST_REORDERED):
+            is_over = n_later >= (0 if lost_s else _MOST_REORDERED)
+            if is_over or self._why == _NO_BEGINNING:
                 self._why = None
         self._losses.shown_s += self._step_s
         self._shown_s = picture.at_s
@@ -236,9 +242,8 @@ class _LenientDecoder:
         if not self._is_damaged:
             self._damaged_s = self._account.newest_s
         self._n_damages += 1
-        # Else FFmpeg forgets each picture of H.265 that refers to one which is missing, and gives
-        # none of H.264 before there was a key frame.
-        self._takes_all = self._is_hevc or not self._account.has_shown
+        # Else FFmpeg forgets each picture of H.265 that refers to one which is missing.
+        self._takes_all = self._is_hevc
 
     def _opened_anew(self, picture: _Picture) -> list[VideoFrame]:
         """Begin anew with a picture, which makes FFmpeg heed recovery points of H.265.
@@ -254,7 +259,8 @@ class _LenientDecoder:
     def _settle_if_late(self, now_s: float) -> None:
         """Take pictures as they are where none comes from which decoding may begin."""
         self._damaged_s = min(self._damaged_s, now_s)  # the clock may have jumped back
-        if not self._is_damaged or now_s - self._damaged_s < LONGEST_WAIT_S:
+        is_late = self._is_damaged and now_s - self._damaged_s >= LONGEST_WAIT_S
+        if not is_late or not self._account.has_shown:  # before any key frame all would be grey
             return
         self._n_healed = self._n_damages
         self._on_note(

@@ -25,7 +25,14 @@ def unit(header: int, *bits: str) -> bytes:
     return bytes([header]) + bytes(escaped)
 
 
-def an_sps(*, profile: int = 77, order: int = 2, gaps: bool = False, sps_id: int = 0) -> bytes:
+def an_sps(
+    *,
+    profile: int = 77,
+    order: int = 2,
+    gaps: bool = False,
+    sps_id: int = 0,
+    fields: bool = False,
+) -> bytes:
     high = {100: ue(1) + ue(0) + ue(0) + "0" + "1" + "1" + "1" * 16 + "0" * 7}
     high[244] = ue(3) + "1" + ue(0) + ue(0) + "00"  # three planes
     orders = {0: ue(0) + ue(4), 1: ue(1) + "0" + ue(2) + ue(4) + ue(2) + ue(1) * 2, 2: ue(2)}
@@ -38,6 +45,8 @@ def an_sps(*, profile: int = 77, order: int = 2, gaps: bool = False, sps_id: int
         orders[order],
         ue(1),
         "01"[gaps],
+        ue(3) + ue(2),
+        "10"[fields],
     )
 
 
@@ -46,7 +55,8 @@ def a_pps(pps_id: int = 0, sps_id: int = 0) -> bytes:
 
 
 def a_slice(header: int, number: int, *, pps_id: int = 0, planes: bool = False) -> bytes:
-    return unit(header, ue(0), ue(5), ue(pps_id), "00" * planes, f"{number % 16:04b}", "1" * 99)
+    kind = 7 if header == IDR else 5
+    return unit(header, ue(0), ue(kind), ue(pps_id), "00" * planes, f"{number % 16:04b}", "1" * 99)
 
 
 def missing(pictures: str, numbers: PictureNumbers | None = None) -> list[int]:
@@ -77,11 +87,31 @@ def missing(pictures: str, numbers: PictureNumbers | None = None) -> list[int]:
         ("I0 P1 I0 P1 P2", [0] * 5),
         ("P7 P8 P10", [0, 0, 1]),  # one comes in the middle
         ("I0 I0 I0", [0, 0, 0]),
-        ("I0 P0 P1 P1 P2", [0] * 5),  # two fields of a picture have one number
+        ("I0 P1 P1 P2", [0, 0, 1, 0]),  # an IDR before the second one was lost
+        ("I0 P1 b1 P2", [0] * 4),
     ],
 )
 def test_a_picture_that_others_refer_to_is_missed(pictures: str, wanted: list[int]) -> None:
     assert wanted == missing(pictures)
+
+
+def test_two_fields_of_a_picture_have_one_number() -> None:
+    numbers = PictureNumbers()
+    numbers.learn(an_sps(fields=True))
+    numbers.learn(a_pps())
+
+    assert [0] * 5 == missing("I0 P0 P1 P1 P2", numbers)
+    assert [1, 0] == missing("P4 P4", numbers)
+
+
+def test_a_picture_that_is_repeated_in_its_packet_hides_no_loss() -> None:
+    numbers = PictureNumbers()
+    numbers.learn(an_sps())
+    numbers.learn(a_pps())
+    assert [0, 0] == missing("I0 P1", numbers)
+
+    assert 0 == numbers.n_missing_before(a_slice(KEPT, 1), begins_packet=False)
+    assert 1 == numbers.n_missing_before(a_slice(KEPT, 1))
 
 
 def test_a_stream_may_say_that_gaps_are_its_habit() -> None:

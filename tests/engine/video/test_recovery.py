@@ -159,6 +159,18 @@ def test_pictures_to_which_none_refers_may_be_left_out(codec: str, tmp_path: Pat
     )
 
 
+def test_a_temporal_layer_may_be_left_out(tmp_path: Path) -> None:
+    video = a_ts("hevc", b_frames=3, options={"x265": "temporal-layers=2:b-adapt=0"})
+    whole = Seen(video, tmp_path / "whole.ts")
+    upper = [number for number in spare_packets(video, "hevc") if number % GOP]
+    assert len(upper) > 40
+
+    seen = Seen(with_changed_packets(video, lost(*upper)), tmp_path / "thinned.ts")
+
+    assert len(upper) == len(seen.missing_of(whole))
+    assert ([], "") == (seen.notes, seen.losses.told)
+
+
 @pytest.mark.parametrize("codec", ["h264"])
 def test_damage_in_a_picture_to_which_none_refers_costs_only_that(
     codec: str, tmp_path: Path
@@ -252,6 +264,19 @@ def test_a_stream_that_never_recovers_is_shown_as_it_is_after_a_while(
     assert pytest.approx(LONGEST_WAIT_S, abs=0.1) == len(missing) * 0.04
     assert any(note.startswith("10 s after damage neither") for note in seen.notes)
     assert pytest.approx(LONGEST_WAIT_S, abs=0.1) == seen.losses.lost_s
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_damage_before_anything_is_shown_is_told_too(codec: str, tmp_path: Path) -> None:
+    """A decoder that reorders has not given the first picture yet."""
+    video = a_ts(codec, b_frames=2)
+    whole = Seen(video, tmp_path / "whole.ts")
+
+    seen = Seen(with_changed_packets(video, cut_short(1)), tmp_path / "damaged.ts")
+
+    missing = seen.missing_of(whole)
+    assert missing
+    assert pytest.approx(len(missing) * 0.04, abs=0.001) == seen.losses.lost_s
 
 
 @pytest.mark.parametrize("codec", CODECS)
