@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import cast
 
 import av.error
-from av.codec.context import CodecContext
+from av.codec.context import CodecContext, Flags
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -256,9 +256,9 @@ class _Timer:
                 if times[index] is None and index < n_packets:
                     self._gop[index].pts = times[index] = ticks
         yield from self._gop[self._n_given : n_packets]
-        for at in times[:n_packets]:
-            if at is not None:
-                self._latest = at if self._latest is None else max(self._latest, at)
+        # Not the latest of all: the clock may have stepped back since.
+        given = [at for at in times[:n_packets] if at is not None]
+        self._latest = max(given, default=self._latest)
         self._gop, self._times = self._gop[n_packets:], times[n_packets:]
         self._n_bytes = sum(packet.size for packet in self._gop)
         self._n_given = max(0, self._n_given - n_packets)
@@ -266,7 +266,10 @@ class _Timer:
     def _spread(self, shown: Sequence[int | None], next_time: int | None) -> list[int]:
         """Times in the order of showing, where those that are known stand."""
         known = [(place, at) for place, at in enumerate(shown) if at is not None]
-        if self._latest is not None:
+        # Where the clock steps before a GOP, its first pictures go with those that follow.
+        if self._latest is not None and (
+            not known or self._is_even(known[0][0] + 1, known[0][1] - self._latest)
+        ):
             known.insert(0, (-1, self._latest))
         if next_time is not None:
             known.append((len(shown), next_time))
@@ -326,6 +329,7 @@ def _scout(stream: VideoStream, max_pixels: int) -> VideoCodecContext:
         "skip_idct": "all",
     }
     decoder.thread_count = 1
+    decoder.flags |= Flags.output_corrupt  # damaged pictures have their place, too
     return decoder
 
 

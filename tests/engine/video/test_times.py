@@ -114,6 +114,27 @@ def test_a_file_and_its_chunks_agree_whatever_is_left_out(
     assert is_same(of_chunks(path, "never"), seen)
 
 
+@pytest.mark.parametrize("keep", ["every third", "key frames only", "every third but key frames"])
+def test_times_are_missing_beside_a_step_back_of_the_clock(keep: str, tmp_path: Path) -> None:
+    """As where a recorder appends what a camera sent after its start."""
+    path = tmp_path / "appended.ts"
+    late = make_video(
+        container="mpegts",
+        pts=[3600 * index + 20 * 90_000 for index in range(N_FRAMES)],
+        gop=GOP,
+        time_base=Fraction(1, 90_000),
+    )
+    parts = [without_times(ts, keep=PATTERNS[keep]) for ts in (late, a_ts())]
+    path.write_bytes(b"".join(parts))
+
+    times, _ = of_file(path)
+
+    assert 2 * N_FRAMES - 1 <= len(times)  # the last one before the seam may be cut
+    steps = {after - before for before, after in pairwise(times)}
+    assert all(abs(step - 40_000) <= 2 * US_PER_TICK for step in sorted(steps)[1:-1])
+    assert max(steps) < 200_000
+
+
 def test_times_that_are_missing_are_said(tmp_path: Path) -> None:
     path = tmp_path / "a.ts"
     path.write_bytes(without_times(a_ts(), keep=PATTERNS["key frames only"]))
