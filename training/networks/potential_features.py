@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from training.networks.losses import highest, snippet_contrast, top_places
+from training.networks.snippet_losses import highest, snippet_contrast, top_places
 
 _CLEAR = 8  # one of so many snippets of a bag is discriminative action, as many are background
 _POTENTIAL = 20  # and one of so many potential action, if there are enough ambiguous ones

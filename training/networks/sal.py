@@ -25,14 +25,13 @@ from training.networks.base import BagBatch, Network, Scores
 from training.networks.losses import (
     BagLayout,
     frame_cross_entropy,
-    generalised_cross_entropy,
     masked_mean,
     tag_cross_entropy,
     top_k_mean,
-    top_places,
     uniformity_loss,
 )
 from training.networks.second_order import SecondOrder
+from training.networks.snippet_losses import generalised_cross_entropy, top_places
 from training.networks.trunks import Convolution
 
 _MEMORY = 0.7  # share of the old statistics of confidence that a step keeps

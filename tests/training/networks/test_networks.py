@@ -472,6 +472,41 @@ def test_the_paper_network_finds_when_too():
     assert acting[truth > 0].median() > 3 * acting[truth == 0].median()
 
 
+# A few more channels than the small forms have, or nothing can be told from noise.
+WIDER = {
+    "two-stream": {"hidden_width": 32, "warm_up_steps": 20},
+    "sal": {"width": 32, "rank": 8},
+    "tsc-net": {"width": 32, "attention_width": 16},
+    "sdanet": {"width": 32, "fused_width": 32},
+}
+
+
+@pytest.mark.numeric
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(WIDER))
+def test_the_other_networks_find_when_too(kind):
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    config = small_network_config(kind, "scenes", **WIDER[kind])
+    network = NETWORKS[kind].build(config, feature_dim=FEATURE_DIM, n_classes=N_CLASSES)
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    features, truth = planted(rng)
+    rows = features.reshape(-1, FEATURE_DIM)
+    network.fit_input(rows, truth.amax(dim=1).repeat_interleave(features.shape[1], dim=0))
+    for step in range(80):
+        features, truth = (values[::2] for values in planted(rng, n_clips=32, length=24))
+        bags = torch.arange(len(features)).unsqueeze(1).expand(-1, features.shape[1])
+        batch = BagBatch(features, bags >= 0, bags, truth.amax(dim=1))
+        take_step(network, optimizer, batch, step)
+
+    features, truth = (values[::2] for values in planted(np.random.default_rng(1), length=24))
+    cas, attention, _ = answers(network.eval(), features, torch.ones(features.shape[:2]))
+    acting = cas * attention.unsqueeze(-1)
+
+    assert set(WIDER) == set(NETWORKS) - {"s2net"}
+    assert acting[truth > 0].median() > 3 * acting[truth == 0].median()
+
+
 @pytest.mark.parametrize("preset", ["light_config", "paper_config"])
 def test_a_preset_reads_back_from_its_yaml_form(preset):
     config = {"light_config": light_config, "paper_config": paper_config}[preset]()

@@ -17,7 +17,7 @@ from tests.support.small_networks import shipped_network, small_network, small_n
 with torch_imports():
     import torch
 
-    from training.networks import losses
+    from training.networks import losses, snippet_losses
     from training.networks.base import BagBatch
     from training.networks.second_order import SecondOrder
 
@@ -191,7 +191,7 @@ def test_the_generalised_loss_means_what_acts_and_what_rests_apart():
 
     # q = ½: 2 (1 - √p). Row 0: (1 · 1 + .5 · 0) / 1.5, and 2 (1 - √.25); row 1: 2 (1 - √.64).
     wanted = ((1 / 1.5 + 1) + 0.4) / 2
-    seen = losses.generalised_cross_entropy(p, acts, weights).item()
+    seen = snippet_losses.generalised_cross_entropy(p, acts, weights).item()
     assert wanted == pytest.approx(seen, rel=8 * SHARE)  # 1 - √.64 loses less than a digit
 
 
@@ -199,7 +199,7 @@ def test_the_generalised_loss_has_a_slope_everywhere():
     p = torch.tensor([[0.0, 1.0, 0.0, 1.0]], requires_grad=True)
     acts = torch.tensor([[True, True, False, False]])
 
-    losses.generalised_cross_entropy(p, acts, torch.tensor([[0.0, 1, 1, 0]])).backward()
+    snippet_losses.generalised_cross_entropy(p, acts, torch.tensor([[0.0, 1, 1, 0]])).backward()
 
     assert torch.isfinite(p.grad).all()
 
@@ -225,13 +225,13 @@ def test_the_highest_places_are_taken(share, extra, wanted):
     values = torch.tensor([[2.0, 5, 1, 4, 99]])
     valid = torch.tensor([[True, True, True, True, False]])
 
-    seen = losses.top_places(values, valid, share, extra=extra)
+    seen = snippet_losses.top_places(values, valid, share, extra=extra)
 
     assert wanted == torch.nonzero(seen[0]).flatten().tolist()
 
 
 def test_forty_of_fifty_snippets_are_positive_on_activitynet():
-    seen = losses.top_places(torch.rand(1, 50), torch.ones(1, 50, dtype=torch.bool), 0.8)
+    seen = snippet_losses.top_places(torch.rand(1, 50), torch.ones(1, 50, dtype=torch.bool), 0.8)
 
     assert 40 == seen.sum()
 

@@ -18,7 +18,7 @@ with torch_imports():
     import torch
     from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-    from training.networks import losses
+    from training.networks import snippet_losses
     from training.networks.base import BagBatch
     from training.networks.potential_features import Mined, mined, potential_loss
     from training.networks.sdanet import DifferenceAttention
@@ -216,7 +216,7 @@ def test_the_contrast_is_the_share_of_the_own_key():
     negatives = torch.tensor([[[0.0, 5], [-1, 0], [7, 7]]])
     counts = torch.tensor([[True, True, False]])
 
-    seen = losses.snippet_contrast(q, k, negatives, counts, temperature=1.0)
+    seen = snippet_losses.snippet_contrast(q, k, negatives, counts, temperature=1.0)
 
     # Cosines 1 to the key, 0 and -1 to the two that count.
     assert -math.log(math.e / (math.e + 1 + 1 / math.e)) == pytest.approx(seen.item(), rel=SHARE)
