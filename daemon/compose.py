@@ -185,7 +185,8 @@ async def composed(
         stack.callback(device.close)
         swap = await unless(stop, start.open_model(device, stack), watch.serve())
         slot = swap.slot
-        log.info("daemon.started", model=slot.current.description, pid=os.getpid())
+        model = slot.current
+        log.info("daemon.started", model=model.description, precision=model.why, pid=os.getpid())
         new_decoder = await stack.enter_async_context(decoding(config.decode, metrics, calls, log))
         watcher = _folder_watcher(metrics, log)
         source, journal, instance = _transports(config, stack, outages, calls, watcher)

@@ -46,6 +46,7 @@ EVENTS = {
     "config.restart_needed": "keys of it that changed need a restart; the rest was applied",
     "config.refused": "it cannot be used; nothing changed",
     "model.runtime_said": "TensorRT or its driver warns of something",
+    "model.precision_note": "a precision is left out, or what was measured of them is not usable",
     "model.building": "another model is on its way; the one before serves on",
     "model.given_up": "a newer one is wanted instead",
     "model.unchanged": "the model that is wanted is the one that serves",

@@ -25,14 +25,17 @@ NO_TPU = "is 'tpu', wanted one of 'openvino', 'tensorrt', 'scripted'"
 # The folder has a bundle `tiny`, and `here` with a file of YAML.
 S2NETD = [
     ("localize clip.mp4 --bundle nope", NO_BUNDLE),
-    ("localize clip.mp4 --precision f64", "precision: Input should be 'f32', 'bf16' or 'auto'"),
+    (
+        "localize clip.mp4 --precision f64",
+        "precision: Input should be 'f32', 'bf16', 'int8'",
+    ),
     ("demo --bundle nope", NO_BUNDLE),
     ("demo clip.mp4 --bundle nope", NO_BUNDLE),
     ("demo --pace slow", "--pace is 'slow', wanted"),
     ("produce clip.mp4 --camera a --to dir:x --transcode maybe", "--transcode is 'maybe', wanted"),
     ("bench --bundle nope", NO_BUNDLE),
     ("bench --backend tpu", "backend: Input should be 'openvino', 'tensorrt'"),
-    ("bench --precision f64", "precision: Input should be 'f32', 'bf16' or 'auto'"),
+    ("bench --precision f64", "precision: Input should be 'f32', 'bf16', 'int8'"),
     ("bench --decode tpu", "--decode is 'tpu', wanted"),
     ("bench --device tpu", "--device is 'tpu', wanted one of 'cpu', 'cuda'"),
     ("bench --device cpu --bundle tiny --precision f16", "--precision is 'f16', wanted one of"),

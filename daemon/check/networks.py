@@ -4,7 +4,8 @@ from contextlib import closing
 
 from daemon.check.findings import Findings
 from daemon.config import ModelConfig
-from daemon.models.reading import check_model, open_model
+from daemon.models.choosing import open_model
+from daemon.models.reading import check_model
 from daemon.starting import first_model
 from engine.backends import check_installed
 from engine.backends.names import BackendKind
@@ -29,7 +30,11 @@ def probe_device(config: ModelConfig, findings: Findings) -> None:
             _open_gpu(config.gpu)
     else:
         with findings.of("model.backend", f"{config.bundle} answers on {config.backend}"):
-            model = open_model(config)
+            # A look leaves no trace, so nothing is measured and kept here.
+            is_auto = config.backend == "openvino" and config.precision == "auto"
+            model = open_model(
+                config.model_copy(update={"precision": "f32"}) if is_auto else config
+            )
             with closing(model):
                 model.warm_up()
 

@@ -63,7 +63,7 @@ def localize(
         not_localized,
         summary_table,
     )
-    from daemon.models.reading import open_model  # noqa: PLC0415
+    from daemon.models.choosing import Telling, open_model  # noqa: PLC0415
     from engine.video.losses import check_losses  # noqa: PLC0415
 
     console = Console(stderr=True)
@@ -78,7 +78,7 @@ def localize(
         }
     )
     with console.status(f"opening {bundle}"):
-        model = open_model(config)
+        model = open_model(config, Telling(note=lambda words: typer.echo(words, err=True)))
     try:
         with ended_by_sigterm():
             outcome = localize_videos(files, model, out, "local", console)
@@ -88,6 +88,8 @@ def localize(
         Console().print(summary_table(outcome))
         n_pages = len(outcome.done)
         typer.echo(f"wrote {out / 'events.jsonl'} and {n_pages} timeline page(s) in {out}/")
+        if model.choice:
+            typer.echo(f"precision {model.choice}")
     losses = lost_footage(outcome)
     for name, lost in losses.items():
         console.print(f"{name}: {lost.told}", markup=False, highlight=False, soft_wrap=True)

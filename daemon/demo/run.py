@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ from daemon.localized_video import (
     nearest_to_an_event,
     timeline_of,
 )
-from daemon.models.reading import OpenModel, check_model, open_model
+from daemon.models.choosing import Telling, open_model, settled
+from daemon.models.reading import check_model, read_model
+from daemon.models.slot import OpenModel
 from daemon.outputs import write_whole, writing_to
 from daemon.timeline.nearest import what_it_lacked
 from daemon.timeline.page import Mistakes
@@ -55,6 +57,7 @@ class DemoOptions:
     camera: int | None = None
     seconds: float = 50.0
     pace: str = PACES[0]
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         if self.pace not in PACES:
@@ -66,7 +69,8 @@ class DemoOptions:
     def model(self) -> ModelConfig:
         """The model that watches: the bundle that is named, else one that suits the video."""
         usual = SCENE_BUNDLE if self.video is None else OWN_BUNDLE
-        return parse_model({"bundle": self.bundle or usual, "labels": self.labels})
+        plain = {"bundle": self.bundle or usual, "labels": self.labels}
+        return parse_model({**plain, "precision": self.precision})
 
     @property
     def is_realtime(self) -> bool:
@@ -83,10 +87,25 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     check_model(options.model)
     if options.video is not None:
         probe_video(options.video)
+    options = _settled(options, console)
+    if options.video is not None:
         clip = Clip(options.video, options.video.name, OWN_CAMERA)
         _demo_of_own(clip, options, console)
     else:
         _demo_of_scenes(options, console)
+
+
+def _settled(options: DemoOptions, console: Console) -> DemoOptions:
+    """Choose the precision before anything is shown, for all that the demo opens; say which."""
+    name = options.model.bundle
+    with console.status(f"choosing a precision for {name}") as status:
+        telling = Telling(
+            note=lambda words: _say(console, words),
+            step=lambda words: status.update(f"choosing a precision for {name}: {words}"),
+        )
+        read = settled(read_model(options.model), telling)
+    _say(console, f"precision {read.choice}" if read.choice else "")
+    return replace(options, precision=read.config.precision)
 
 
 def _demo_of_own(clip: Clip, options: DemoOptions, console: Console) -> None:

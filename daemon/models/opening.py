@@ -1,9 +1,10 @@
 """Configuration → an open, warm, verified model, while cameras are being served.
 
-Slow work is done in a thread of its own ("aside"): reading and hashing the bundle, building plans,
-compiling for the CPU, and the reference's part of a verification. Some work must be done where the
-model will run: opening it on a GPU, warming it up, and its own part of the verification. That goes
-to the device thread in short steps, between the batches of the cameras.
+Slow work is done in a thread of its own ("aside"): reading and hashing the bundle, choosing a
+precision, building plans, compiling for the CPU, and the reference's part of a verification. Some
+work must be done where the model will run: opening it on a GPU, warming it up, and its own part of
+the verification. That goes to the device thread in short steps, between the batches of the
+cameras.
 
 If the task that waits for a model is cancelled, what was opened for it is closed again.
 """
@@ -11,7 +12,7 @@ If the task that waits for a model is cancelled, what was opened for it is close
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,11 +22,18 @@ import structlog
 
 from daemon.config import ModelConfig
 from daemon.device.thread import Device
-from daemon.models.reading import OpenModel, ReadModel, build_plans, open_read, read_model
+from daemon.models.choosing import Telling, settled
+from daemon.models.reading import (
+    OpenModel,
+    ReadModel,
+    build_plans,
+    must_be_compared,
+    open_read,
+    read_model,
+    reference_read,
+)
 from daemon.models.slot import ServingStatus
-from engine.backends.base import EngineBackend
 from engine.backends.options import OnLog, OnProgress
-from engine.bundle.reference import reference_of
 from engine.errors import BundleError
 from engine.types import CasWindow, FeatureWindow, FloatArray, Snippet, SnippetFeature
 from engine.verification.footage import PROCEDURAL_SNIPPETS, procedural
@@ -50,7 +58,7 @@ _LEVELS = {
 
 
 class _GivenUpError(Exception):
-    """Ends the build of a plan that nobody waits for any more."""
+    """Ends the build of a plan, or a choice, that nobody waits for any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +136,7 @@ class ModelOpener:
         opened: list[OpenModel] = []
         try:
             self.tell(f"building {name}")
+            read = await self._settled(read, given_up)
             await self._open(read, opened, given_up)
             model = opened[0]
             for backend in model.backends:
@@ -155,6 +164,24 @@ class ModelOpener:
         """Close models, each on the device thread."""
         for model in models:
             await self._device.run(model.close)
+
+    async def _settled(self, read: ReadModel, given_up: threading.Event) -> ReadModel:
+        """The model in the precision that is best here; see ``settled``."""
+        loop = asyncio.get_running_loop()
+
+        def step(words: str) -> None:
+            if given_up.is_set():
+                raise _GivenUpError
+            loop.call_soon_threadsafe(
+                self.tell, f"choosing a precision for {read.spec.model_id}: {words}"
+            )
+
+        def note(words: str) -> None:
+            loop.call_soon_threadsafe(
+                lambda: self._log.warning("model.precision_note", reason=words)
+            )
+
+        return await self._aside(lambda: settled(read, Telling(note, step)))
 
     async def _open(
         self, read: ReadModel, opened: list[OpenModel], given_up: threading.Event
@@ -205,14 +232,8 @@ class ModelOpener:
             BundleError: A network does not keep the contract.
             DeviceError: A backend could not be opened, or failed.
         """
-        # With batches of one the reference answers the same, and takes half the memory.
-        in_f32 = {"backend": "openvino", "precision": "f32", "max_batch": 1}
-        original = await self._aside(lambda: reference_of(read.bundle))
-        wanted = ReadModel(
-            read.config.model_copy(update=in_f32), original, read.spec, read.class_indices
-        )
         sizes = sizes_to_try(read.config.backend, read.config.max_batch)
-        reference = await self._aside(lambda: open_read(wanted))
+        reference = await self._aside(lambda: open_read(reference_read(read)))
         try:
             verifier = Verifier(
                 Networks(*reference.backends),
@@ -238,17 +259,6 @@ class ModelOpener:
 
     async def _aside(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def must_be_compared(backends: Sequence[EngineBackend]) -> bool:
-    """True if a model must be compared with its reference.
-
-    An f32 file that runs in f32 on the CPU is itself the reference, and a dry run has none.
-    """
-    kind, *_ = backends[0].description.split()
-    if kind == "openvino":
-        return any(" f32 " not in f"{b.description} " or " as " in b.description for b in backends)
-    return kind != "scripted"
 
 
 def try_out(model: OpenModel) -> None:

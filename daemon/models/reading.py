@@ -11,6 +11,7 @@ from engine.backends import open_backend
 from engine.backends.base import EngineBackend
 from engine.backends.names import did_you_mean
 from engine.backends.options import BackendOptions, OnLog, OnProgress
+from engine.bundle.forms import in_precision
 from engine.bundle.model_bundle import ModelBundle, resolve_bundle
 from engine.bundle.reference import reference_of
 from engine.cas import BackendLocalizer, Localizer
@@ -30,12 +31,37 @@ class ReadModel:
         bundle: The bundle and its files.
         spec: The model's facts, with the configuration's opening score.
         class_indices: Classes to report; None means all.
+        form: The bundle's form in another precision, if that is what is run.
+        choice: What was chosen for it and why, for people; empty: nothing was to be chosen.
     """
 
     config: ModelConfig
     bundle: ModelBundle
     spec: ModelSpec
     class_indices: frozenset[int] | None
+    form: ModelBundle | None = None
+    choice: str = ""
+
+    @property
+    def runs(self) -> ModelBundle:
+        """The bundle or its form: whose backbone is run."""
+        return self.form or self.bundle
+
+    @property
+    def arithmetic(self) -> str:
+        """What the backend is to compute in where the files leave it open."""
+        is_in_file = self.config.backend == "openvino" and self.config.precision == "int8"
+        return "f32" if is_in_file else self.config.precision
+
+    def in_precision(self, precision: str) -> "ReadModel":
+        """The same model in another precision of OpenVINO: f32, bf16 or int8.
+
+        Raises:
+            BundleError: There is no such form of the bundle here.
+        """
+        form, _arithmetic = in_precision(self.bundle, precision)
+        config = self.config.model_copy(update={"precision": precision})
+        return replace(self, config=config, form=form)
 
     @property
     def description(self) -> str:
@@ -81,18 +107,9 @@ def read_model(config: ModelConfig) -> ReadModel:
     spec = bundle.spec
     if config.open_score is not None:
         spec = spec.with_open_score(config.open_score)
-    return ReadModel(config, bundle, spec, class_indices_of(config.labels, spec.class_names))
-
-
-def open_model(config: ModelConfig) -> OpenModel:
-    """Read, verify and open a bundle.
-
-    Raises:
-        BundleError: The bundle is missing, damaged or foreign.
-        ConfigError: A name in `labels` is none of its classes.
-        DeviceError: The backend could not be opened.
-    """
-    return open_read(read_model(config))
+    read = ReadModel(config, bundle, spec, class_indices_of(config.labels, spec.class_names))
+    is_form = config.backend == "openvino" and config.precision == "int8"
+    return read.in_precision("int8") if is_form else read
 
 
 def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None) -> OpenModel:
@@ -110,11 +127,11 @@ def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None)
     backends: list[EngineBackend] = []
     try:
         options = backend_options(read, on_log)
-        for path in (read.bundle.backbone_path, read.bundle.localizer_path):
+        for path in (read.runs.backbone_path, read.bundle.localizer_path):
             backend = open_backend(
                 config.backend,
                 path,
-                precision=config.precision,
+                precision=read.arithmetic,
                 threads=config.threads,
                 options=options,
             )
@@ -126,11 +143,35 @@ def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None)
             BackendLocalizer(backends[1]),
             tuple(backends),
             read.feature_id,
+            read.choice,
         )
     except BaseException:  # if the second network cannot be opened, the first one must be closed
         for backend in backends:
             backend.close()
         raise
+
+
+def reference_read(read: ReadModel) -> ReadModel:
+    """What a model is compared with: its bundle in f32 on the CPU.
+
+    Raises:
+        BundleError: The f32 backbone is not here, or is another one.
+    """
+    # With batches of one the reference answers the same, and takes half the memory.
+    in_f32 = {"backend": "openvino", "precision": "f32", "max_batch": 1}
+    config = read.config.model_copy(update=in_f32)
+    return ReadModel(config, reference_of(read.runs), read.spec, read.class_indices)
+
+
+def must_be_compared(backends: Sequence[EngineBackend]) -> bool:
+    """True if a model must be compared with its reference.
+
+    An f32 file that runs in f32 on the CPU is itself the reference, and a dry run has none.
+    """
+    kind, *_ = backends[0].description.split()
+    if kind == "openvino":
+        return any(" f32 " not in f"{b.description} " or " as " in b.description for b in backends)
+    return kind != "scripted"
 
 
 @contextmanager
@@ -142,10 +183,12 @@ def open_localizer(read: ReadModel) -> Iterator[Localizer]:
         DeviceError: The backend could not be opened.
     """
     config = read.config
+    is_auto = config.backend == "openvino" and config.precision == "auto"
     backend = open_backend(
         config.backend,
         read.bundle.localizer_path,
-        precision=config.precision,
+        # Nothing is to be chosen where no backbone runs: a localizer takes next to no time.
+        precision="f32" if is_auto else read.arithmetic,
         threads=config.threads,
         options=backend_options(read, lambda _severity, _message: None),
     )
@@ -237,7 +280,7 @@ def check_model(config: ModelConfig) -> str:
             "TensorRT runs a network as it was exported; set precision to auto, or export it again"
         )
     if config.verify and config.backend != "scripted":
-        reference_of(read.bundle)
+        reference_of(read.runs)
     n_classes = len(read.spec.class_names)
     n_labels = n_classes if read.class_indices is None else len(read.class_indices)
     return f"{read.spec.model_id}, {n_labels} of {n_classes} classes"
@@ -249,8 +292,9 @@ __all__ = [
     "build_plans",
     "check_model",
     "class_indices_of",
+    "must_be_compared",
     "open_localizer",
-    "open_model",
     "open_read",
     "read_model",
+    "reference_read",
 ]

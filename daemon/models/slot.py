@@ -29,6 +29,7 @@ class OpenModel:
         localizer: Turns windows of features into CAS.
         backends: What runs backbone and localizer; ``warm_up`` and ``close`` act on these.
         feature_id: Equal for models whose features can be mixed; see ``StreamSession``.
+        choice: Why it runs in its precision, for people; empty: because the configuration says so.
     """
 
     spec: ModelSpec
@@ -37,6 +38,7 @@ class OpenModel:
     localizer: Localizer
     backends: tuple[EngineBackend, ...] = ()
     feature_id: str = ""
+    choice: str = ""
 
     @property
     def description(self) -> str:
@@ -44,6 +46,11 @@ class OpenModel:
         if not self.backends:
             return self.spec.model_id
         return f"{self.spec.model_id} on {self.backends[0].description}"
+
+    @property
+    def why(self) -> str:
+        """Why it runs in its precision, for logs."""
+        return self.choice or "as configured"
 
     def warm_up(self) -> None:
         """Make first calls, which compile and allocate."""

@@ -134,7 +134,10 @@ class ModelSwap:
         self._status.served(model.description)
         self._metrics.model_swaps.labels("done").inc()
         self._log.info(
-            "model.swapped", before=self._slot.current.description, model=model.description
+            "model.swapped",
+            before=self._slot.current.description,
+            model=model.description,
+            precision=model.why,
         )
         self._slot.put(model)
 

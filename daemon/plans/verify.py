@@ -15,11 +15,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from daemon.config import parse_model
 from daemon.demo.scene import render_scene
+from daemon.models.choosing import Telling, settled
+from daemon.models.reading import read_model
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend
 from engine.backends.names import check_backend
 from engine.backends.options import BackendOptions
+from engine.bundle.forms import in_precision
 from engine.bundle.model_bundle import ModelBundle, resolve_bundle
 from engine.bundle.reference import reference_of
 from engine.errors import S2netdError
@@ -83,8 +87,19 @@ def run_verify(options: VerifyOptions, console: Console) -> Verification:
     reference = candidate = ModelBundle.load(folders[0])
     if options.candidate_bundle is not None:
         candidate = ModelBundle.load(folders[1])
-    elif reference.card.precision != "f32":
+    candidate, precision = _settled(
+        candidate, names[1], options.backend, options.precision, options, console
+    )
+    if options.candidate_bundle is None and reference.card.precision != "f32":
         reference = reference_of(candidate)
+    reference, reference_precision = _settled(
+        reference,
+        names[0],
+        options.reference_backend,
+        options.reference_precision,
+        options,
+        console,
+    )
     check_alike(reference.spec, candidate.spec)  # before minutes are spent on plans
     with ExitStack() as stack:
         golden = _golden(options, reference.spec, stack, console)
@@ -92,12 +107,12 @@ def run_verify(options: VerifyOptions, console: Console) -> Verification:
             _open(
                 reference,
                 options.reference_backend,
-                options.reference_precision,
+                reference_precision,
                 options,
                 stack,
                 console,
             ),
-            _open(candidate, options.backend, options.precision, options, stack, console),
+            _open(candidate, options.backend, precision, options, stack, console),
             golden,
             reference.spec,
             # The candidate's tolerance comes first, for the candidate is what would serve.
@@ -107,6 +122,30 @@ def run_verify(options: VerifyOptions, console: Console) -> Verification:
         )
         _watch(verifier, console)
         return verifier.result()
+
+
+def _settled(
+    bundle: ModelBundle,
+    name: str,
+    backend: str,
+    precision: str,
+    options: VerifyOptions,
+    console: Console,
+) -> tuple[ModelBundle, str]:
+    """The bundle or its form that OpenVINO is to run, and in which arithmetic; see ``settled``."""
+    if backend != "openvino":
+        return bundle, precision
+    if precision == "auto":
+        plain = {"bundle": name, "threads": options.threads, "max_batch": options.max_batch}
+
+        def note(words: str) -> None:
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+        with console.status(f"choosing a precision for {name}"):
+            read = settled(read_model(parse_model(plain)), Telling(note))
+        note(f"precision {read.choice}")
+        precision = read.config.precision
+    return in_precision(bundle, precision)
 
 
 def _watch(verifier: Verifier, console: Console) -> None:

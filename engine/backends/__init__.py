@@ -6,7 +6,7 @@ Which network of a bundle is run, and what its tensors mean, is in `engine.bundl
 from pathlib import Path
 
 from engine.backends.base import EngineBackend
-from engine.backends.names import check_backend
+from engine.backends.names import BackendKind, check_backend
 from engine.backends.options import BackendOptions
 
 
@@ -24,9 +24,9 @@ def open_backend(
         kind: ``openvino`` on the CPU, ``tensorrt`` on an NVIDIA GPU, or ``scripted``: a dry run
             that answers zeros.
         model_path: An ONNX file.
-        precision: ``f32``, ``bf16``, or ``auto``: bf16 on a CPU that multiplies bf16 matrices in
-            hardware, else f32. TensorRT runs a network as it was exported: ``auto`` and ``f32``
-            mean that, and anything else is held against the file.
+        precision: Of OpenVINO ``f32`` or ``bf16``, for all that the file does not hold in int8.
+            TensorRT runs a network as it was exported: ``auto`` and ``f32`` mean that, and
+            anything else is held against the file.
         threads: Threads for one call; None means one for each CPU this process may use.
         options: What a GPU needs to know besides. OpenVINO takes ``max_batch`` alone from it; 1
             if None.
@@ -35,7 +35,9 @@ def open_backend(
         BundleError: The file is no network this backend can run, or an argument is unknown.
         DeviceError: The runtime is missing or failed, or the CPU has no such precision.
     """
-    match check_backend(kind, precision):
+    # What a person may ask of OpenVINO is more than it takes: the rest is chosen before.
+    checked: BackendKind = "openvino" if kind == "openvino" else check_backend(kind, precision)
+    match checked:
         case "openvino":
             from engine.backends.openvino.backend import open_openvino  # noqa: PLC0415 - heavy
 

@@ -11,10 +11,13 @@ from typing import Literal, cast, get_args
 from engine.errors import BundleError, S2netdError
 
 BackendKind = Literal["openvino", "tensorrt", "scripted"]
-Precision = Literal["f32", "bf16", "auto"]
+Precision = Literal["f32", "bf16", "int8", "auto"]
 TensorRtPrecision = Literal["f32", "f16", "bf16", "int8", "auto"]
 
 BACKENDS: tuple[str, ...] = get_args(BackendKind)
+# What OpenVINO computes in where a network's file leaves it open.
+ARITHMETICS = ("f32", "bf16")
+# What a person may ask for.
 PRECISIONS: Mapping[str, tuple[str, ...]] = {
     "openvino": get_args(Precision),
     "tensorrt": get_args(TensorRtPrecision),

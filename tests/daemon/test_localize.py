@@ -25,7 +25,8 @@ from daemon.localize import (
     not_localized,
     summary_table,
 )
-from daemon.models.reading import OpenModel, open_model
+from daemon.models.choosing import open_model
+from daemon.models.slot import OpenModel
 from daemon.wire.records import event_schema
 from engine.errors import LostFootageError, UnreadableVideoError
 from engine.video.losses import check_losses

@@ -7,7 +7,7 @@ import yaml
 
 from daemon.config import parse_model
 from daemon.localized_video import localize_video
-from daemon.models.reading import open_model
+from daemon.models.choosing import open_model
 from engine.files.cache import bundles_dir, shipped_dir
 from engine.judging.pairing import FOUND_TIOU
 from engine.scenes.camera import FPS

@@ -30,7 +30,7 @@ def extract(
         str, typer.Option(help="Bundle whose backbone and grid are used, by name or folder.")
     ] = "kinetics400-160",
     precision: Annotated[
-        str, typer.Option(help="Precision of the backbone in OpenVINO: f32, bf16 or auto.")
+        str, typer.Option(help="Precision of the backbone in OpenVINO: f32 or bf16.")
     ] = "f32",
     processes: Annotated[
         int | None,
@@ -80,12 +80,12 @@ def extract(
         return
     if tag is not None:
         raise DataError("--tag goes with --from-log; videos have their tags in a tags.csv")
-    from engine.backends.names import PRECISIONS, check_name  # noqa: PLC0415 - by this command only
+    from engine.backends.names import ARITHMETICS, check_name  # noqa: PLC0415 - by this command only
     from engine.bundle.model_bundle import resolve_bundle  # noqa: PLC0415
     from engine.video.losses import Losses, check_losses  # noqa: PLC0415
     from training.extract import extract_in_parallel  # noqa: PLC0415
 
-    check_name("--precision", precision, PRECISIONS["openvino"])
+    check_name("--precision", precision, ARITHMETICS)
     model = resolve_bundle(bundle)
     paths = list(_videos(videos))
     with counting("extracting features", len(paths)) as done:

@@ -262,9 +262,7 @@ def parity(
         Path | None,
         typer.Option(help="Folder of feature files, to compare on real windows and events too."),
     ] = None,
-    precision: Annotated[
-        str, typer.Option(help="Precision of OpenVINO: f32, bf16 or auto.")
-    ] = "f32",
+    precision: Annotated[str, typer.Option(help="Precision of OpenVINO: f32 or bf16.")] = "f32",
 ) -> None:
     """Compare a run in torch with its bundle in OpenVINO; exit 1 if an error is beyond 1e-4.
 
@@ -275,11 +273,11 @@ def parity(
     with needs_torch():
         from training.export.parity import with_events  # noqa: PLC0415
         from training.learning.checkpoints import load_run  # noqa: PLC0415 - needs torch
-    from engine.backends.names import PRECISIONS, check_name  # noqa: PLC0415
+    from engine.backends.names import ARITHMETICS, check_name  # noqa: PLC0415
     from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
     from training.loaders.clips import load_unlabelled  # noqa: PLC0415
 
-    check_name("--precision", precision, PRECISIONS["openvino"])
+    check_name("--precision", precision, ARITHMETICS)
     folder = resolve_bundle(bundle)
     trained = load_run(existing(run, "run"))
     model = ModelBundle.load(folder)

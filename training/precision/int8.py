@@ -24,9 +24,9 @@ from onnx import helper
 from engine.backends import open_backend
 from engine.backends.base import Tensor
 from engine.errors import BundleError, DataError
-from engine.files.onnx_bytes import serialized
+from engine.published.int8 import Calibration, in_int8
+from engine.published.int8_graph import HIGHEST, Convolution, ConvolutionGraph, with_quantization
 from engine.types import FloatArray, UInt8Array
-from training.precision.int8_graph import HIGHEST, Convolution, ConvolutionGraph, with_quantization
 
 OnProgress = Callable[[str, int, int], None]  # stage, done, total
 Means = npt.NDArray[np.float64]  # (channels,)
@@ -43,10 +43,12 @@ class Quantized:
     Attributes:
         network: Serialised ONNX.
         int8_share: Share of the convolutions' multiply-adds that is in int8, in [0, 1].
+        calibration: What was measured; with it, every machine writes the same network.
     """
 
     network: bytes
     int8_share: float
+    calibration: Calibration
 
 
 def to_int8(
@@ -81,9 +83,8 @@ def to_int8(
     steps = _steps(graph, kept, measure, snippets, on_progress)
     few = list(snippets)[:: max(1, min(_SHARE_FOR_MEANS, len(snippets) // _LEAST_FOR_MEANS))]
     biases = _corrected_biases(graph, steps, kept, measure, few, on_progress)
-    model = with_quantization(graph, biases, steps, kept)
-    onnx.checker.check_model(model, full_check=True)
-    return Quantized(serialized(model), graph.share(kept))
+    calibration = Calibration(steps, biases)
+    return Quantized(in_int8(network, calibration, kept), graph.share(kept), calibration)
 
 
 def network_input(model: onnx.ModelProto) -> str:

@@ -12,7 +12,8 @@ from daemon.config import ModelConfig
 from daemon.device.batching import BatchPolicy
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
-from daemon.models.reading import OpenModel, open_model
+from daemon.models.choosing import open_model
+from daemon.models.slot import OpenModel
 
 R = TypeVar("R")
 

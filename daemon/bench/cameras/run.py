@@ -135,6 +135,7 @@ def _measure(
     results: dict[str, object] = {
         "machine": machine(),
         "model": bench.model.description,
+        **({"precision": bench.model.choice} if bench.model.choice else {}),
         "footage": shown.facts,
         "stages": _stages(bench, shown.footage, decode, status),
     }

@@ -13,8 +13,13 @@ from rich.console import Console
 from daemon.bench.networks.measure import measure
 from daemon.bench.networks.opening import DeviceBench, DeviceBenchOptions, DeviceKind, Open
 from daemon.bench.networks.report import DeviceFigures, markdown, table
+from daemon.config import parse_model
 from daemon.errors import ConfigError
+from daemon.models.choosing import Telling, settled
+from daemon.models.reading import read_model
 from engine.backends import open_backend
+from engine.backends.base import EngineBackend
+from engine.backends.options import BackendOptions
 from engine.bundle.model_bundle import ModelBundle, resolve_bundle
 
 
@@ -43,13 +48,21 @@ def run_device_bench(
     device: DeviceKind = "cuda" if options.device == "cuda" else "cpu"
     if report is not None:
         _check_writable(report)
-    bench = DeviceBench(options, device, opening or _opening(options))
     status = Console(stderr=True)
     folders = [
         resolve_bundle(name) for name in options.bundles
     ]  # all are there before one is read
     bundles = [ModelBundle.load(folder) for folder in folders]
-    figures = tuple(measure(bundle, bench, status) for bundle in bundles)
+    if opening is None:
+        runs = [
+            _to_run(bundle, name, options, status)
+            for bundle, name in zip(bundles, options.bundles, strict=True)
+        ]
+    else:
+        runs = [(bundle, opening) for bundle in bundles]
+    figures = tuple(
+        measure(bundle, DeviceBench(options, device, opens), status) for bundle, opens in runs
+    )
     if as_json:
         console.print_json(json.dumps([asdict(one) for one in figures]))
     else:
@@ -78,7 +91,27 @@ def _write(report: Path, text: str, mode: str = "w") -> None:
         ) from error
 
 
-def _opening(options: DeviceBenchOptions) -> Open:
-    return lambda path, sizes: open_backend(
-        options.backend, path, precision=options.precision, threads=options.threads, options=sizes
-    )
+def _to_run(
+    bundle: ModelBundle, name: str, options: DeviceBenchOptions, status: Console
+) -> tuple[ModelBundle, Open]:
+    """The bundle, or its form in the precision that is wanted or best here, and what opens it."""
+    precision = options.precision
+    if options.device == "cpu":
+        plain = {"bundle": name, "threads": options.threads, "precision": precision}
+
+        def note(words: str) -> None:
+            status.print(words, markup=False, highlight=False, soft_wrap=True)
+
+        with status.status(f"choosing a precision for {name}"):
+            read = settled(read_model(parse_model(plain)), Telling(note))
+        if read.choice:
+            note(f"{name}: precision {read.choice}")
+        bundle, precision = read.runs, read.arithmetic
+
+    def opens(path: Path, sizes: BackendOptions) -> EngineBackend:
+        threads = options.threads
+        return open_backend(
+            options.backend, path, precision=precision, threads=threads, options=sizes
+        )
+
+    return bundle, opens

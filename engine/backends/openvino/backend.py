@@ -15,6 +15,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 import onnx
 
 from engine.backends.base import Signature, Tensor, TensorSpec, check_tensors
+from engine.backends.names import ARITHMETICS, check_name
 from engine.backends.onnx_precision import FilePrecision, precision_in
 from engine.backends.openvino.cpu_form import cpu_form
 from engine.backends.openvino.winograd import with_fast_convolutions
@@ -150,7 +152,7 @@ def open_openvino(
 
     Args:
         model_path: An ONNX file.
-        precision: ``f32``, ``bf16`` or ``auto``.
+        precision: ``f32`` or ``bf16``.
         threads: For all rows together; None: one for each CPU this process may use.
         max_batch: Rows that calls are likely to have. With more than one, and threads to share,
             the network is compiled a second time for rows side by side: as much memory again.
@@ -158,51 +160,85 @@ def open_openvino(
             Linux says.
 
     Raises:
-        BundleError: OpenVINO cannot read the file.
+        BundleError: OpenVINO cannot read the file, or there is no such precision.
         DeviceError: OpenVINO is not installed, cannot compile, or the CPU has no bf16.
     """
+    check_name("precision", precision, ARITHMETICS)
     core = find_openvino().Core()
-    flags = _flags_of_this_cpu() if cpu_flags is None else cpu_flags
-    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    chosen = chosen_precision(precision, flags, capabilities)
+    flags = this_cpu().flags if cpu_flags is None else cpu_flags
+    check_arithmetic(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     try:
         model = core.read_model(model_path)
         plain = onnx.load(model_path)
-        formed = formed_for(plain, chosen, flags)
+        formed = formed_for(plain, precision, flags)
         model = core.read_model(formed.SerializeToString()) if formed else model
     except RuntimeError as error:
         raise BundleError(f"OpenVINO cannot read {model_path}: {_reason(error)}") from error
     signature = Signature(_specs(model.inputs), _specs(model.outputs))
     try:
         model.reshape({port.get_any_name(): _batch_of_one(port) for port in model.inputs})
-        options = _options(chosen, threads)
+        options = _options(precision, threads)
         alone = core.compile_model(model, "CPU", options | _ALONE).create_infer_request()
         side_by_side = _side_by_side(core, model, options, max_batch)
     except RuntimeError as error:
         raise DeviceError(f"OpenVINO cannot compile {model_path}: {_reason(error)}") from error
-    description = f"openvino {_arithmetic(precision_in(plain), chosen)} CPU"
+    description = f"openvino {_arithmetic(precision_in(plain), precision)} CPU"
     return OpenVinoBackend(alone, side_by_side, signature, description)
 
 
-def chosen_precision(
-    wanted: str, cpu_flags: Collection[str], capabilities: Collection[str]
-) -> str:
-    """In which arithmetic a network is computed.
+def check_arithmetic(precision: str, capabilities: Collection[str]) -> None:
+    """Check that OpenVINO can compute in a precision on this CPU.
 
     Args:
-        wanted: ``f32``, ``bf16`` or ``auto``.
-        cpu_flags: What the CPU can do, in Linux's words.
-        capabilities: What OpenVINO can do on it, in its own.
+        precision: ``f32`` or ``bf16``.
+        capabilities: What OpenVINO can do on it, in its own words.
 
     Raises:
         DeviceError: bf16 is wanted, and OpenVINO cannot.
     """
-    if wanted == "auto":
-        # Only with AMX is bf16 the faster one; AVX-512's bf16 merely saves memory.
-        return "bf16" if "amx_bf16" in cpu_flags else "f32"
-    if wanted == "bf16" and "BF16" not in capabilities:
+    if precision == "bf16" and "BF16" not in capabilities:
         raise DeviceError("precision is bf16, but this CPU has none: set it to auto or f32")
-    return wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """What speed and answers depend on besides the network.
+
+    Attributes:
+        name: The CPU's own name; empty if Linux does not say.
+        flags: What it can do, in Linux's words.
+    """
+
+    name: str
+    flags: frozenset[str]
+
+
+def this_cpu() -> Cpu:
+    """The CPU of this machine, as Linux describes it."""
+    try:
+        text = _CPU_FLAGS.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return Cpu("", frozenset())
+    names = (line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line)
+    return Cpu(next(names, ""), frozenset(text.split()))
+
+
+def openvino_version() -> str:
+    """Which OpenVINO it is.
+
+    Raises:
+        DeviceError: It is not installed.
+    """
+    return str(find_openvino().get_version())
+
+
+def has_bf16() -> bool:
+    """Can OpenVINO compute in bf16 on this CPU?
+
+    Raises:
+        DeviceError: OpenVINO is not installed.
+    """
+    return "BF16" in find_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def formed_for(
@@ -213,13 +249,6 @@ def formed_for(
     if precision == "f32" and "avx512f" not in cpu_flags:
         return with_fast_convolutions(formed or model) or formed
     return formed
-
-
-def _flags_of_this_cpu() -> frozenset[str]:
-    try:
-        return frozenset(_CPU_FLAGS.read_text(encoding="ascii", errors="replace").split())
-    except OSError:
-        return frozenset()
 
 
 def _arithmetic(held: FilePrecision, chosen: str) -> str:

@@ -10,8 +10,7 @@ import pytest
 import yaml
 from onnx import numpy_helper
 
-from daemon.models.opening import must_be_compared
-from daemon.models.reading import check_model
+from daemon.models.reading import check_model, must_be_compared
 from engine.bundle.model_bundle import MANIFEST, ModelBundle, write_bundle
 from engine.bundle.networks import Original
 from engine.bundle.reference import reference_of

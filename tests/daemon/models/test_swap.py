@@ -14,8 +14,9 @@ from daemon.clock import SystemClock
 from daemon.device.batching import BatchPolicy
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
+from daemon.models.choosing import open_model
 from daemon.models.opening import GpuSteps, ModelOpener, try_out
-from daemon.models.reading import ReadModel, open_model, open_read, read_model
+from daemon.models.reading import ReadModel, open_read, read_model
 from daemon.models.slot import ModelSlot, OpenModel, ServingStatus
 from engine.backends import open_backend
 from engine.backends.base import EngineBackend, Tensor

@@ -10,6 +10,7 @@ from onnx import TensorProto, numpy_helper
 from engine.backends import open_backend
 from engine.backends.openvino.cpu_form import cpu_form
 from engine.errors import BundleError, DataError
+from engine.published.int8_graph import ConvolutionGraph, rounded_weight, with_quantization
 from tests.support.real_parts import missing
 from tests.support.tiny_bundle import backbone
 from tests.support.tiny_convolutions import (
@@ -18,7 +19,6 @@ from tests.support.tiny_convolutions import (
 )
 from training.precision.half import to_precision
 from training.precision.int8 import to_int8
-from training.precision.int8_graph import ConvolutionGraph, rounded_weight, with_quantization
 
 pytestmark = pytest.mark.openvino
 

@@ -23,10 +23,10 @@ from engine.backends.tensorrt.plan_cache import PlanCache
 from engine.backends.tensorrt.plan_recipe import obtain_plan, recipe
 from engine.bundle.model_bundle import ModelBundle, resolve_bundle
 from engine.errors import BundleError, DeviceError
+from engine.published.int8_graph import ConvolutionGraph, with_quantization
 from tests.support.real_parts import missing, missing_gpu_part
 from tests.support.tiny_bundle import localizer
 from training.precision.half import to_precision
-from training.precision.int8_graph import ConvolutionGraph, with_quantization
 
 SEVERITIES = {"internal_error", "error", "warning", "info", "verbose"}
 
