@@ -12,7 +12,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,9 @@ from tests.support.processes import (
     without_ids,
     write_config,
 )
-from tests.support.real_parts import missing
+from tests.support.small_disk import fill, small_disk
+
+__all__ = ["small_disk"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.openvino]
 
@@ -114,31 +115,6 @@ class Daemon:
         code = self.process.wait(PATIENCE_S)
         assert time.monotonic() - began_s < DEADLINE_S + MARGIN_S, self.log.read_text()
         return code
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 1 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
-    )
-    if made.returncode:
-        missing("no right to mount a small file system")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """Take all the room there is."""
-    filler = disk / "filler"
-    with filler.open("ab", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(512))
-        except OSError:
-            return filler
 
 
 def put_chunks(clip: Path, root: Path, *cameras: str) -> None:

@@ -17,7 +17,7 @@ from daemon.wire.records import parse_chunk
 from tests.support.kafka import OwnBroker, administering
 from tests.support.processes import PATIENCE_S, s2netd, start_s2netd, wait_until
 from tests.support.scripted_camera import Picture, ScriptedCamera, serving, small_footage
-from tests.system.test_outages import fill, small_disk
+from tests.support.small_disk import fill, small_disk
 
 __all__ = ["small_disk"]
 
