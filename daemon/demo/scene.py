@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from daemon.errors import ConfigError
 from engine.judging.truth import TruthSpan
 from engine.types import Span, UInt8Array
-from engine.video.cutting import encode_video
+from engine.video.encoding import encode_video
 
 if TYPE_CHECKING:
     from engine.scenes.script import Script

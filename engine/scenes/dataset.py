@@ -20,7 +20,7 @@ from engine.scenes.camera import FPS, N_CAMERAS, camera
 from engine.scenes.motions import ACTIONS
 from engine.scenes.render import pictures
 from engine.scenes.script import Script, Wanted, plan
-from engine.video.cutting import encode_video
+from engine.video.encoding import encode_video
 
 ANNOTATIONS = "annotations.json"
 TAGS = "tags.csv"

@@ -13,20 +13,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal, cast
 
-import av
 from av.packet import Packet
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, VideoReformatter
 from av.video.stream import VideoStream
 
 from engine.errors import UnreadableVideoError
 from engine.grid import US_PER_S, ticks_to_us
-from engine.types import UInt8Array, VideoChunk
+from engine.types import VideoChunk
 from engine.video.addresses import Access, open_source
 from engine.video.arrivals import HostClocks, dated_on_arrival
 from engine.video.containers import CONTENT_TYPES
+from engine.video.encoding import ChunkEncoder
 from engine.video.fragments import Fragment, lead_for
 from engine.video.frames import CHUNK_CODECS, FILE_LIMITS, prepare
+from engine.video.gops import GopLength
 from engine.video.metadata import is_recovery_point, mend_header
 from engine.video.opening import (
     LIBAV_ERRORS,
@@ -36,7 +35,6 @@ from engine.video.opening import (
     video_stream,
 )
 from engine.video.passwords import without_password
-from engine.video.pixels import display_matrix
 from engine.video.recovery import LONGEST_WAIT_S, decode_leniently
 from engine.video.times import (
     ARRIVAL_FORMATS,
@@ -59,17 +57,8 @@ from engine.video.wall_clock import Dating, TrustedClock, WallClock
 Transcode = Literal["auto", "never", "always"]
 Note = Callable[[str], None]
 
-# Each chunk is one GOP and visually lossless, and no frame waits for another.
-_X264_OPTIONS = {
-    "preset": "veryfast",
-    "tune": "zerolatency",
-    "crf": "18",
-    "g": "100000",
-    "sc_threshold": "0",
-}
 _LONG_GOP_CHUNKS = 2
 _SHORT_AGAIN = 5  # GOPs in a row, after which copying is tried again
-_LONGEST_COPIED_S = 45  # a GOP with its pauses; decoders take 60 s
 _FULL = 0.5  # of what a reader takes; then another GOP as large still fits
 _LONGEST_SHOWN_S = 60  # beyond, the clock jumped, which is no frame that lasts
 
@@ -193,30 +182,6 @@ def cut_video(
         raise UnreadableVideoError(f"{shown}: {reason(failure[0])}") from failure[0]
 
 
-def encode_video(
-    pictures: Iterable[UInt8Array], path: Path, *, fps: int, key_frame_every: int
-) -> None:
-    """Write an H.264 MP4 that can be cut, as a small camera would send it.
-
-    Args:
-        pictures: uint8 (H, W, 3) each, all of one even size; at least one.
-        path: The file.
-        fps: Frames a second.
-        key_frame_every: Frames from IDR picture to IDR picture.
-    """
-    options = {**_X264_OPTIONS, "g": str(key_frame_every), "forced-idr": "1"}
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        for index, picture in enumerate(pictures):
-            if index == 0:
-                stream.height, stream.width = picture.shape[:2]
-                stream.pix_fmt = "yuv420p"
-            frame = VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, fps)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
 class _Cutter:
     """The packets of one run → chunks."""
 
@@ -244,7 +209,7 @@ class _Cutter:
         self._origin: int | None = None  # pts that is stream time 0
         self._next_free = 0  # start ticks below this were given out
         self._n_chunks = 0
-        self._gop = _GopLength(self._time_base)
+        self._gop = GopLength(self._time_base)
         self._held_back: list[list[Packet[VideoStream]]] = []  # taken from a source too early
         self._lead: int | None = None  # of the run; known with its first chunk
         self._needs_parameters = False  # a player of the whole run has others by now
@@ -472,7 +437,7 @@ class _Cutter:
 
     def _encode(self, packets: Iterable["Packet[VideoStream]"], why: str) -> Iterator[CutChunk]:
         self._on_note(f"re-encoded with H.264, for {why}")
-        encoder: _Encoder | None = None
+        encoder: ChunkEncoder | None = None
         frames = decode_leniently(packets, self._stream, self._on_note)
         for pts, frame in presentation_ticks(frames, self._stream, self._time_base):
             if encoder is not None and (
@@ -484,12 +449,12 @@ class _Cutter:
             if encoder is None:
                 self._begin()
                 mp4 = Fragment(self._time_base, self._n_chunks, self._lead or 0)
-                encoder = _Encoder(mp4, self._stream, self._time_base, self._start(pts), frame)
+                encoder = ChunkEncoder(mp4, self._stream, self._time_base, self._start(pts), frame)
             encoder.add(pts, frame)
         if encoder is not None:
             yield self._encoded(encoder, None)
 
-    def _encoded(self, encoder: "_Encoder", next_pts: int | None) -> CutChunk:
+    def _encoded(self, encoder: "ChunkEncoder", next_pts: int | None) -> CutChunk:
         end = self._end(encoder.pts, next_pts)
         payload = encoder.finish()
         if self._law is not None:
@@ -553,92 +518,6 @@ class _Cutter:
             return 2 * pts[-1] - pts[-2]
         rate = nominal_rate(self._stream)
         return pts[-1] + max(1, round(1 / (rate * self._time_base)))
-
-
-class _GopLength:
-    """How long a GOP lasts, as its packets come.
-
-    Its longest pause does not count: a camera that freezes for a while is none of long GOPs.
-    """
-
-    def __init__(self, time_base: Fraction) -> None:
-        self._most = _LONGEST_COPIED_S / time_base
-        self._start = self._latest = self._longest_pause = 0
-
-    def take(self, pts: int, *, is_first: bool) -> None:
-        if is_first:
-            self._start = self._latest = pts
-            self._longest_pause = 0
-        self._longest_pause = max(self._longest_pause, pts - self._latest)
-        self._latest = max(self._latest, pts)
-
-    def is_longer_than(self, ticks: int) -> bool:
-        length = self._latest - self._start
-        return length - self._longest_pause > ticks or length > self._most
-
-
-class _Encoder:
-    """Frames → one H.264 chunk. Each has its own encoder, so that nothing refers across chunks."""
-
-    def __init__(
-        self,
-        mp4: Fragment,
-        stream: VideoStream,
-        time_base: Fraction,
-        start: int,
-        first: VideoFrame,
-    ) -> None:
-        self.pts: list[int] = []
-        self.start = start
-        self.n_bytes = 0
-        self.size = first.width // 2 * 2, first.height // 2 * 2  # even: 4:2:0 halves them
-        self._source_size = first.width, first.height
-        self._mp4 = mp4
-        self._out = mp4.container.add_stream(
-            "libx264", rate=nominal_rate(stream), options=_X264_OPTIONS
-        )
-        self._out.width, self._out.height = self.size
-        self._out.pix_fmt = "yuv420p"
-        self._out.codec_context.time_base = time_base
-        self._out.colorspace = first.colorspace
-        self._out.color_range = ColorRange.MPEG
-        self._out.codec_context.sample_aspect_ratio = pixel_shape(stream)
-        self._out.set_display_matrix(display_matrix(first, VideoReformatter()))
-        self._time_base = time_base
-
-    def is_finished_by(self, pts: int, frame: VideoFrame, chunk_ticks: int) -> bool:
-        """Does the next chunk start with this frame?"""
-        is_resized = (frame.width, frame.height) != self._source_size
-        return is_resized or pts < self.pts[-1] or pts - self.pts[0] >= chunk_ticks
-
-    def add(self, pts: int, frame: VideoFrame) -> None:
-        if self.pts and pts == self.pts[-1]:
-            return
-        self.pts.append(pts)
-        width, height = self.size
-        picture = frame.reformat(width, height, "yuv420p", dst_color_range=ColorRange.MPEG)
-        picture.pts = pts - self.pts[0]
-        picture.time_base = self._time_base
-        picture.pict_type = 0  # the encoder chooses, not the source
-        self._mux(self._out.encode(picture))
-
-    def finish(self) -> bytes:
-        self._mux(self._out.encode(None))
-        return self._mp4.finish()
-
-    def _mux(self, packets: list["Packet[VideoStream]"]) -> None:
-        for packet in packets:
-            shown, duration = self.start + (packet.pts or 0), packet.duration or 0
-            self.n_bytes += packet.size
-            whole = self._with_parameters(packet) if packet.is_keyframe else packet
-            self._mp4.add_in_order(whole, shown, duration)
-
-    def _with_parameters(self, key: "Packet[VideoStream]") -> "Packet[VideoStream]":
-        """A player reads no header but the run's first, and that may be of other parameters."""
-        payload = (self._out.codec_context.extradata or b"") + bytes(key)
-        whole = cast("Packet[VideoStream]", Packet(payload))
-        whole.stream, whole.is_keyframe = self._out, True
-        return whole
 
 
 def _until_failure(

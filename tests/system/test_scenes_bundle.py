@@ -16,7 +16,7 @@ from engine.scenes.motions import ACTIONS
 from engine.scenes.render import pictures
 from engine.tiou import tiou
 from engine.types import Span
-from engine.video.cutting import encode_video
+from engine.video.encoding import encode_video
 from tests.support.real_parts import missing
 
 SCENES = shipped_dir() / "scenes"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from engine.bundle.model_bundle import ModelBundle
-from engine.video.cutting import encode_video
+from engine.video.encoding import encode_video
 from tests.support.real_parts import torch_imports
 from tests.support.tiny_bundle import write_tiny_bundle
 from training.cli import main

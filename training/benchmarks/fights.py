@@ -22,7 +22,7 @@ from engine.grid import US_PER_S, Grid
 from engine.judging.truth import TruthSpan
 from engine.spec import FrameGeometry
 from engine.types import Int64Array, Span, UInt8Array
-from engine.video.cutting import encode_video
+from engine.video.encoding import encode_video
 from engine.video.frames import read_video
 
 FIGHT = "fight"

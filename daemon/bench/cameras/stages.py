@@ -14,7 +14,8 @@ from engine.errors import RefusedChunkError
 from engine.session import StreamSession
 from engine.types import Snippet, Span, VideoChunk
 from engine.video.containers import DecodeLimits
-from engine.video.cutting import CutChunk, cut_video, encode_video
+from engine.video.cutting import CutChunk, cut_video
+from engine.video.encoding import encode_video
 from engine.video.frames import PyAvDecoder
 
 CAMERA_SIZE = (320, 240)

@@ -18,7 +18,8 @@ from engine.grid import Grid, ticks_to_us
 from engine.spec import FrameGeometry
 from engine.types import FrameBatch
 from engine.video.arrivals import HostClocks
-from engine.video.cutting import CutChunk, cut_video, encode_video
+from engine.video.cutting import CutChunk, cut_video
+from engine.video.encoding import encode_video
 from engine.video.frames import PyAvDecoder, read_video
 from tests.support.videos import has_encoder, make_video, picture
 

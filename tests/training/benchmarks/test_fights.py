@@ -11,7 +11,7 @@ import pytest
 from engine.bundle.model_bundle import ModelBundle, resolve_bundle
 from engine.errors import BundleError, DataError
 from engine.types import Span
-from engine.video.cutting import encode_video
+from engine.video.encoding import encode_video
 from engine.video.frames import probe_video
 from tests.support.checkout import CHECKOUT
 from tests.support.real_parts import missing, torch_imports
