@@ -45,6 +45,8 @@ class TwoStreamConfig:
         kernel: Snippets that each of them sees, odd.
         causal: True lets no snippet see later ones, for live use.
         dropout: Share dropped before the MIL branch's classifier.
+        gated: False answers softmax(a^fg p) with an attention of 1, as published: where nothing
+            acts, each class keeps a score of 1 / (C + 1). True multiplies it by a^fg once more.
         pool_ratios: The MIL branch pools the best 1/ratio of a bag, for action, context and
             background.
         action: Weight of the loss that holds what the action attention saw to the tags.
@@ -63,6 +65,7 @@ class TwoStreamConfig:
     kernel: int
     causal: bool
     dropout: float
+    gated: bool
     pool_ratios: tuple[int, int, int]
     action: float
     context: float
@@ -86,7 +89,8 @@ class TwoStream(Network):
     """The network and its objective.
 
     Of its answer, ``cas`` is softmax(a^fg p), as published. It holds the attention already, so
-    ``attention`` is 1 where valid. ``video_scores`` are the fused scores of the action attention.
+    ``attention`` is 1 where valid, or a^fg if the answer is gated. ``video_scores`` are the fused
+    scores of the action attention.
 
     Args:
         config: Parts and losses.
@@ -138,7 +142,8 @@ class TwoStream(Network):
         fused = self._fused(x, attentions, logits, mask.squeeze(-1))[:, 0, :-1]  # (B, C)
         video_scores = fused * mask.amax(dim=1)
         parts = {"embedding": x, "attentions": attentions, "logits": logits}
-        return Scores(cas, mask.squeeze(-1), video_scores, parts)
+        attention = attentions[..., 0] if self.config.gated else mask.squeeze(-1)
+        return Scores(cas, attention, video_scores, parts)
 
     @override
     def losses(self, scores: Scores, batch: BagBatch, step: int) -> dict[str, Tensor]:

@@ -38,6 +38,25 @@ SMALL = {
     "optimiser.average_decay": 0.8,
 }
 
+SMALL_SCHEDULE = {
+    "schedule.length": 60,
+    "optimiser.learning_rate": 0.01,
+    "optimiser.average_decay": 0.8,
+}
+TRAININGS = [
+    ("s2net-clips.yaml", SMALL),
+    (
+        "two-stream-scenes.yaml",
+        {**SMALL_SCHEDULE, "network.hidden_width": 16, "network.causal": True},
+    ),
+    (
+        "sal-scenes.yaml",
+        {**SMALL_SCHEDULE, "network.width": 16, "network.rank": 8, "schedule.length": 150},
+    ),
+    ("tsc-net-scenes.yaml", {**SMALL_SCHEDULE, "network.width": 16}),
+    ("sdanet-scenes.yaml", {**SMALL_SCHEDULE, "network.width": 16, "network.fused_width": 16}),
+]
+
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
@@ -76,7 +95,10 @@ def tagged_clips(folder: Path) -> Path:
     return folder
 
 
-def test_tagged_clips_become_a_bundle_that_finds_them_in_a_new_video(tmp_path, run):
+@pytest.mark.parametrize(("config_name", "small"), TRAININGS)
+def test_tagged_clips_become_a_bundle_that_finds_them_in_a_new_video(
+    tmp_path, run, config_name, small
+):
     base = write_tiny_bundle(tmp_path / "tiny")
     clips = tagged_clips(tmp_path / "clips")
     features, trained, bundle = tmp_path / "features", tmp_path / "run", tmp_path / "mine"
@@ -84,7 +106,7 @@ def test_tagged_clips_become_a_bundle_that_finds_them_in_a_new_video(tmp_path, r
     said = run("extract", clips, "--out", features, "--bundle", base, "--processes", 2)
     assert f"18 feature file(s) in {features}" in said
     assert (features / "tags.csv").read_text() == (clips / "tags.csv").read_text()
-    config = ("--config", CONFIGS / "s2net-clips.yaml", *changes(SMALL))
+    config = ("--config", CONFIGS / config_name, *changes(small))
     assert "trained" in run("train", "--features", features, "--out", trained, *config)
     assert {"log.csv", "log.png"} <= {path.name for path in trained.iterdir()}
     # A finished run is given back as it is.

@@ -128,6 +128,16 @@ def test_equal_weights_give_the_answers_and_the_loss_of_the_paper():
         assert value == pytest.approx(terms[name].item(), rel=0, abs=bound), name
 
 
+def test_a_gated_answer_is_near_nothing_where_nothing_is_attended_to():
+    plain, gated, batch = a_network().eval(), a_network(gated=True).eval(), a_video()
+    gated.load_state_dict(plain.state_dict())
+
+    seen, wanted = (one(batch.features, batch.valid) for one in (gated, plain))
+
+    assert torch.equal(wanted.cas, seen.cas)
+    assert torch.equal(wanted.parts["attentions"][..., 0], seen.attention)
+
+
 def test_the_shared_target_is_held_against_probabilities():
     probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.375, 0.5]])
     tags = torch.tensor([[1.0, 1], [0, 0]])
