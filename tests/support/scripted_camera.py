@@ -72,6 +72,7 @@ class ScriptedCamera:
     methods: list[str] = field(default_factory=list)
     port: int = 0
     _started_s: float = 0
+    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def serve(self, tls: ssl.SSLContext | None, port: int = 0) -> asyncio.Server:
         self._started_s = asyncio.get_running_loop().time()
@@ -81,6 +82,7 @@ class ScriptedCamera:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.n_connected += 1
+        self._writers.append(writer)
         client = _Client(self, reader, writer)
         try:
             # Of a task that was cancelled the server would only complain.
@@ -88,6 +90,11 @@ class ScriptedCamera:
                 await client.serve()
         finally:
             writer.close()
+
+    def hang_up(self) -> None:
+        """Whatever is still to be sent to whoever does not read."""
+        for writer in self._writers:
+            writer.transport.abort()
 
     def description(self) -> str:
         sets = [
@@ -225,19 +232,22 @@ def serving(
         return asyncio.run_coroutine_threadsafe(work, loop).result()  # type: ignore[arg-type]
 
     async def end() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # what they closed is closed in the loop's next turn
+        for server in servers:
+            server.close()  # type: ignore[attr-defined]
+        # Who was just let in has a task, too, and what is hung up is closed a turn later.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for camera in cameras:
+            camera.hang_up()
+        await asyncio.sleep(0)
 
     servers = [call(camera.serve(tls)) for camera in cameras]
     scheme = "rtsps" if tls else "rtsp"
     try:
         yield [f"{scheme}://127.0.0.1:{camera.port}/live" for camera in cameras]
     finally:
-        for server in servers:
-            loop.call_soon_threadsafe(server.close)  # type: ignore[attr-defined]
         call(end())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
