@@ -123,8 +123,8 @@ async def test_capacity_counts_the_snippets_that_were_whole(tmp_path, scripted):
 class NoHardware(PyAvDecoder):
     """Its GPU decodes nothing."""
 
-    def __init__(self, geometry, grid, limits=None, threads=1, gpu=None):
-        super().__init__(geometry, grid, limits, threads)
+    def __init__(self, *arguments, gpu=None, **options):
+        super().__init__(*arguments, **options)
         self._gpu = gpu
 
     def decode(self, chunk):
