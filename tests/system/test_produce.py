@@ -4,9 +4,11 @@ import asyncio
 import re
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -49,6 +51,14 @@ def silent_port() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """A test that fails leaves no process behind."""
+    yield
+    while Produce.started:
+        Produce.started.pop().kill()
+
+
 class Produce:
     """The command, running.
 
@@ -57,9 +67,12 @@ class Produce:
         arguments: Its arguments.
     """
 
+    started: ClassVar[list[subprocess.Popen[bytes]]] = []
+
     def __init__(self, folder: Path, *arguments: object) -> None:
         self.log = folder / "log"
         self.process = start_s2netd("produce", *arguments, log=self.log)
+        self.started.append(self.process)
 
     def until(self, holds: Callable[[], bool]) -> None:
         def does_hold() -> bool:
