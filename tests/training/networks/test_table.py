@@ -9,14 +9,14 @@ from engine.bundle.model_bundle import ModelBundle
 from engine.cas import BackendLocalizer
 from engine.files.strict_yaml import read_yaml
 from tests.support.real_parts import torch_imports
-from tests.support.small_networks import CONFIGS, SMALL, small_section
+from tests.support.small_networks import CONFIGS, SMALL, shipped_network, small_section
 from tests.support.tiny_bundle import write_tiny_bundle
 from tests.support.tiny_training import planted
 
 with torch_imports():
     import torch
 
-    from training.config import training_config
+    from training.config import read_training_config, training_config
     from training.evaluation.stream_runs import stream_video
     from training.export.export import export
     from training.export.parity import parity
@@ -72,6 +72,29 @@ def test_a_network_of_the_table_goes_the_whole_way(tmp_path, kind):
 
 def test_small_forms_are_of_the_networks_there_are():
     assert set(NETWORKS) - {"s2net"} == set(SMALL)
+
+
+@pytest.mark.parametrize("kind", sorted(SMALL))
+@pytest.mark.parametrize(
+    ("of", "feature_dim"),
+    [
+        ("thumos14", 2048),
+        ("thumos14-rgb", 1024),
+        ("activitynet", 2048),
+        ("activitynet-rgb", 1024),
+        ("scenes", 1024),
+    ],
+)
+def test_each_data_set_has_its_form(kind, of, feature_dim):
+    config = read_training_config(CONFIGS / f"{kind}-{of}.yaml")
+    is_joint = feature_dim == 2 * 1024
+
+    assert kind == config.network.kind
+    assert ("joint" if is_joint else "rgb") == config.data.modality
+    # A network that parts its features parts them into what there is.
+    assert 1 + is_joint == getattr(config.network.config, "modalities", 1 + is_joint)
+    network = shipped_network(f"{kind}-{of}", feature_dim=feature_dim, n_classes=5)
+    assert {"meta"} == {one.device.type for one in network.parameters()}
 
 
 @dataclass(frozen=True, slots=True)
