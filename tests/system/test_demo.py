@@ -60,7 +60,8 @@ def test_the_demo_shows_live_what_localize_finds(tmp_path):
     assert 3 == done.stdout.count("started")
     assert 3 == done.stdout.count("ended")
     assert "clip.mp4" in (out / "timeline.html").read_text(encoding="utf-8")
-    assert not (tmp_path / "cache").exists()
+    # nothing was pulled; which precision is fastest here may have been measured
+    assert {"precisions"} >= {path.name for path in (tmp_path / "cache" / "s2netd").glob("*")}
 
 
 @pytest.mark.usefixtures("offline")
