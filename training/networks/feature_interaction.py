@@ -24,6 +24,7 @@ from training.networks.neighbourhood import (
     top_segments,
     window_weights,
 )
+from training.networks.normalization import LayerNorm
 from training.networks.prototypes import Prototypes
 from training.networks.s2net_config import InteractionConfig
 
@@ -150,7 +151,7 @@ class FeatureInteraction(nn.Module):
     def __init__(self, config: InteractionConfig, width: int) -> None:
         super().__init__()
         self._grid = (config.segment_snippets, config.max_segments)
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.short_term = ShortTermAttention(config, width) if config.sta else None
         self.long_term = LongTermAttention(config, width) if config.lta else None
         n_parts = config.sta + config.lta

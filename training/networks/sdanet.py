@@ -38,6 +38,7 @@ from training.networks.losses import (
     top_k_mean,
 )
 from training.networks.neighbourhood import shifted
+from training.networks.normalization import LayerNorm
 from training.networks.potential_features import mined, potential_loss
 from training.networks.trunks import Convolution, ConvolutionClassifier
 
@@ -277,7 +278,7 @@ class DifferenceAttention(nn.Module):
         self.query, self.key = (nn.Linear(width, width, bias=False) for _ in range(2))
         self.value, self.out = (nn.Linear(width, width) for _ in range(2))
         self.inner, self.outer = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.norms = nn.ModuleList(LayerNorm(width) for _ in range(2))
 
     @override
     def forward(self, fused: Tensor, mask: Tensor) -> Tensor:
