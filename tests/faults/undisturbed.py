@@ -33,7 +33,7 @@ class Undisturbed:
     """
 
     def __init__(
-        self, cluster: Cluster, bundle: Path, folder: Path, patience_s: float = PATIENCE_S
+        self, cluster: Cluster, bundle: Path, folder: Path, patience_s: float = 4 * PATIENCE_S
     ) -> None:
         self._patience_s = patience_s
         self._cluster = cluster

@@ -125,7 +125,7 @@ class Stated:
 
 
 def test_equal_weights_give_what_the_equations_say():
-    network, batch = a_network().eval(), a_batch()
+    network, batch = a_network(heads=2).eval(), a_batch()
 
     with torch.no_grad():
         scores = network(batch.features, batch.valid)
