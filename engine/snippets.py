@@ -72,7 +72,7 @@ class SnippetSampler:
         self._replay_until_us = state.seen_us if state else None
         # A successor's footage begins after its predecessor's: nothing is read again.
         self._ended_us = state.seen_us if state and state.resume_us is None else None
-        self._may_lack_footage = state is not None and state.seen_us is not None
+        self._may_lack_footage = state is not None and state.resume_us is not None
         self.n_gaps = 0
         self.n_late_frames = 0
 
