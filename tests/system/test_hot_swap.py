@@ -325,10 +325,15 @@ def test_kills_among_swaps_tear_no_event_and_lose_none(
 ):
     rng = random.Random(9)  # noqa: S311 - reproducible moments, no secret
     with cameras.sending():
-        for _ in range(n_kills):
-            daemon.configure({"bundle": str(rng.choice([bundle, other_bundle]))})
+        for n_before in range(n_kills):
+            first = rng.choice([bundle, other_bundle]) if n_before else other_bundle
+            daemon.configure({"bundle": str(first)})
             daemon.start()
             daemon.wait_for(lambda: daemon.ready()[0] == 200)
+            if not n_before:  # so that both have told something in the end
+                daemon.wait_for(
+                    lambda: bool(daemon.events.exists() and read_events(daemon.events))
+                )
             for _ in range(rng.randint(0, 3)):
                 daemon.configure({"bundle": str(rng.choice([bundle, other_bundle]))})
                 daemon.reload()
