@@ -13,6 +13,7 @@ Source: KIP-345 (static membership); Kafka's HeartbeatRequest.json.
 """
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import logging
@@ -172,7 +173,9 @@ async def _leave(coordinator: Any) -> int:
         raise NodeNotReadyError("the group was left")
 
     coordinator._send_req = refuse  # noqa: SLF001
-    await coordinator._stop_heartbeat_task()  # noqa: SLF001
+    # One that was cancelled before it began, or while it waits, hands that on.
+    with contextlib.suppress(ForeignCancellationError), own_cancellation("the end of heartbeats"):
+        await coordinator._stop_heartbeat_task()  # noqa: SLF001
     if coordinator.coordinator_id is None:
         raise GroupCoordinatorNotAvailableError
     # Not over the coordinator's own connection: a request to join may wait there for the others.

@@ -19,7 +19,6 @@ TOOLS = (
     "dirname",
     "cat",
     "cut",
-    "grep",
     "kill",
     "mkdir",
     "mktemp",

@@ -241,7 +241,7 @@ def test_real_fights_are_found_in_composited_streams(tmp_path: Path) -> None:
         ModelBundle.load(bundle).path,
         tmp_path / "features",
         processes=2,
-        precision="auto",
+        precision="f32",
     )
 
     report = fight_report(
