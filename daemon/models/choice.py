@@ -4,7 +4,7 @@ Timings have noise, and a machine has other work. So a more exact precision is p
 another one gains clearly: more than a tenth of the time, and more than a millisecond a snippet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 EXACTNESS = ("f32", "bf16", "int8")  # the most exact first
@@ -49,7 +49,7 @@ class Choice:
         return f"as {fastest}, which is less exact, gains too little"
 
 
-def choose(milliseconds: Mapping[str, float], refused: Mapping[str, str]) -> str | None:
+def choose(milliseconds: Mapping[str, float], refused: Collection[str]) -> str | None:
     """The most exact precision that no other beats clearly; None: all are refused.
 
     Args:

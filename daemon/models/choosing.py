@@ -27,7 +27,7 @@ from engine.backends import open_backend
 from engine.backends.names import ARITHMETICS
 from engine.backends.rates import random_question
 from engine.bundle.forms import int8_form_of
-from engine.errors import BundleError, DeviceError
+from engine.errors import BundleError, DeviceError, S2netdError
 from engine.verification.footage import PROCEDURAL_SNIPPETS, procedural
 from engine.verification.verifier import Networks, sizes_to_try, verify
 
@@ -88,18 +88,19 @@ def settled(
         return read
     refused: dict[str, str] = {}
     candidates = _candidates(read, refused)
+    is_measured = False
     if len(candidates) == 1:
         choice = Choice(next(iter(candidates)), {}, refused, is_kept=False)
     else:
         key = _key(candidates, read)
         kept = read_choice(key, list(candidates), telling.note)
-        choice = kept or _measured(candidates, telling, clock_s)
-        if kept is None:
-            keep_choice(key, choice, telling.note)
+        is_measured = kept is None
+        choice = kept or _measured(candidates, telling, clock_s, key)
     choice = replace(choice, refused={**refused, **choice.refused})
     for name, why in choice.refused.items():
         telling.note(f"{read.spec.model_id}: {name} is left out: {why}")
-    return replace(candidates[choice.precision], choice=choice.text)
+    is_compared = is_measured and read.config.verify
+    return replace(candidates[choice.precision], choice=choice.text, is_compared=is_compared)
 
 
 def _candidates(read: ReadModel, refused: dict[str, str]) -> dict[str, ReadModel]:
@@ -139,25 +140,34 @@ def _key(candidates: Mapping[str, ReadModel], read: ReadModel) -> Key:
 
 
 def _measured(
-    candidates: Mapping[str, ReadModel], telling: Telling, clock_s: Callable[[], float]
+    candidates: Mapping[str, ReadModel],
+    telling: Telling,
+    clock_s: Callable[[], float],
+    key: Key,
 ) -> Choice:
-    milliseconds, refused = _timed(candidates, telling, clock_s)
-    while (chosen := choose(milliseconds, refused)) is not None:
+    """What is chosen now; kept, unless a failure that may pass has a part in it."""
+    milliseconds, failures = _timed(candidates, telling, clock_s)
+    while (chosen := choose(milliseconds, failures)) is not None:
         why_not = _why_not(candidates[chosen], telling)
         if why_not is None:
-            return Choice(chosen, milliseconds, refused, is_kept=False)
-        refused[chosen] = why_not
+            refused = {name: str(error) for name, error in failures.items()}
+            choice = Choice(chosen, milliseconds, refused, is_kept=False)
+            if not any(isinstance(error, DeviceError) for error in failures.values()):
+                keep_choice(key, choice, telling.note)
+            return choice
+        failures[chosen] = why_not
     raise BundleError(
-        "no precision is admitted: " + "; ".join(f"{name}: {why}" for name, why in refused.items())
+        "no precision is admitted: "
+        + "; ".join(f"{name}: {why}" for name, why in failures.items())
     )
 
 
 def _timed(
     candidates: Mapping[str, ReadModel], telling: Telling, clock_s: Callable[[], float]
-) -> tuple[dict[str, float], dict[str, str]]:
+) -> tuple[dict[str, float], dict[str, S2netdError]]:
     """Milliseconds of a snippet by precision, and why others cannot be run."""
     calls: dict[str, Callable[[], object]] = {}
-    refused: dict[str, str] = {}
+    failures: dict[str, S2netdError] = {}
     with ExitStack() as stack:
         for name, read in candidates.items():
             telling.step(f"opening {name}")
@@ -166,8 +176,8 @@ def _timed(
             except (BundleError, DeviceError) as error:
                 if name == EXACTNESS[0]:  # then nothing can be said of the others either
                     raise
-                refused[name] = str(error)
-        return least_ms(calls, telling, clock_s), refused
+                failures[name] = error
+        return least_ms(calls, telling, clock_s), failures
 
 
 def _a_call(read: ReadModel, stack: ExitStack) -> Callable[[], object]:
@@ -194,7 +204,7 @@ def least_ms(
     return {name: seconds * 1e3 for name, seconds in least_s.items()}
 
 
-def _why_not(read: ReadModel, telling: Telling) -> str | None:
+def _why_not(read: ReadModel, telling: Telling) -> S2netdError | None:
     """Why a candidate may not serve; None: it may."""
     if not read.config.verify:
         return None
@@ -216,5 +226,5 @@ def _why_not(read: ReadModel, telling: Telling) -> str | None:
                 batch_sizes=sizes,
             )
         except (BundleError, DeviceError) as error:
-            return str(error)
-    return None if found.holds else "; ".join(found.reasons)
+            return error
+    return None if found.holds else BundleError("; ".join(found.reasons))

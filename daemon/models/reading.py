@@ -33,6 +33,7 @@ class ReadModel:
         class_indices: Classes to report; None means all.
         form: The bundle's form in another precision, if that is what is run.
         choice: What was chosen for it and why, for people; empty: nothing was to be chosen.
+        is_compared: It was held against its reference a moment ago, when it was chosen.
     """
 
     config: ModelConfig
@@ -41,6 +42,7 @@ class ReadModel:
     class_indices: frozenset[int] | None
     form: ModelBundle | None = None
     choice: str = ""
+    is_compared: bool = False
 
     @property
     def runs(self) -> ModelBundle:
@@ -160,7 +162,7 @@ def reference_read(read: ReadModel) -> ReadModel:
     # With batches of one the reference answers the same, and takes half the memory.
     in_f32 = {"backend": "openvino", "precision": "f32", "max_batch": 1}
     config = read.config.model_copy(update=in_f32)
-    return ReadModel(config, reference_of(read.runs), read.spec, read.class_indices)
+    return ReadModel(config, reference_of(read.bundle), read.spec, read.class_indices)
 
 
 def must_be_compared(backends: Sequence[EngineBackend]) -> bool:
@@ -280,7 +282,7 @@ def check_model(config: ModelConfig) -> str:
             "TensorRT runs a network as it was exported; set precision to auto, or export it again"
         )
     if config.verify and config.backend != "scripted":
-        reference_of(read.runs)
+        reference_of(read.bundle)
     n_classes = len(read.spec.class_names)
     n_labels = n_classes if read.class_indices is None else len(read.class_indices)
     return f"{read.spec.model_id}, {n_labels} of {n_classes} classes"

@@ -52,14 +52,13 @@ def run_device_bench(
     folders = [
         resolve_bundle(name) for name in options.bundles
     ]  # all are there before one is read
-    bundles = [ModelBundle.load(folder) for folder in folders]
     if opening is None:
         runs = [
-            _to_run(bundle, name, options, status)
-            for bundle, name in zip(bundles, options.bundles, strict=True)
+            _to_run(folder, name, options, status)
+            for folder, name in zip(folders, options.bundles, strict=True)
         ]
     else:
-        runs = [(bundle, opening) for bundle in bundles]
+        runs = [(ModelBundle.load(folder), opening) for folder in folders]
     figures = tuple(
         measure(bundle, DeviceBench(options, device, opens), status) for bundle, opens in runs
     )
@@ -92,7 +91,7 @@ def _write(report: Path, text: str, mode: str = "w") -> None:
 
 
 def _to_run(
-    bundle: ModelBundle, name: str, options: DeviceBenchOptions, status: Console
+    folder: Path, name: str, options: DeviceBenchOptions, status: Console
 ) -> tuple[ModelBundle, Open]:
     """The bundle, or its form in the precision that is wanted or best here, and what opens it."""
     precision = options.precision
@@ -107,6 +106,8 @@ def _to_run(
         if read.choice:
             note(f"{name}: precision {read.choice}")
         bundle, precision = read.runs, read.arithmetic
+    else:
+        bundle = ModelBundle.load(folder)
 
     def opens(path: Path, sizes: BackendOptions) -> EngineBackend:
         threads = options.threads

@@ -219,8 +219,10 @@ def this_cpu() -> Cpu:
         text = _CPU_FLAGS.read_text(encoding="ascii", errors="replace")
     except OSError:
         return Cpu("", frozenset())
-    names = (line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line)
-    return Cpu(next(names, ""), frozenset(text.split()))
+    # Of the first core; the rest of the file changes from one moment to the next, as its clock.
+    lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    said = {name.strip(): value.strip() for name, _, value in lines}
+    return Cpu(said.get("model name", ""), frozenset(said.get("flags", "").split()))
 
 
 def openvino_version() -> str:

@@ -256,6 +256,19 @@ def test_what_was_kept_and_cannot_be_used_is_said_and_measured_anew(
     assert "measured before" in settled(read_auto(plain.path), clock_s=never).choice
 
 
+def test_what_a_cpu_does_at_the_moment_is_no_part_of_it(tmp_path, monkeypatch):
+    """Linux tells the clock of each core, which is another one each time."""
+    said = tmp_path / "cpuinfo"
+    monkeypatch.setattr(openvino_backend, "_CPU_FLAGS", said)
+    core = "processor : {0}\nmodel name : A CPU\ncpu MHz : {1}\nflags : fpu avx2\n\n"
+    seen = []
+    for clock_mhz in (1400, 3800.5):
+        said.write_text(core.format(0, clock_mhz) + core.format(1, 2000))
+        seen.append(openvino_backend.this_cpu())
+
+    assert [Cpu("A CPU", frozenset({"fpu", "avx2"}))] * 2 == seen
+
+
 @pytest.mark.parametrize(
     "change",
     ["cpu", "cpu flags", "openvino", "threads", "opening score", "int8 form", "bundle"],
