@@ -48,12 +48,13 @@ def build_bank(
     """
     with needs_torch():
         from training.learning.bank import build_bank as built  # noqa: PLC0415 - needs torch
-        from training.networks.semantics_bank import write_bank  # noqa: PLC0415
+        from training.networks.semantics_bank import check_new, write_bank  # noqa: PLC0415
     from training.config import parse_override, read_training_config  # noqa: PLC0415
     from training.data import training_set  # noqa: PLC0415
 
     overrides = dict(map(parse_override, changes or ()))
     chosen = read_training_config(existing(config, "--config"), overrides)
+    check_new(out)
     videos = training_set(chosen.data, features, tags, note)
     vectors = built(chosen, videos, n_vectors=rows, snippets_a_video=snippets, seed=seed)
     write_bank(vectors, out)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from typing_extensions import override
 
+from engine.errors import DataError
+
 
 @dataclass(frozen=True, slots=True)
 class BagBatch:
@@ -92,6 +94,20 @@ class Network(nn.Module, ABC):
             batch: The batch.
             step: Number of the step, from 0.
         """
+
+
+def part_of(feature_dim: int, modalities: int) -> int:
+    """Each modality's share of the feature dimensions.
+
+    Raises:
+        DataError: They cannot be parted evenly.
+    """
+    if feature_dim % modalities:
+        raise DataError(
+            f"modalities is {modalities}, but {feature_dim} feature dimensions cannot be parted "
+            "so: set it to 1"
+        )
+    return feature_dim // modalities
 
 
 def masked(values: Tensor, valid: Tensor) -> Tensor:

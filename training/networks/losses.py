@@ -48,6 +48,11 @@ class BagLayout:
         return empty.index_put(self._rows, flat)
 
 
+def weighed(terms: dict[str, Tensor], weights: object) -> dict[str, Tensor]:
+    """Each term, a scalar (), times the weight of its name; a weight of 0 leaves it out."""
+    return {n: getattr(weights, n) * term for n, term in terms.items() if getattr(weights, n)}
+
+
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Return the mean of ``values`` (N, L) over all valid positions; 0 if there is none."""
     mask = valid.to(values.dtype)

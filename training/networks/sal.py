@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from engine.errors import DataError
-from training.networks.base import BagBatch, Network, Scores
+from training.networks.base import BagBatch, Network, Scores, part_of
 from training.networks.losses import (
     BagLayout,
     frame_cross_entropy,
@@ -29,6 +28,7 @@ from training.networks.losses import (
     tag_cross_entropy,
     top_k_mean,
     uniformity_loss,
+    weighed,
 )
 from training.networks.second_order import SecondOrder
 from training.networks.snippet_losses import generalised_cross_entropy, top_places
@@ -134,12 +134,7 @@ class Sal(Network):
 
     def __init__(self, config: SalConfig, *, feature_dim: int, n_classes: int) -> None:
         super().__init__()
-        if feature_dim % config.modalities:
-            raise DataError(
-                f"modalities is {config.modalities}, but {feature_dim} feature dimensions cannot "
-                "be parted so: set it to 1"
-            )
-        self.config, self._part = config, feature_dim // config.modalities
+        self.config, self._part = config, part_of(feature_dim, config.modalities)
         width, causal = config.width, config.causal
         self.encoder = Convolution(feature_dim, width, config.kernel, causal=causal)
         self.modality_encoders = nn.ModuleList(
@@ -206,8 +201,7 @@ class Sal(Network):
             terms["mutual"] = masked_mean((first - second) ** 2, batch.valid)
         if batch.targets is not None:
             terms["frame"] = frame_cross_entropy(scores.cas, batch.targets, batch.valid)
-        weighted = {name: getattr(config, name) * term for name, term in terms.items()}
-        return {name: term for name, term in weighted.items() if getattr(config, name)}
+        return weighed(terms, config)
 
     @override
     def after_step(self, scores: Scores, batch: BagBatch, step: int) -> None:

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from typing_extensions import override
 
-from engine.errors import DataError
 from training.networks.attention import attended, visible
-from training.networks.base import BagBatch, Network, Scores
+from training.networks.base import BagBatch, Network, Scores, part_of
 from training.networks.losses import (
     BagLayout,
     co_activity_loss,
@@ -36,6 +35,7 @@ from training.networks.losses import (
     sparsity_loss,
     suppressed,
     top_k_mean,
+    weighed,
 )
 from training.networks.neighbourhood import shifted
 from training.networks.normalization import LayerNorm
@@ -121,13 +121,8 @@ class SdaNet(Network):
 
     def __init__(self, config: SdaNetConfig, *, feature_dim: int, n_classes: int) -> None:
         super().__init__()
-        if feature_dim % config.modalities:
-            raise DataError(
-                f"modalities is {config.modalities}, but {feature_dim} feature dimensions cannot "
-                "be parted so: set it to 1"
-            )
         self.config, self._n_classes = config, n_classes
-        self._part = feature_dim // config.modalities
+        self._part = part_of(feature_dim, config.modalities)
         width = config.width
         self.encoders = nn.ModuleList(
             nn.ModuleDict(
@@ -204,8 +199,7 @@ class SdaNet(Network):
             terms["similarity"] = self._similarity(parts, valid, self.compared)
         if batch.targets is not None:
             terms["frame"] = frame_cross_entropy(scores.cas, batch.targets, valid)
-        weighted = {name: getattr(config, name) * term for name, term in terms.items()}
-        return {name: term for name, term in weighted.items() if getattr(config, name)}
+        return weighed(terms, config)
 
     def _bag_terms(self, scores: Scores, tags: Tensor, layout: BagLayout) -> dict[str, Tensor]:
         """Return the terms that look at whole bags, without their weights; tags are (N, C)."""

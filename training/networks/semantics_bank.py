@@ -71,18 +71,32 @@ def _far_apart(units: Tensor, n_vectors: int, generator: torch.Generator) -> Ten
     return units[chosen]
 
 
-def write_bank(vectors: FloatArray, path: Path) -> None:
-    """Write vectors (K, D) as a file that is whole or not there, and that never changes.
+def check_new(path: Path) -> None:
+    """Check that a bank may be written there.
 
     Raises:
         DataError: There is such a file already; a run that was trained with it names it.
     """
     if path.exists():
         raise DataError(f"{path} is there already, and a run may go by it: choose another --out")
+
+
+def write_bank(vectors: FloatArray, path: Path) -> None:
+    """Write vectors (K, D) as a file that is whole or not there, and that never changes.
+
+    Raises:
+        DataError: See ``check_new``; or it cannot be written.
+    """
+    check_new(path)
     content = io.BytesIO()
     np.save(content, np.asarray(vectors, np.float32))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content.getvalue(), unfinished=f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content.getvalue(), unfinished=f"{path.name}.part")
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error.strerror}; choose another --out"
+        ) from error
 
 
 def read_bank(path: Path, n_vectors: int, feature_dim: int) -> FloatArray:

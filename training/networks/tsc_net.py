@@ -33,6 +33,7 @@ from training.networks.losses import (
     multiple_instance_loss,
     suppressed,
     top_k_mean,
+    weighed,
 )
 from training.networks.semantics_bank import fit_bank, read_bank
 from training.networks.trunks import Convolution
@@ -184,8 +185,7 @@ class TscNet(Network):
         terms["reconstruction"] = masked_mean(apart, batch.valid)
         if batch.targets is not None:
             terms["frame"] = frame_cross_entropy(scores.cas, batch.targets, batch.valid)
-        weighted = {name: getattr(config, name) * term for name, term in terms.items()}
-        return {name: term for name, term in weighted.items() if getattr(config, name)}
+        return weighed(terms, config)
 
     def _branch_terms(
         self, parts: dict[str, Tensor], branch: str, tags: Tensor, layout: BagLayout

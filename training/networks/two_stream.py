@@ -29,6 +29,7 @@ from training.networks.losses import (
     masked_mean,
     shared_cross_entropy,
     top_k_mean,
+    weighed,
 )
 from training.networks.trunks import Convolution
 
@@ -165,8 +166,7 @@ class TwoStream(Network):
             terms["semantic"] = self._semantic(x, logits, batch.tags, layout.valid)
         if batch.targets is not None:
             terms["frame"] = frame_cross_entropy(scores.cas, batch.targets, batch.valid)
-        weighted = {name: getattr(config, name) * term for name, term in terms.items()}
-        return {name: term for name, term in weighted.items() if getattr(config, name)}
+        return weighed(terms, config)
 
     def _fused(self, x: Tensor, attentions: Tensor, logits: Tensor, valid: Tensor) -> Tensor:
         """Pool a row (N, L, ...) by each attention in both branches: (N, 3, C + 1)."""
