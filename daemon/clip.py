@@ -132,9 +132,14 @@ async def _chunks(config: Config, event: ActionEvent, evidence: Evidence) -> lis
         read = read_numbered(folder, evidence.first_offset, evidence.last_offset, most)
     else:
         read = [chunk async for chunk in _topic_chunks(options_of(source)["connection"], evidence)]
-    # A run that is not the first of its name is called name@offset.
-    runs = (event.run, event.run.rpartition("@")[0])
-    chunks = [c for c in read if c.camera == event.camera and c.run in runs and c.payload]
+    # A run that is not the first of its name is called name@offset, but not in its records.
+    chunks = [
+        chunk
+        for run in (event.run, event.run.rpartition("@")[0])
+        for chunk in read
+        if chunk.camera == event.camera and chunk.run == run and chunk.payload
+    ]
+    chunks = [chunk for chunk in chunks if chunk.run == chunks[0].run]
     if not chunks:
         raise TransportError(
             f"event {event.event_id}: none of its chunks ({evidence.partition}, "

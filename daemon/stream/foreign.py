@@ -110,7 +110,10 @@ class Foreigners:
 
     def is_sent_again(self, chunk: VideoChunk) -> bool:
         """Is it one without headers that was taken a moment ago?"""
-        return chunk.run == FOREIGN_RUN and _stamp(chunk) in self._stamps
+        # What it holds is looked at only where its time is known.
+        if chunk.run != FOREIGN_RUN or all(us != chunk.start_us for us, _ in self._stamps):
+            return False
+        return _stamp(chunk) in self._stamps
 
     def take(self, chunk: VideoChunk) -> None:
         """Know a chunk when it comes again."""

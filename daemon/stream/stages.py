@@ -94,10 +94,7 @@ class Stages:
 
     def sample(self, frames: FrameBatch, session: StreamSession) -> list[Snippet]:
         """Frames → the snippets they complete."""
-        n_late_before = session.n_late_frames
         snippets = session.sample(frames)
-        n_late = frames.n_late + session.n_late_frames - n_late_before
-        self._parts.metrics.late_frames.labels(self._camera).inc(n_late)
         self._parts.metrics.snippets.labels(self._camera).inc(len(snippets))
         return snippets
 

@@ -141,6 +141,7 @@ class StreamWorker:
             self._n_gaps += n_gaps
             self._log.warning("stream.gap", reason="pictures too far apart", run=session.run)
         if n_late:
+            self._parts.metrics.late_frames.labels(self.camera).inc(n_late)
             self._log.warning("stream.late_frames", frames=n_late, run=session.run)
 
     def _tell_if_sparse(self, session: StreamSession) -> None:
@@ -387,6 +388,8 @@ class StreamWorker:
     async def _replay(self, delivery: Delivery) -> None:
         """Take in the frames of a chunk that was processed before a restart, and only these."""
         chunk, session, offset = delivery.chunk, self._session, delivery.position.offset
+        if chunk is not None and chunk.run == FOREIGN_RUN:
+            self._foreigners.take(chunk)  # it may be sent again
         if session is None or not is_needed_again(session.place, offset):
             return
         if chunk is None or chunk.is_end or chunk.run != producer_run_of(session):

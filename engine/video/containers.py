@@ -162,6 +162,23 @@ def _has_ts_packets(head: bytes) -> bool:
     return False
 
 
+def boxes_in(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int]]:
+    """Kind of each box of an MP4's top level, and where it says that it ends.
+
+    Args:
+        file: The MP4.
+        end: Its size.
+    """
+    at = 0
+    while at + _BOX_HEADER_BYTES <= end:
+        file.seek(at)
+        header = file.read(2 * _BOX_HEADER_BYTES)
+        size = int.from_bytes(header[:4], "big")
+        size = int.from_bytes(header[8:], "big") if size == 1 else size
+        at = at + size if size >= _BOX_HEADER_BYTES else end  # or it goes on to the end
+        yield header[4:8], at
+
+
 def missing_header(file: BinaryIO, *, is_chunk: bool = False) -> str | None:
     """What an MP4 lacks so that it cannot be read, and what to do; None if that is not it.
 
@@ -170,16 +187,10 @@ def missing_header(file: BinaryIO, *, is_chunk: bool = False) -> str | None:
         is_chunk: It is a camera's, of which an earlier chunk may have had it.
     """
     kinds: set[bytes] = set()
-    at, end = 0, file.seek(0, SEEK_END)
-    while at + _BOX_HEADER_BYTES <= end and len(kinds) < _MOST_KINDS:
-        file.seek(at)
-        header = file.read(2 * _BOX_HEADER_BYTES)
-        kinds.add(header[4:8])
-        size = int.from_bytes(header[:4], "big")
-        size = int.from_bytes(header[8:], "big") if size == 1 else size
-        if size < _BOX_HEADER_BYTES:
+    for kind, _end in boxes_in(file, file.seek(0, SEEK_END)):
+        kinds.add(kind)
+        if len(kinds) == _MOST_KINDS:
             break
-        at += size
     if b"moov" in kinds:
         return None
     if b"moof" in kinds:

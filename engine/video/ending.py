@@ -14,10 +14,11 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from engine.grid import US_PER_S
+from engine.video.containers import boxes_in
 from engine.video.losses import Losses
 from engine.video.opening import LIBAV_ERRORS, reason
 
-_BOX_HEADER_BYTES, _RIFF_HEADER_BYTES = 8, 8
+_RIFF_HEADER_BYTES = 8
 _SEGMENT, _MOST_BEFORE_SEGMENT = b"\x18\x53\x80\x67", 128  # of Matroska
 
 
@@ -63,7 +64,7 @@ def n_bytes_cut_off(file: BinaryIO, format_name: str) -> int:
     """How many bytes of an MP4, Matroska or AVI are not there, by what it says of its size."""
     end = file.seek(0, SEEK_END)
     if "mov" in format_name:
-        return max(0, _end_of_boxes(file, end) - end)
+        return max((at - end for _kind, at in boxes_in(file, end) if at > end), default=0)
     if "matroska" in format_name:
         return max(0, _end_of_segment(file) - end)
     return max(0, _end_of_riffs(file, end) - end) if format_name == "avi" else 0
@@ -74,19 +75,6 @@ def _stated_s(container: InputContainer, stream: VideoStream) -> float:
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / US_PER_S
-
-
-def _end_of_boxes(file: BinaryIO, end: int) -> int:
-    at = 0
-    while at + _BOX_HEADER_BYTES <= end:
-        file.seek(at)
-        header = file.read(2 * _BOX_HEADER_BYTES)
-        size = int.from_bytes(header[:4], "big")
-        size = int.from_bytes(header[8:], "big") if size == 1 else size
-        if size < _BOX_HEADER_BYTES:  # up to the end, or nonsense
-            return end
-        at += size
-    return at
 
 
 def _end_of_riffs(file: BinaryIO, end: int) -> int:

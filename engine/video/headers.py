@@ -8,14 +8,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import cast
 
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from engine.errors import RefusedChunkError
 from engine.video.containers import boxes_of, sniff
-from engine.video.units import UNIT_CODECS, codec_name, parameter_units, units_of
+from engine.video.units import UNIT_CODECS, codec_name, lacks_parameters, units_of, with_payload
 
 MOST_BYTES = 16_384  # of a header; they have some hundred
 MOST_CAMERAS = 1024  # names come from outside
@@ -83,12 +82,13 @@ def with_sets(
     first = next(packets, None)
     if first is None:
         return
-    codec, payload = codec_name(stream), bytes(first)
-    is_needed = kept is not None and kept.kind == codec and payload and first.is_keyframe
-    if is_needed and kept is not None and not any(parameter_units(stream)):
-        units = units_of(payload, codec, stream.codec_context.extradata or b"")
-        if not any(unit.is_parameter_set for unit in units):
-            first = _prefixed(first, kept.payload)
+    if (
+        kept is not None
+        and kept.kind == codec_name(stream)
+        and first.is_keyframe
+        and lacks_parameters(first, stream)
+    ):
+        first = with_payload(first, kept.payload + bytes(first))
     yield from chain([first], packets)
 
 
@@ -115,10 +115,3 @@ def _begins_with_sets(payload: bytes, codec: str) -> bool:
         if unit.is_slice or unit.is_parameter_set:
             return unit.is_parameter_set
     return False
-
-
-def _prefixed(key: "Packet[VideoStream]", sets: bytes) -> "Packet[VideoStream]":
-    whole = cast("Packet[VideoStream]", Packet(sets + bytes(key)))
-    whole.pts, whole.dts, whole.time_base = key.pts, key.dts, key.time_base
-    whole.stream, whole.is_keyframe = key.stream, True
-    return whole

@@ -132,9 +132,10 @@ class MetadataFilter:
             for start, end in spans
             if start < len(payload) and payload[start] in headers
         ]
-        sound = [unit for unit in beside if self._is_sound(unit)]
+        judged = [(unit, self._is_sound(unit)) for unit in beside]
+        sound = [unit for unit, is_sound in judged if is_sound]
         if len(sound) < len(beside):
-            packet.update(_marked(payload, (unit for unit in beside if unit not in sound)))
+            packet.update(_marked(payload, (unit for unit, is_sound in judged if not is_sound)))
         # A packet of messages alone is no picture; of anything that is none, the decoder judges.
         if beside and sum(unit.is_sei for unit in beside) == len(spans):
             return _NO_PICTURE

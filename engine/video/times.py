@@ -19,7 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from engine.video.steps import SteadyClock
-from engine.video.units import codec_name, is_crowded, is_cut_point
+from engine.video.units import codec_name, is_crowded, is_cut_point, with_payload
 
 DEFAULT_FPS = Fraction(25)  # of raw streams that say nothing; FFmpeg assumes the same
 _SLOWEST, _FASTEST = Fraction(1, 10), 480
@@ -124,24 +124,14 @@ def _whole_at_joins(
     for packet in packets:
         is_join = packet.size and is_cut_point(packet, stream)
         if held and (is_join or len(held) == _MARKED_BEFORE_JOIN):
-            yield from (_unmarked(one) if is_join else one for one in held)
+            for one in held:
+                yield with_payload(one, bytes(one)) if is_join and one.is_corrupt else one
             held = []
         if held or packet.is_corrupt:
             held.append(packet)
         else:
             yield packet
     yield from held
-
-
-def _unmarked(packet: "Packet[VideoStream]") -> "Packet[VideoStream]":
-    """The same packet, not marked as incomplete."""
-    if not packet.is_corrupt:
-        return packet
-    whole = cast("Packet[VideoStream]", Packet(bytes(packet)))
-    whole.stream, whole.time_base = packet.stream, packet.time_base
-    whole.pts, whole.dts, whole.duration = packet.pts, packet.dts, packet.duration
-    whole.is_keyframe = packet.is_keyframe
-    return whole
 
 
 def _with_all_times(

@@ -122,9 +122,15 @@ def with_parameters(key: "Packet[VideoStream]", stream: VideoStream) -> "Packet[
         (len(content).to_bytes(n_length, "big") if n_length else b"\x00" + _START_CODE) + content
         for content in sets
     )
-    whole = cast("Packet[VideoStream]", Packet(prefixed + bytes(key)))
-    whole.pts, whole.dts, whole.time_base = key.pts, key.dts, key.time_base
-    whole.stream, whole.is_keyframe = stream, True
+    return with_payload(key, prefixed + bytes(key))
+
+
+def with_payload(packet: "Packet[VideoStream]", payload: bytes) -> "Packet[VideoStream]":
+    """The same packet with other bytes, and not marked as incomplete."""
+    whole = cast("Packet[VideoStream]", Packet(payload))
+    whole.pts, whole.dts, whole.duration = packet.pts, packet.dts, packet.duration
+    whole.stream, whole.time_base = packet.stream, packet.time_base
+    whole.is_keyframe = packet.is_keyframe
     return whole
 
 

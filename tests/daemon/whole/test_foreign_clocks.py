@@ -146,16 +146,18 @@ async def test_a_restart_places_chunks_where_they_were(
     assert undisturbed.count("chunks_total", camera="cam") == len(payloads)
 
 
+@pytest.mark.parametrize("restart_after", [None, 9, 13])  # between a record and its copy
 async def test_records_that_are_sent_again_are_told_by_time_and_content(
-    payloads: list[bytes],
+    payloads: list[bytes], restart_after: int | None
 ) -> None:
     chunks = records(payloads, even(len(payloads)))
     again = [chunks[n // 2] for n in range(2 * len(chunks))]
     _, wanted = await served(chunks)
 
-    daemon, kept = await served(again)
+    daemon, kept = await served(again, restart_after=restart_after)
 
-    assert len(chunks) == daemon.count("duplicate_chunks_total", camera="cam")
+    n_before = (restart_after or 0) // 2
+    assert len(chunks) - n_before == daemon.count("duplicate_chunks_total", camera="cam")
     assert [e.span for e in wanted.events] == [e.span for e in kept.events]
 
 

@@ -121,21 +121,21 @@ class Shown:
 def of_file(path: Path) -> Shown:
     shown, losses = Shown(), Losses()
     try:
-        for batch in read_video(
-            path, SQUARE, EVERY_FRAME, on_note=shown.said.append, losses=losses
-        ):
+        for batch in read_video(path, SQUARE, EVERY_FRAME, losses=losses):
             for at_us, rgb in zip(batch.pts_us.tolist(), batch.rgb, strict=True):
                 shown.at_us[number_of(rgb)] = at_us
     except UnreadableVideoError as error:
         shown.said.append(str(error))
-    shown.said = [losses.told] if losses.told else [said for said in shown.said if "no " in said]
+    if losses.told:
+        shown.said.append(losses.told)
     return shown
 
 
 def of_daemon(path: Path) -> Shown:
     shown, decoder = Shown(), PyAvDecoder(SQUARE, EVERY_FRAME)
+    notes: list[str] = []
     try:
-        for number, chunk in enumerate(cut_video(path, chunk_s=1, on_note=shown.said.append)):
+        for number, chunk in enumerate(cut_video(path, chunk_s=1, on_note=notes.append)):
             try:
                 batch = decoder.decode(chunk.to_chunk("cam", "run", number))
             except CorruptChunkError as error:
@@ -145,6 +145,7 @@ def of_daemon(path: Path) -> Shown:
                 shown.at_us[number_of(rgb)] = at_us
     except UnreadableVideoError as error:
         shown.said.append(str(error))
+    shown.said += [note for note in notes if "left out" in note or "shown as they are" in note]
     return shown
 
 
