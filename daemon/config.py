@@ -16,6 +16,7 @@ from daemon.kafka_sections import KafkaSecurityConfig, KafkaSinkConfig, KafkaSou
 from daemon.section import Section
 from engine.backends.names import BackendKind, Precision
 from engine.files.strict_yaml import read_bytes, read_plain
+from engine.video.passwords import without_password
 
 S = TypeVar("S", bound=Section)
 
@@ -457,7 +458,9 @@ def _explained(
 
 
 def _explain(problem: dict[str, Any], schema: str, *, shows_values: bool) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    # An address may have slipped into the place of a key.
+    parts = [str(part) if shows_values else without_password(str(part)) for part in problem["loc"]]
+    key = ".".join(parts) or "(top level)"
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; see `{schema}` for the keys there are"
     if problem["type"] == "missing":

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from daemon.commands.options import BundleOption, PrecisionOption, ThreadsOption
+from daemon.commands.options import BundleOption, PrecisionOption, ThreadsOption, given
 from daemon.errors import ConfigError
 
 _LEAK_BATCHES = {"cuda": 1000, "cpu": 100}
@@ -160,22 +160,12 @@ def _refuse_what_does_nothing(context: typer.Context, device: str | None) -> Non
         ConfigError: Names such an option, and what it goes with.
     """
     if device is None:
-        for name in _given(context, *_ONLY_WITH_DEVICE):
+        for name in given(context, *_ONLY_WITH_DEVICE):
             raise ConfigError(f"{name} goes with --device cpu or --device cuda")
-        for name in _given(context, "resolution") if _given(context, "video") else ():
+        for name in given(context, "resolution") if given(context, "video") else ():
             raise ConfigError(f"{name} is of footage made on the spot: leave out --video")
         return
-    for name in _given(context, *_ONLY_WITHOUT_DEVICE):
+    for name in given(context, *_ONLY_WITHOUT_DEVICE):
         raise ConfigError(f"{name} goes without --device, which measures only the networks")
-    for name in _given(context, "gpu") if device == "cpu" else ():
+    for name in given(context, "gpu") if device == "cpu" else ():
         raise ConfigError(f"{name} goes with --device cuda, not --device cpu")
-
-
-def _given(context: typer.Context, *names: str) -> list[str]:
-    """Those of the options that are on the command line, as they are written there."""
-    sources = {name: context.get_parameter_source(name) for name in names}
-    return [
-        f"--{name.replace('_', '-')}"
-        for name, source in sources.items()
-        if source is not None and source.name == "COMMANDLINE"
-    ]

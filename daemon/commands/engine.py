@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from daemon.errors import ConfigError
+from daemon.commands.options import refuse_besides_config
 
 
 def register(app: typer.Typer) -> None:
@@ -73,24 +73,9 @@ def build(
         sizes = {"max_batch": max_batch, "one_batch_size": one_batch_size, "gpu": gpu}
         model = parse_model({"bundle": bundle, "backend": "tensorrt", **sizes})
     else:
-        _refuse_besides_config(context)
+        refuse_besides_config(context, "bundle", "max_batch", "one_batch_size", "gpu")
         model = configured_model(config)
     run_build(BuildOptions(model, runtime, verbose), Console(), as_json=as_json)
-
-
-def _refuse_besides_config(context: typer.Context) -> None:
-    """Refuse options whose values the configuration already gives.
-
-    Raises:
-        ConfigError: Names these options.
-    """
-    given = [
-        "--" + name.replace("_", "-")
-        for name in ("bundle", "max_batch", "one_batch_size", "gpu")
-        if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"
-    ]
-    if given:
-        raise ConfigError(f"--config says that already; leave out {', '.join(given)}")
 
 
 def verify(

@@ -54,3 +54,24 @@ def split_labels(labels: str | None) -> tuple[str, ...] | None:
     if not names:
         raise ConfigError(f"--labels is {labels!r}, wanted names separated by commas")
     return names
+
+
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Those of the parameters that are on the command line, options as they are written there."""
+    parameters = {str(one.name): one for one in context.command.params}
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [
+        parameters[name].opts[0] if parameters[name].opts[0][0] == "-" else name.upper()
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    ]
+
+
+def refuse_besides_config(context: typer.Context, *names: str) -> None:
+    """Refuse parameters whose values the configuration already gives.
+
+    Raises:
+        ConfigError: Names these.
+    """
+    if seen := given(context, *names):
+        raise ConfigError(f"--config says that already; leave out {', '.join(seen)}")

@@ -13,6 +13,7 @@ from daemon.commands.options import (
     OpenScoreOption,
     PrecisionOption,
     ThreadsOption,
+    refuse_besides_config,
     split_labels,
 )
 
@@ -99,6 +100,7 @@ def localize(
 
 
 def produce(
+    context: typer.Context,
     source: Annotated[
         str | None,
         typer.Argument(
@@ -205,8 +207,8 @@ def produce(
     from daemon.produce.producer import produce_blocking, produce_cameras  # noqa: PLC0415
 
     if config is not None:
-        if source is not None or camera is not None or to is not None:
-            raise typer.BadParameter("it names cameras and target itself", param_hint="--config")
+        others = [name for name in context.params if name not in ("config", "status")]
+        refuse_besides_config(context, *others)
         sys.exit(produce_cameras(config, status=status))
     if source is None or camera is None or to is None:
         raise typer.BadParameter("give SOURCE, --camera and --to, or --config")

@@ -271,9 +271,8 @@ class Feed:
                 continue
             try:
                 await self._write(waiting)
-            except BaseException as error:
-                is_end = isinstance(error, asyncio.CancelledError)
-                self.losses.add(waiting, STOPPED if is_end else FAILED)
+            except BaseException:
+                self.losses.add(waiting, STOPPED if self._parts.stop.is_set() else FAILED)
                 raise
             finally:
                 spool.done(waiting)
@@ -287,6 +286,7 @@ class Feed:
             try:
                 await told_if_slow(writing, SLOW_S, self._target.failed)
             except RefusedRecordError as error:
+                self._target.worked()  # it has answered
                 self.losses.add(waiting, REFUSED, str(error))
                 return
             except TransportError as error:

@@ -7,7 +7,7 @@ thread, so an end needs nobody's consent: what could not be written by then is c
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import structlog
 
@@ -25,7 +25,7 @@ from daemon.threads import told_if_slow
 from engine.errors import S2netdError
 
 # Told to stop, cameras have so long to write what waits, and then the writer to hang up.
-DRAIN_S = 1.0
+DRAIN_S = 0.5
 _HANG_UP_S = 0.3
 _RETRY_S = 5.0  # of a writer that cannot be started, and of a camera that failed
 _BEAT_S = 1.0
@@ -116,13 +116,12 @@ class Fleet:
         feeding = asyncio.gather(*(self._fed(feed) for feed in self.feeds))
         stopping = asyncio.create_task(self._stopped())
         try:
-            await _until_any(feeding, stopping, starting)
+            await _until_any(feeding, stopping, starting, beating)
         finally:
             for task in (starting, beating, feeding, stopping):
                 task.cancel()
             await asyncio.wait({starting, beating, stopping}, timeout=_HANG_UP_S)
-            with suppress(asyncio.CancelledError, S2netdError):
-                await feeding
+            await asyncio.wait({feeding})  # what it failed with was raised already
             await self._hang_up()
 
     async def _start(self) -> None:
@@ -169,7 +168,7 @@ class Fleet:
 
     async def _beat(self) -> None:
         """Once a second tell what there is to tell, and the service manager that we are alive."""
-        self._notifier.ready(self._in_brief())
+        self._notifier.ready(self._in_brief([feed.status() for feed in self.feeds]))
         told_s = self._machine_clock.monotonic_s()
         while True:
             await asyncio.sleep(_BEAT_S)
@@ -178,31 +177,17 @@ class Fleet:
             LINES.tell(self._log)
             for feed in self.feeds:
                 feed.losses.tell(self._log, now_s)
-            self._notifier.status(self._in_brief())
+            statuses = [feed.status() for feed in self.feeds]
+            self._notifier.status(self._in_brief(statuses))
             self._notifier.alive()
-            self._show([feed.status() for feed in self.feeds])
+            self._show(statuses)
             if self._status_every_s is not None and now_s - told_s >= self._status_every_s:
                 told_s = now_s
-                self._tell_status()
+                for status in statuses:
+                    self._log.info("produce.status", **asdict(status))
 
-    def _tell_status(self) -> None:
-        for feed in self.feeds:
-            status = feed.status()
-            self._log.info(
-                "produce.status",
-                camera=status.camera,
-                state=status.state,
-                fps=status.fps,
-                lag_s=status.lag_s,
-                spooled_chunks=status.spooled_chunks,
-                spooled_bytes=status.spooled_bytes,
-                dropped_chunks=status.dropped_chunks,
-                dropped_s=status.dropped_s,
-            )
-
-    def _in_brief(self) -> str:
+    def _in_brief(self, states: Sequence[FeedStatus]) -> str:
         """One line for the service manager."""
-        states = [feed.status() for feed in self.feeds]
         n_live = sum(status.state == "live" for status in states)
         dropped_s = sum(status.dropped_s for status in states)
         spooled = sum(status.spooled_bytes for status in states) / 1e6
@@ -221,14 +206,15 @@ class Fleet:
 async def _until_any(
     feeding: "asyncio.Future[list[None]]",
     stopping: "asyncio.Task[None]",
-    starting: "asyncio.Task[None]",
+    *others: "asyncio.Task[None]",
 ) -> None:
     """Wait until all cameras have ended or the time to stop is over; raise what failed."""
-    waited_for: set[asyncio.Future[object]] = {feeding, stopping, starting}  # type: ignore[arg-type]
+    waited_for: set[asyncio.Future[object]] = {feeding, stopping, *others}  # type: ignore[arg-type]
     while not feeding.done() and not stopping.done():
         await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            waited_for.discard(starting)
+        for task in others:
+            if task.done():
+                task.result()
+                waited_for.discard(task)
     if feeding.done():
         feeding.result()

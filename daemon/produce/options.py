@@ -110,15 +110,17 @@ def footages_of(config: ProduceConfig) -> list[Footage]:
     """Each camera's footage.
 
     Raises:
-        ConfigError: A line for each camera that cannot be one.
+        ConfigError: The site's name is none; or a line for each camera that cannot be one.
     """
+    _check_name("site", config.site)
     footages: list[Footage] = []
     faults: list[str] = []
     for name, camera in config.cameras.items():
         try:
             footages.append(_camera_footage(name, camera, config))
         except ConfigError as error:
-            faults.append(f"cameras.{name}: {error}")
+            shown = without_password(name)
+            faults.append(f"cameras.{shown}: {str(error).replace(name, shown)}")
     if faults:
         raise ConfigError("\n".join(faults))
     return footages

@@ -203,8 +203,8 @@ def produce_cameras(path: Path, *, status: bool = False) -> int:
         ConfigError: The file is wrong.
     """
     config = load_cameras(path)
-    footages = footages_of(config)
     log = set_up(config.log.form, config.log.level)
+    footages = footages_of(config)
     calls = RunningCalls(SystemClock())
     last_resort = _last_resort(calls, log)
     outages = Outages(log)

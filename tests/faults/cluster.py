@@ -24,7 +24,7 @@ from daemon.cancellation import own_cancellation
 from daemon.errors import ForeignCancellationError
 from tests.faults.checker import Effect, Mark
 from tests.faults.proxy import Proxy, free_port
-from tests.support.kafka import OwnBroker
+from tests.support.kafka import OwnBroker, administering
 
 CHUNK_PARTITIONS, EVENT_PARTITIONS = 4, 2
 LOOK_S = 0.1  # how often the committed offsets are looked at
@@ -71,12 +71,8 @@ class Cluster:
 
     async def ask(self, question: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
         """Put a question to the broker."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
-        try:
-            await admin.start()
+        async with administering(self.bootstrap) as admin:
             return await question(admin)
-        finally:
-            await admin.close()
 
     async def make_topic(self, name: str, partitions: int, **config: str) -> None:
         topic = NewTopic(name, partitions, 1, topic_configs=config)

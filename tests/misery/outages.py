@@ -26,6 +26,7 @@ from tests.misery.machine import Instance, until
 from tests.misery.outage_report import Outage, Seen, outage_page
 from tests.misery.report import wrong_events
 from tests.support.secured_kafka import ALL, ALLOW, DENY, TOPIC, WRITE, ruled
+from tests.support.small_disk import fill
 from tests.support.systemd import why_no_manager
 
 _WARM_S, _LOOK_S = 20.0, 1.0
@@ -48,20 +49,9 @@ async def _no_broker(ground: Ground) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _full_disk(ground: Ground) -> AsyncIterator[None]:
-    filler = ground.machine.folder.home / "filler"
-    await asyncio.to_thread(_fill, filler)
+    filler = await asyncio.to_thread(fill, ground.machine.folder.home)
     yield
     filler.unlink()
-
-
-def _fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
-        for n_bytes in (65_536, 512):
-            try:
-                while True:
-                    file.write(bytes(n_bytes))
-            except OSError:
-                continue
 
 
 @asynccontextmanager

@@ -119,7 +119,7 @@ class ScriptedCamera:
     def packets(self, number: int) -> Iterator[tuple[int, bool, bytes]]:
         """RTP time, whether it is the picture's last, and payload, of picture ``number``."""
         units = self.pictures[number % len(self.pictures)]
-        parts = [part for unit in units for part in _fragments(unit)]
+        parts = [part for unit in units for part in fragments(unit)]
         time = int(number * CLOCK_HZ / self.fps) & 0xFFFFFFFF
         for index, part in enumerate(parts):
             yield time, index == len(parts) - 1, part
@@ -206,7 +206,7 @@ class _Client:
                 number += 1
 
 
-def _fragments(unit: bytes) -> Iterator[bytes]:
+def fragments(unit: bytes) -> Iterator[bytes]:
     """RTP payloads of a unit (RFC 6184: single, or FU-A)."""
     if len(unit) <= _MTU:
         yield unit

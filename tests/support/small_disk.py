@@ -27,8 +27,10 @@ def fill(disk: Path) -> Path:
     """Take all the room there is."""
     filler = disk / "filler"
     with filler.open("ab", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(512))
-        except OSError:
-            return filler
+        for n_bytes in (65_536, 512):
+            try:
+                while True:
+                    file.write(bytes(n_bytes))
+            except OSError:
+                continue
+    return filler

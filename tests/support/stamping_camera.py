@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tests.support.scripted_camera import fragments
+
 _SECONDS_1900_TO_1970 = 2_208_988_800
 _US_PER_S = 1_000_000
-_MOST_PAYLOAD_BYTES = 1400
 _SSRC = 0x1234
-_SPS, _PPS, _FRAGMENT = 7, 8, 28
-_SLICES = (1, 5)
+_SPS, _PPS = 7, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,6 @@ class Script:
     stamp: Callable[[int], int]
     says_us: Callable[[int], int | None]
     connections: Sequence[int]
-
-
-def pictures_of(raw: bytes) -> list[list[bytes]]:
-    """Raw H.264, one slice a picture → the NAL units of each picture."""
-    pictures: list[list[bytes]] = []
-    units: list[bytes] = []
-    for unit in raw.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1")[1:]:
-        units.append(unit)
-        if unit[0] & 31 in _SLICES:
-            pictures.append(units)
-            units = []
-    return pictures
 
 
 @contextmanager
@@ -136,7 +124,7 @@ class _Connection:
             report = struct.pack(">BBHIIIIII", 0x80, 200, 6, _SSRC, *ntp, stamp, 0, 0)
             self._interleaved(1, report)
         pictures = self._script.pictures
-        payloads = [part for unit in pictures[number % len(pictures)] for part in _payloads(unit)]
+        payloads = [part for unit in pictures[number % len(pictures)] for part in fragments(unit)]
         for n_left, payload in zip(reversed(range(len(payloads))), payloads, strict=True):
             is_last = 0x80 if n_left == 0 else 0
             number_16 = self._n_packets & 0xFFFF
@@ -146,15 +134,3 @@ class _Connection:
 
     def _interleaved(self, channel: int, packet: bytes) -> None:
         self._client.sendall(b"$" + struct.pack(">BH", channel, len(packet)) + packet)
-
-
-def _payloads(unit: bytes) -> Iterator[bytes]:
-    """A NAL unit as RTP carries it: whole, or in fragments (RFC 6184, FU-A)."""
-    if len(unit) <= _MOST_PAYLOAD_BYTES:
-        yield unit
-        return
-    indicator, kind, body = unit[0] & 0xE0 | _FRAGMENT, unit[0] & 31, unit[1:]
-    for at in range(0, len(body), _MOST_PAYLOAD_BYTES):
-        part = body[at : at + _MOST_PAYLOAD_BYTES]
-        begins, ends = at == 0, at + len(part) == len(body)
-        yield bytes([indicator, begins << 7 | ends << 6 | kind]) + part

@@ -26,7 +26,7 @@ __all__ = ["small_disk"]
 pytestmark = pytest.mark.slow
 
 END_WITHIN_S = 2.0
-# It is measured from outside, on a machine that may be busy; what hangs would take for ever.
+# It is measured from outside, on a machine that may be busy: until Python has left.
 MARGIN_S = 8.0
 SPOOLED_NONE, SPOOLED_SOME = '"spooled_chunks": 0', '"spooled_chunks": [1-9]'
 HIDDEN = "s3cr3t/@?#%41"
@@ -306,6 +306,8 @@ def test_many_cameras_of_one_file_are_sent_by_one_process(
     [
         ("{gate: {url: 'rtsp://u:s3cr3t@h/1', ulr: x}}", "cameras.gate.ulr: unknown key"),
         ("{gate: 'rtsp://u:s3cr3t@h/1'}", "cameras.gate: "),
+        ("{gate: {rtsp://u:s3cr3t@h/1}}", "cameras.gate.rtsp://***@h/1: unknown key"),
+        ("{'rtsp://u:s3cr3t@h/1': {url: 'rtsp://h/1'}}", "cameras.rtsp://***@h/1: "),
         ("{gate: {url: ['rtsp://u:s3cr3t@h/1']}}", "cameras.gate.url: "),
         ("{gate: {url: 'ftp://u:s3cr3t@h/1'}}", "cameras.gate: ftp://***@h/1: ftp:// is not"),
         ("{gate: {url: 'clip-s3cr3t'}}", "cameras.gate: wanted an address with one of rtsp"),

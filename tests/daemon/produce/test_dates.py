@@ -13,7 +13,8 @@ from engine.types import VideoChunk
 from engine.video.arrivals import HostClocks
 from engine.video.cutting import Transcode, cut_video
 from engine.video.frames import PyAvDecoder
-from tests.support.stamping_camera import Script, pictures_of, stamping_camera
+from tests.support.scripted_camera import pictures_of
+from tests.support.stamping_camera import Script, stamping_camera
 from tests.support.videos import make_video
 
 US_PER_S, TICKS_PER_S = 1_000_000, 90_000
