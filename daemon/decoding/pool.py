@@ -23,8 +23,11 @@ from engine.video.headers import KeptHeaders
 # How long to wait before a process that could not be started is tried again.
 RETRY_S = 1.0
 
-# So often a chunk is tried whose decoder ends, or hangs, for no reason that is known.
+# A chunk is refused if its decoder has ended, or hung, so much more often than the decoders of
+# other chunks meanwhile: somebody who ends processes ends those of all. Beyond so many tries it is
+# refused in any case.
 N_TRIES = 3
+MOST_TRIES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class DecoderPool:
         self._turns = Turns(limits.n_processes)
         self._asked: dict[int, _Ask] = {}
         self._numbers = count()
+        self._n_died = 0  # decoders that ended for no reason that is known
         self._free = [DecoderProcess(limits.most_memory_bytes) for _ in range(limits.n_processes)]
         self._all = tuple(self._free)
         self._serving: set[asyncio.Task[None]] = set()
@@ -140,16 +144,20 @@ class DecoderPool:
 
     async def _decoded(self, process: DecoderProcess, ask: "_Ask") -> Decoded:
         """The answer to a request; what may not be the chunk's fault is tried again."""
-        for n_left in reversed(range(N_TRIES)):
+        n_died, n_against = self._n_died, 0
+        for tried in count(1):
             try:
                 return await process.decode(ask.message)
             except DecoderLostError as error:
                 await self._start_anew(process, ask.camera, str(error))
                 raise
             except DecoderDiedError as error:
+                self._n_died += 1
                 await self._start_anew(process, ask.camera, str(error))
-                if not n_left:
-                    why = f"its decoder ended {N_TRIES} times: {error}"
+                n_against += error.may_be_the_chunk
+                n_others = self._n_died - n_died - tried
+                if n_against - n_others >= N_TRIES or tried == MOST_TRIES:
+                    why = f"its decoder ended {tried} times: {error}"
                     raise DecoderLostError(why) from error
         raise AssertionError("the last try returns or raises")
 

@@ -24,7 +24,16 @@ HANG_S = 10.0
 
 
 class DecoderDiedError(Exception):
-    """The process ended, or was ended, before it answered; it may not be the chunk's fault."""
+    """The process ended, or was ended, before it answered.
+
+    Args:
+        why: What is known of it.
+        may_be_the_chunk: The chunk may have done it.
+    """
+
+    def __init__(self, why: str, *, may_be_the_chunk: bool = True) -> None:
+        super().__init__(why)
+        self.may_be_the_chunk = may_be_the_chunk
 
 
 @dataclass(slots=True)
@@ -111,7 +120,9 @@ class DecoderProcess:
     async def _ask(self, request: bytes) -> dict[str, Any]:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
-            raise DecoderDiedError("it does not run")
+            raise DecoderDiedError("it does not run", may_be_the_chunk=False)
+        if process.returncode is not None:  # while it waited for a chunk
+            raise DecoderDiedError(_how_it_ended(process.returncode), may_be_the_chunk=False)
         try:
             process.stdin.write(request)
             await process.stdin.drain()
@@ -136,7 +147,9 @@ class DecoderProcess:
                 return
             seen = _seen(self.pid)
             if seen is not None and progress.looks_hung(*seen, LOOK_S):
-                raise DecoderDiedError(f"it did nothing for {HANG_S:g} s")
+                is_stopped = seen[0] == "T"  # by a signal, which no chunk sends
+                why = f"it did nothing for {HANG_S:g} s"
+                raise DecoderDiedError(why, may_be_the_chunk=not is_stopped)
 
     async def _taken(self, answer: Answer) -> Decoded:
         """The answer, with frames of our own."""

@@ -105,8 +105,13 @@ async def _inflict(fault: Fault, stage: Stage) -> Told:
         return told
     say(f"round {stage.round}: {fault.name}")
     logged, before = instance.n_logged(), metric.of(await asyncio.to_thread(instance.metrics))
+    is_comparable = not fault.restarts
+    if fault.restarts:
+        before = 0  # whoever is started anew counts from there
 
     def look() -> bool:
+        if not is_comparable:
+            return False
         if told.delta < fault.least:
             with contextlib.suppress(OSError):  # it may be started anew
                 told.delta = max(told.delta, metric.of(instance.metrics()) - before)
@@ -117,6 +122,7 @@ async def _inflict(fault: Fault, stage: Stage) -> Told:
     watching = asyncio.create_task(until(look, fault.name, TOLD_WITHIN_S, look_s=0.5))
     try:
         await fault.inject(stage)
+        is_comparable = True
         await watching
     except RowError as error:
         told.failure = str(error)

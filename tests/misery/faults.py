@@ -99,6 +99,7 @@ class Fault:
         line: Is logged then.
         least: By how much the metric grows at least.
         needs_hang: It needs calls that hang.
+        restarts: The instance is stopped and started anew.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Fault:
     line: Callable[[Stage], Line]
     least: float = 1
     needs_hang: bool = False
+    restarts: bool = False
 
 
 def _dropped(camera: Callable[[Stage], str], error: str) -> dict[str, Any]:
@@ -282,6 +284,7 @@ FAULTS: tuple[Fault, ...] = (
         _damaged,
         lambda s: Metric("s2netd_snapshots_refused_total", {"camera": s.cameras["folder"][-1]}),
         lambda s: Line("stream.snapshot_refused", {"camera": s.cameras["folder"][-1]}),
+        restarts=True,
     ),
     Fault(
         "records without headers under a camera's name",

@@ -14,6 +14,7 @@ import pytest
 
 from daemon.config import DecodeConfig
 from daemon.decoding import process
+from daemon.decoding.base import Decoded
 from daemon.decoding.messages import Task, packed, read_answer
 from daemon.decoding.opening import plain_decoders
 from daemon.decoding.pool import DecoderPool, PoolLimits, ProcessDecoder
@@ -143,6 +144,67 @@ async def test_a_process_that_hangs_is_ended_and_costs_no_chunk(
 
         assert np.array_equal(plain(chunks[0]), await apart(decoder, chunks[0]))
         assert "did nothing" in str(rig.logs.named("decoder.lost")[0]["reason"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+async def test_somebody_who_ends_all_processes_again_and_again_costs_no_chunk(
+    chunks: list[VideoChunk], number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "HANG_S", 0.3)
+    monkeypatch.setattr(process, "LOOK_S", 0.1)
+    wanted = plain(chunks[0])
+    async with a_pool(PoolLimits(2)) as rig:
+        is_over = False
+
+        async def play(decoder: ProcessDecoder) -> None:
+            while not is_over:
+                assert np.array_equal(wanted, await apart(decoder, chunks[0]))
+
+        playing = asyncio.gather(*(play(rig.pool.decoder(TASK)) for _ in range(4)))
+        for _ in range(10):
+            before = rig.pool.pids
+            for pid in before:
+                os.kill(pid, number)
+            while not set(rig.pool.pids) - set(before):
+                assert not playing.done()
+                await asyncio.sleep(0.001)
+        is_over = True
+        await playing
+
+
+async def test_a_chunk_that_ends_its_decoder_is_refused_though_others_are_served(
+    chunks: list[VideoChunk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_pool(PoolLimits(2)) as rig:
+        served, asked = 0, process.DecoderProcess.decode
+
+        async def decode(self: process.DecoderProcess, request: bytes) -> Decoded:
+            if b"a poison" in request:
+                assert self.pid is not None
+                os.kill(self.pid, signal.SIGSEGV)
+            return await asked(self, request)
+
+        async def play() -> None:
+            nonlocal served
+            decoder = rig.pool.decoder(TASK)
+            while True:
+                await apart(decoder, chunks[0])
+                served += 1
+
+        monkeypatch.setattr(process.DecoderProcess, "decode", decode)
+        playing = asyncio.create_task(play())
+        while not served:
+            await asyncio.sleep(0.001)
+        n_before = served
+        poison = _with(chunks[0], chunks[0].payload + b"a poison")
+        answer = await apart(rig.pool.decoder(TASK), poison)
+        n_served = served - n_before
+        playing.cancel()
+        await asyncio.wait({playing})
+
+    assert "DecoderLostError: its decoder ended 3 times: it was ended by signal 11" == answer
+    assert 3 == rig.n_lost
+    assert n_served > 0
 
 
 async def test_a_chunk_that_takes_too_much_computing_ends_its_decoder_and_is_not_tried_again() -> (
