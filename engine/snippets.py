@@ -72,6 +72,9 @@ class SnippetSampler:
         self._replay_until_us = state.seen_us if state else None
         # A successor's footage begins after its predecessor's: nothing is read again.
         self._ended_us = state.seen_us if state and state.resume_us is None else None
+        # What is read again begins with a chunk, and so with frames that are not needed. They came
+        # before what is known of how far frames are apart.
+        self._from_us = state.resume_us if state else None
         self._may_lack_footage = state is not None and state.resume_us is not None
         self.n_gaps = 0
         self.n_late_frames = 0
@@ -104,6 +107,8 @@ class SnippetSampler:
         self._shown.clear()
 
     def _push_frame(self, pts_us: int, rgb: UInt8Array) -> list[Snippet]:
+        if self._from_us is not None and pts_us < self._from_us:
+            return []
         seen_us = self._ended_us if self._held is None else self._held.pts_us
         if seen_us is not None and pts_us <= seen_us:
             self.n_late_frames += 1
