@@ -95,7 +95,7 @@ def event_to_json(event: ActionEvent) -> dict[str, Any]:
     """Plain values for a snapshot; the daemon decides what readers of events get."""
     plain = asdict(event)
     # Known anew for each revision that is published.
-    del plain["evidence"], plain["watermark_us"]
+    del plain["evidence"], plain["watermark_us"], plain["rung"]
     if event.peak_us is None:  # as in events of before
         del plain["peak_us"]
     return {_STORED_AS.get(name, name): value for name, value in plain.items()}

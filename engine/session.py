@@ -10,19 +10,20 @@ one. It goes on with the same run at the same place in the transport, and with t
 both models make the same features. What the old model's events end with is owed by the new one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.camera_mean import CameraMean, CameraMeanState
+from engine.economy import Economy, EconomyState
 from engine.errors import SnapshotError
 from engine.events import EventTracker, TrackerState, Watch, event_from_json
 from engine.scores import ScoredSnippets, ScoreTrack
 from engine.session_blob import SNAPSHOT_VERSION, read_blob, write_blob
 from engine.snippets import SamplerState, SnippetSampler
-from engine.spec import ModelSpec
+from engine.spec import ModelSpec, Rung
 from engine.types import (
     ActionEvent,
     CasWindow,
@@ -79,6 +80,7 @@ class StreamSession:
         self._feature_id = feature_id
         self._class_indices = class_indices
         self._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us)
+        self._economy = Economy(spec.economy)
         self._camera_mean = _camera_mean_of(camera, spec, camera_mean)
         self._buffer = SnippetBuffer(spec.window, spec.feature_dim, self._camera_mean)
         self._scores = ScoreTrack(spec.window)
@@ -110,6 +112,25 @@ class StreamSession:
         return self._sampler.n_late_frames
 
     @property
+    def rung(self) -> Rung:
+        """How much of the footage is looked at; a change counts from the next snippet on."""
+        return self._economy.rung
+
+    @rung.setter
+    def rung(self, rung: Rung) -> None:
+        self._economy.rung = rung
+
+    @property
+    def n_reused(self) -> int:
+        """Snippets not looked at because nothing moved, since it was made or restored."""
+        return self._economy.n_reused
+
+    @property
+    def n_interpolated(self) -> int:
+        """Snippets whose features lie between two looks', since it was made or restored."""
+        return self._economy.n_interpolated
+
+    @property
     def open_events(self) -> tuple[ActionEvent, ...]:
         """The last revision of every event that is not final."""
         return tuple(event.last for event in self._tracker.state.live)
@@ -126,6 +147,8 @@ class StreamSession:
             indices.append(self._scores.current.first_index)
         if kept := self.kept_features:
             indices.append(kept.start)
+        if self._economy.first_waiting is not None:
+            indices.append(self._economy.first_waiting)
         at_us = self.spec.grid.snippet_start_us(min(indices))
         is_between_segments = sampler.resume_us is None and len(indices) == 1
         if is_between_segments and self.seen_us is not None:
@@ -154,6 +177,31 @@ class StreamSession:
         """Frames → the snippets they complete."""
         return self._sampler.push(frames)
 
+    def parts(self, snippets: Sequence[Snippet]) -> list[list[Snippet]]:
+        """Snippets → those that can be chosen from at once, in order."""
+        return self._economy.parts(snippets)
+
+    def choose(self, snippets: Sequence[Snippet]) -> list[Snippet]:
+        """One of the parts → what the backbone must look at; ``fill`` must follow."""
+        return self._economy.choose(snippets)
+
+    def fill(self, looks: Sequence[SnippetFeature]) -> list[SnippetFeature]:
+        """Features of what was chosen → features of all snippets up to the newest look."""
+        return self._economy.fill(looks)
+
+    def look(
+        self,
+        snippets: Sequence[Snippet],
+        extract: Callable[[Sequence[Snippet]], list[SnippetFeature]],
+    ) -> list[SnippetFeature]:
+        """Snippets → the features that are known then, for who may wait for the backbone."""
+        parts = self.parts(snippets)
+        return [one for part in parts for one in self.fill(extract(self.choose(part)))]
+
+    def release(self) -> list[SnippetFeature]:
+        """The features of snippets that wait for a look that will not come: the segment ends."""
+        return self._economy.flush()
+
     def buffer(self, features: Sequence[SnippetFeature]) -> list[FeatureWindow]:
         """Snippet features → the windows they complete."""
         return [window for feature in features for window in self._buffer.push(feature)]
@@ -175,10 +223,13 @@ class StreamSession:
     def break_segment(self) -> list[FeatureWindow]:
         """Footage is missing: drop the unfinished snippet and end the segment.
 
+        What ``release`` has not given before is dropped.
+
         Returns:
             The segment's last window, if any: localize and ``track`` it, then ``close``.
         """
         self._sampler.break_segment()
+        self._economy.broke()
         return self._buffer.flush()
 
     def close(self, reason: Reason) -> list[ActionEvent]:
@@ -187,7 +238,9 @@ class StreamSession:
         return self._tracker.close(reason)
 
     def retune(self, spec: ModelSpec, class_indices: frozenset[int] | None) -> None:
-        """Go on with other opening scores or classes of the same model; open events stay open.
+        """Go on with other opening scores, classes or economy of the same model.
+
+        Open events stay open.
 
         Raises:
             ValueError: It is another model: ask ``succeeded_by`` for its session.
@@ -197,6 +250,7 @@ class StreamSession:
         self.spec, self._class_indices = spec, class_indices
         state = self._tracker.state
         self._tracker = EventTracker(self.camera, self.run, spec, class_indices, state)
+        self._economy.retune(spec.economy)
 
     def succeeded_by(
         self,
@@ -229,6 +283,9 @@ class StreamSession:
             "background": camera_mean.mean if camera_mean else np.zeros(0, np.float64),
             "scores": scored.scores if scored else np.zeros((0, 0), np.float32),
         }
+        gate = self._economy.state.gate
+        if gate is not None and gate.planes is not None:
+            arrays["gate"] = gate.planes  # (3, R, S)
         return write_blob(self._meta(), arrays)
 
     def _meta(self) -> dict[str, Any]:
@@ -256,6 +313,7 @@ class StreamSession:
             "background": camera_mean.n_snippets if camera_mean else None,
             "scores": [scored.first_index, scored.segment] if scored else None,
             "tracker": self._tracker.state.to_json(),
+            "economy": self._economy.state.to_json(),
         }
 
     @classmethod
@@ -409,6 +467,7 @@ class StreamSession:
         wanted = range(first_index, first_index + n_kept)
         kept_rows = _rows(wanted, segment, features, spec.feature_dim)
         session._buffer.restore(first_index, segment, n_unseen, kept_rows)
+        session._economy = _economy_of(meta, arrays, spec, session.features)
         kept = None
         if meta["scores"]:
             first_index, segment = meta["scores"]
@@ -448,6 +507,19 @@ def _stored_features(
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = rows.astype(np.float16).astype(np.float32)
     return [SnippetFeature(first_index + n, segment, row) for n, row in enumerate(rounded)]
+
+
+def _economy_of(
+    meta: dict[str, Any],
+    arrays: dict[str, npt.NDArray[Any]],
+    spec: ModelSpec,
+    features: Sequence[SnippetFeature],
+) -> Economy:
+    """The economy of a snapshot; older snapshots have none, and then the next snippet is seen."""
+    if "economy" not in meta:
+        return Economy(spec.economy)
+    state = EconomyState.from_json(meta["economy"], arrays.get("gate"))
+    return Economy(spec.economy, state, features[-1] if features else None)
 
 
 def _owed_of(meta: dict[str, Any]) -> tuple[ActionEvent, ...]:

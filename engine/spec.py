@@ -6,6 +6,7 @@ No stage has a model constant of its own: whoever builds a stage hands it a part
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Literal
 
 from engine.grid import Grid, exact_div
@@ -229,6 +230,47 @@ class CameraMeanSpec:
         )
 
 
+class Rung(StrEnum):
+    """How much of the footage the backbone looks at, from all of it down."""
+
+    FULL = "full"
+    HALF = "half"
+    QUARTER = "quarter"
+    GATED = "gated"
+
+    @property
+    def every(self) -> int:
+        """Of so many snippets in a row one is looked at."""
+        return {Rung.FULL: 1, Rung.HALF: 2}.get(self, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class EconomySpec:
+    """What the backbone may be spared; no part of a bundle, for whoever runs it decides.
+
+    Attributes:
+        rung: How much is looked at.
+        lowest: How little is looked at of a camera that is late; one above ``rung`` changes
+            nothing.
+        is_gated: Snippets in which nothing moves are not looked at, on any rung.
+        look_every: Of so many snippets in a row one is looked at, whatever it shows; None: there
+            is no such limit.
+    """
+
+    rung: Rung = Rung.FULL
+    lowest: Rung = Rung.FULL
+    is_gated: bool = False
+    look_every: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            holds=self.look_every is None or self.look_every >= 1,
+            what="look_every",
+            seen=self.look_every,
+            wanted=">= 1",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """All that a camera's session has to know of a model.
@@ -243,6 +285,7 @@ class ModelSpec:
         proposals: Post-processing.
         tracker: Event life cycle.
         camera_mean: What its localizer takes out of a camera's features; None: nothing.
+        economy: What its backbone may be spared.
     """
 
     model_id: str
@@ -254,6 +297,7 @@ class ModelSpec:
     proposals: ProposalSpec
     tracker: TrackerSpec
     camera_mean: CameraMeanSpec | None = None
+    economy: EconomySpec = EconomySpec()
 
     def __post_init__(self) -> None:
         step_us = self.proposals.step_us

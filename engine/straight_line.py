@@ -156,13 +156,14 @@ def localize_frames(
 
     for batch in batches:
         snippets = session.sample(batch)
-        features = extractor.extract(snippets)
+        features = session.look(snippets, extractor.extract)
         fresh = track(session.buffer(features))
         revisions.extend(fresh)
         n_frames += batch.n_decoded
         if len(batch.pts_us):
             on_progress(int(batch.pts_us[-1]), fresh)
-    revisions.extend(track(session.break_segment()))
+    last = session.buffer(session.release())
+    revisions.extend(track([*last, *session.break_segment()]))
     revisions.extend(session.close(Reason.END))
     drawn = curves.arrays()
     return Localization(

@@ -369,10 +369,12 @@ class ActionEvent:
         anchor_us: Unix time of stream time 0, as known when the event opened; None if unknown.
         model_id: Bundle name and digest.
         peak_us: Stream time at which the class's score was highest; None if unknown.
-        evidence: Where its footage lies; None if that is unknown. This and the watermark say how
-            a revision came to be, so they make no other revision of it.
+        evidence: Where its footage lies; None if that is unknown. This, the watermark and the
+            rung say how a revision came to be, so they make no other revision of it.
         watermark_us: No event of the run that starts before this stream time will appear after
             this revision; None if unknown.
+        rung: How much of the footage was looked at when this was decided, as ``Rung`` names it;
+            None if unknown.
     """
 
     event_id: str
@@ -391,6 +393,7 @@ class ActionEvent:
     peak_us: int | None = None
     evidence: Evidence | None = field(default=None, compare=False)
     watermark_us: int | None = field(default=None, compare=False)
+    rung: str | None = field(default=None, compare=False)
 
     @property
     def final(self) -> bool:

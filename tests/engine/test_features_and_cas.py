@@ -13,7 +13,8 @@ from engine.backends.base import Signature, Tensor, TensorSpec
 from engine.backends.scripted import ScriptedBackend
 from engine.cas import BackendLocalizer
 from engine.errors import BundleError
-from engine.features import BackendFeatureExtractor, as_logged
+from engine.features import BackendFeatureExtractor
+from engine.rounding import as_logged
 from engine.types import FeatureWindow, FloatArray, Snippet, Span
 
 BACKBONE = Signature(

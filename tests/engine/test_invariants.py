@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.events import TRANSITIONS
 from engine.session import StreamSession
+from engine.spec import EconomySpec, Rung
 from engine.straight_line import localize_frames
 from engine.tiou import overlap_us
 from engine.types import ActionEvent, FrameBatch, Phase, Reason
@@ -20,6 +21,12 @@ from tests.support.scripted import (
 )
 from tests.support.strategies import Cutting, cuttings, videos
 
+economies = st.builds(
+    EconomySpec,
+    rung=st.sampled_from(Rung),
+    is_gated=st.booleans(),
+    look_every=st.sampled_from([None, 1, 5]),
+)
 specs = st.builds(
     a_spec,
     stride_frames=st.sampled_from([2, 4]),
@@ -27,6 +34,7 @@ specs = st.builds(
     freeze_us=st.sampled_from([0, 320_000]),
     class_open_scores=st.sampled_from([(), (0.25, 0.6)]),
     camera_mean=st.sampled_from([None, a_camera_mean()]),
+    economy=economies,
 )
 
 
@@ -37,12 +45,13 @@ def run(pieces: list[FrameBatch], spec) -> list[ActionEvent]:
 
 
 def advance(session: StreamSession, piece: FrameBatch) -> list[ActionEvent]:
-    features = MeanColourExtractor().extract(session.sample(piece))
+    features = session.look(session.sample(piece), MeanColourExtractor().extract)
     return session.track(SmoothingLocalizer().localize(session.buffer(features)))
 
 
 def finish(session: StreamSession) -> list[ActionEvent]:
-    last = session.track(SmoothingLocalizer().localize(session.break_segment()))
+    windows = [*session.buffer(session.release()), *session.break_segment()]
+    last = session.track(SmoothingLocalizer().localize(windows))
     return last + session.close(Reason.END)
 
 
@@ -68,6 +77,28 @@ def test_snapshot_and_restore_at_any_boundary_change_nothing(video, cutting, spe
 
     assert [] == replayed
     assert run([video], spec) == records + finish(restored)
+
+
+@given(videos(), cuttings(), specs, st.data())
+def test_any_rungs_give_the_same_events_with_and_without_a_restart(video, cutting, spec, data):
+    pieces = cutting.cut(video)
+    rungs = [data.draw(st.sampled_from(Rung), label="rung") for _ in pieces]
+    alone, restarted = StreamSession("cam", "e", spec), StreamSession("cam", "e", spec)
+
+    for n, (rung, piece) in enumerate(zip(rungs, pieces, strict=True)):
+        alone.rung = restarted.rung = rung
+        assert advance(alone, piece) == advance(restarted, piece)
+        assert alone.watermark_us == restarted.watermark_us
+        resume_us = restarted.resume_us
+        needed = [
+            p for p in pieces[: n + 1] if resume_us is not None and p.pts_us[-1] >= resume_us
+        ]
+        features = restarted.features
+        restarted = StreamSession.restore(restarted.snapshot(), spec, features=features)
+        for piece_again in needed:
+            restarted.sample(piece_again)
+
+    assert finish(alone) == finish(restarted)
 
 
 @given(videos(), cuttings(), specs, st.data())

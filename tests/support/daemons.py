@@ -146,9 +146,9 @@ def a_log(*chunks: VideoChunk) -> MemoryLog:
     return log
 
 
-def straight_line(clip: Path, camera: str) -> list[ActionEvent]:
+def straight_line(clip: Path, camera: str, spec: ModelSpec | None = None) -> list[ActionEvent]:
     """What a daemon must say of a clip: the same model, without daemon or chunks."""
-    spec = a_spec()
+    spec = spec or a_spec()
     batches = read_video(clip, spec.geometry, spec.grid)
     session = StreamSession(camera, "file", spec)
     result = localize_frames(batches, session, MeanColourExtractor(), SmoothingLocalizer())

@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from engine.spec import Rung
 from engine.types import ActionEvent, Evidence, Phase, Reason, Span, VideoChunk
 
 TIME_BASE = Fraction(1, 90_000)
@@ -105,6 +106,7 @@ def events(draw: st.DrawFn) -> ActionEvent:
         peak_us=draw(st.none() | st.integers(0, 10**12)),
         evidence=draw(st.none() | evidences()),
         watermark_us=draw(st.none() | st.integers(0, 10**12)),
+        rung=draw(st.none() | st.sampled_from([rung.value for rung in Rung])),
     )
 
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.features import as_logged
 from engine.grid import Grid
+from engine.rounding import as_logged
 from engine.spec import (
     CameraMeanSpec,
+    EconomySpec,
     FrameGeometry,
     ModelSpec,
     ProposalSpec,
@@ -25,6 +26,9 @@ from engine.types import CasWindow, FeatureWindow, FrameBatch, Snippet, SnippetF
 CLASS_NAMES = ("red", "green")
 
 
+FULL_LOOK = EconomySpec()
+
+
 def a_spec(
     *,
     stride_frames: int = 4,
@@ -33,6 +37,7 @@ def a_spec(
     max_gap_us: int = 500_000,
     class_open_scores: tuple[float, ...] = (),
     camera_mean: CameraMeanSpec | None = None,
+    economy: EconomySpec = FULL_LOOK,
 ) -> ModelSpec:
     """Snippets of 0.16 s, windows of 8, 24 remembered."""
     return ModelSpec(
@@ -70,6 +75,7 @@ def a_spec(
             class_open_scores=class_open_scores,
         ),
         camera_mean=camera_mean,
+        economy=economy,
     )
 
 
