@@ -223,6 +223,7 @@ class Camera:
             "fps": None if status.fps is None else round(status.fps, 2),
             "snippets_per_minute": status.snippets_per_minute,
             "degraded": list(status.degraded),
+            "rung": status.rung.value,
         }
 
     def _show(self, status: CameraStatus, n_open: int) -> None:

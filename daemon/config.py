@@ -21,6 +21,38 @@ from engine.video.passwords import without_password
 S = TypeVar("S", bound=Section)
 
 
+# As ``engine.spec.Rung`` has them.
+RungName = Literal["full", "half", "quarter", "gated"]
+
+
+class EconomyConfig(Section):
+    """What the backbone is spared, which takes most of the time."""
+
+    rung: RungName = Field(
+        "full",
+        description="How much of the footage is looked at. full: every snippet; half: every "
+        "second one, and the features between two are interpolated; quarter: every fourth; "
+        "gated: every fourth in which something moves.",
+    )
+    under_load: RungName = Field(
+        "full",
+        description="The lowest rung to which a camera goes down, rung by rung, while it falls "
+        "behind; it goes up again when it has caught up. full: it stays where it is.",
+    )
+    motion_gate: Literal["off", "static"] = Field(
+        "off",
+        description="static: a snippet that shows what the last one looked at did has its "
+        "feature, on any rung; off: only on the rung gated.",
+    )
+    look_every_s: float | None = Field(
+        10,
+        gt=0,
+        le=86_400,
+        description="After so many seconds a snippet is looked at though nothing moves; null: "
+        "never.",
+    )
+
+
 class ModelConfig(Section):
     """Which networks run, and how."""
 
@@ -76,6 +108,7 @@ class ModelConfig(Section):
         "free. A few milliseconds fill a GPU's batches; on a CPU, waiting gains nothing.",
     )
     gpu: int = Field(0, ge=0, le=63, description="Which GPU tensorrt uses; 0 is the first.")
+    economy: EconomyConfig = EconomyConfig()
     while_building: Literal["wait", "openvino"] = Field(
         "wait",
         description="What to do until the plans of tensorrt are built and verified. wait: serve "

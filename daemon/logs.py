@@ -67,6 +67,7 @@ EVENTS = {
     "decoder.not_started": "the machine gives no process for decoding; it is tried again",
     "camera.let_go": "a new camera needed a place, and this one was silent for longest",
     "camera.quarantined": "a camera did harm again, or has done nothing else; it is not tried",
+    "stream.rung": "more or less of a camera's footage is looked at now",
     "stream.low_fps": "a run has clearly fewer frames a second than the model wants",
     "camera.state": "a camera is live, silent, late, refused or degraded now",
     "cameras.unwell": "cameras that are not live, once a minute",

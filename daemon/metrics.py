@@ -41,6 +41,7 @@ class Metrics:
     silent_cameras: Counter = field(init=False)
     early_revisions: Counter = field(init=False)
     low_fps_runs: Counter = field(init=False)
+    spared_snippets: Counter = field(init=False)
     queued_chunks: Gauge = field(init=False)
     queued_bytes: Gauge = field(init=False)
     paused_partitions: Gauge = field(init=False)
@@ -53,6 +54,7 @@ class Metrics:
     camera_fps: Gauge = field(init=False)
     camera_snippets_per_minute: Gauge = field(init=False)
     camera_state: Gauge = field(init=False)
+    camera_rung: Gauge = field(init=False)
     tasks: Gauge = field(init=False)
     loop_lag_seconds: Gauge = field(init=False)
     waiting: Gauge = field(init=False)
@@ -111,6 +113,7 @@ class Metrics:
         _what_folders_come_to(counter)
         counter("silent_cameras", "Times a camera fell silent", "camera")
         counter("low_fps_runs", "Runs with fewer frames a second than the model wants", "camera")
+        counter("spared_snippets", "Snippets that the backbone did not look at", "camera", "why")
         counter(
             "early_revisions",
             "Revisions kept before their footage was captured, by our clock: they have no latency",
@@ -187,6 +190,7 @@ def _how_cameras_are(gauge: Callable[..., None]) -> None:
         "camera",
         "state",
     )
+    gauge("camera_rung", "1 for the rung that a camera is on", "camera", "rung")
 
 
 def _remove(cameras: Collection[str], metrics: Iterable[Counter | Gauge]) -> None:

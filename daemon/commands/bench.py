@@ -6,13 +6,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from daemon.commands.options import BundleOption, PrecisionOption, ThreadsOption, given
+from daemon.commands.options import (
+    BundleOption,
+    MotionGateOption,
+    PrecisionOption,
+    RungOption,
+    ThreadsOption,
+    given,
+)
 from daemon.errors import ConfigError
 
 _LEAK_BATCHES = {"cuda": 1000, "cpu": 100}
 _ONLY_WITH_DEVICE = ("also", "report", "leak_batches")
 _ONLY_WITHOUT_DEVICE = (
-    *("video", "cameras", "compare_batch", "backend", "decode", "isolation", "resolution"),
+    *("video", "footage", "cameras", "compare_batch", "backend", "decode", "isolation"),
+    *("resolution", "rung", "motion_gate"),
 )
 
 
@@ -58,6 +66,15 @@ def bench(
     resolution: Annotated[
         str, typer.Option(help="WIDTHxHEIGHT, in pixels, of footage that is made on the spot.")
     ] = "320x240",
+    footage: Annotated[
+        str,
+        typer.Option(
+            help="What is made on the spot: moving, in which everything moves; or day, people in "
+            "3 of the 24 hours of a day, each of which is 4 s long."
+        ),
+    ] = "moving",
+    rung: RungOption = "full",
+    motion_gate: MotionGateOption = "off",
     *,
     compare_batch: Annotated[
         bool,
@@ -114,6 +131,7 @@ def bench(
     [dim]s2netd bench --cameras auto[/dim]
     [dim]s2netd bench --cameras 16 --resolution 1920x1080 --decode cuda --backend tensorrt[/dim]
     [dim]s2netd bench --cameras 16 --compare-batch[/dim]
+    [dim]s2netd bench --bundle scenes --cameras auto --footage day --motion-gate static[/dim]
     [dim]s2netd bench --device cuda --bundle scenes --report gpu.md[/dim]
     """
     _refuse_what_does_nothing(context, device)
@@ -149,6 +167,9 @@ def bench(
         decode=decode,
         isolation=isolation,
         resolution=resolution,
+        footage=footage,
+        rung=rung,
+        motion_gate=motion_gate,
     )
     run_bench(options, Console(), as_json=as_json)
 
@@ -162,7 +183,8 @@ def _refuse_what_does_nothing(context: typer.Context, device: str | None) -> Non
     if device is None:
         for name in given(context, *_ONLY_WITH_DEVICE):
             raise ConfigError(f"{name} goes with --device cpu or --device cuda")
-        for name in given(context, "resolution") if given(context, "video") else ():
+        made = given(context, "resolution", "footage")
+        for name in made if given(context, "video") else ():
             raise ConfigError(f"{name} is of footage made on the spot: leave out --video")
         return
     for name in given(context, *_ONLY_WITHOUT_DEVICE):

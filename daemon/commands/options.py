@@ -36,6 +36,17 @@ PrecisionOption = Annotated[
         "here and still the same model."
     ),
 ]
+RungOption = Annotated[
+    str,
+    typer.Option(
+        help="How much of the footage is looked at: full, every snippet; half or quarter, every "
+        "second or fourth; gated, every fourth in which something moves."
+    ),
+]
+MotionGateOption = Annotated[
+    str,
+    typer.Option(help="static: what shows nothing new is not looked at; off: it is, as ever."),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, help="CPU threads of the networks.", show_default="all cores"),

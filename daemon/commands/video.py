@@ -10,8 +10,10 @@ from rich.console import Console
 from daemon.commands.options import (
     BundleOption,
     LabelsOption,
+    MotionGateOption,
     OpenScoreOption,
     PrecisionOption,
+    RungOption,
     ThreadsOption,
     refuse_besides_config,
     split_labels,
@@ -36,6 +38,8 @@ def localize(
     open_score: OpenScoreOption = None,
     precision: PrecisionOption = "auto",
     threads: ThreadsOption = None,
+    rung: RungOption = "full",
+    motion_gate: MotionGateOption = "off",
     max_lost: Annotated[
         float,
         typer.Option(
@@ -76,6 +80,7 @@ def localize(
             "open_score": open_score,
             "precision": precision,
             "threads": threads,
+            "economy": {"rung": rung, "motion_gate": motion_gate},
         }
     )
     with console.status(f"opening {bundle}"):

@@ -66,6 +66,12 @@ class Device:
         self._batcher = Batcher(policy)
         self._tickets: dict[Request, _Ticket] = {}
         self._wake = asyncio.Event()
+        self._busy_s = 0.0
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds that calls for cameras have taken, in all."""
+        return self._busy_s
 
     async def run(self, work: Callable[[], R]) -> R:
         """Do any work on the device thread, between two calls; ``serve`` need not run.
@@ -202,6 +208,7 @@ class Device:
         self._tell(batch, started_s)
         answers = await self._on_thread(work)
         spent_s = self._clock.monotonic_s() - started_s
+        self._busy_s += spent_s
         self._metrics.device_busy_seconds.labels(batch.lane.value).inc(spent_s)
         return answers
 

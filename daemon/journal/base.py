@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from engine.spec import Rung
 from engine.types import ActionEvent, Reason, SnippetFeature
 
 
@@ -160,6 +161,7 @@ class CameraStatus:
             it was captured in the future of our clock; None: not known.
         fps: Frames in a second of its footage; None: not known yet.
         snippets_per_minute: Snippets in the last minute.
+        rung: How much of its footage is looked at.
     """
 
     camera: str
@@ -184,6 +186,7 @@ class CameraStatus:
     lag_s: float | None = None
     fps: float | None = None
     snippets_per_minute: int = 0
+    rung: Rung = Rung.FULL
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ def status_json(status: CameraStatus, *, site: str) -> dict[str, Any]:
         "gaps": status.n_gaps,
         "refused_chunks": status.n_refused,
         "degraded": list(status.degraded),
+        "rung": status.rung.value,
         "epoch": status.run or None,
         "watermark": moment_json(status.anchor_us, status.watermark_us),
         "model": {"id": status.model_id},

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
-from daemon.config import ModelConfig
+from daemon.config import EconomyConfig, ModelConfig
 from daemon.errors import ConfigError
 from daemon.models.slot import OpenModel
 from engine.backends import open_backend
@@ -17,7 +17,8 @@ from engine.bundle.reference import reference_of
 from engine.cas import BackendLocalizer, Localizer
 from engine.errors import BundleError
 from engine.features import BackendFeatureExtractor
-from engine.spec import ModelSpec
+from engine.grid import US_PER_S, Grid
+from engine.spec import EconomySpec, ModelSpec, Rung
 
 _NAMED = 10  # of labels that are unknown
 
@@ -109,9 +110,20 @@ def read_model(config: ModelConfig) -> ReadModel:
     spec = bundle.spec
     if config.open_score is not None:
         spec = spec.with_open_score(config.open_score)
+    spec = replace(spec, economy=economy_of(config.economy, spec.grid))
     read = ReadModel(config, bundle, spec, class_indices_of(config.labels, spec.class_names))
     is_form = config.backend == "openvino" and config.precision == "int8"
     return read.in_precision("int8") if is_form else read
+
+
+def economy_of(config: EconomyConfig, grid: Grid) -> EconomySpec:
+    """What the backbone is spared, in snippets of a model's grid."""
+    look_every = None
+    if config.look_every_s is not None:
+        look_every = max(round(config.look_every_s * US_PER_S / grid.stride_us), 1)
+    return EconomySpec(
+        Rung(config.rung), Rung(config.under_load), config.motion_gate == "static", look_every
+    )
 
 
 def open_read(read: ReadModel, on_log: OnLog = lambda _severity, _message: None) -> OpenModel:

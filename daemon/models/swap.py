@@ -23,6 +23,7 @@ _MAKES_A_MODEL = frozenset(
         "bundle",
         "labels",
         "open_score",
+        "economy",
         "backend",
         "precision",
         "threads",

@@ -7,6 +7,7 @@ from prometheus_client import Gauge
 from daemon.journal.base import CameraStatus, Condition
 from daemon.metrics import Metrics
 from engine.grid import US_PER_S
+from engine.spec import Rung
 
 
 class CameraGauges:
@@ -57,6 +58,8 @@ class CameraGauges:
         yield metrics.clock_skew_seconds, (), None if lag_s is None else max(-lag_s, 0.0)
         yield metrics.last_frame_seconds, (), _seconds(status.last_frame_us)
         yield metrics.last_chunk_seconds, (), _seconds(status.last_chunk_us)
+        for rung in Rung:
+            yield metrics.camera_rung, (rung.value,), float(status.rung is rung)
         watermark_us = None
         if status.anchor_us is not None and status.watermark_us is not None:
             watermark_us = status.anchor_us + status.watermark_us

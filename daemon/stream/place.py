@@ -10,6 +10,7 @@ from itertools import takewhile
 from daemon.sources.base import Position
 from engine.errors import SnapshotError
 from engine.session import StreamSession
+from engine.spec import Rung
 from engine.types import ActionEvent, Evidence, Phase, Place, Span
 
 # So many chunks are remembered, to say where an event's footage lies and where that of an
@@ -83,19 +84,22 @@ def evidence_of(place: Place, span: Span) -> Evidence | None:
 
 
 def stamped(
-    place: Place, watermark_us: int, revisions: Sequence[ActionEvent]
+    place: Place, watermark_us: int, rung: Rung, revisions: Sequence[ActionEvent]
 ) -> list[ActionEvent]:
     """Revisions with what their readers need beyond the event itself.
 
     Args:
         place: Where their camera stands.
         watermark_us: No event that starts before this stream time will be opened any more.
+        rung: How much of the footage is looked at.
         revisions: Of one run, oldest first.
     """
     done: list[ActionEvent] = []
     for revision in reversed(revisions):
         evidence = evidence_of(place, revision.span)
-        done.append(replace(revision, evidence=evidence, watermark_us=watermark_us))
+        done.append(
+            replace(revision, evidence=evidence, watermark_us=watermark_us, rung=rung.value)
+        )
         # Before this one appeared, its start was not past.
         if revision.phase is Phase.OPENED:
             watermark_us = min(watermark_us, revision.span.start_us)

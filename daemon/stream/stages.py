@@ -112,6 +112,35 @@ class Stages:
                 deadline_s=self._deadline_s,
             )
 
+    async def look(
+        self, session: StreamSession, snippets: Sequence[Snippet]
+    ) -> list[SnippetFeature]:
+        """Snippets → the features that are known then, made with no more looks than are needed.
+
+        Raises:
+            DeviceError: The accelerator failed.
+        """
+        features: list[SnippetFeature] = []
+        for part in session.parts(snippets):
+            answers = await self.extract(session.choose(part))
+            with self._spared(session):
+                features += session.fill(answers)
+        return features
+
+    def release(self, session: StreamSession) -> list[SnippetFeature]:
+        """The features of snippets that wait for a look, as the segment ends."""
+        with self._spared(session):
+            return session.release()
+
+    @contextmanager
+    def _spared(self, session: StreamSession) -> Iterator[None]:
+        """Count the snippets that get features inside the ``with`` block without a look."""
+        still, between = session.n_reused, session.n_interpolated
+        yield
+        spared = self._parts.metrics.spared_snippets
+        spared.labels(self._camera, "still").inc(session.n_reused - still)
+        spared.labels(self._camera, "between").inc(session.n_interpolated - between)
+
     async def localize(
         self, session: StreamSession, windows: list[FeatureWindow]
     ) -> list[ActionEvent]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from daemon.journal.base import CameraStatus, Condition, Owner, Presence
 from engine.grid import US_PER_S
+from engine.spec import Rung
 
 NEWS_INTERVAL_S = 1.0
 CLOCK_AHEAD_S = 2.0  # clocks that are set by NTP differ by less
@@ -29,6 +30,7 @@ class StreamFacts:
         fps: Frames in a second of footage; None: not known yet.
         snippets_per_minute: Snippets in the last minute.
         n_open: Events that are not final.
+        rung: How much of its footage is looked at.
         degraded: In which ways the camera is served worse than it could be.
     """
 
@@ -41,6 +43,7 @@ class StreamFacts:
     fps: float | None = None
     snippets_per_minute: int = 0
     n_open: int = 0
+    rung: Rung = Rung.FULL
     degraded: tuple[str, ...] = ()
 
 
@@ -131,6 +134,7 @@ class CameraWatch:
             lag_s=lag_s,
             fps=facts.fps,
             snippets_per_minute=facts.snippets_per_minute,
+            rung=facts.rung,
         )
 
     def _condition(self, degraded: tuple[str, ...]) -> Condition:
@@ -186,6 +190,7 @@ def _told_at_once(status: CameraStatus) -> tuple[object, ...]:
         status.n_gaps,
         status.condition,
         status.degraded,
+        status.rung,
         status.partition,
         status.owner,
     )

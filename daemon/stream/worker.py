@@ -10,7 +10,7 @@ before stopped. If it is of another bundle, the old model's events get their las
 session of the new model replaces the old one; one outcome holds both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from daemon.journal.base import CameraState, DeadLetter, FeatureRows
@@ -18,6 +18,7 @@ from daemon.models.slot import OpenModel
 from daemon.sources.base import Delivery
 from daemon.stream.beginning import Beginning, take_up
 from daemon.stream.foreign import Foreigners, Placement, moved
+from daemon.stream.ladder import Ladder
 from daemon.stream.logged import end_of, rows_of
 from daemon.stream.pace import Pace
 from daemon.stream.place import (
@@ -43,10 +44,12 @@ from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
 from daemon.text import cut
 from engine.errors import RivalRunError, StaleChunkError, StreamError
+from engine.grid import US_PER_S
 from engine.session import StreamSession
 from engine.types import (
     FOREIGN_RUN,
     ActionEvent,
+    FeatureWindow,
     FrameBatch,
     Place,
     Reason,
@@ -72,6 +75,7 @@ class StreamWorker:
         self._log = parts.log.bind(camera=camera)
         self._n_gaps = 0
         self._pace = Pace(self._model.spec.grid)
+        self._ladder = Ladder(self._model.spec.economy)
         self._newest_us: int | None = None  # stream time of the newest frame that was finished
         self._sparse_run: str | None = None  # the run that was told to have too few frames
         self._foreigners = Foreigners(parts.foreign_time)
@@ -112,25 +116,34 @@ class StreamWorker:
             fps=self._pace.fps,
             snippets_per_minute=self._pace.snippets_a_minute(self._parts.clock.monotonic_s()),
             n_open=len(session.open_events),
-            degraded=("low_fps",) if self._pace.is_sparse else (),
+            rung=self._ladder.rung,
+            degraded=tuple(self._degraded()),
         )
+
+    def _degraded(self) -> Iterator[str]:
+        if self._pace.is_sparse:
+            yield "low_fps"
+        if self._ladder.is_lowered:
+            yield "overload"
 
     async def _process_frames(self, frames: FrameBatch, offset: int) -> list[ActionEvent]:
         """Put one chunk's frames through every stage, down to revisions of events."""
         session = self._current_session()
         session.place = with_chunk(session.place, offset, int(frames.pts_us[0]))
         n_gaps, n_late = session.n_gaps, session.n_late_frames
+        session.rung = self._ladder.rung
         snippets = self._stages.sample(frames, session)
         self._tell_unused(
             session, session.n_gaps - n_gaps, frames.n_late + session.n_late_frames - n_late
         )
-        features = await self._stages.extract(snippets)
+        features = await self._stages.look(session, snippets)
         self._new_features.extend(rows_of(session, features, self._model.feature_id))
         revisions = await self._stages.localize(session, session.buffer(features))
         self._newest_us = int(frames.pts_us[-1])
         now_s = self._parts.clock.monotonic_s()
         self._pace.saw(int(frames.pts_us[0]), frames.n_decoded, len(snippets), now_s)
         self._tell_if_sparse(session)
+        self._weigh_load(session)
         self._parts.metrics.chunks.labels(self.camera).inc()  # now that it was of use
         return revisions
 
@@ -152,6 +165,25 @@ class StreamWorker:
         self._parts.metrics.low_fps_runs.labels(self.camera).inc()
         fps, wanted = round(self._pace.fps or 0, 2), session.spec.grid.fps
         self._log.warning("stream.low_fps", run=session.run, fps=fps, wanted=wanted)
+
+    def _weigh_load(self, session: StreamSession) -> None:
+        """Look at less of what follows if footage comes faster than it can be looked at."""
+        if session.anchor_us is None or self._newest_us is None:
+            return
+        clock, before = self._parts.clock, self._ladder.rung
+        lag_s = (clock.unix_us() - session.anchor_us - self._newest_us) / US_PER_S
+        rung = self._ladder.saw(lag_s, self._parts.device.busy_s, clock.monotonic_s())
+        if rung is not before:
+            tell = self._log.warning if self._ladder.is_lowered else self._log.info
+            tell("stream.rung", before=before.value, rung=rung.value)
+
+    def _end_segment(self, session: StreamSession, reason: Reason) -> list[FeatureWindow]:
+        """Nothing follows in the segment: its last features go to the log; give its windows."""
+        features = self._stages.release(session)
+        self._new_features.extend(rows_of(session, features, self._model.feature_id))
+        windows = session.buffer(features)
+        self._mark_end(session, session.kept_features, reason)
+        return [*windows, *session.break_segment()]
 
     def _mark_end(self, session: StreamSession, kept: range, reason: Reason) -> None:
         """Tell the feature log that the segment of the ``kept`` features is ended, if any is."""
@@ -233,6 +265,7 @@ class StreamWorker:
                 if session is not None:
                     await self._succeed(session, model)
                 self._pace = Pace(model.spec.grid)
+            self._ladder = Ladder(model.spec.economy)
         except BaseException:
             self._parts.models.give_back(model)
             raise
@@ -244,8 +277,7 @@ class StreamWorker:
 
     async def _succeed(self, session: StreamSession, model: OpenModel) -> None:
         """Replace the camera's session by one of another bundle, which owes the last words."""
-        self._mark_end(session, session.kept_features, Reason.MODEL)
-        last = await self._stages.localize(session, session.break_segment())
+        last = await self._stages.localize(session, self._end_segment(session, Reason.MODEL))
         self._session = session.succeeded_by(
             model.spec, model.class_indices, feature_id=model.feature_id, revisions=last
         )
@@ -271,7 +303,7 @@ class StreamWorker:
         # Those of the run before have been stamped, by that run.
         n_before = sum(revision.run != session.run for revision in revisions)
         before, mine = revisions[:n_before], [*owed, *revisions[n_before:]]
-        told = (*before, *stamped(session.place, session.watermark_us, mine))
+        told = (*before, *stamped(session.place, session.watermark_us, session.rung, mine))
         return Outcome(told, features, self._state(session), dead)
 
     def _state(self, session: StreamSession) -> CameraState:
@@ -444,7 +476,7 @@ class StreamWorker:
         if before is not None:
             if not before.place.is_over:
                 revisions = await self._end(Reason.GAP)
-                revisions = stamped(before.place, before.watermark_us, revisions)
+                revisions = stamped(before.place, before.watermark_us, before.rung, revisions)
             place = with_ended(before.place, producer_run_of(before), before.seen_us)
         run = name_of_run(place, chunk, offset)
         self._session = StreamSession(
@@ -462,6 +494,7 @@ class StreamWorker:
         )
         self._newest_us = None
         self._pace.broke()
+        self._ladder.began()
         self._log.info("stream.opened", run=run)
         return revisions
 
@@ -493,17 +526,16 @@ class StreamWorker:
         self._n_gaps += 1
         self._pace.broke()
         self._log.warning("stream.gap", reason=reason, run=session.run)
-        self._mark_end(session, session.kept_features, Reason.GAP)
-        revisions = await self._stages.localize(session, session.break_segment())
+        revisions = await self._stages.localize(session, self._end_segment(session, Reason.GAP))
         return revisions + session.close(Reason.GAP)
 
     async def _end(self, reason: Reason) -> list[ActionEvent]:
-        if self._session is None:
+        session = self._session
+        if session is None:
             return []
-        self._mark_end(self._session, self._session.kept_features, reason)
-        revisions = await self._stages.localize(self._session, self._session.break_segment())
-        revisions += self._session.close(reason)
-        self._log.info("stream.ended", run=self._session.run, reason=reason.value)
+        revisions = await self._stages.localize(session, self._end_segment(session, reason))
+        revisions += session.close(reason)
+        self._log.info("stream.ended", run=session.run, reason=reason.value)
         return revisions
 
     def _drop(

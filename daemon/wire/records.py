@@ -228,6 +228,7 @@ def event_json(event: ActionEvent, *, site: str) -> dict[str, Any]:
         "watermark": moment(event.watermark_us),
         "evidence": _evidence_json(event.evidence),
         "model": {"id": event.model_id},
+        "quality": None if event.rung is None else {"rung": event.rung},
     }
 
 
@@ -274,6 +275,7 @@ def _event(plain: Mapping[str, Any]) -> ActionEvent:
         peak_us=_stream_us(plain.get("peak")),
         watermark_us=_stream_us(plain.get("watermark")),
         evidence=_evidence(plain.get("evidence")),
+        rung=None if plain.get("quality") is None else plain["quality"]["rung"],
     )
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.bench.cameras.batches import compare_batches
+from daemon.bench.cameras.day import DAY_S, day_footage
 from daemon.bench.cameras.decoding import Decoding, decode_config, stage_decoder
 from daemon.bench.cameras.model import BenchModel, opened
 from daemon.bench.cameras.stages import (
@@ -52,6 +53,9 @@ class BenchOptions:
     decode: str = "none"
     isolation: str = "process"
     resolution: str = "320x240"
+    footage: str = "moving"
+    rung: str = "full"
+    motion_gate: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ def run_bench(options: BenchOptions, console: Console, *, as_json: bool) -> None
         ConfigError: ``--cameras`` is neither a number nor ``auto``, or is no number though batches
             are to be compared; or the value of another option is not known.
     """
+    if options.footage == "day":
+        options = replace(options, seconds=max(options.seconds, DAY_S))
     n_cameras = int(options.cameras) if options.cameras.isdecimal() else None
     if n_cameras is None and options.cameras != "auto":
         raise ConfigError(f"--cameras is {options.cameras!r}, wanted auto or a number")
@@ -96,7 +102,7 @@ def run_bench(options: BenchOptions, console: Console, *, as_json: bool) -> None
         video = options.video
         if video is None:
             with status.status(f"drawing footage, {options.resolution}"):
-                video = camera_footage(Path(folder), _DRAWN_S, size)
+                video = _drawn(Path(folder), options.footage, size)
         results = _measure(
             options, bench, _Shown(footage_of(video), _facts(video)), decode, status
         )
@@ -115,8 +121,17 @@ def _config(options: BenchOptions) -> ModelConfig:
             "threads": options.threads,
             "max_batch": options.batch,
             "gpu": options.gpu,
+            "economy": {"rung": options.rung, "motion_gate": options.motion_gate},
         }
     )
+
+
+def _drawn(folder: Path, kind: str, size: tuple[int, int]) -> Path:
+    if kind == "moving":
+        return camera_footage(folder, _DRAWN_S, size)
+    if kind == "day":
+        return day_footage(folder, size)
+    raise ConfigError(f"--footage is {kind!r}, wanted moving or day")
 
 
 def _facts(video: Path) -> str:
@@ -137,6 +152,7 @@ def _measure(
         "model": bench.model.description,
         **({"precision": bench.model.choice} if bench.model.choice else {}),
         "footage": shown.facts,
+        "economy": f"{options.rung}, motion gate {options.motion_gate}",
         "stages": _stages(bench, shown.footage, decode, status),
     }
     if options.compare_batch:

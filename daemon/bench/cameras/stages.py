@@ -134,7 +134,7 @@ def time_stages(
         at.append(time.perf_counter())
         snippets = session.sample(frames)
         at.append(time.perf_counter())
-        features = model.extractor.extract(snippets)
+        features = session.look(snippets, model.extractor.extract)
         at.append(time.perf_counter())
         session.track(model.localizer.localize(session.buffer(features)))
         at.append(time.perf_counter())

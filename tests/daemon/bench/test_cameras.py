@@ -215,6 +215,11 @@ def cli(monkeypatch, capsys) -> Cli:
         ("--decode vaapi", "--decode is 'vaapi', wanted none or cuda"),
         ("--resolution large", "--resolution is 'large'"),
         ("--resolution 64x64 --video clip.mp4", "leave out --video"),
+        ("--footage night", "--footage is 'night', wanted moving or day"),
+        ("--footage day --video clip.mp4", "--footage is of footage made on the spot"),
+        ("--rung low", "rung"),
+        ("--motion-gate on", "motion_gate"),
+        ("--device cpu --rung half", "--rung goes without --device"),
         ("--also tiny", "--also goes with --device"),
         ("--report bench.md", "--report goes with --device"),
         ("--leak-batches 10", "--leak-batches goes with --device"),
@@ -264,6 +269,19 @@ def test_the_command_prints_every_figure(tmp_path):
     assert "carried_live" not in figures["cameras"]
     assert "320x240, 25 fps, h264" == figures["footage"]
     assert figures["machine"]["cores"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.openvino
+def test_a_day_has_24_short_hours(tmp_path):
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    asked = ("--footage", "day", "--resolution", "64x48", "--motion-gate", "static", "--json")
+    done = s2netd("bench", "--bundle", bundle, *asked)
+
+    assert 0 == done.returncode, done.stderr
+    figures = json.loads(done.stdout)
+    assert "full, motion gate static" == figures["economy"]
+    assert figures["stages"]["video_s"] == pytest.approx(96, abs=0.1)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from daemon.journal.base import CameraStatus, Condition, Owner, Presence
 from daemon.journal.statuses import status_json, status_record
 from daemon.wire.schemas import camera_status_schema
+from engine.spec import Rung
 from tests.support.records import names
 
 MOMENTS = st.integers(0, 4_000_000_000_000_000)
@@ -59,6 +60,7 @@ def test_a_status_is_plain_to_read() -> None:
         "gaps": 2,
         "refused_chunks": 3,
         "degraded": [],
+        "rung": "full",
         "epoch": "run-1",
         "watermark": {"time": "2026-02-02T02:40:04.000000Z", "stream_us": 4_000_000},
         "model": {"id": "tiny@1"},
@@ -84,6 +86,7 @@ def test_a_status_is_plain_to_read() -> None:
         n_gaps=NUMBERS,
         n_refused=NUMBERS,
         degraded=st.lists(names(), max_size=2).map(tuple),
+        rung=st.sampled_from(Rung),
         watermark_us=st.none() | st.integers(-(2**40), 2**40),
         anchor_us=st.none() | MOMENTS,
         last_offset=st.none() | NUMBERS,

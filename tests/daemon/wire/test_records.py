@@ -224,7 +224,11 @@ def test_an_event_survives_the_journey(event: ActionEvent) -> None:
     again = parse_event(event_record(event, site="s").value)
 
     assert event == again
-    assert (event.evidence, event.watermark_us) == (again.evidence, again.watermark_us)
+    assert (event.evidence, event.watermark_us, event.rung) == (
+        again.evidence,
+        again.watermark_us,
+        again.rung,
+    )
 
 
 @given(events())
@@ -263,7 +267,7 @@ def test_the_schema_and_the_types_list_the_same_words() -> None:
 
 def test_an_event_record_reads_like_this() -> None:
     evidence = Evidence("chunks/3", 5, 8)
-    event = an_event("e1", 2, anchor_us=0, evidence=evidence, watermark_us=2_000_000)
+    event = an_event("e1", 2, anchor_us=0, evidence=evidence, watermark_us=2_000_000, rung="half")
 
     record = event_record(event, site="hall")
 
@@ -299,6 +303,7 @@ def test_an_event_record_reads_like_this() -> None:
         "watermark": {"time": "1970-01-01T00:00:02.000000Z", "stream_us": 2_000_000},
         "evidence": {"topic": "chunks", "partition": 3, "first_offset": 5, "last_offset": 8},
         "model": {"id": "kinetics400@0123456789ab"},
+        "quality": {"rung": "half"},
     } == json.loads(record.value)
 
 
