@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command("bench-heads")(bench_heads)
     app.command()(benchmark)
     app.command("bench-fights")(bench_fights)
+    app.command("bench-economy")(bench_economy)
 
 
 def bench(
@@ -191,3 +192,29 @@ def bench_fights(
             on_seed=lambda seed: done(seed + 1),
         )
     typer.echo(report.table())
+
+
+def bench_economy(
+    scenes: Annotated[Path, typer.Option(help="Folder that s2net render-scenes wrote.")],
+    bundle: Annotated[str, typer.Option(help="Bundle, by name or folder.")] = "scenes",
+    subsets: Annotated[
+        str, typer.Option(help="Subsets to score, with commas between.")
+    ] = "testing,unseen,quiet",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of the networks.")
+    ] = None,
+) -> None:
+    """Measure what it costs to look at less: rungs of the ladder and the motion gate.
+
+    Puts videos through the live session under each economy, and prints how much
+    was looked at, mAP, false alarms and delays as a Markdown table.
+
+    s2net bench-economy --scenes scenes --bundle scenes-int8
+    """
+    from training.benchmarks.economy import measure_economies, table  # noqa: PLC0415
+
+    with counting("videos") as on_progress:
+        rows = measure_economies(
+            bundle, existing(scenes, "--scenes"), subsets.split(","), threads, on_progress
+        )
+    typer.echo(table(rows))
