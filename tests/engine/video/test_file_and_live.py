@@ -18,10 +18,17 @@ from engine.types import UInt8Array
 from engine.video.cutting import cut_video
 from engine.video.frames import PyAvDecoder, read_video
 from engine.video.losses import Losses
-from tests.support.videos import has_encoder, make_video, with_changed_packets, without_times
+from tests.support.videos import (
+    has_encoder,
+    make_video,
+    trimmed,
+    with_changed_packets,
+    without_times,
+)
 
 EVERY_FRAME = Grid(fps=1000, snippet_frames=16, stride_frames=16)
-SQUARE = FrameGeometry(resize_px=64, crop_px=64)
+SIDE_PX = 64
+SQUARE = FrameGeometry(resize_px=SIDE_PX, crop_px=SIDE_PX)
 TICKS = 90_000
 CODECS = [codec for codec in ("h264", "hevc") if has_encoder(codec)]
 
@@ -38,6 +45,7 @@ class Footage:
         b_frames: Between others.
         times: Which pictures tell their time.
         step_s: By how much the clock steps before a second part; None: there is none.
+        grows: The second part's pictures are twice as wide and high.
         damaged: A picture by number, and whether it is lost, or a packet of MPEG-TS in its middle.
     """
 
@@ -48,6 +56,7 @@ class Footage:
     b_frames: int = 0
     times: Literal["all", "key frames", "every third"] = "all"
     step_s: float | None = None
+    grows: bool = False
     damaged: tuple[int, Literal["lost", "torn"]] | None = None
 
     def video(self) -> bytes:
@@ -61,12 +70,13 @@ class Footage:
     def _part(self, first_number: int, begin: int) -> bytes:
         step = Fraction(TICKS, self.fps)
         offset = round(20 * TICKS) if first_number == 0 and self.step_s is not None else 0
+        side = 2 * SIDE_PX if self.grows and first_number else SIDE_PX
         ts = make_video(
             codec=self.codec,
             container="mpegts",
-            pictures=[numbered(first_number + index) for index in range(self.n_frames)],
+            pictures=[numbered(first_number + index, side) for index in range(self.n_frames)],
             pts=[offset + begin + round(index * step) for index in range(self.n_frames)],
-            size=(64, 64),
+            size=(side, side),
             fps=self.fps,
             gop=self.gop,
             b_frames=self.b_frames,
@@ -98,10 +108,10 @@ class Footage:
         return b"".join(packets)
 
 
-def numbered(number: int) -> UInt8Array:
+def numbered(number: int, side_px: int = SIDE_PX) -> UInt8Array:
     """A picture of 4 x 4 fields, black or white, that tell its number."""
     bits = np.array([number >> bit & 1 for bit in range(16)], np.uint8).reshape(4, 4)
-    grey = np.kron(bits * 220 + 16, np.ones((16, 16), np.uint8))
+    grey = np.kron(bits * 220 + 16, np.ones((side_px // 4, side_px // 4), np.uint8))
     return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
 
 
@@ -158,6 +168,7 @@ footages = st.builds(
     b_frames=st.sampled_from([0, 2]),
     times=st.sampled_from(["all", "key frames", "every third"]),
     step_s=st.none() | st.sampled_from([-15.011, -2.013, 0.0, 3.017, 300.019]),
+    grows=st.booleans(),
     damaged=st.none() | st.tuples(st.integers(0, 59), st.sampled_from(["lost", "torn"])),
 )
 
@@ -168,6 +179,7 @@ footages = st.builds(
 @example(footage=Footage(damaged=(17, "lost")))
 @example(footage=Footage(codec="hevc" if "hevc" in CODECS else "h264", damaged=(17, "torn")))
 @example(footage=Footage(times="key frames", step_s=-15.011))
+@example(footage=Footage(step_s=0.0, grows=True))
 @example(footage=Footage(fps=1, n_frames=12, gop=4))
 @example(footage=Footage(fps=120, b_frames=2, times="every third"))
 def test_both_show_the_same_at_the_same_times_or_say_what_they_left_out(
@@ -192,3 +204,45 @@ def test_both_show_the_same_at_the_same_times_or_say_what_they_left_out(
     shifts_us = [file.at_us[one] - daemon.at_us[one] for one in sorted(both)]
     apart_us = max((abs(shift_us - shifts_us[0]) for shift_us in shifts_us), default=0)
     assert apart_us <= US_PER_S / footage.fps / 2 + 1
+
+
+@given(
+    codec=st.sampled_from(CODECS),
+    fps=st.sampled_from([1, 5, 25, 60, 120]),
+    gop=st.integers(2, 30),
+    b_frames=st.integers(1, 3),  # FFmpeg writes an edit list where frames are reordered
+    shown=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+@settings(max_examples=25)
+@example(codec="h264", fps=25, gop=12, b_frames=2, shown=(0.3, 0.7))
+def test_of_a_trimmed_file_both_show_what_its_edit_list_shows(
+    codec: str,
+    fps: int,
+    gop: int,
+    b_frames: int,
+    shown: tuple[float, float],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    n_frames = 60
+    mp4 = make_video(
+        codec=codec,
+        pictures=[numbered(index) for index in range(n_frames)],
+        pts=[round(index * 12_800 / fps) for index in range(n_frames)],
+        size=(SIDE_PX, SIDE_PX),
+        fps=fps,
+        gop=gop,
+        b_frames=b_frames,
+    )
+    first, last = sorted(share * n_frames for share in shown)
+    last = max(last, first + 2)
+    path = tmp_path_factory.mktemp("footage") / "phone.mp4"
+    path.write_bytes(trimmed(mp4, from_s=first / fps, until_s=last / fps))
+
+    file, daemon = of_file(path), of_daemon(path)
+
+    assert file.at_us == daemon.at_us
+    assert not file.said
+    assert not daemon.said
+    # What is shown in part may be shown or not.
+    assert set(file.at_us) >= set(range(round(first + 1), min(round(last - 1), n_frames)))
+    assert set(file.at_us) <= set(range(int(first), min(int(last) + 2, n_frames)))
