@@ -20,7 +20,7 @@ _LEAK_BATCHES = {"cuda": 1000, "cpu": 100}
 _ONLY_WITH_DEVICE = ("also", "report", "leak_batches")
 _ONLY_WITHOUT_DEVICE = (
     *("video", "footage", "cameras", "compare_batch", "backend", "decode", "isolation"),
-    *("resolution", "rung", "motion_gate"),
+    *("resolution", "rung", "motion_gate", "under_load", "surge"),
 )
 
 
@@ -75,6 +75,18 @@ def bench(
     ] = "moving",
     rung: RungOption = "full",
     motion_gate: MotionGateOption = "off",
+    under_load: Annotated[
+        str,
+        typer.Option(help="The lowest rung that a camera goes down to while it falls behind."),
+    ] = "full",
+    surge: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="With --cameras N: serve so many times as many for 3 minutes, then N for one, "
+            "and tell how late they are.",
+        ),
+    ] = 1,
     *,
     compare_batch: Annotated[
         bool,
@@ -131,6 +143,7 @@ def bench(
     [dim]s2netd bench --cameras auto[/dim]
     [dim]s2netd bench --cameras 16 --resolution 1920x1080 --decode cuda --backend tensorrt[/dim]
     [dim]s2netd bench --cameras 16 --compare-batch[/dim]
+    [dim]s2netd bench --bundle scenes --cameras 6 --surge 3 --under-load gated[/dim]
     [dim]s2netd bench --bundle scenes --cameras auto --footage day --motion-gate static[/dim]
     [dim]s2netd bench --device cuda --bundle scenes --report gpu.md[/dim]
     """
@@ -170,6 +183,8 @@ def bench(
         footage=footage,
         rung=rung,
         motion_gate=motion_gate,
+        under_load=under_load,
+        surge=surge,
     )
     run_bench(options, Console(), as_json=as_json)
 

@@ -208,9 +208,11 @@ def produce(
     [dim]s2netd produce clip.mp4 --camera gate-3 --to kafka:chunks --security security.yaml[/dim]
     [dim]s2netd produce --config /etc/s2netd/hall.cameras.yaml[/dim]
     """
+    from daemon.heap import keep_little  # noqa: PLC0415
     from daemon.produce.options import ProduceOptions  # noqa: PLC0415
     from daemon.produce.producer import produce_blocking, produce_cameras  # noqa: PLC0415
 
+    keep_little()
     if config is not None:
         others = [name for name in context.params if name not in ("config", "status")]
         refuse_besides_config(context, *others)

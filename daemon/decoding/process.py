@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from daemon import heap
 from daemon.decoding.base import Decoded
 from daemon.decoding.messages import LENGTH_BYTES, MOST_HEAD_BYTES, Answer, read_answer
 from engine.errors import DecoderLostError
@@ -167,7 +168,7 @@ def _environment() -> dict[str, str]:
     """Ours; what we import from, the process imports from, and never from where it is started."""
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # each takes memory
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, **threads, "PYTHONPATH": path}
+    return {**heap.ENVIRONMENT, **os.environ, **threads, "PYTHONPATH": path}
 
 
 def _seen(pid: int | None) -> tuple[str, int] | None:

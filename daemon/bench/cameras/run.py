@@ -19,6 +19,7 @@ from daemon.bench.cameras.batches import compare_batches
 from daemon.bench.cameras.day import DAY_S, day_footage
 from daemon.bench.cameras.decoding import Decoding, decode_config, stage_decoder
 from daemon.bench.cameras.model import BenchModel, opened
+from daemon.bench.cameras.overload import Load, overload
 from daemon.bench.cameras.stages import (
     Footage,
     backbone_rate,
@@ -34,6 +35,7 @@ from engine.video.frames import probe_video
 
 # Length of the footage that is made on the spot; if more is needed, it is shown again and again.
 _DRAWN_S = 20
+SURGE_S, AFTER_S = 180.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class BenchOptions:
     footage: str = "moving"
     rung: str = "full"
     motion_gate: str = "off"
+    under_load: str = "full"
+    surge: float = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ def run_bench(options: BenchOptions, console: Console, *, as_json: bool) -> None
         raise ConfigError(
             f"--cameras is {options.cameras!r}, wanted how many cameras --compare-batch is for"
         )
+    if options.surge > 1 and not n_cameras:
+        raise ConfigError(f"--cameras is {options.cameras!r}, wanted how many --surge multiplies")
     size = parse_size(options.resolution)
     decode = decode_config(options.decode, options.gpu, options.isolation)
     status = Console(stderr=True)
@@ -121,7 +127,11 @@ def _config(options: BenchOptions) -> ModelConfig:
             "threads": options.threads,
             "max_batch": options.batch,
             "gpu": options.gpu,
-            "economy": {"rung": options.rung, "motion_gate": options.motion_gate},
+            "economy": {
+                "rung": options.rung,
+                "motion_gate": options.motion_gate,
+                "under_load": options.under_load,
+            },
         }
     )
 
@@ -160,9 +170,25 @@ def _measure(
             results["batching"] = compare_batches(
                 bench.new_device, bench.model, int(options.cameras), bench.batch, options.seconds
             )
+    elif options.surge > 1:
+        results["surge"] = _surge(options, bench, shown.footage, Decoding(decode), status)
     elif options.cameras != "0":
         results["cameras"] = _cameras(options, bench, shown.footage, Decoding(decode), status)
     return results
+
+
+def _surge(
+    options: BenchOptions,
+    bench: BenchModel,
+    footage: Footage,
+    decoding: Decoding,
+    status: Console,
+) -> dict[str, float | str]:
+    n_cameras = int(options.cameras)
+    n_more = round(n_cameras * (options.surge - 1))
+    load = Load(n_cameras, n_more, SURGE_S, AFTER_S)
+    with status.status(f"{n_cameras + n_more} cameras, then {n_cameras}, for 4 minutes"):
+        return asyncio.run(overload(footage, bench, load, decoding))
 
 
 def _stages(

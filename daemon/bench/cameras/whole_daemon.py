@@ -24,7 +24,7 @@ from daemon.metrics import Metrics
 from daemon.models.slot import ModelSlot
 from daemon.outages import Outages
 from daemon.partitions import Serving
-from daemon.sources.base import Delivery, PartitionOwner, Position
+from daemon.sources.base import ChunkSource, Delivery, PartitionOwner, Position
 from daemon.stream.flow import FlowControl, FlowLimits
 from daemon.stream.stages import WorkerParts
 from daemon.systemd import Notifier
@@ -159,17 +159,7 @@ async def serve_cameras(
     source = LoopingCameras(footage, n_cameras, seconds, paced=paced)
     calls = RunningCalls(SystemClock())
     async with open_decoding(decoding.config, metrics, calls, decoding.log) as new_decoder:
-        parts = _parts(bench, device, metrics, calls, new_decoder)
-        app = App(
-            source=source,
-            journal=MemoryJournal(),
-            device=device,
-            parts=parts,
-            flow=FlowControl(FlowLimits()),
-            notifier=Notifier({}),
-            watch=Watch(Notifier({}), parts.calls, Outages(parts.log), metrics),
-            serving=Serving(drain_timeout_s=600),
-        )
+        app = an_app(bench, device, metrics, calls, new_decoder, source)
         await app.start()
         started_s = time.perf_counter()
         await app.serve()
@@ -178,14 +168,16 @@ async def serve_cameras(
     return Served(spent_s, source.footage_s, _n_snippets(metrics))
 
 
-def _parts(
+def an_app(
     bench: BenchModel,
     device: Device,
     metrics: Metrics,
     calls: RunningCalls,
     new_decoder: NewDecoder,
-) -> WorkerParts:
-    return WorkerParts(
+    source: ChunkSource,
+) -> App:
+    """The whole daemon, without endpoints and systemd."""
+    parts = WorkerParts(
         models=ModelSlot(bench.model),
         device=device,
         metrics=metrics,
@@ -193,6 +185,16 @@ def _parts(
         clock=SystemClock(),
         log=structlog.wrap_logger(structlog.ReturnLogger(), processors=[]),
         new_decoder=new_decoder,
+    )
+    return App(
+        source=source,
+        journal=MemoryJournal(),
+        device=device,
+        parts=parts,
+        flow=FlowControl(FlowLimits()),
+        notifier=Notifier({}),
+        watch=Watch(Notifier({}), calls, Outages(parts.log), metrics),
+        serving=Serving(drain_timeout_s=600),
     )
 
 
