@@ -35,7 +35,7 @@ class EconomyState:
         waiting: Indices of the snippets that wait for the next look; they lie side by side.
         segment: Their segment, and that of the newest snippet.
         has_moved: Something moved in one of them.
-        gate: The gate's state.
+        gate: The gate's state; None: it has never been asked.
     """
 
     waiting: tuple[int, ...]
@@ -128,7 +128,7 @@ class Economy:
     @property
     def state(self) -> EconomyState:
         """What must be kept to go on later; ask between ``fill`` and ``choose``."""
-        gate = self._gate.state if self._is_gated else None
+        gate = self._gate.state if self._gate.has_seen else None
         return EconomyState(tuple(self._waiting), self._segment, self._has_moved, gate)
 
     @property

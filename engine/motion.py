@@ -127,6 +127,11 @@ class MotionGate:
         self._planes = None if state.planes is None else state.planes.copy()
 
     @property
+    def has_seen(self) -> bool:
+        """True if it knows anything that a new one does not."""
+        return self._planes is not None
+
+    @property
     def state(self) -> GateState:
         """What must be kept to go on later."""
         planes = None if self._planes is None else self._planes.copy()

@@ -11,6 +11,7 @@ import pytest
 from daemon.bench.cameras.batches import compare_batches
 from daemon.bench.cameras.decoding import Decoding, decode_config, stage_decoder
 from daemon.bench.cameras.model import BenchModel
+from daemon.bench.cameras.overload import Load, overload
 from daemon.bench.cameras.run import BenchOptions, _config
 from daemon.bench.cameras.stages import StageTimes, camera_footage, footage_of, parse_size
 from daemon.bench.cameras.whole_daemon import LoopingCameras, serve_cameras
@@ -20,7 +21,9 @@ from daemon.config import DecodeConfig
 from daemon.device.thread import Device
 from daemon.errors import ConfigError
 from daemon.models.reading import OpenModel
+from daemon.stream import ladder
 from engine.errors import CorruptChunkError
+from engine.spec import EconomySpec, Rung
 from engine.video.frames import PyAvDecoder, probe_video
 from tests.support.cli import Cli, in_process
 from tests.support.footage import colour_clip
@@ -118,6 +121,33 @@ async def test_capacity_counts_the_snippets_that_were_whole(tmp_path, scripted):
     assert 2.0 == served.footage_s
     assert pytest.approx(3 * 12 * 0.16 / served.spent_s) == served.cameras(160_000)
     assert served.cameras(160_000) < 3 * 2 / served.spent_s
+
+
+async def test_of_a_surge_it_is_told_when_the_ladder_engaged_and_was_left(tmp_path, monkeypatch):
+    """Each look takes so long that four cameras are too many, and one is not."""
+    monkeypatch.setattr(ladder, "LOWER_AT_S", 0.5)
+    monkeypatch.setattr(ladder, "RAISE_AT_S", 0.3)
+    monkeypatch.setattr(ladder, "SETTLE_S", 0.5)
+    monkeypatch.setattr(ladder, "CALM_S", 0.5)
+
+    class SlowExtractor(MeanColourExtractor):
+        def extract(self, snippets):
+            time.sleep(0.06 * len(snippets))
+            return super().extract(snippets)
+
+    spec = a_spec(economy=EconomySpec(lowest=Rung.GATED))
+    model = OpenModel(spec, None, SlowExtractor(), SmoothingLocalizer())
+    footage = footage_of(camera_footage(tmp_path, 4))
+    with ThreadPoolExecutor(1) as thread:
+        bench = BenchModel(model, thread, batch=4)
+        load = Load(n_cameras=1, n_more=4, surge_s=8, after_s=8)
+        figures = await overload(footage, bench, load, Decoding(DecodeConfig()))
+
+    assert "5 for 8 s, then 1 for 8 s" == figures["cameras"]
+    assert 0 < figures["engaged_after_s"] < 8
+    assert figures["most_lag_s"] > 0.5
+    assert figures["full_again_after_s"] >= 0
+    assert figures["lag_at_the_end_s"] < figures["most_lag_s"]
 
 
 class NoHardware(PyAvDecoder):
@@ -218,6 +248,9 @@ def cli(monkeypatch, capsys) -> Cli:
         ("--footage night", "--footage is 'night', wanted moving or day"),
         ("--footage day --video clip.mp4", "--footage is of footage made on the spot"),
         ("--rung low", "rung"),
+        ("--under-load low", "under_load"),
+        ("--surge 3", "wanted how many --surge multiplies"),
+        ("--surge 3 --cameras auto", "wanted how many --surge multiplies"),
         ("--motion-gate on", "motion_gate"),
         ("--device cpu --rung half", "--rung goes without --device"),
         ("--also tiny", "--also goes with --device"),
