@@ -17,18 +17,24 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.camera_mean import CameraMean, CameraMeanState
-from engine.economy import Economy, EconomyState
+from engine.economy import Economy
 from engine.errors import SnapshotError
-from engine.events import EventTracker, TrackerState, Watch, event_from_json
+from engine.events import EventTracker, TrackerState, Watch
 from engine.scores import ScoredSnippets, ScoreTrack
 from engine.session_blob import SNAPSHOT_VERSION, read_blob, write_blob
+from engine.session_parts import (
+    camera_mean_state,
+    economy_of,
+    owed_of,
+    stored_features,
+    wanted_rows,
+)
 from engine.snippets import SamplerState, SnippetSampler
 from engine.spec import ModelSpec, Rung
 from engine.types import (
     ActionEvent,
     CasWindow,
     FeatureWindow,
-    FloatArray,
     FrameBatch,
     Place,
     Reason,
@@ -402,8 +408,8 @@ class StreamSession:
         meta, arrays = read_blob(blob)
         try:
             tracker = EventTracker("", "", spec, state=TrackerState.from_json(meta["tracker"]))
-            owed = (*_owed_of(meta), *tracker.close(reason))
-            camera_mean = _camera_mean_state(meta, arrays)
+            owed = (*owed_of(meta), *tracker.close(reason))
+            camera_mean = camera_mean_state(meta, arrays)
             return cls._successor(meta, camera_mean, owed, spec, class_indices, feature_id)
         except (KeyError, TypeError, ValueError) as error:
             raise SnapshotError(f"snapshot is damaged: {error}") from error
@@ -446,28 +452,28 @@ class StreamSession:
         features: Iterable[SnippetFeature],
     ) -> "StreamSession":
         """The session of a snapshot with scores (N, C) and background (D,)."""
-        camera_mean = _camera_mean_state(meta, arrays)
+        camera_mean = camera_mean_state(meta, arrays)
         session = cls(
             meta["stream_id"], meta["epoch"], spec, class_indices, camera_mean, feature_id
         )
         session.anchor_us = meta["anchor_us"]
         session._watermark_us = int(meta.get("watermark_us", 0))
         session.place = Place.from_json(meta["source"])
-        session.owed = _owed_of(meta)
+        session.owed = owed_of(meta)
         state = SamplerState(*meta["sampler"])
         session._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us, state)
         if meta["version"] == SNAPSHOT_VERSION:
             first_index, segment, n_unseen, n_kept = meta["buffer"]
         else:
             first_index, segment, n_unseen = meta["buffer"]
-            features = _stored_features(first_index, segment, arrays["features"])
+            features = stored_features(first_index, segment, arrays["features"])
             n_kept = len(features)
         if not 0 <= n_kept <= spec.window.window_snippets:
             raise ValueError(f"a window of {n_kept} features")
         wanted = range(first_index, first_index + n_kept)
-        kept_rows = _rows(wanted, segment, features, spec.feature_dim)
+        kept_rows = wanted_rows(wanted, segment, features, spec.feature_dim)
         session._buffer.restore(first_index, segment, n_unseen, kept_rows)
-        session._economy = _economy_of(meta, arrays, spec, session.features)
+        session._economy = economy_of(meta, arrays, spec, session.features)
         kept = None
         if meta["scores"]:
             first_index, segment = meta["scores"]
@@ -476,63 +482,6 @@ class StreamSession:
         tracker = TrackerState.from_json(meta["tracker"])
         session._tracker = EventTracker(session.camera, session.run, spec, class_indices, tracker)
         return session
-
-
-def _rows(
-    wanted: range, segment: int, features: Iterable[SnippetFeature], feature_dim: int
-) -> FloatArray:
-    """The wanted features of a segment, float32 (N, D).
-
-    Raises:
-        ValueError: One is missing, or of another width.
-    """
-    found = {one.index: one.vector for one in features if one.segment == segment}
-    missing = [index for index in wanted if index not in found]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(wanted)} features are missing, the first is {missing[0]}"
-        )
-    rows = np.zeros((len(wanted), feature_dim), np.float32)
-    for row, index in enumerate(wanted):
-        if found[index].shape != (feature_dim,):
-            raise ValueError(f"feature {index} is {found[index].shape}, wanted ({feature_dim},)")
-        rows[row] = found[index]
-    return rows
-
-
-def _stored_features(
-    first_index: int, segment: int, rows: npt.NDArray[Any]
-) -> list[SnippetFeature]:
-    """The features (N, D) of an older snapshot, rounded as those that are made now."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = rows.astype(np.float16).astype(np.float32)
-    return [SnippetFeature(first_index + n, segment, row) for n, row in enumerate(rounded)]
-
-
-def _economy_of(
-    meta: dict[str, Any],
-    arrays: dict[str, npt.NDArray[Any]],
-    spec: ModelSpec,
-    features: Sequence[SnippetFeature],
-) -> Economy:
-    """The economy of a snapshot; older snapshots have none, and then the next snippet is seen."""
-    if "economy" not in meta:
-        return Economy(spec.economy)
-    state = EconomyState.from_json(meta["economy"], arrays.get("gate"))
-    return Economy(spec.economy, state, features[-1] if features else None)
-
-
-def _owed_of(meta: dict[str, Any]) -> tuple[ActionEvent, ...]:
-    return tuple(event_from_json(plain) for plain in meta.get("owed", ()))
-
-
-def _camera_mean_state(
-    meta: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]
-) -> CameraMeanState | None:
-    """The camera mean (D,) of a snapshot; None where its model had none."""
-    if meta["background"] is None:
-        return None
-    return CameraMeanState(arrays["background"], meta["background"])
 
 
 def _camera_mean_of(

@@ -12,6 +12,7 @@ from daemon.stream.place import done_of, is_needed_again
 from daemon.stream.runs import claim_of
 from engine.errors import SnapshotError
 from engine.session import StreamSession
+from engine.spec import EconomySpec, Rung
 from engine.types import ActionEvent, FrameBatch, Place, Reason, Rival, SnippetFeature
 from tests.support.scripted import (
     MeanColourExtractor,
@@ -20,7 +21,7 @@ from tests.support.scripted import (
     a_spec,
     frames_of,
 )
-from tests.support.snapshots import as_version_2, changed, of_version_2
+from tests.support.snapshots import LEFT_OUT, as_version_2, changed, of_version_2
 from tests.support.videos import a_chunk
 
 
@@ -35,13 +36,53 @@ def a_running_session(**spec: object) -> StreamSession:
 
 
 def advance(session: StreamSession, frames: FrameBatch) -> list[ActionEvent]:
-    features = MeanColourExtractor().extract(session.sample(frames))
+    features = session.look(session.sample(frames), MeanColourExtractor().extract)
     return session.track(SmoothingLocalizer().localize(session.buffer(features)))
 
 
 def restored_from(session: StreamSession, **spec: object) -> StreamSession:
     blob, features = session.snapshot(), session.features
     return StreamSession.restore(blob, a_spec(**spec), features=features)
+
+
+def test_a_snapshot_says_what_waits_for_the_next_look():
+    """Of 15 snippets the last two are not looked at: their features follow from the next look."""
+    economy = EconomySpec(Rung.QUARTER, is_gated=True)
+    session = a_running_session(economy=economy)
+    restored = restored_from(session, economy=economy)
+    more = frames_of([2_400_000 + i * 40_000 for i in range(12)], [250] * 12, [0] * 12)
+
+    assert 13 == session.kept_features.stop
+    assert advance(session, more) == advance(restored, more)
+    assert session.kept_features == restored.kept_features
+    assert session.snapshot() == restored.snapshot()
+
+
+@pytest.mark.parametrize(
+    "economy",
+    [
+        {"waiting": [13], "segment": 0, "moved": False},  # and 15 comes next
+        {"waiting": [13, 14, 15], "segment": 0, "moved": False},
+        {"waiting": [0, 1], "segment": 0, "moved": False},
+        {"waiting": [13, 14]},
+        [],
+    ],
+)
+def test_a_snapshot_whose_waiting_snippets_fit_nothing_is_refused(economy):
+    session = a_running_session(economy=EconomySpec(Rung.QUARTER))
+    blob = changed(session.snapshot(), economy=economy)
+
+    with pytest.raises(SnapshotError, match="damaged"):
+        StreamSession.restore(blob, session.spec, features=session.features)
+
+
+def test_a_snapshot_of_before_knows_no_economy():
+    session = a_running_session()
+    blob = changed(session.snapshot(), economy=LEFT_OUT)
+
+    restored = StreamSession.restore(blob, session.spec, features=session.features)
+
+    assert session.kept_features == restored.kept_features
 
 
 def test_a_snapshot_brings_everything_back():
@@ -417,10 +458,11 @@ def test_changing_features_after_a_time_changes_no_record_emitted_by_then(seed, 
 @given(
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8),
     st.booleans(),
+    st.sampled_from([EconomySpec(), EconomySpec(Rung.QUARTER, is_gated=True)]),
 )
 @settings(max_examples=300)
-def test_a_damaged_snapshot_is_refused_and_nothing_else(changes, is_old):
-    session = a_running_session()
+def test_a_damaged_snapshot_is_refused_and_nothing_else(changes, is_old, economy):
+    session = a_running_session(economy=economy)
     session.place = Place("cam", 3, low_offset=1)
     blob = bytearray(
         as_version_2(session.snapshot(), session.features) if is_old else session.snapshot()
