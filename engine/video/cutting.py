@@ -46,6 +46,7 @@ from engine.video.times import (
     timed_packets,
 )
 from engine.video.units import (
+    changed_codec,
     codec_name,
     is_cut_point,
     lacks_parameters,
@@ -213,8 +214,26 @@ class _Cutter:
         self._held_back: list[list[Packet[VideoStream]]] = []  # taken from a source too early
         self._lead: int | None = None  # of the run; known with its first chunk
         self._needs_parameters = False  # a player of the whole run has others by now
+        self._changes_to: str | None = None  # another codec, which ends what can be cut
 
     def cut(self, packets: Iterator["Packet[VideoStream]"]) -> Iterator[CutChunk]:
+        yield from self._cut(self._of_one_codec(packets))
+        if self._changes_to is not None:
+            raise UnreadableVideoError(
+                f"its codec changes from {codec_name(self._stream)} to {self._changes_to}, and "
+                "what follows was left out: send each part as a source of its own"
+            )
+
+    def _of_one_codec(
+        self, packets: Iterator["Packet[VideoStream]"]
+    ) -> Iterator["Packet[VideoStream]"]:
+        for packet in packets:
+            self._changes_to = changed_codec(packet, self._stream)
+            if self._changes_to is not None:
+                return
+            yield packet
+
+    def _cut(self, packets: Iterator["Packet[VideoStream]"]) -> Iterator[CutChunk]:
         why = self._why_not_copied()
         if why and self._transcode == "never":
             raise UnreadableVideoError(

@@ -21,6 +21,11 @@ BESIDE_PICTURES = {
     "h264": frozenset(byte for byte in range(256) if byte & 0x1F in _H264_SETS + _H264_SEI),
     "hevc": frozenset(byte for byte in range(256) if byte >> 1 & 0x3F in _HEVC_SETS + _HEVC_SEI),
 }
+# Parameter sets of the other codec, which this one has no use for: a VPS; an SPS of any profile.
+_OTHERS_SETS = {
+    "h264": ("hevc", re.compile(_START_CODE + rb"\x40\x01")),
+    "hevc": ("h264", re.compile(_START_CODE + rb"[\x27\x47\x67][\x42\x4d\x58\x64\x6e\x7a\xf4]")),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,19 @@ def is_cut_point(packet: "Packet[VideoStream]", stream: VideoStream) -> bool:
     slices = (unit for unit in units if unit.is_slice)
     first = next(slices, None)
     return first is not None and first.is_idr
+
+
+def changed_codec(packet: "Packet[VideoStream]", stream: VideoStream) -> str | None:
+    """The codec of a packet that tells how pictures of another codec are decoded; else None.
+
+    A camera may be set to another codec, and recorders append one file to another; FFmpeg goes on
+    under the first one's name.
+    """
+    codec, extradata = codec_name(stream), stream.codec_context.extradata or b""
+    if codec not in _OTHERS_SETS or extradata[:1] == b"\x01":  # such a file says it elsewhere
+        return None
+    other, sets = _OTHERS_SETS[codec]
+    return other if sets.search(bytes(packet)) else None
 
 
 def needs_hidden(gop: Sequence["Packet[VideoStream]"]) -> bool:

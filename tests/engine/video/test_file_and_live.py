@@ -1,7 +1,7 @@
 """A file gives what a daemon gets of it: the same pictures at the same times, or a word on it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -61,13 +61,14 @@ class Footage:
 
     def video(self) -> bytes:
         """It, encoded."""
-        first, second = self._part(0, 0), b""
+        first, second = self.part(0, 0), b""
         if self.step_s is not None:
             begins_s = max(0, self.n_frames / self.fps + 20 + self.step_s)
-            second = self._part(self.n_frames, round(begins_s * TICKS))
+            second = self.part(self.n_frames, round(begins_s * TICKS))
         return first + second
 
-    def _part(self, first_number: int, begin: int) -> bytes:
+    def part(self, first_number: int, begin: int) -> bytes:
+        """Pictures from that number on, and from that tick on."""
         step = Fraction(TICKS, self.fps)
         offset = round(20 * TICKS) if first_number == 0 and self.step_s is not None else 0
         side = 2 * SIDE_PX if self.grows and first_number else SIDE_PX
@@ -246,3 +247,24 @@ def test_of_a_trimmed_file_both_show_what_its_edit_list_shows(
     # What is shown in part may be shown or not.
     assert set(file.at_us) >= set(range(round(first + 1), min(round(last - 1), n_frames)))
     assert set(file.at_us) <= set(range(int(first), min(int(last) + 2, n_frames)))
+
+
+@pytest.mark.skipif(len(CODECS) < 2, reason="FFmpeg has no encoder of H.265 here")
+@pytest.mark.parametrize(("before", "after"), [("h264", "hevc"), ("hevc", "h264")])
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_where_the_codec_changes_both_say_so_and_show_what_came_before(
+    before: str, after: str, b_frames: int, tmp_path: Path
+) -> None:
+    first = Footage(codec=before, b_frames=b_frames)
+    second = replace(first, codec=after)
+    path = tmp_path / "camera.ts"
+    path.write_bytes(first.part(0, 0) + second.part(40, 40 * TICKS // 25))
+
+    file, daemon = of_file(path), of_daemon(path)
+
+    assert any(f"changes from {before} to {after}" in said for said in daemon.said)
+    assert any("left out" in said for said in file.said)
+    # FFmpeg renames the stream as soon as it reads on, and with it the chunk in hand.
+    assert set(range(30)) <= set(daemon.at_us) <= set(range(40))
+    assert set(range(30)) <= set(file.at_us) <= set(range(40))
+    assert all(file.at_us[one] == at_us for one, at_us in daemon.at_us.items())
