@@ -201,6 +201,7 @@ def _stages(
         **asdict(stages),
         **stages.shares(),
         "snippets_per_s": stages.n_snippets / stages.total_s,
+        "looked_at": stages.n_looks / max(stages.n_snippets, 1),
         "real_time_factor": stages.video_s / stages.total_s,
         "decoded_on": where,
     }

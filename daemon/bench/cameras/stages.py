@@ -31,7 +31,8 @@ class StageTimes:
         preprocess_s: Time in resize, crop, colour conversion and sampling.
         backbone_s: Time in the backbone, I3D.
         rest_s: Time in windows, localizer, proposals and tracker.
-        n_snippets: How many snippets went through the backbone.
+        n_snippets: How many snippets the footage gave.
+        n_looks: How many of them the backbone looked at.
         video_s: Length of the footage.
     """
 
@@ -40,6 +41,7 @@ class StageTimes:
     backbone_s: float
     rest_s: float
     n_snippets: int
+    n_looks: int
     video_s: float
 
     @property
@@ -143,8 +145,15 @@ def time_stages(
         backbone_s, rest_s = backbone_s + spent[2], rest_s + spent[3]
         n_snippets, last_us = n_snippets + len(snippets), int(frames.pts_us[-1])
     convert_s = decoder.converted_s
+    session.release()
     return StageTimes(
-        decode_s - convert_s, sample_s + convert_s, backbone_s, rest_s, n_snippets, last_us / 1e6
+        decode_s - convert_s,
+        sample_s + convert_s,
+        backbone_s,
+        rest_s,
+        n_snippets,
+        n_snippets - session.n_reused - session.n_interpolated,
+        last_us / 1e6,
     )
 
 

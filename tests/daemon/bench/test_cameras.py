@@ -33,7 +33,7 @@ from tests.support.tiny_bundle import write_tiny_bundle
 
 
 def test_shares_add_up():
-    times = StageTimes(1.0, 2.0, 6.0, 1.0, n_snippets=4, video_s=20.0)
+    times = StageTimes(1.0, 2.0, 6.0, 1.0, n_snippets=4, n_looks=4, video_s=20.0)
 
     assert pytest.approx(1.0) == sum(times.shares().values())
     assert 0.6 == times.shares()["backbone_share"]
@@ -295,7 +295,7 @@ def test_the_command_prints_every_figure(tmp_path):
 
     assert 0 == done.returncode, done.stderr
     figures = json.loads(done.stdout)
-    assert figures["stages"]["n_snippets"] > 10
+    assert figures["stages"]["n_snippets"] == figures["stages"]["n_looks"] > 10
     assert figures["stages"]["real_time_factor"] > 0
     assert figures["cameras"]["whole_daemon"] > 0
     assert figures["cameras"]["snippets"] > 10
@@ -315,6 +315,7 @@ def test_a_day_has_24_short_hours(tmp_path):
     figures = json.loads(done.stdout)
     assert "full, motion gate static" == figures["economy"]
     assert figures["stages"]["video_s"] == pytest.approx(96, abs=0.1)
+    assert 0 < figures["stages"]["n_looks"] < figures["stages"]["n_snippets"]
 
 
 @pytest.mark.slow
