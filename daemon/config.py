@@ -34,6 +34,10 @@ class EconomyConfig(Section):
         "second one, and the features between two are interpolated; quarter: every fourth; "
         "gated: every fourth in which something moves.",
     )
+    cameras: dict[str, RungName] = Field(
+        default_factory=dict,
+        description="Cameras, by name, with rungs of their own.",
+    )
     under_load: RungName = Field(
         "full",
         description="The lowest rung to which a camera goes down, rung by rung, while it falls "

@@ -86,7 +86,7 @@ class StreamSession:
         self._feature_id = feature_id
         self._class_indices = class_indices
         self._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us)
-        self._economy = Economy(spec.economy)
+        self._economy = Economy(spec.economy.of(camera))
         self._camera_mean = _camera_mean_of(camera, spec, camera_mean)
         self._buffer = SnippetBuffer(spec.window, spec.feature_dim, self._camera_mean)
         self._scores = ScoreTrack(spec.window)
@@ -256,7 +256,7 @@ class StreamSession:
         self.spec, self._class_indices = spec, class_indices
         state = self._tracker.state
         self._tracker = EventTracker(self.camera, self.run, spec, class_indices, state)
-        self._economy.retune(spec.economy)
+        self._economy.retune(spec.economy.of(self.camera))
 
     def succeeded_by(
         self,
@@ -473,7 +473,9 @@ class StreamSession:
         wanted = range(first_index, first_index + n_kept)
         kept_rows = wanted_rows(wanted, segment, features, spec.feature_dim)
         session._buffer.restore(first_index, segment, n_unseen, kept_rows)
-        session._economy = economy_of(meta, arrays, spec, session.features)
+        session._economy = economy_of(
+            meta, arrays, spec.economy.of(session.camera), session.features
+        )
         kept = None
         if meta["scores"]:
             first_index, segment = meta["scores"]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from engine.camera_mean import CameraMeanState
 from engine.economy import Economy, EconomyState
 from engine.events import event_from_json
-from engine.spec import ModelSpec
+from engine.spec import EconomySpec
 from engine.types import ActionEvent, FloatArray, SnippetFeature
 
 
@@ -47,17 +47,17 @@ def stored_features(
 def economy_of(
     meta: dict[str, Any],
     arrays: dict[str, npt.NDArray[Any]],
-    spec: ModelSpec,
+    spec: EconomySpec,
     features: Sequence[SnippetFeature],
 ) -> Economy:
     """The economy of a snapshot; older snapshots have none, and then the next snippet is seen."""
     if "economy" not in meta:
-        return Economy(spec.economy)
+        return Economy(spec)
     state = EconomyState.from_json(meta["economy"], arrays.get("gate"))
     next_index = meta["sampler"][0]
     if state.waiting and state.waiting[-1] + 1 != next_index:
         raise ValueError(f"snippets up to {state.waiting[-1]} wait, and {next_index} comes next")
-    return Economy(spec.economy, state, features[-1] if features else None)
+    return Economy(spec, state, features[-1] if features else None)
 
 
 def owed_of(meta: dict[str, Any]) -> tuple[ActionEvent, ...]:

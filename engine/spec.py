@@ -255,12 +255,14 @@ class EconomySpec:
         is_gated: Snippets in which nothing moves are not looked at, on any rung.
         look_every: Of so many snippets in a row one is looked at, whatever it shows; None: there
             is no such limit.
+        rungs: Cameras of which another rung is looked at.
     """
 
     rung: Rung = Rung.FULL
     lowest: Rung = Rung.FULL
     is_gated: bool = False
     look_every: int | None = None
+    rungs: Mapping[str, Rung] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require(
@@ -269,6 +271,10 @@ class EconomySpec:
             seen=self.look_every,
             wanted=">= 1",
         )
+
+    def of(self, camera: str) -> "EconomySpec":
+        """What is spared of one camera."""
+        return replace(self, rung=self.rungs.get(camera, self.rung), rungs={})
 
 
 @dataclass(frozen=True, slots=True)

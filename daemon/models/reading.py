@@ -122,7 +122,11 @@ def economy_of(config: EconomyConfig, grid: Grid) -> EconomySpec:
     if config.look_every_s is not None:
         look_every = max(round(config.look_every_s * US_PER_S / grid.stride_us), 1)
     return EconomySpec(
-        Rung(config.rung), Rung(config.under_load), config.motion_gate == "static", look_every
+        Rung(config.rung),
+        Rung(config.under_load),
+        config.motion_gate == "static",
+        look_every,
+        {camera: Rung(rung) for camera, rung in config.cameras.items()},
     )
 
 

@@ -75,7 +75,7 @@ class StreamWorker:
         self._log = parts.log.bind(camera=camera)
         self._n_gaps = 0
         self._pace = Pace(self._model.spec.grid)
-        self._ladder = Ladder(self._model.spec.economy)
+        self._ladder = Ladder(self._model.spec.economy.of(camera))
         self._newest_us: int | None = None  # stream time of the newest frame that was finished
         self._sparse_run: str | None = None  # the run that was told to have too few frames
         self._foreigners = Foreigners(parts.foreign_time)
@@ -265,7 +265,7 @@ class StreamWorker:
                 if session is not None:
                     await self._succeed(session, model)
                 self._pace = Pace(model.spec.grid)
-            self._ladder = Ladder(model.spec.economy)
+            self._ladder = Ladder(model.spec.economy.of(self.camera))
         except BaseException:
             self._parts.models.give_back(model)
             raise

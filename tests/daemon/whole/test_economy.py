@@ -65,6 +65,19 @@ async def test_every_economy_gives_the_straight_line(
     assert {spec.economy.rung.value} == {event.rung for event in kept.events}
 
 
+async def test_a_camera_may_have_a_rung_of_its_own(odd_clip: Path) -> None:
+    spec = a_spec(economy=EconomySpec(rungs={"side door": Rung.QUARTER}))
+    chunks = [chunks_of(odd_clip, name, chunk_s=0.5) for name in ("gate", "side door")]
+    kept = MemoryRecords()
+    await a_daemon(a_log(*chunks[0], *chunks[1]), kept, spec).serve()
+
+    rungs = {(event.camera, event.rung) for event in kept.events}
+    assert {("gate", "full"), ("side door", "quarter")} == rungs
+    for name in ("gate", "side door"):
+        own = [event for event in kept.events if event.camera == name]
+        assert straight_line(odd_clip, name, spec) == own
+
+
 async def test_a_restart_after_every_chunk_changes_nothing(
     odd_clip: Path, spec: ModelSpec
 ) -> None:
