@@ -233,11 +233,13 @@ class LocalJournal:
             if self._failure is not None:
                 raise self._failure
             if step.revisions:
-                await self._follow_projection()
-            with self._hang_told():
+                with self._hang_told(self._projection.file):
+                    await self._follow_projection()
+            with self._hang_told(self._path):
                 await self._until_done(self._run, lambda: self._keep(partition, step))
             try:
-                await self._until_done(self._projection.show, step.revisions)
+                with self._hang_told(self._projection.file):
+                    await self._until_done(self._projection.show, step.revisions)
             except TransportError as error:
                 self._failure = error  # the next start shows what is missing, and first
                 raise
@@ -270,10 +272,17 @@ class LocalJournal:
         return await asyncio.get_running_loop().run_in_executor(self._thread, watched)
 
     @contextmanager
-    def _hang_told(self) -> Iterator[None]:
-        """A database that does not answer is an outage, until what is done here is done."""
+    def _hang_told(self, path: Path | None) -> Iterator[None]:
+        """A disk that does not answer is an outage, until what is done here is done.
+
+        Args:
+            path: What is written; None: it is not on a disk.
+        """
+        if path is None:
+            yield
+            return
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(_SOON_S, self._disk.failed, "it does not answer")
+        timer = loop.call_later(_SOON_S, self._disk.failed, f"{path} does not answer")
         try:
             yield
         finally:

@@ -5,6 +5,7 @@ good. How far the projection is, its *mark*, is kept in the same database.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from engine.types import ActionEvent
@@ -15,9 +16,11 @@ class Projection(Protocol):
 
     Attributes:
         mark: How far it is for good; it rises by ``size_of`` an event.
+        file: The file that it writes; None: it waits for no disk.
     """
 
     mark: int
+    file: Path | None
 
     async def start(self, mark: int | None, waiting: Sequence[ActionEvent]) -> None:
         """Open, and show those of ``waiting`` that a crash has left out.

@@ -55,6 +55,7 @@ class JsonlProjection:
 
     def __init__(self, settings: JsonlSettings, calls: RunningCalls | None = None) -> None:
         self.mark = 0
+        self.file: Path | None = settings.path
         self._calls = calls or RunningCalls(SystemClock())
         self._settings = settings
         # Held by the writing thread, as a write goes on after its ``show`` was cancelled.

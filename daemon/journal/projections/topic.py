@@ -6,6 +6,7 @@ second time, with the same event id, revision and content; the journal in Kafka 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.producer import DurableProducer
@@ -39,6 +40,7 @@ class TopicProjection:
 
     def __init__(self, settings: TopicSettings, outages: Outages | None = None) -> None:
         self.mark = 0
+        self.file: Path | None = None
         self._site = settings.site
         outage = (outages or Outages()).watch(Kind.BROKER, f"topic {settings.topic}")
         self._producer = DurableProducer(settings.connection, settings.topic, outage)

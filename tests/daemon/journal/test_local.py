@@ -196,19 +196,30 @@ async def test_a_full_disk_under_the_events_loses_none_and_repeats_none(tmp_path
         assert [an_event("first"), *STEP, an_event("last")] == shown(tmp_path)
 
 
+@pytest.mark.parametrize("what", ["journal", "moved", "events"])
 async def test_a_disk_that_does_not_answer_is_an_outage_until_it_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     monkeypatch.setattr(local, "_SOON_S", 0.01)
     is_there = threading.Event()
     async with opened(tmp_path) as journal:
         await journal.take("p")
-        keep = journal._keep
-        monkeypatch.setattr(journal, "_keep", lambda *args: is_there.wait() and keep(*args))
+        hangs, name, file = {
+            "journal": (journal, "_keep", journal._path),
+            "moved": (journal._projection, "_let_go_if_moved", tmp_path / "events.jsonl"),
+            "events": (journal._projection, "_append", tmp_path / "events.jsonl"),
+        }[what]
+        do = getattr(hangs, name)
+
+        def hang(*args: object, **options: object) -> object:
+            is_there.wait()
+            return do(*args, **options)
+
+        monkeypatch.setattr(hangs, name, hang)
         keeping = asyncio.create_task(journal.commit("p", Step(1, 1, revisions=STEP)))
         try:
             await until(lambda: journal._disk.age_s > 0)
-            assert "it does not answer" == journal._disk.reason
+            assert f"{file} does not answer" == journal._disk.reason
         finally:
             is_there.set()
         await keeping
