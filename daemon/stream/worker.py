@@ -174,8 +174,11 @@ class StreamWorker:
         lag_s = (clock.unix_us() - session.anchor_us - self._newest_us) / US_PER_S
         rung = self._ladder.saw(lag_s, self._parts.device.busy_s, clock.monotonic_s())
         if rung is not before:
-            tell = self._log.warning if self._ladder.is_lowered else self._log.info
-            tell("stream.rung", before=before.value, rung=rung.value)
+            move = {"before": before.value, "rung": rung.value}
+            if self._ladder.is_lowered:
+                self._log.warning("stream.rung", **move)
+            else:
+                self._log.info("stream.rung", **move)
 
     def _end_segment(self, session: StreamSession, reason: Reason) -> list[FeatureWindow]:
         """Nothing follows in the segment: its last features go to the log; give its windows."""
