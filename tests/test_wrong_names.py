@@ -37,6 +37,12 @@ S2NETD = [
     ("bench --backend tpu", "backend: Input should be 'openvino', 'tensorrt'"),
     ("bench --precision f64", "precision: Input should be 'f32', 'bf16', 'int8'"),
     ("bench --decode tpu", "--decode is 'tpu', wanted"),
+    ("bench --footage night", "--footage is 'night', wanted"),
+    ("bench --rung low", "economy.rung: Input should be 'full', 'half'"),
+    ("bench --under-load low", "economy.under_load: Input should be 'full', 'half'"),
+    ("bench --motion-gate on", "economy.motion_gate: Input should be 'off' or 'static'"),
+    ("localize clip.mp4 --rung low", "economy.rung: Input should be 'full', 'half'"),
+    ("localize clip.mp4 --motion-gate on", "economy.motion_gate: Input should be 'off' or"),
     ("bench --device tpu", "--device is 'tpu', wanted one of 'cpu', 'cuda'"),
     ("bench --device cpu --bundle tiny --precision f16", "--precision is 'f16', wanted one of"),
     ("bench --device cuda --bundle tiny --precision f64", NO_F64),
@@ -69,6 +75,7 @@ S2NET = [
     ("evaluate nope --features here --streaming", NO_BUNDLE),
     ("evaluate tiny --features here --protocol loose", "--protocol is 'loose', wanted"),
     ("calibrate nope --features here --out x", NO_BUNDLE),
+    ("bench-economy --scenes here --bundle nope", NO_BUNDLE),
 ]
 WITH_TORCH = [
     ("train --features here --device tpu", "--device is 'tpu', wanted one of 'cpu', 'cuda'"),
@@ -85,7 +92,8 @@ WITH_TORCH = [
 NAMES = {
     *("backend", "reference_backend", "precision", "reference_precision", "device", "decode"),
     *("bundle", "candidate_bundle", "also", "base", "runtime", "pace", "transcode"),
-    *("modality", "protocol", "only"),
+    *("modality", "protocol", "only", "footage"),
+    *("rung", "motion_gate", "under_load"),
 }
 
 DAEMON = """

@@ -26,7 +26,7 @@ RETRY_S = 1.0
 # A chunk is refused if its decoder has ended, or hung, so much more often than the decoders of
 # other chunks meanwhile: somebody who ends processes ends those of all. Beyond so many tries it is
 # refused in any case.
-N_TRIES = 3
+N_TRIES = 5
 MOST_TRIES = 40
 
 

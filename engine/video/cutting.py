@@ -223,6 +223,8 @@ class _Cutter:
                 f"its codec changes from {codec_name(self._stream)} to {self._changes_to}, and "
                 "what follows was left out: send each part as a source of its own"
             )
+        if not self._n_chunks and not self._failure:
+            raise UnreadableVideoError("it shows no picture: does its edit list hide them all?")
 
     def _of_one_codec(
         self, packets: Iterator["Packet[VideoStream]"]

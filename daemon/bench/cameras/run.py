@@ -31,6 +31,7 @@ from daemon.bench.cameras.stages import (
 from daemon.bench.cameras.whole_daemon import most_cameras, serve_cameras
 from daemon.config import DecodeConfig, ModelConfig, parse_model
 from daemon.errors import ConfigError
+from engine.backends.names import check_name
 from engine.video.frames import probe_video
 
 # Length of the footage that is made on the spot; if more is needed, it is shown again and again.
@@ -90,6 +91,7 @@ def run_bench(options: BenchOptions, console: Console, *, as_json: bool) -> None
         ConfigError: ``--cameras`` is neither a number nor ``auto``, or is no number though batches
             are to be compared; or the value of another option is not known.
     """
+    check_name("--footage", options.footage, ("moving", "day"), ConfigError)
     if options.footage == "day":
         options = replace(options, seconds=max(options.seconds, DAY_S))
     n_cameras = int(options.cameras) if options.cameras.isdecimal() else None
@@ -137,11 +139,9 @@ def _config(options: BenchOptions) -> ModelConfig:
 
 
 def _drawn(folder: Path, kind: str, size: tuple[int, int]) -> Path:
-    if kind == "moving":
-        return camera_footage(folder, _DRAWN_S, size)
     if kind == "day":
         return day_footage(folder, size)
-    raise ConfigError(f"--footage is {kind!r}, wanted moving or day")
+    return camera_footage(folder, _DRAWN_S, size)
 
 
 def _facts(video: Path) -> str:

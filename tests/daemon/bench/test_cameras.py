@@ -245,7 +245,7 @@ def cli(monkeypatch, capsys) -> Cli:
         ("--decode vaapi", "--decode is 'vaapi', wanted none or cuda"),
         ("--resolution large", "--resolution is 'large'"),
         ("--resolution 64x64 --video clip.mp4", "leave out --video"),
-        ("--footage night", "--footage is 'night', wanted moving or day"),
+        ("--footage night", "--footage is 'night', wanted one of 'moving', 'day'"),
         ("--footage day --video clip.mp4", "--footage is of footage made on the spot"),
         ("--rung low", "rung"),
         ("--under-load low", "under_load"),

@@ -165,7 +165,7 @@ async def test_somebody_who_ends_all_processes_again_and_again_costs_no_chunk(
             before = rig.pool.pids
             for pid in before:
                 os.kill(pid, number)
-            while not set(rig.pool.pids) - set(before):
+            while len(set(rig.pool.pids) - set(before)) < len(before):
                 assert not playing.done()
                 await asyncio.sleep(0.001)
         is_over = True
@@ -202,8 +202,8 @@ async def test_a_chunk_that_ends_its_decoder_is_refused_though_others_are_served
         playing.cancel()
         await asyncio.wait({playing})
 
-    assert "DecoderLostError: its decoder ended 3 times: it was ended by signal 11" == answer
-    assert 3 == rig.n_lost
+    assert "DecoderLostError: its decoder ended 5 times: it was ended by signal 11" == answer
+    assert 5 == rig.n_lost
     assert n_served > 0
 
 
