@@ -152,7 +152,10 @@ def _strays(stage: Stage, camera: str) -> list[VideoChunk]:
 
 
 async def _wild_sequence(stage: Stage) -> None:
-    chunk = await stage.next_chunk("topic", stage.cameras["topic"][1])
+    camera = stage.cameras["topic"][1]
+    while (chunk := await stage.next_chunk("topic", camera)).sequence not in _WITHIN_RUN:
+        continue
+    await stage.next_chunk("topic", camera)  # so that the chunk itself comes before its copy
     await stage.stranger.send_chunk(replace(chunk, sequence=10**15))
 
 
