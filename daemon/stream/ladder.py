@@ -13,7 +13,7 @@ RUNGS = tuple(Rung)
 
 # A camera that has fallen behind by so much goes down, and one that is so close again may go up.
 LOWER_AT_S = 3.0
-RAISE_AT_S = 1.0
+RAISE_AT_S = 1.5
 SETTLE_S = 2.0  # a rung is given so long to take effect, before the next one down
 CALM_S = 5.0  # a rung up must be waited for
 # The share of time that the device may be busy, if all cameras went up a rung.
