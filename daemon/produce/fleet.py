@@ -121,7 +121,8 @@ class Fleet:
             for task in (starting, beating, feeding, stopping):
                 task.cancel()
             await asyncio.wait({starting, beating, stopping}, timeout=_HANG_UP_S)
-            await asyncio.wait({feeding})  # what it failed with was raised already
+            with suppress(asyncio.CancelledError, S2netdError):  # it was raised already
+                await feeding
             await self._hang_up()
 
     async def _start(self) -> None:
