@@ -5,8 +5,9 @@ must be changed (the service is then not restarted), 1 for a fault that may pass
 arguments, and 3 if more of a video was left out than allowed.
 """
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -53,7 +54,14 @@ def main() -> None:
         _complain(str(error))
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
-        sys.exit(130)
+        _end_at_once(130)
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """End without Python's own end, which a network that is being opened in a thread crashes."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _complain(message: str) -> None:
