@@ -27,6 +27,8 @@ from daemon.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_LOSSY, ConfigError
 from daemon.log_lines import is_journal, prioritized
 from engine.errors import BundleError, LostFootageError, S2netdError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="s2netd",
     help="Watches cameras for actions. Video chunks come in; timed, revised action events go out.",
@@ -54,14 +56,18 @@ def main() -> None:
         _complain(str(error))
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
-        _end_at_once(130)
+        _end_at_once()
+    except SystemExit as end:  # typer's, of an interrupt
+        if end.code == _INTERRUPTED:
+            _end_at_once()
+        raise
 
 
-def _end_at_once(code: int) -> NoReturn:
+def _end_at_once() -> NoReturn:
     """End without Python's own end, which a network that is being opened in a thread crashes."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(_INTERRUPTED)
 
 
 def _complain(message: str) -> None:
