@@ -5,9 +5,8 @@ must be changed (the service is then not restarted), 1 for a fault that may pass
 arguments, and 3 if more of a video was left out than allowed.
 """
 
-import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -26,8 +25,6 @@ from daemon.commands import (
 from daemon.errors import EXIT_CONFIG, EXIT_FAILED, EXIT_LOSSY, ConfigError
 from daemon.log_lines import is_journal, prioritized
 from engine.errors import BundleError, LostFootageError, S2netdError
-
-_INTERRUPTED = 130
 
 app = typer.Typer(
     name="s2netd",
@@ -56,18 +53,7 @@ def main() -> None:
         _complain(str(error))
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
-        _end_at_once()
-    except SystemExit as end:  # typer's, of an interrupt
-        if end.code == _INTERRUPTED:
-            _end_at_once()
-        raise
-
-
-def _end_at_once() -> NoReturn:
-    """End without Python's own end, which a network that is being opened in a thread crashes."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(_INTERRUPTED)
+        sys.exit(130)
 
 
 def _complain(message: str) -> None:

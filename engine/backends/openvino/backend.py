@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def open_openvino(
         DeviceError: OpenVINO is not installed, cannot compile, or the CPU has no bf16.
     """
     check_name("precision", precision, ARITHMETICS)
-    core = find_openvino().Core()
+    core = _core()
     flags = this_cpu().flags if cpu_flags is None else cpu_flags
     check_arithmetic(precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
     try:
@@ -240,7 +241,21 @@ def has_bf16() -> bool:
     Raises:
         DeviceError: OpenVINO is not installed.
     """
-    return "BF16" in find_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's, one for as long as the process lives.
+
+    Its part for CPUs gives the thread that first asks for it a stack for signals, and frees that
+    when it is let go, on whichever thread. Python's handlers run on this stack: a signal that the
+    first thread got later ended the process.
+
+    Raises:
+        DeviceError: OpenVINO is not installed.
+    """
+    return find_openvino().Core()
 
 
 def formed_for(
