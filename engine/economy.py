@@ -191,8 +191,8 @@ class Economy:
 
     def broke(self) -> None:
         """Footage is missing: what is waited for is dropped, and the next snippet is looked at."""
-        self.flush()
-        self._segment = None
+        self._newest = self._segment = None
+        self._waiting.clear()
 
     @property
     def _is_gated(self) -> bool:

@@ -24,11 +24,10 @@ def run(config: ConfigOption) -> None:
     [dim]s2netd run --config configs/daemon/local.yaml[/dim]
     """
     from daemon.compose import run_daemon  # noqa: PLC0415
+    from daemon.config import load  # noqa: PLC0415
     from daemon.heap import keep_little  # noqa: PLC0415
 
     keep_little()
-    from daemon.config import load  # noqa: PLC0415
-
     sys.exit(run_daemon(load(config), config))
 
 

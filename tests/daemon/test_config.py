@@ -1,13 +1,15 @@
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from daemon.config import json_schema, load, load_security, parse
+from daemon.config import RungName, json_schema, load, load_security, parse
 from daemon.errors import ConfigError
 from daemon.starting import first_model
+from engine.spec import Rung
 from tests.support.checkout import CHECKOUT
 
 GOOD = {
@@ -262,6 +264,10 @@ def test_the_committed_schema_is_the_one_the_code_gives():
     committed = json.loads((CHECKOUT / "configs" / "daemon.schema.json").read_text())
 
     assert committed == json_schema(), "run: s2netd schema config > configs/daemon.schema.json"
+
+
+def test_rungs_are_those_of_the_engine():
+    assert [rung.value for rung in Rung] == list(get_args(RungName))
 
 
 def test_the_defaults_can_be_written_down_and_read_back():

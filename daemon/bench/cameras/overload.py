@@ -12,14 +12,9 @@ from daemon.app import App
 from daemon.bench.cameras.decoding import Decoding
 from daemon.bench.cameras.model import BenchModel
 from daemon.bench.cameras.stages import Footage
-from daemon.bench.cameras.whole_daemon import LoopingCameras, an_app
-from daemon.calls import RunningCalls
-from daemon.clock import SystemClock
-from daemon.decoding.opening import decoding as open_decoding
-from daemon.device.batching import BatchPolicy
+from daemon.bench.cameras.whole_daemon import LoopingCameras, started
 from daemon.metrics import Metrics
 from daemon.sources.base import Delivery
-from engine.spec import Rung
 
 LOOK_S = 0.5
 
@@ -89,18 +84,12 @@ async def overload(
     footage: Footage, bench: BenchModel, load: Load, decoding: Decoding
 ) -> dict[str, float | str]:
     """Let the whole daemon serve them, and tell how late it was and when it lowered what."""
-    metrics, calls = Metrics(), RunningCalls(SystemClock())
-    device = bench.new_device(BatchPolicy(bench.batch), metrics)
-    source = SurgingCameras(footage, load)
-    async with open_decoding(decoding.config, metrics, calls, decoding.log) as new_decoder:
-        app = an_app(bench, device, metrics, calls, new_decoder, source)
-        await app.start()
+    async with started(bench, SurgingCameras(footage, load), decoding, Metrics()) as app:
         watching = asyncio.create_task(_watched(app, load))
         await app.serve()
         watching.cancel()
         seen = await watching
-    device.close()
-    return _figures(seen, load)
+    return figures_of(seen, load)
 
 
 async def _watched(app: App, load: Load) -> list[Looked]:
@@ -111,7 +100,7 @@ async def _watched(app: App, load: Load) -> list[Looked]:
             cameras = app.is_ready()[1].get("cameras", {})
             staying = [cameras.get(f"camera-{number}", {}) for number in range(load.n_cameras)]
             lags_s = [one["lag_s"] for one in staying if one.get("lag_s") is not None]
-            lowered = sum(one.get("rung", Rung.FULL) != Rung.FULL for one in cameras.values())
+            lowered = sum("overload" in one.get("degraded", ()) for one in cameras.values())
             if lags_s:
                 at_s = time.monotonic() - began_s
                 seen.append(Looked(at_s, lowered, median(lags_s), max(lags_s)))
@@ -119,18 +108,20 @@ async def _watched(app: App, load: Load) -> list[Looked]:
         return seen
 
 
-def _figures(seen: list[Looked], load: Load) -> dict[str, float | str]:
+def figures_of(seen: list[Looked], load: Load) -> dict[str, float | str]:
+    """What was seen, in a few figures."""
     surge = [one for one in seen if one.at_s <= load.surge_s]
     after = [one for one in seen if one.at_s > load.surge_s]
     engaged_s = next((one.at_s for one in surge if one.n_lowered), None)
     settled = [one for one in surge if one.at_s > load.surge_s / 2]
-    lowered_s = [one.at_s - load.surge_s for one in after if one.n_lowered]
+    lowered_s = max((one.at_s - load.surge_s for one in after if one.n_lowered), default=0.0)
+    is_full_again = not after or not after[-1].n_lowered
     return {
         "cameras": f"{load.n_cameras + load.n_more} for {load.surge_s:g} s, "
         f"then {load.n_cameras} for {load.after_s:g} s",
         "engaged_after_s": "never" if engaged_s is None else engaged_s,
         "most_lag_s": max((one.most_lag_s for one in surge), default=0.0),
         "lag_in_the_second_half_s": median([one.lag_s for one in settled] or [0.0]),
-        "full_again_after_s": max(lowered_s, default=0.0),
+        "full_again_after_s": lowered_s if is_full_again else "never",
         "lag_at_the_end_s": after[-1].lag_s if after else 0.0,
     }

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle
 
@@ -155,20 +156,29 @@ async def serve_cameras(
 ) -> Served:
     """Let the whole daemon serve ``n_cameras``, each for ``seconds`` or a little more."""
     metrics = Metrics()
-    device = bench.new_device(BatchPolicy(bench.batch), metrics)
     source = LoopingCameras(footage, n_cameras, seconds, paced=paced)
-    calls = RunningCalls(SystemClock())
-    async with open_decoding(decoding.config, metrics, calls, decoding.log) as new_decoder:
-        app = an_app(bench, device, metrics, calls, new_decoder, source)
-        await app.start()
+    async with started(bench, source, decoding, metrics) as app:
         started_s = time.perf_counter()
         await app.serve()
         spent_s = time.perf_counter() - started_s
-    device.close()
     return Served(spent_s, source.footage_s, _n_snippets(metrics))
 
 
-def an_app(
+@asynccontextmanager
+async def started(
+    bench: BenchModel, source: ChunkSource, decoding: Decoding, metrics: Metrics
+) -> AsyncIterator[App]:
+    """The whole daemon, without endpoints and systemd: started, to be served."""
+    device = bench.new_device(BatchPolicy(bench.batch), metrics)
+    calls = RunningCalls(SystemClock())
+    async with open_decoding(decoding.config, metrics, calls, decoding.log) as new_decoder:
+        app = _an_app(bench, device, metrics, calls, new_decoder, source)
+        await app.start()
+        yield app
+    device.close()
+
+
+def _an_app(
     bench: BenchModel,
     device: Device,
     metrics: Metrics,
@@ -176,7 +186,6 @@ def an_app(
     new_decoder: NewDecoder,
     source: ChunkSource,
 ) -> App:
-    """The whole daemon, without endpoints and systemd."""
     parts = WorkerParts(
         models=ModelSlot(bench.model),
         device=device,

@@ -11,7 +11,7 @@ import pytest
 from daemon.bench.cameras.batches import compare_batches
 from daemon.bench.cameras.decoding import Decoding, decode_config, stage_decoder
 from daemon.bench.cameras.model import BenchModel
-from daemon.bench.cameras.overload import Load, overload
+from daemon.bench.cameras.overload import Load, Looked, figures_of, overload
 from daemon.bench.cameras.run import BenchOptions, _config
 from daemon.bench.cameras.stages import StageTimes, camera_footage, footage_of, parse_size
 from daemon.bench.cameras.whole_daemon import LoopingCameras, serve_cameras
@@ -146,8 +146,22 @@ async def test_of_a_surge_it_is_told_when_the_ladder_engaged_and_was_left(tmp_pa
     assert "5 for 8 s, then 1 for 8 s" == figures["cameras"]
     assert 0 < figures["engaged_after_s"] < 8
     assert figures["most_lag_s"] > 0.5
-    assert figures["full_again_after_s"] >= 0
     assert figures["lag_at_the_end_s"] < figures["most_lag_s"]
+
+
+def test_of_a_surge_it_is_told_how_late_cameras_were_and_whether_all_is_looked_at_again():
+    load = Load(n_cameras=2, n_more=4, surge_s=10, after_s=5)
+    surge = [Looked(2, 0, 0.5, 1), Looked(4, 3, 3, 5), Looked(6, 6, 1, 2), Looked(9, 6, 0.5, 1)]
+    lowered, full = Looked(12, 2, 0.4, 0.5), Looked(14, 0, 0.2, 0.3)
+
+    figures = figures_of([*surge, lowered, full], load)
+
+    assert "6 for 10 s, then 2 for 5 s" == figures["cameras"]
+    assert (4, 5) == (figures["engaged_after_s"], figures["most_lag_s"])
+    assert (0.75, 0.2) == (figures["lag_in_the_second_half_s"], figures["lag_at_the_end_s"])
+    assert 2 == figures["full_again_after_s"]
+    assert "never" == figures_of([*surge, lowered], load)["full_again_after_s"]
+    assert "never" == figures_of([surge[0], full], load)["engaged_after_s"]
 
 
 class NoHardware(PyAvDecoder):
