@@ -75,13 +75,19 @@ class SnippetSampler:
         # What is read again begins with a chunk, and so with frames that are not needed. They came
         # before what is known of how far frames are apart.
         self._from_us = state.resume_us if state else None
-        self._may_lack_footage = state is not None and state.resume_us is not None
+        self._awaited = state if state and state.resume_us is not None else None
+        self._may_lack_footage = self._awaited is not None
         self.n_gaps = 0
         self.n_late_frames = 0
 
     @property
     def state(self) -> SamplerState:
-        """What must be kept to go on later; the frames themselves are read again."""
+        """What must be kept to go on later; the frames themselves are read again.
+
+        Until all of them have been, it is what it was.
+        """
+        if self._awaited is not None:
+            return self._awaited
         oldest = self._shown[0] if self._shown else self._held
         seen_us = self._held.pts_us if self._held else self._replay_until_us
         resume_us = oldest.pts_us if oldest else None
@@ -97,6 +103,10 @@ class SnippetSampler:
 
     def break_segment(self) -> None:
         """Frames are missing here: drop the unfinished snippet and start a new segment."""
+        self._awaited = None  # whatever is not there yet is not needed any more
+        self._break()
+
+    def _break(self) -> None:
         if self._held is None:
             return
         is_replay = self._replay_until_us is not None and self._held.pts_us < self._replay_until_us
@@ -116,17 +126,19 @@ class SnippetSampler:
         if self._held is not None:
             apart_us = pts_us - self._held.pts_us
             if apart_us > self._longest_hold_us:
-                self.break_segment()
+                self._break()
             if apart_us <= LONGEST_HOLD_US:
                 # What was rarer lately is forgotten within a few frames.
                 self._apart_us = max(apart_us, (self._apart_us or 0) * 3 // 4)
         frame = _Shown(pts_us, self._apart_us, rgb)
         snippets = []
         if self._held is None:
-            self._start_segment(self._grid.snippet_at_or_after(frame.pts_us))
+            self._start_segment(frame.pts_us)
         else:
             snippets = self._show_until(frame.pts_us - 1, self._held)
         self._held = frame
+        if self._replay_until_us is not None and pts_us >= self._replay_until_us:
+            self._awaited = None
         # No later frame can be shown at this frame's own instant, so none need be waited for.
         return snippets + self._show_until(frame.pts_us, frame)
 
@@ -136,10 +148,12 @@ class SnippetSampler:
         slow_us = LONGEST_HOLD_US if self._apart_us is None else 2 * self._apart_us
         return max(self._max_gap_us, min(slow_us, LONGEST_HOLD_US))
 
-    def _start_segment(self, first_index: int) -> None:
+    def _start_segment(self, pts_us: int) -> None:
+        first_index = self._grid.snippet_at_or_after(pts_us)
         self._next_grid = first_index * self._grid.stride_frames
-        if self._may_lack_footage and first_index > self._next_index:
-            # After a restore, not all the footage that was needed again has been pushed.
+        # After a restore, has not all the footage that was needed again been pushed?
+        is_lacking = self._from_us is not None and pts_us > self._from_us
+        if self._may_lack_footage and is_lacking and first_index > self._next_index:
             self._segment += 1
             self.n_gaps += 1
             self._may_lack_footage = False

@@ -69,10 +69,16 @@ def test_snapshot_and_restore_at_any_boundary_change_nothing(video, cutting, spe
     session = StreamSession("cam", "e", spec)
     records = [record for piece in pieces[:stop] for record in advance(session, piece)]
 
-    restored = StreamSession.restore(session.snapshot(), spec, features=session.features)
+    blob, watermark_us = session.snapshot(), session.watermark_us
+    restored = StreamSession.restore(blob, spec, features=session.features)
     resume_us = session.resume_us
     needed = [p for p in pieces[:stop] if resume_us is not None and p.pts_us[-1] >= resume_us]
-    replayed = [record for piece in needed for record in advance(restored, piece)]
+    replayed = []
+    for piece in needed:
+        # It may be asked, or stopped again, before all is read again.
+        assert (watermark_us, blob) == (restored.watermark_us, restored.snapshot())
+        replayed += advance(restored, piece)
+    assert (watermark_us, blob) == (restored.watermark_us, restored.snapshot())
     records += [record for piece in pieces[stop:] for record in advance(restored, piece)]
 
     assert [] == replayed
