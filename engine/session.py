@@ -59,6 +59,8 @@ class StreamSession:
 
     Attributes:
         anchor_us: Unix time of stream time 0, as the newest chunk told it.
+        watermark_us: No event of this run that starts before this stream time will be opened any
+            more, as of the last ``settle``. It never goes back.
         place: Where the camera stands in its transport; kept in the snapshot, never read here.
         owed: Revisions that the session before has left to be published; whoever publishes them
             empties this. They are in no snapshot.
@@ -82,7 +84,7 @@ class StreamSession:
         self.place = Place()
         self.owed: tuple[ActionEvent, ...] = ()
         self.succeeds: str | None = None
-        self._watermark_us = 0
+        self.watermark_us = 0
         self._feature_id = feature_id
         self._class_indices = class_indices
         self._sampler = SnippetSampler(spec.grid, spec.window.max_gap_us)
@@ -141,11 +143,10 @@ class StreamSession:
         """The last revision of every event that is not final."""
         return tuple(event.last for event in self._tracker.state.live)
 
-    @property
-    def watermark_us(self) -> int:
-        """No event of this run that starts before this stream time will be opened any more.
+    def settle(self) -> None:
+        """Move the watermark on; only while nothing that was sampled is still on its way.
 
-        It never goes back.
+        What is on its way, to the backbone or to the localizer, is in no part of the session.
         """
         sampler = self._sampler.state
         indices = [sampler.next_index]
@@ -159,8 +160,7 @@ class StreamSession:
         is_between_segments = sampler.resume_us is None and len(indices) == 1
         if is_between_segments and self.seen_us is not None:
             at_us = max(at_us, self.seen_us + 1)  # what follows is newer
-        self._watermark_us = max(self._watermark_us, at_us)
-        return self._watermark_us
+        self.watermark_us = max(self.watermark_us, at_us)
 
     @property
     def kept_features(self) -> range:
@@ -432,7 +432,7 @@ class StreamSession:
         kept = camera_mean if is_comparable else None
         session = cls(meta["stream_id"], meta["epoch"], spec, class_indices, kept, feature_id)
         session.anchor_us = meta["anchor_us"]
-        session._watermark_us = int(meta.get("watermark_us", 0))
+        session.watermark_us = int(meta.get("watermark_us", 0))
         session.place = Place.from_json(meta["source"])
         session.owed = owed
         session.succeeds = str(meta["model_id"])
@@ -457,7 +457,7 @@ class StreamSession:
             meta["stream_id"], meta["epoch"], spec, class_indices, camera_mean, feature_id
         )
         session.anchor_us = meta["anchor_us"]
-        session._watermark_us = int(meta.get("watermark_us", 0))
+        session.watermark_us = int(meta.get("watermark_us", 0))
         session.place = Place.from_json(meta["source"])
         session.owed = owed_of(meta)
         state = SamplerState(*meta["sampler"])

@@ -301,6 +301,7 @@ class StreamWorker:
         dead: tuple[DeadLetter, ...] = (),
     ) -> Outcome:
         """Everything since the last outcome, and the camera's state with it."""
+        session.settle()
         owed, session.owed = session.owed, ()
         features, self._new_features = tuple(self._new_features), []
         # Those of the run before have been stamped, by that run.
@@ -479,6 +480,7 @@ class StreamWorker:
         if before is not None:
             if not before.place.is_over:
                 revisions = await self._end(Reason.GAP)
+                before.settle()
                 revisions = stamped(before.place, before.watermark_us, before.rung, revisions)
             place = with_ended(before.place, producer_run_of(before), before.seen_us)
         run = name_of_run(place, chunk, offset)

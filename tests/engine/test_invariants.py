@@ -46,7 +46,9 @@ def run(pieces: list[FrameBatch], spec) -> list[ActionEvent]:
 
 def advance(session: StreamSession, piece: FrameBatch) -> list[ActionEvent]:
     features = session.look(session.sample(piece), MeanColourExtractor().extract)
-    return session.track(SmoothingLocalizer().localize(session.buffer(features)))
+    revisions = session.track(SmoothingLocalizer().localize(session.buffer(features)))
+    session.settle()
+    return revisions
 
 
 def finish(session: StreamSession) -> list[ActionEvent]:
@@ -205,3 +207,14 @@ def test_being_watched_changes_no_event(video, spec):
     assert with_watch == alone.track(SmoothingLocalizer().localize(alone.buffer(features)))
     scores = {proposal.score for proposal in weighed}
     assert {r.score for r in with_watch if r.phase is Phase.OPENED} <= scores
+
+
+@given(videos(), cuttings(), specs)
+def test_no_event_opens_that_starts_before_a_watermark(video, cutting, spec):
+    session = StreamSession("cam", "e", spec)
+    for piece in cutting.cut(video):
+        watermark_us = session.watermark_us
+        opened = [r for r in advance(session, piece) if r.phase is Phase.OPENED]
+
+        assert all(record.span.start_us >= watermark_us for record in opened)
+        assert session.watermark_us >= watermark_us

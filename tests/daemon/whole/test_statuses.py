@@ -1,19 +1,29 @@
 """What the daemon tells of its cameras while they come, go and send what cannot be used."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
+from typing_extensions import override
 
-from daemon.cameras import CameraLimits
+from daemon.cameras import Camera, CameraLimits
 from daemon.journal.base import CameraStatus, Presence
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
-from engine.types import VideoChunk
-from tests.support.daemons import TestDaemon
+from engine.types import (
+    ActionEvent,
+    CasWindow,
+    FeatureWindow,
+    Snippet,
+    SnippetFeature,
+    VideoChunk,
+)
+from tests.support.daemons import TestDaemon, a_log
 from tests.support.footage import BUSY, chunks_of, colour_clip
+from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer
 
 SILENT = CameraLimits(silent_after_s=0.1, look_s=0.02, status_interval_s=1e6)
 TALKATIVE = CameraLimits(silent_after_s=1e6, look_s=0.02, status_interval_s=0.05)
@@ -173,3 +183,69 @@ async def test_a_new_run_is_news(chunks: list[VideoChunk]) -> None:
         await world.until_told(Presence.ONLINE)
         world.put(replace(chunks[0], run="second"))
         await world.until(lambda: world.told[-1].run == "second")
+
+
+class Looked:
+    """Counts how often the cameras were looked at; a network's answer may wait for it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._n_looks = 0
+        tell_status = Camera.tell_status
+
+        def counted(camera: Camera) -> None:
+            tell_status(camera)
+            self._n_looks += 1
+
+        monkeypatch.setattr(Camera, "tell_status", counted)
+
+    def wait(self) -> None:
+        """On the device's thread: until a camera that is being worked on was looked at."""
+        n_before, end_s = self._n_looks, time.monotonic() + 240
+        while self._n_looks == n_before and time.monotonic() < end_s:
+            time.sleep(0.001)
+
+
+class LookedAtExtractor(MeanColourExtractor):
+    """Answers after the cameras were looked at."""
+
+    def __init__(self, looked: Looked) -> None:
+        self._looked = looked
+
+    @override
+    def extract(self, snippets: Sequence[Snippet]) -> list[SnippetFeature]:
+        self._looked.wait()
+        return super().extract(snippets)
+
+
+class LookedAtLocalizer(SmoothingLocalizer):
+    """Answers after the cameras were looked at."""
+
+    def __init__(self, looked: Looked) -> None:
+        self._looked = looked
+
+    @override
+    def localize(self, windows: Sequence[FeatureWindow]) -> list[CasWindow]:
+        self._looked.wait()
+        return super().localize(windows)
+
+
+async def test_whoever_looks_while_a_chunk_is_worked_on_changes_no_record(
+    chunks: list[VideoChunk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = a_log(*chunks)
+    alone, looked_at = MemoryRecords(), MemoryRecords()
+    await TestDaemon(MemoryChunkSource(log), MemoryJournal(alone)).serve()
+    looked = Looked(monkeypatch)
+    await TestDaemon(
+        MemoryChunkSource(log),
+        MemoryJournal(looked_at),
+        extractor=LookedAtExtractor(looked),
+        localizer=LookedAtLocalizer(looked),
+        cameras=CameraLimits(silent_after_s=1e6, look_s=0.001),
+    ).serve()
+
+    def with_watermarks(kept: MemoryRecords) -> list[tuple[ActionEvent, int | None]]:
+        return [(record, record.watermark_us) for record in kept.events]
+
+    assert alone.events
+    assert with_watermarks(alone) == with_watermarks(looked_at)
