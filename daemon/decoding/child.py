@@ -7,6 +7,7 @@ than allowed ends it (SIGPROF), and memory beyond the limit is refused by the ke
 """
 
 import json
+import math
 import mmap
 import os
 import resource
@@ -42,21 +43,21 @@ def main() -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _limit_memory(most_bytes)
     asking, answering = sys.stdin.buffer, sys.stdout.buffer
+    shared = _SharedFrames(frames_fd)
     while (message := _read(asking)) is not None:
         head, body = message
-        answering.write(packed(_answer(head, body, frames_fd)))
+        answering.write(packed(_answer(head, body, shared)))
         answering.flush()
 
 
-def _answer(head: dict[str, Any], body: bytes, frames_fd: int) -> dict[str, Any]:
+def _answer(head: dict[str, Any], body: bytes, shared: "_SharedFrames") -> dict[str, Any]:
     decoder, began_s = _decoder_for(read_task(head)), time.process_time()
     signal.setitimer(signal.ITIMER_PROF, head["most_s"])
     try:
         chunk = read_chunk(head, body)
         decoder.headers = KeptHeaders()  # nothing is kept here
         decoder.headers.keep(chunk.camera, read_header(head))
-        frames = decoder.decode(chunk)
-        _share(frames.rgb, frames_fd)
+        frames = decoder.decode(chunk, shared.room)
     except StreamError as error:
         return {"error": type(error).__name__, "reason": str(error)}
     except MemoryError:
@@ -78,13 +79,28 @@ def _decoder_for(task: Task) -> PyAvDecoder:
     return PyAvDecoder(task.geometry, task.grid, task.limits)
 
 
-def _share(rgb: UInt8Array, frames_fd: int) -> None:
-    """Put frames (N, H, W, 3) into the shared memory, which is then no larger than they are."""
-    os.ftruncate(frames_fd, rgb.nbytes)
-    with mmap.mmap(frames_fd, rgb.nbytes) as shared:
-        target = np.frombuffer(shared, np.uint8).reshape(rgb.shape)
-        target[...] = rgb
-        del target  # or the map could not be closed
+class _SharedFrames:
+    """Memory that the daemon reads frames from; it is as large as they are.
+
+    It stays mapped from chunk to chunk while these have as many frames, for new pages cost as much
+    as what is written to them.
+
+    Args:
+        frames_fd: Names it.
+    """
+
+    def __init__(self, frames_fd: int) -> None:
+        self._fd = frames_fd
+        self._map: mmap.mmap | None = None
+
+    def room(self, shape: tuple[int, ...]) -> UInt8Array:
+        """Where frames (N, H, W, 3) shall lie, until the next ones are."""
+        n_bytes = math.prod(shape)
+        if self._map is None or len(self._map) != n_bytes:
+            self._map = None  # before there is another one
+            os.ftruncate(self._fd, n_bytes)
+            self._map = mmap.mmap(self._fd, n_bytes)
+        return np.frombuffer(self._map, np.uint8).reshape(shape)
 
 
 def _limit_memory(most_bytes: int) -> None:

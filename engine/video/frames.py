@@ -96,6 +96,14 @@ class VideoFacts:
     n_frames: int | None
 
 
+# An array of pictures' shape, uint8 (N, H, W, 3), to be written to.
+Room = Callable[[tuple[int, ...]], UInt8Array]
+
+
+def _new_room(shape: tuple[int, ...]) -> UInt8Array:
+    return np.empty(shape, np.uint8)
+
+
 class Decoder(Protocol):
     """Chunk → frames; one for each camera, called from one thread at a time."""
 
@@ -148,10 +156,15 @@ class PyAvDecoder:
         self._hardware = _nvdec(gpu) if gpu is not None else None
         self.headers = headers or KeptHeaders()
 
-    def decode(self, chunk: VideoChunk) -> FrameBatch:
-        """See ``Decoder``. The arrays are the caller's."""
+    def decode(self, chunk: VideoChunk, room: Room = _new_room) -> FrameBatch:
+        """See ``Decoder``. The arrays are the caller's.
+
+        Args:
+            chunk: The chunk.
+            room: Asked once, when all is well, where the pictures shall lie.
+        """
         try:
-            return self._decode(chunk)
+            return self._decode(chunk, room)
         except StreamError as error:
             raise type(error)(f"{_name(chunk)}: {error}") from error
         except (*LIBAV_ERRORS, *_NO_HARDWARE) as error:
@@ -168,7 +181,7 @@ class PyAvDecoder:
         """Free the conversion buffers."""
         self._converter = FrameConverter(self._geometry)
 
-    def _decode(self, chunk: VideoChunk) -> FrameBatch:
+    def _decode(self, chunk: VideoChunk, room: Room) -> FrameBatch:
         thinner = Thinner(self._grid)
         kept = self.headers.get(chunk.camera)
         payload = completed(chunk.payload, kept)
@@ -188,7 +201,7 @@ class PyAvDecoder:
         if not shown:
             raise CorruptChunkError("no frame could be decoded")
         self.headers.keep(chunk.camera, init_segment(payload) or found)
-        return _batch(shown, thinner.n_decoded, thinner.n_late)
+        return _batch(shown, thinner.n_decoded, thinner.n_late, room)
 
 
 def read_video(
@@ -367,15 +380,21 @@ def _chunk_times(
 ) -> Iterator[Timed[VideoFrame]]:
     """A chunk's frames with their stream times, from the source's own ticks where it tells."""
     time_base = stream.time_base or Fraction(1, US_PER_S)
+    source_ticks = None if chunk.time_base is None else time_base / chunk.time_base
     first: int | None = None
     for pts, frame in presentation_ticks(frames, stream, time_base):
         first = pts if first is None else first
-        if chunk.start_ticks is None or chunk.time_base is None:
+        if chunk.start_ticks is None or chunk.time_base is None or source_ticks is None:
             pts_us = chunk.start_us + ticks_to_us(pts - first, time_base)
         else:
-            ticks = chunk.start_ticks + round((pts - first) * time_base / chunk.time_base)
+            ticks = chunk.start_ticks + _whole(pts - first, source_ticks)
             pts_us = ticks_to_us(ticks, chunk.time_base)
         yield pts_us, frame
+
+
+def _whole(ticks: int, ratio: Fraction) -> int:
+    """Ticks of one clock in those of another; mostly the two are one."""
+    return ticks * ratio.numerator if ratio.denominator == 1 else round(ticks * ratio)
 
 
 def _with_views(
@@ -389,10 +408,14 @@ def _with_views(
         yield pts_us, (frame, view)
 
 
-def _batch(shown: list[tuple[int, UInt8Array]], n_decoded: int, n_late: int = 0) -> FrameBatch:
+def _batch(
+    shown: list[tuple[int, UInt8Array]], n_decoded: int, n_late: int = 0, room: Room = _new_room
+) -> FrameBatch:
     """Stream times with their frames, uint8 (H, W, 3) → a batch."""
     pts_us = np.array([pts_us for pts_us, _ in shown], np.int64)
-    return FrameBatch(pts_us, np.stack([rgb for _, rgb in shown]), n_decoded, n_late)
+    rgb = room((len(shown), *shown[0][1].shape))
+    np.stack([rgb for _, rgb in shown], out=rgb)
+    return FrameBatch(pts_us, rgb, n_decoded, n_late)
 
 
 def _duration_us(container: InputContainer, stream: VideoStream) -> int | None:
