@@ -39,21 +39,18 @@ def noise(form: str, width: int, height: int, seed: int) -> VideoFrame:
     height=st.integers(2, 200),
     seed=st.integers(0, 2**32 - 1),
     colours=st.sampled_from([None, Colorspace.ITU709, Colorspace.ITU601]),
-    is_full=st.booleans(),
+    depth=st.sampled_from([ColorRange.MPEG, ColorRange.JPEG]),
 )
 def test_a_picture_is_the_same_to_the_bit(
-    form: str, width: int, height: int, seed: int, colours: Colorspace | None, is_full: bool
+    form: str, width: int, height: int, seed: int, colours: Colorspace | None, depth: ColorRange
 ) -> None:
     frame = noise(form, width, height, seed)
     if colours is not None:
         frame.colorspace = colours
-    if is_full:
-        frame.color_range = ColorRange.JPEG
+    frame.color_range = depth
     shrink = SIDE_PX / max(width, height)
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    wanted = VideoReformatter().reformat(
-        frame, *size, "rgb24", interpolation=one_pass, threads=1
-    )
+    wanted = VideoReformatter().reformat(frame, *size, "rgb24", interpolation=one_pass, threads=1)
 
     rgb = FrameConverter(FrameGeometry(SIDE_PX, SIDE_PX, fit="pad")).convert(frame)
 
