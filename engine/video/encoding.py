@@ -28,7 +28,12 @@ _X264_OPTIONS = {
 
 
 def encode_video(
-    pictures: Iterable[UInt8Array], path: Path, *, fps: int, key_frame_every: int
+    pictures: Iterable[UInt8Array],
+    path: Path,
+    *,
+    fps: int,
+    key_frame_every: int,
+    bits_per_second: int | None = None,
 ) -> None:
     """Write an H.264 MP4 that can be cut, as a small camera would send it.
 
@@ -37,8 +42,13 @@ def encode_video(
         path: The file.
         fps: Frames a second.
         key_frame_every: Frames from IDR picture to IDR picture.
+        bits_per_second: What a camera is set to send, second by second; None: as many as it takes
+            to lose nothing that can be seen.
     """
     options = {**_X264_OPTIONS, "g": str(key_frame_every), "forced-idr": "1"}
+    if bits_per_second is not None:
+        del options["crf"]
+        options |= dict.fromkeys(("b", "maxrate", "bufsize"), str(bits_per_second))
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options=options)
         for index, picture in enumerate(pictures):

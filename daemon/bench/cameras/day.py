@@ -5,11 +5,11 @@ from pathlib import Path
 
 import cv2
 
+from daemon.bench.cameras.stages import encode_as_camera
 from engine.scenes.camera import FPS, camera
 from engine.scenes.render import pictures
 from engine.scenes.script import Script, Wanted, plan
 from engine.types import UInt8Array
-from engine.video.encoding import encode_video
 
 HOUR_S = 4.0
 DAY_S = 24 * HOUR_S
@@ -28,7 +28,7 @@ def day_footage(folder: Path, size: tuple[int, int]) -> Path:
     """
     path = folder / "day.mp4"
     frames = (cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in _pictures())
-    encode_video(frames, path, fps=FPS, key_frame_every=FPS)  # type: ignore[arg-type]
+    encode_as_camera(frames, path, size, key_frame_every=FPS)  # type: ignore[arg-type]
     return path
 
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from daemon.errors import ConfigError
 from daemon.models.reading import OpenModel
 from engine.errors import RefusedChunkError
 from engine.session import StreamSession
-from engine.types import Snippet, Span, VideoChunk
+from engine.types import Snippet, Span, UInt8Array, VideoChunk
 from engine.video.containers import DecodeLimits
 from engine.video.cutting import CutChunk, cut_video
 from engine.video.encoding import encode_video
@@ -20,6 +20,9 @@ from engine.video.frames import PyAvDecoder
 
 CAMERA_SIZE = (320, 240)
 CAMERA_FPS = 25
+# As many as the more generous surveillance cameras send: four of five clips of real fights, 208 in
+# all, have fewer.
+CAMERA_BITS_PER_PIXEL = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +111,29 @@ def camera_footage(
     shifts = range(int(seconds * CAMERA_FPS))
     frames = (np.roll(scene, (i, 2 * i), axis=(0, 1)) for i in shifts)
     path = folder / "camera.mp4"
-    encode_video(frames, path, fps=CAMERA_FPS, key_frame_every=CAMERA_FPS * key_frame_s)
+    encode_as_camera(frames, path, size, key_frame_every=CAMERA_FPS * key_frame_s)
     return path
+
+
+def encode_as_camera(
+    pictures: Iterable[UInt8Array], path: Path, size: tuple[int, int], *, key_frame_every: int
+) -> None:
+    """Write an H.264 MP4 with as many bits as cameras send: 288 kbit/s at 320x240, 25 fps.
+
+    Args:
+        pictures: uint8 (H, W, 3) each, ``CAMERA_FPS`` a second.
+        path: The file.
+        size: Their width and height, both even.
+        key_frame_every: Frames from key frame to key frame.
+    """
+    bits_per_second = round(CAMERA_BITS_PER_PIXEL * size[0] * size[1] * CAMERA_FPS)
+    encode_video(
+        pictures,
+        path,
+        fps=CAMERA_FPS,
+        key_frame_every=key_frame_every,
+        bits_per_second=bits_per_second,
+    )
 
 
 def footage_of(video: Path) -> Footage:
