@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast faults misery outages clock setup setup-training lint format clean
+.PHONY: help demo test test-fast faults misery outages clock overhead setup setup-training lint format clean
 
 BIN := .venv/bin
 PINS := pyproject.toml constraints.txt
@@ -48,6 +48,8 @@ help:
 	@echo '                             (25 min; short: 6 min)'
 	@echo 'make clock [ARGS=--days=30]  a month of trouble with clocks, in simulated time, and how far'
 	@echo '                             off pictures are dated (minutes; the picture needs matplotlib)'
+	@echo 'make overhead                what a camera costs besides decoding and networks, with 1 to 256'
+	@echo '                             cameras (4 min)'
 	@echo 'make setup                   only set up .venv, with what the tests and checks need'
 	@echo 'make setup-training          set it up with PyTorch too (several GB)'
 	@echo 'make lint                    formatting, lint, types and import contracts'
@@ -83,6 +85,9 @@ outages: .make/dev
 # Matplotlib is in the training extra; without it there is no picture.
 clock: .make/dev
 	@$(BIN)/python -m tests.clock $(ARGS)
+
+overhead: .make/dev
+	@$(BIN)/python -m tests.overhead $(ARGS)
 
 setup: .make/dev
 	@echo 'Ready: .venv'

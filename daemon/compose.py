@@ -27,7 +27,7 @@ from daemon.config import (
     SourceConfig,
 )
 from daemon.decoding.opening import NewDecoder, decoding
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import Device
 from daemon.errors import EXIT_CONFIG, EXIT_FAILED, ConfigError
 from daemon.journal.base import Journal

@@ -16,7 +16,7 @@ class Metrics:
 
     Attributes:
         registry: Holds them all.
-        of_cameras: Every metric with a label ``camera``.
+        of_cameras: Every metric with a label ``camera``, and all its labels.
     """
 
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -67,7 +67,7 @@ class Metrics:
     stage_seconds: Histogram = field(init=False)
     event_latency_seconds: Histogram = field(init=False)
 
-    of_cameras: list[Counter | Gauge] = field(default_factory=list)
+    of_cameras: dict[Counter | Gauge, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         def put(name: str, metric: Counter | Gauge | Histogram) -> None:
@@ -75,7 +75,7 @@ class Metrics:
 
         def of_camera(metric: Counter | Gauge, labels: tuple[str, ...]) -> None:
             if "camera" in labels:
-                self.of_cameras.append(metric)
+                self.of_cameras[metric] = labels
 
         def counter(name: str, what: str, *labels: str) -> None:
             metric = Counter(f"s2netd_{name}", what, labels, registry=self.registry)
@@ -144,11 +144,12 @@ class Metrics:
 
     def release(self, cameras: Collection[str]) -> None:
         """Drop what is told of how cameras are, for they are another daemon's; counts stay."""
-        _remove(cameras, [metric for metric in self.of_cameras if isinstance(metric, Gauge)])
+        gauges = ((m, labels) for m, labels in self.of_cameras.items() if isinstance(m, Gauge))
+        _remove(cameras, gauges)
 
     def forget(self, cameras: Collection[str]) -> None:
         """Drop everything that is told of cameras."""
-        _remove(cameras, self.of_cameras)
+        _remove(cameras, self.of_cameras.items())
 
 
 def _how_the_device_is(counter: Callable[..., None], histogram: Callable[..., None]) -> None:
@@ -193,13 +194,12 @@ def _how_cameras_are(gauge: Callable[..., None]) -> None:
     gauge("camera_rung", "1 for the rung that a camera is on", "camera", "rung")
 
 
-def _remove(cameras: Collection[str], metrics: Iterable[Counter | Gauge]) -> None:
-    for metric in metrics:
-        samples = next(iter(metric.collect())).samples
-        gone = {
-            tuple(sample.labels.values())
-            for sample in samples
-            if sample.labels["camera"] in cameras
-        }
-        for labels in gone:
-            metric.remove(*labels)
+def _remove(
+    cameras: Collection[str], metrics: Iterable[tuple[Counter | Gauge, tuple[str, ...]]]
+) -> None:
+    for metric, labels in metrics:
+        for camera in cameras:
+            if labels == ("camera",):
+                metric.remove(camera)
+            else:  # looks at all its series
+                metric.remove_by_labels({"camera": camera})

@@ -61,6 +61,7 @@ class SnippetSampler:
 
     def __init__(self, grid: Grid, max_gap_us: int, state: SamplerState | None = None) -> None:
         self._grid = grid
+        self._frame_us = grid.frame_us  # which is asked for with each frame
         self._max_gap_us = max_gap_us
         self._held: _Shown | None = None
         self._apart_us = state.apart_us if state else None
@@ -161,7 +162,7 @@ class SnippetSampler:
     def _show_until(self, last_us: int, shown: _Shown) -> list[Snippet]:
         """Show one frame at every grid point up to and including ``last_us``."""
         snippets = []
-        while self._next_grid * self._grid.frame_us <= last_us:
+        while self._next_grid * self._frame_us <= last_us:
             self._shown.append(shown)
             self._next_grid += 1
             if len(self._shown) == self._grid.snippet_frames:

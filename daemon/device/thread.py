@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from daemon.calls import RunningCalls
 from daemon.clock import Clock, SystemClock
-from daemon.device.batching import Batch, Batcher, BatchPolicy, Lane, Request, WaitUntil
+from daemon.device.batching import Batcher, WaitUntil
+from daemon.device.requests import Batch, BatchPolicy, Lane, Request
 from daemon.metrics import Metrics
 from engine.cas import Localizer
 from engine.errors import S2netdError

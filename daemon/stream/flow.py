@@ -43,11 +43,12 @@ class FlowControl:
     _full: dict[str, set[str]] = field(default_factory=dict)
     _heavy: dict[str, None] = field(default_factory=dict)  # paused for bytes, in their order
     _bytes: dict[str, int] = field(default_factory=dict)
+    _n_bytes: int = 0
 
     @property
     def n_bytes(self) -> int:
         """Bytes in all queues, with those of chunks in hand."""
-        return sum(self._bytes.values())
+        return self._n_bytes
 
     def queued(self, partition: str, camera: str, depth: int, n_bytes: int = 0) -> bool:
         """Take note of a queued chunk; True if the partition must be paused now.
@@ -59,7 +60,7 @@ class FlowControl:
             n_bytes: The chunk's size.
         """
         was_paused = self.is_paused(partition)
-        self._bytes[partition] = self._bytes.get(partition, 0) + n_bytes
+        self._count(partition, n_bytes)
         if depth >= self.limits.full_chunks:
             self._full.setdefault(partition, set()).add(camera)
         if self.n_bytes > self.limits.full_bytes:
@@ -75,30 +76,33 @@ class FlowControl:
             depth: Chunks in the camera's queue now.
             n_bytes: The chunk's size.
         """
-        before = self._paused()
-        self._bytes[partition] = self._bytes.get(partition, 0) - n_bytes
+        was_paused = self.is_paused(partition)
+        self._count(partition, -n_bytes)
         if depth <= self.limits.resume_chunks:
             self._full.get(partition, set()).discard(camera)
-        return self._resumed(before)
+        lighter = self._lightened()
+        candidates = dict.fromkeys((partition, *lighter)) if was_paused else lighter
+        return [name for name in candidates if not self.is_paused(name)]
 
     def forget(self, partition: str) -> list[str]:
         """Forget a partition that was given up; gives the others that must be resumed now."""
         self._full.pop(partition, None)
         self._heavy.pop(partition, None)
-        before = self._paused()
-        self._bytes.pop(partition, None)
-        return self._resumed(before)
+        self._n_bytes -= self._bytes.pop(partition, 0)
+        return [name for name in self._lightened() if not self.is_paused(name)]
 
     def is_paused(self, partition: str) -> bool:
         """True if a camera of this partition is full, or the partition brought too many bytes."""
         return bool(self._full.get(partition)) or partition in self._heavy
 
-    def _paused(self) -> list[str]:
-        return [
-            name for name in dict.fromkeys((*self._full, *self._heavy)) if self.is_paused(name)
-        ]
+    def _count(self, partition: str, n_bytes: int) -> None:
+        self._bytes[partition] = self._bytes.get(partition, 0) + n_bytes
+        self._n_bytes += n_bytes
 
-    def _resumed(self, before: list[str]) -> list[str]:
-        if self.n_bytes <= self.limits.full_bytes // 2:
-            self._heavy.clear()
-        return [partition for partition in before if not self.is_paused(partition)]
+    def _lightened(self) -> list[str]:
+        """The partitions that were paused for bytes, if so few are left that none need be."""
+        if self._n_bytes > self.limits.full_bytes // 2:
+            return []
+        lighter = list(self._heavy)
+        self._heavy.clear()
+        return lighter

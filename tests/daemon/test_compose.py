@@ -20,7 +20,7 @@ from daemon.config import (
     parse,
 )
 from daemon.decoding.opening import plain_decoders
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.journal.projections.jsonl import JsonlSettings
 from daemon.journal.projections.topic import TopicSettings

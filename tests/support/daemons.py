@@ -15,7 +15,7 @@ from daemon.cameras import CameraLimits
 from daemon.clock import SystemClock
 from daemon.decoding.opening import NewDecoder
 from daemon.decoding.threads import ThreadDecoder
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import Device
 from daemon.errors import TransportError
 from daemon.journal.base import Journal, Step

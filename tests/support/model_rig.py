@@ -10,7 +10,7 @@ from pathlib import Path
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import ModelConfig, parse_model
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
 from daemon.models.opening import GpuSteps, ModelOpener, try_out

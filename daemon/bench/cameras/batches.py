@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from daemon.device.batching import BatchPolicy, Lane
+from daemon.device.requests import BatchPolicy, Lane
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
 from daemon.models.reading import OpenModel

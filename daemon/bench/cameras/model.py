@@ -9,7 +9,7 @@ from typing import TypeVar
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import ModelConfig
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
 from daemon.models.choosing import open_model

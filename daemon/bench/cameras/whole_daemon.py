@@ -18,7 +18,7 @@ from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.decoding.opening import NewDecoder
 from daemon.decoding.opening import decoding as open_decoding
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import Device
 from daemon.journal.memory import MemoryJournal
 from daemon.metrics import Metrics

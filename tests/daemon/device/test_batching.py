@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from daemon.device.batching import Batch, Batcher, BatchPolicy, Lane, Request, WaitUntil
+from daemon.device.batching import Batcher, WaitUntil
+from daemon.device.requests import Batch, BatchPolicy, Lane, Request
 
 CAMERAS = ("a", "b", "c", "d", "e")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
 from engine.backends import open_backend

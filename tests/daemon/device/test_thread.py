@@ -7,7 +7,7 @@ import pytest
 
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import LONG_WORK_S, Device
 from daemon.metrics import Metrics
 from engine.errors import BundleError, DeviceError

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import Device
 from daemon.metrics import Metrics
 from daemon.models.choosing import open_model

@@ -13,7 +13,7 @@ import structlog
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.decoding.threads import ThreadDecoder
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import Device
 from daemon.journal.base import CameraPast, CameraState, FeatureRows
 from daemon.metrics import Metrics

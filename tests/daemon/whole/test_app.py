@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cameras import CameraLimits
-from daemon.device.batching import Lane
+from daemon.device.requests import Lane
 from daemon.device.thread import Device
 from daemon.errors import ForeignCancellationError
 from daemon.journal.base import CameraState, Step

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.decoding.threads import ThreadDecoder
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import Device
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.metrics import Metrics

@@ -12,7 +12,7 @@ from typing_extensions import override
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import parse_model
-from daemon.device.batching import BatchPolicy
+from daemon.device.requests import BatchPolicy
 from daemon.device.thread import Device
 from daemon.errors import TransportError
 from daemon.journal.base import Step

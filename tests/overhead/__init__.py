@@ -1,0 +1,1 @@
+"""What a camera costs besides decoding and networks, however many there are."""
