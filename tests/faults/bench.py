@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.faults.cluster import Cluster, a_cluster
 from tests.faults.daemons import Daemon, Place
-from tests.faults.feeder import Footage, cameras_over, make_footage
+from tests.faults.feeder import CHUNK_S, Footage, cameras_over, make_footage
 from tests.faults.report import commit, cpu, kafka_version
 from tests.support.tiny_bundle import write_tiny_bundle
 
@@ -38,6 +38,7 @@ class Bench:
         footage: What cameras show.
         cameras: Their names.
         n_partitions: Of a topic of chunks.
+        chunk_s: Length of a chunk.
     """
 
     cluster: Cluster
@@ -46,6 +47,7 @@ class Bench:
     footage: Footage
     cameras: list[str]
     n_partitions: int
+    chunk_s: float
 
     async def chunks_topic(self) -> str:
         """Make a topic of chunks; gives its name."""
@@ -61,15 +63,15 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_bench(cameras: int, partitions: int) -> AsyncIterator[Bench]:
+async def a_bench(cameras: int, partitions: int, chunk_s: float = CHUNK_S) -> AsyncIterator[Bench]:
     """A broker of our own, as long as the block runs; nothing that was written there is kept."""
     with tempfile.TemporaryDirectory(prefix="s2netd-bench-") as name:
         folder = Path(name)
         bundle = write_tiny_bundle(folder / "bundle")
-        footage = make_footage(folder)
+        footage = make_footage(folder, chunk_s=chunk_s)
         async with a_cluster(folder / "kafka") as cluster:
             names = cameras_over(partitions, cameras)
-            yield Bench(cluster, bundle, folder, footage, names, partitions)
+            yield Bench(cluster, bundle, folder, footage, names, partitions, chunk_s)
 
 
 @asynccontextmanager

@@ -33,22 +33,27 @@ GUARANTEES = ("exactly-once", "at-least-once")
 
 
 async def feed(bench: Bench, topic: str, *, live_s: float | None) -> int:
-    """Send every camera's lap: at once, or at its own pace for so long; gives the chunks."""
+    """Send every camera's lap: at once, or at its own pace for so long; gives the chunks.
+
+    Live, each camera sends its chunks at moments of its own.
+    """
     producer = AIOKafkaProducer(
         bootstrap_servers=bench.cluster.bootstrap, acks="all", max_batch_size=2**20
     )
     await producer.start()
     loop = asyncio.get_running_loop()
     began_s, anchor_us, n_chunks = loop.time(), time.time_ns() // 1000, 0
-    n_steps = int((live_s or LAP_S) / CHUNK_S)
+    n_steps = int((live_s or LAP_S) / bench.chunk_s)
     try:
         for step in range(min(n_steps, *map(len, bench.footage))):
-            if live_s is not None:
-                await asyncio.sleep(began_s + (step + 1) * CHUNK_S - loop.time())
             sent = []
             for number, camera in enumerate(bench.cameras):
+                late_s = bench.chunk_s * number / len(bench.cameras)
+                if live_s is not None:
+                    due_s = began_s + (step + 1) * bench.chunk_s + late_s
+                    await asyncio.sleep(max(due_s - loop.time(), 0))
                 piece = bench.footage[number % len(bench.footage)][step]
-                chunk = piece.to_chunk(camera, topic, step, anchor_us)
+                chunk = piece.to_chunk(camera, topic, step, anchor_us + round(late_s * 1e6))
                 record = chunk_record(chunk, ChunkFacts(), site="default")
                 sent.append(
                     await producer.send(
@@ -127,7 +132,7 @@ async def bytes_of(bench: Bench, topic: str) -> int:
 
 async def measure(options: argparse.Namespace) -> list[str]:
     """All of it, as lines of a report."""
-    async with a_bench(options.cameras, options.partitions) as bench:
+    async with a_bench(options.cameras, options.partitions, options.chunk_s) as bench:
         return await _measured(bench, options)
 
 
@@ -144,7 +149,7 @@ async def _measured(bench: Bench, options: argparse.Namespace) -> list[str]:
     lines = [
         (
             f"{len(bench.cameras)} cameras on {bench.n_partitions} partitions, chunks of "
-            f"{CHUNK_S:.2f} s, one daemon, a tiny model (so that delivery weighs most)."
+            f"{bench.chunk_s:.2f} s, one daemon, a tiny model (so that delivery weighs most)."
         ),
         "",
         (
@@ -169,7 +174,9 @@ async def _measured(bench: Bench, options: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     """Measure, and print the report."""
-    options = options_of(__doc__, cameras=16, partitions=4, pairs=5, live_s=36.0).parse_args()
+    options = options_of(
+        __doc__, cameras=16, partitions=4, pairs=5, live_s=36.0, chunk_s=CHUNK_S
+    ).parse_args()
     lines = asyncio.run(measure(options))
     write_page("What exactly-once costs", "tests.faults.cost", lines, options.report)
 

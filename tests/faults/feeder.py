@@ -57,14 +57,14 @@ def partition_of(camera: str, partitions: int) -> int:
     return (murmur2(camera.encode()) & 0x7FFFFFFF) % partitions
 
 
-def make_footage(folder: Path, n_clips: int = N_CAMERAS) -> Footage:
+def make_footage(folder: Path, n_clips: int = N_CAMERAS, chunk_s: float = CHUNK_S) -> Footage:
     """Clips of a lap each, cut into chunks; the same ones every time."""
-    return [_cut(folder / f"clip-{number}.mp4", number) for number in range(n_clips)]
+    return [_cut(folder / f"clip-{number}.mp4", number, chunk_s) for number in range(n_clips)]
 
 
-def _cut(path: Path, number: int) -> list[CutChunk]:
+def _cut(path: Path, number: int, chunk_s: float) -> list[CutChunk]:
     colour_clip(path, list(_scripted(number)), gop=GOP)
-    return list(cut_video(path, chunk_s=CHUNK_S, on_note=lambda _note: None, transcode="never"))
+    return list(cut_video(path, chunk_s=chunk_s, on_note=lambda _note: None, transcode="never"))
 
 
 def _scripted(number: int) -> Iterator[tuple[float, int, int]]:
