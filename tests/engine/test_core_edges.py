@@ -168,8 +168,8 @@ def test_a_session_says_from_where_to_read_again():
     session = a_session(59)  # three frames into the 15th snippet of four
     assert (56 * 40_000, 58 * 40_000) == (session.resume_us, session.seen_us)
     again = restored(session.snapshot(), session)
-    # It holds no frame any more, but knows how far the first one had come.
-    assert (None, 58 * 40_000) == (again.resume_us, again.seen_us)
+    # It holds no frame any more, but knows how far the first one had come, and what it needs.
+    assert (56 * 40_000, 58 * 40_000) == (again.resume_us, again.seen_us)
 
 
 def test_footage_of_a_new_segment_closes_what_was_open():
