@@ -92,12 +92,15 @@ def test_the_wheel_carries_every_file_of_the_packages_and_nothing_else(
 ) -> None:
     files = {PurePosixPath(name) for name in wheel.namelist()}
     carried = {file for file in files if not file.parts[0].endswith(".dist-info")}
-    assert carried == {
+    own = {
         PurePosixPath(file.relative_to(CHECKOUT))
         for folder in OURS
         for file in (CHECKOUT / folder).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
+    # Configurations are shipped, too: `training/configs` is a link to them.
+    configs = (CHECKOUT / "configs" / "training").glob("*.yaml")
+    assert carried == own | {PurePosixPath("training/configs") / file.name for file in configs}
 
 
 @pytest.mark.slow

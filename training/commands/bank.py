@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from training.commands.screen import Changes, Features, existing, needs_torch, note
+from training.commands.screen import Changes, Features, config_file, needs_torch, note
 
-DEFAULT_CONFIG = Path("configs/training/tsc-net-scenes.yaml")
+DEFAULT_CONFIG = Path("tsc-net-scenes")
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +53,7 @@ def build_bank(
     from training.data import training_set  # noqa: PLC0415
 
     overrides = dict(map(parse_override, changes or ()))
-    chosen = read_training_config(existing(config, "--config"), overrides)
+    chosen = read_training_config(config_file(config), overrides)
     check_new(out)
     videos = training_set(chosen.data, features, tags, note)
     vectors = built(chosen, videos, n_vectors=rows, snippets_a_video=snippets, seed=seed)

@@ -8,6 +8,7 @@ import typer
 from engine.errors import DataError
 from training.commands.screen import (
     Features,
+    config_file,
     counting,
     err,
     existing,
@@ -112,8 +113,8 @@ def benchmark(
     from engine.files.strict_yaml import read_yaml  # noqa: PLC0415
     from training.benchmarks.scenes_results import plot_results  # noqa: PLC0415
 
-    content, _ = read_yaml(existing(config, "--config"))
-    listed, _ = read_yaml(existing(variants, "--variants"))
+    content, _ = read_yaml(config_file(config))
+    listed, _ = read_yaml(config_file(variants, "--variants"))
     known = read_variants(listed, str(variants))
     for name in only or ():
         check_name("--only", name, [variant.name for variant in known], DataError)
@@ -185,7 +186,7 @@ def bench_fights(
             data,
             out,
             out / "features",
-            existing(config, "--config"),
+            config_file(config),
             out / "runs",
             seeds=range(seeds),
             threads=1,

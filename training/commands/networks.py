@@ -26,6 +26,7 @@ from training.commands.screen import (
     Config,
     Features,
     Threads,
+    config_file,
     err,
     existing,
     needs_torch,
@@ -92,17 +93,27 @@ def train(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew and write over what is in --out.")
     ] = False,
+    judge: Annotated[
+        bool,
+        typer.Option(
+            help="Of one's own clips: train once more without some cameras, and say how well "
+            "their clips are ranked, beside chance and a plain regression."
+        ),
+    ] = True,
 ) -> None:
     """Train a network from tags; an interrupted run goes on where it was.
 
     Writes a run folder with the network, log.csv and log.png; s2net export makes a bundle of it.
+    Says what looks wrong with the tags, and how good the network is on cameras it has not seen.
 
     s2net train --features features --out runs/mine
 
     s2net train --config configs/training/s2net-thumos14.yaml --features DIR --out runs/thumos14
     """
     with needs_torch():
-        from training.learning.train import DEVICES  # noqa: PLC0415 - needs torch
+        from training.evaluation.judging import judge as judge_training  # noqa: PLC0415 - needs torch
+        from training.learning.tag_notes import tag_notes  # noqa: PLC0415
+        from training.learning.train import DEVICES  # noqa: PLC0415
         from training.learning.train import train as train_network  # noqa: PLC0415
     from engine.backends.names import check_name  # noqa: PLC0415
     from training.config import parse_override, read_training_config  # noqa: PLC0415
@@ -112,10 +123,13 @@ def train(
     overrides = dict(map(parse_override, changes or ()))
     if seed is not None:
         overrides["seed"] = seed
-    chosen = read_training_config(existing(config, "--config"), overrides)
+    chosen = read_training_config(config_file(config), overrides)
     videos = training_set(chosen.data, features, tags, note)
     n_tagged = sum(record.tags is not None for record in videos.records)
     note(f"{n_tagged} tagged videos, {len(videos.class_names)} classes: {config}")
+    is_own = chosen.data.kind == "clips"
+    for line in tag_notes(videos) if is_own else ():
+        note(line)
     with _training_bar() as show:
         train_network(
             chosen,
@@ -128,6 +142,24 @@ def train(
             on_progress=lambda progress: show("", progress),
             note=note,
         )
+        judgement = None
+        if judge and is_own:
+            try:
+                judgement = judge_training(
+                    chosen,
+                    videos,
+                    out,
+                    device=device,
+                    threads=threads,
+                    resume=not fresh,
+                    on_progress=lambda progress: show("judging: ", progress),
+                )
+            except DataError as error:
+                note(f"not judged on what it has not seen: {error}")
+    if judgement is not None:
+        typer.echo("\n".join(judgement.lines()))
+        if (loud := judgement.warning()) is not None:
+            err.print(f"WARNING: {loud}", style="bold red", markup=False, soft_wrap=True)
     typer.echo(f"trained: {out} (log.csv, log.png); next: s2net export {out} --out bundles/mine")
 
 
@@ -175,11 +207,11 @@ def ablate(
         training_set,
     )
 
-    content, _ = read_yaml(existing(config, "--config"))
+    content, _ = read_yaml(config_file(config))
     choice = training_config(content, str(config)).data
     videos = training_set(choice, features, tags, note)
     scored = evaluation_set(choice, features, annotations, subset, note, videos.class_names)
-    listed, _ = read_yaml(existing(variants, "--variants"))
+    listed, _ = read_yaml(config_file(variants, "--variants"))
     with _training_bar() as show:
         table = run_ablation(
             content,

@@ -28,7 +28,10 @@ Annotations = Annotated[
     ),
 ]
 Config = Annotated[
-    Path, typer.Option(help="Training configuration, a YAML file as in configs/training.")
+    Path,
+    typer.Option(
+        help="Training configuration: a YAML file, or the name of one of configs/training."
+    ),
 ]
 Changes = Annotated[
     list[str] | None,
@@ -42,7 +45,8 @@ Threads = Annotated[
     int, typer.Option(min=1, help="CPU threads of torch; small networks are fastest with 1.")
 ]
 
-DEFAULT_CONFIG = Path("configs/training/s2net-clips.yaml")
+DEFAULT_CONFIG = Path("s2net-clips")
+_CONFIGS = Path(__file__).parent.parent / "configs"  # configs/training, in the wheel too
 
 err = Console(stderr=True, highlight=False)
 
@@ -97,3 +101,23 @@ def existing(path: Path, what: str) -> Path:
     if not path.exists():
         raise DataError(f"{what} {path}: there is no such file or folder")
     return path
+
+
+def config_file(path: Path, what: str = "--config") -> Path:
+    """Return the file of a configuration: the path if it is there, or the shipped one of its name.
+
+    Args:
+        path: A file, or a name.
+        what: The option that names it, for the message.
+
+    Raises:
+        DataError: There is neither; the message lists the shipped ones.
+    """
+    if path.exists():
+        return path
+    name = path.name if path.suffix == ".yaml" else f"{path.name}.yaml"
+    is_name = path.parent in {Path(), Path("configs/training")}
+    if is_name and (_CONFIGS / name).exists():
+        return _CONFIGS / name
+    shipped = ", ".join(sorted(file.stem for file in _CONFIGS.glob("*.yaml")))
+    raise DataError(f"{what} {path}: there is no such file; shipped are {shipped}")

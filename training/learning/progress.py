@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class TrainingLog:
 
 
 def plot_log(out: Path, note: Callable[[str], None]) -> Path | None:
-    """Draw ``log.csv``: loss terms above, held-out tag mAP below, phases side by side.
+    """Draw ``log.csv``: loss terms, phases side by side, and below them held-out tag mAP, if any.
 
     Args:
         out: The run folder.
@@ -119,25 +119,33 @@ def plot_log(out: Path, note: Callable[[str], None]) -> Path | None:
     with (out / LOG).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     phases = list(dict.fromkeys(row["phase"] for row in rows))
-    figure = Figure(figsize=(5 * max(1, len(phases)), 6), layout="constrained")
+    judged = [phase for phase in phases if any(r[_LAST] for r in rows if r["phase"] == phase)]
+    n_rows, n_columns = 1 + bool(judged), max(1, len(phases))
+    figure = Figure(figsize=(5 * n_columns, 3 * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, max(1, len(phases)), squeeze=False)
     for column, phase in enumerate(phases):
-        _draw(axes[:, column], phase, [row for row in rows if row["phase"] == phase])
+        of_phase = [row for row in rows if row["phase"] == phase]
+        terms = [name for name in rows[0] if name not in {*_FIXED[:2], _LAST}]
+        _draw(figure.add_subplot(n_rows, n_columns, 1 + column), phase, of_phase, terms, "loss")
+    for phase in judged:
+        of_phase = [row for row in rows if row["phase"] == phase]
+        axis = figure.add_subplot(n_rows, n_columns, 1 + n_columns + phases.index(phase))
+        _draw(axis, phase, of_phase, [_LAST], "held-out tag mAP, points")
     figure.savefig(out / PLOT, dpi=100)
     return out / PLOT
 
 
-def _draw(axes: Any, phase: str, rows: list[dict[str, str]]) -> None:
-    for name in [name for name in rows[0] if name not in _FIXED[:2]]:
+def _draw(
+    axis: Any, phase: str, rows: list[dict[str, str]], names: Sequence[str], what: str
+) -> None:
+    for name in names:
         points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
         if points:
             steps, values = zip(*points, strict=True)
-            axes[int(name == _LAST)].plot(steps, values, label=name)
-    for axis, what in zip(axes, ("loss", "held-out tag mAP, points"), strict=True):
-        axis.set(title=phase, xlabel="iteration", ylabel=what)
-        if axis.lines:
-            axis.legend()
+            axis.plot(steps, values, label=name)
+    axis.set(title=phase, xlabel="iteration", ylabel=what)
+    if axis.lines:
+        axis.legend()
 
 
 def _tensorboard(out: Path) -> Any:

@@ -129,11 +129,25 @@ def score_video(
     Raises:
         DataError: The video holds no snippet.
     """
-    if not len(record.indices):
-        raise DataError(f"{record.name}: holds no whole snippet: leave it out")
-    bag = bag_of(replace(record, tags=None), camera_mean, 0)
+    bag = _whole_bag(record, camera_mean)
     scores = _scored(network, [bag])
     return scores.cas[0, bag.places].cpu().numpy(), scores.attention[0, bag.places].cpu().numpy()
+
+
+def video_scores(network: Network, record: VideoRecord, camera_mean: FloatArray) -> FloatArray:
+    """Score a video as a whole, float32 (C,); arguments as of ``score_video``.
+
+    Raises:
+        DataError: The video holds no snippet.
+    """
+    scores = _scored(network, [_whole_bag(record, camera_mean)])
+    return np.asarray(scores.video_scores[0].cpu().numpy(), np.float32)
+
+
+def _whole_bag(record: VideoRecord, camera_mean: FloatArray) -> Bag:
+    if not len(record.indices):
+        raise DataError(f"{record.name}: holds no whole snippet: leave it out")
+    return bag_of(replace(record, tags=None), camera_mean, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,8 +107,10 @@ def test_tagged_clips_become_a_bundle_that_finds_them_in_a_new_video(
     assert f"18 feature file(s) in {features}" in said
     assert (features / "tags.csv").read_text() == (clips / "tags.csv").read_text()
     config = ("--config", CONFIGS / config_name, *changes(small))
-    assert "trained" in run("train", "--features", features, "--out", trained, *config)
-    assert {"log.csv", "log.png"} <= {path.name for path in trained.iterdir()}
+    said = run("train", "--features", features, "--out", trained, *config)
+    assert "trained" in said
+    assert re.search(r"judged on \d+ clips of held-out clips; \d+ others were trained on", said)
+    assert {"log.csv", "log.png", "held_out.json"} <= {path.name for path in trained.iterdir()}
     # A finished run is given back as it is.
     written = (trained / "checkpoint.safetensors").stat().st_mtime_ns
     run("train", "--features", features, "--out", trained, *config)

@@ -217,9 +217,20 @@ def test_without_matplotlib_a_note_says_why_there_is_no_picture(tmp_path, monkey
 
 def test_the_log_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
-    trained(tmp_path, stopping__rule="label_free")
+    for rule in ("label_free", "fixed"):
+        trained(tmp_path / rule, stopping__rule=rule)
 
-    assert (tmp_path / "log.png").read_bytes().startswith(b"\x89PNG")
+    # Where nothing was held out, there is no panel for it.
+    assert ((1000, 600), (500, 300)) == (
+        size_of(tmp_path / "label_free"),
+        size_of(tmp_path / "fixed"),
+    )
+
+
+def size_of(out):
+    header = (out / "log.png").read_bytes()[:24]
+    assert header.startswith(b"\x89PNG")
+    return tuple(int.from_bytes(header[at : at + 4]) for at in (16, 20))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""The plainest model there is, which a network must beat: a regression on mean features.
+
+N: videos; D: feature dimensions; C: classes.
+"""
+
+import numpy as np
+import torch
+
+from engine.types import FloatArray
+
+_STEPS = 100
+
+
+def linear_scores(known: FloatArray, tags: FloatArray, asked: FloatArray) -> FloatArray:
+    """Fit a logistic regression for each class, and ask it.
+
+    Columns are standardised by those of ``known``. The penalty is that of a ridge whose weight is
+    one video's (scikit-learn's default, C = 1).
+
+    Args:
+        known: float32 (N, D), each video's mean feature.
+        tags: float32 (N, C), 1 where tagged.
+        asked: float32 (M, D).
+
+    Returns:
+        float32 (M, C), log odds.
+    """
+    mean, scale = known.mean(axis=0), known.std(axis=0) + 1e-6
+    rows = torch.from_numpy(np.asarray((known - mean) / scale, np.float64))
+    wanted = torch.from_numpy(np.asarray(tags, np.float64))
+    weights = torch.zeros(rows.shape[1], tags.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(tags.shape[1], dtype=torch.float64, requires_grad=True)
+    search = torch.optim.LBFGS([weights, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        search.zero_grad()
+        odds = rows @ weights + bias
+        fit = torch.nn.functional.binary_cross_entropy_with_logits(odds, wanted, reduction="sum")
+        total = fit + 0.5 * (weights**2).sum()
+        total.backward()
+        return total
+
+    search.step(loss)
+    with torch.no_grad():
+        questions = torch.from_numpy(np.asarray((asked - mean) / scale, np.float64))
+        return np.asarray((questions @ weights + bias).numpy(), np.float32)
