@@ -16,6 +16,7 @@ from training.commands.screen import (
     needs_torch,
     note,
 )
+from training.loaders.clips import load_unlabelled
 
 if TYPE_CHECKING:
     from engine.bundle.model_bundle import ModelBundle
@@ -160,15 +161,21 @@ def _evaluate_streaming(
 
 def calibrate(
     bundle: Annotated[str, typer.Argument(help="The bundle to calibrate, by name or folder.")],
-    features: Features,
     out: Annotated[Path, typer.Option(help="Folder for the calibrated bundle.")],
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Folder of feature files with annotations.", exists=True),
+    ] = None,
     annotations: Annotations = None,
     subset: Annotated[
         str, typer.Option(help="Subset to fit on; never take the one that you report on.")
     ] = "validation",
     quiet: Annotated[
         str | None,
-        typer.Option(help="Another subset to fit on, in which nothing happens."),
+        typer.Option(
+            help="A folder of features of footage in which nothing happens, with "
+            "--max-false-per-day; or another subset of --features to fit on."
+        ),
     ] = None,
     false_alarms_per_hour: Annotated[
         float,
@@ -176,29 +183,64 @@ def calibrate(
             min=0, help="How many false alarms a camera may give in an hour, of all classes."
         ),
     ] = 30.0,
+    max_false_per_day: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="With a --quiet folder: how many a camera may give in a day, of all classes.",
+        ),
+    ] = None,
 ) -> None:
     """Write a bundle again with opening scores fitted to a wanted rate of false alarms.
 
     Each class gets the lowest score that keeps to its share of the rate.
+    Where only quiet footage is there, scores are raised until it gives few enough events.
     Prints the scores and the rates that they give.
 
     s2net calibrate bundles/mine --features features --out bundles/mine-quieter
     --false-alarms-per-hour 10
-    """
-    from training.evaluation.recalibrate import fit_opening_scores, with_opening_scores  # noqa: PLC0415
 
-    with _opened(bundle, features) as (model, localizer):
-        videos = _annotated(model, features, annotations, subset)
-        silent = _annotated(model, features, annotations, quiet).records if quiet else ()
-        fit = fit_opening_scores(
-            (*videos.records, *silent), model.spec, localizer, false_alarms_per_hour
-        )
-    written = with_opening_scores(model, fit.scores, out)
-    for name, score, rate in zip(
-        model.spec.class_names, fit.scores, fit.false_alarms_per_hour, strict=True
+    s2net calibrate bundles/mine --quiet quiet-features --max-false-per-day 2 --out bundles/quieter
+    """
+    from training.evaluation import recalibrate  # noqa: PLC0415 - used by this command only
+
+    if max_false_per_day is not None:
+        if quiet is None or not Path(quiet).is_dir():
+            raise DataError(
+                f"--quiet is {quiet or 'not given'}; --max-false-per-day wants a folder there, "
+                "such as s2net extract QUIET_VIDEOS --out FOLDER makes"
+            )
+        with _opened(bundle, Path(quiet)) as (model, localizer):
+            records = load_unlabelled(Path(quiet)).records
+            fit = recalibrate.fit_on_quiet(records, model.spec, localizer, max_false_per_day)
+        what = "in which nothing happens"
+        if max_false_per_day * fit.hours < recalibrate.HOURS_A_DAY:
+            note(
+                f"{fit.hours:.2f} camera-hours cannot show so few as {max_false_per_day:g} a day: "
+                "of what they hold nothing may open; bring more hours for a gentler fit"
+            )
+    else:
+        if features is None:
+            raise DataError(
+                "say what to fit on: --features FOLDER, or --quiet FOLDER with --max-false-per-day"
+            )
+        with _opened(bundle, features) as (model, localizer):
+            videos = _annotated(model, features, annotations, subset)
+            silent = _annotated(model, features, annotations, quiet).records if quiet else ()
+            fit = recalibrate.fit_opening_scores(
+                (*videos.records, *silent), model.spec, localizer, false_alarms_per_hour
+            )
+        what = f"of {subset}"
+    written = recalibrate.with_opening_scores(model, fit.scores, out)
+    for index, (name, score, rate) in enumerate(
+        zip(model.spec.class_names, fit.scores, fit.false_alarms_per_hour, strict=True)
     ):
-        typer.echo(f"{name:<20}opens at {score:.2f}   {rate:5.1f} false alarms an hour there")
-    typer.echo(f"{written}: on {fit.hours:.2f} camera-hours of {subset}")
+        was = model.spec.tracker.open_score_of(index)
+        typer.echo(
+            f"{name:<20}opens at {score:.2f} (was {was:.2f})   {rate:5.1f} false alarms an hour "
+            f"there, {recalibrate.HOURS_A_DAY * rate:.0f} a day"
+        )
+    typer.echo(f"{written}: on {fit.hours:.2f} camera-hours {what}")
 
 
 @contextmanager

@@ -116,6 +116,32 @@ def opening_thresholds(
     return tuple(thresholds)
 
 
+def quiet_thresholds(
+    outcomes: Sequence[Outcome], n_allowed: int, lowest: Sequence[float], highest: float
+) -> tuple[float, ...]:
+    """Find thresholds that let so many events of quiet footage open, where every event is false.
+
+    Those that score highest may open: to refuse them would raise a threshold most, and cost most
+    of what truly happens. Quiet footage tells nothing of that, so no threshold is lowered.
+
+    Args:
+        outcomes: Every event found, of all classes.
+        n_allowed: How many of them may open.
+        lowest: C thresholds, below which none may be set.
+        highest: Above it none is, so that no class falls silent; it wins over ``n_allowed``.
+
+    Returns:
+        C thresholds.
+    """
+    allowed = sorted(outcomes, key=lambda one: -one.score)[: max(n_allowed, 0)]
+    thresholds = []
+    for class_index, low in enumerate(lowest):
+        mine = [one for one in outcomes if one.class_index == class_index]
+        n_mine = sum(one.class_index == class_index for one in allowed)
+        thresholds.append(max(low, min(_threshold(mine, n_mine), highest)))
+    return tuple(thresholds)
+
+
 def _threshold(outcomes: Sequence[Outcome], n_allowed: int) -> float:
     """Return the middle between the highest score that must not open and the next higher one.
 

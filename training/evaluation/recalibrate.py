@@ -1,5 +1,6 @@
 """A bundle's opening scores, fitted on videos of one's own and stored in it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from training.evaluation.opening_scores import (
     event_outcomes,
     false_alarms_per_hour,
     opening_thresholds,
+    quiet_thresholds,
 )
 from training.evaluation.stream_runs import stream_video
 from training.records import VideoRecord
 
 BOUNDS = (0.2, 0.9)
+HOURS_A_DAY = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,28 @@ def fit_opening_scores(
         fallback=spec.tracker.open_score,
         bounds=BOUNDS,
     )
+    return Fit(scores, false_alarms_per_hour(outcomes, hours, scores), hours)
+
+
+def fit_on_quiet(
+    records: Sequence[VideoRecord], spec: ModelSpec, localizer: Localizer, wanted_per_day: float
+) -> Fit:
+    """Raise the opening scores until footage in which nothing happens gives few enough events.
+
+    Args:
+        records: Videos in which nothing happens, whatever their tags say.
+        spec: The model.
+        localizer: The model's localizer.
+        wanted_per_day: False alarms of all classes together in a day of a camera.
+    """
+    quiet = [replace(record, tags=(), truth=None) for record in records]
+    lowest = tuple(map(spec.tracker.open_score_of, range(len(spec.class_names))))
+    open_to_all = spec.with_open_score(min(lowest))
+    events = {record.name: stream_video(record, open_to_all, localizer) for record in quiet}
+    hours = sum(record.duration_us for record in quiet) / 3.6e9
+    outcomes = event_outcomes(quiet, events)
+    n_allowed = math.floor(wanted_per_day / HOURS_A_DAY * hours)
+    scores = quiet_thresholds(outcomes, n_allowed, lowest, BOUNDS[1])
     return Fit(scores, false_alarms_per_hour(outcomes, hours, scores), hours)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import daemon.cli
+from engine.bundle.model_bundle import ModelBundle
 from tests.support.checkout import CHECKOUT
 from tests.support.footage import colour_clip
 from tests.support.real_parts import torch_imports
@@ -161,6 +162,52 @@ def test_a_bundle_is_evaluated_live_and_calibrated(tmp_path, run):
     said = run("calibrate", base, "--features", features, "--out", quieter)
     assert "red" in said
     assert "class_open_scores" in (quieter / "bundle.yaml").read_text()
+
+
+def test_quiet_footage_alone_raises_the_scores_of_what_it_gives_wrongly(tmp_path, run):
+    base = write_tiny_bundle(tmp_path / "tiny")
+    videos, features = tmp_path / "videos", tmp_path / "features"
+    videos.mkdir()
+    # Something reddish passes by; to this operator that is nothing.
+    colour_clip(videos / "quiet.mp4", [(2, 0, 0), (2.4, 220, 0), (2, 0, 0)])
+    run("extract", videos, "--out", features, "--bundle", base)
+    told = ("--quiet", features, "--max-false-per-day", 2)
+
+    said = run("calibrate", base, *told, "--out", tmp_path / "quieter")
+
+    spec = ModelBundle.load(tmp_path / "quieter").spec
+    was = ModelBundle.load(base).spec.tracker
+    assert spec.tracker.open_score_of(0) > was.open_score_of(0)
+    assert spec.tracker.open_score_of(1) == was.open_score_of(1)
+    assert "0.0 false alarms an hour" in said
+    run(
+        "localize",
+        videos / "quiet.mp4",
+        "--bundle",
+        tmp_path / "quieter",
+        "--out",
+        tmp_path / "out",
+        program=daemon.cli.main,
+    )
+    assert not (tmp_path / "out" / "events.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (["--max-false-per-day", 2], "--quiet is not given"),
+        (["--max-false-per-day", 2, "--quiet", "nowhere"], "--quiet is nowhere"),
+        ([], "--features FOLDER, or --quiet FOLDER"),
+    ],
+)
+def test_calibrating_on_nothing_is_refused(tmp_path, monkeypatch, capsys, told, said):
+    base = write_tiny_bundle(tmp_path / "tiny")
+    words = ["s2net", "calibrate", base, *told, "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_planted_features_go_through_loader_training_and_evaluation(tmp_path, run):

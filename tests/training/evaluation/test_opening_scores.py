@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.opening_scores import Outcome, false_alarms_per_hour, opening_thresholds
+from training.evaluation.opening_scores import (
+    Outcome,
+    false_alarms_per_hour,
+    opening_thresholds,
+    quiet_thresholds,
+)
 
 
 def false(*scores: float, class_index: int = 0) -> list[Outcome]:
@@ -102,3 +107,38 @@ def test_the_wanted_rate_is_kept_wherever_the_bounds_allow_it(outcomes, hours, w
     seen = {one.class_index for one in outcomes}
 
     assert all(rate <= wanted for label, rate in enumerate(rates) if label in seen)
+
+
+def quiet(outcomes, n_allowed, lowest=(0.4, 0.4), highest=0.9):
+    return quiet_thresholds(outcomes, n_allowed, lowest, highest)
+
+
+def test_of_quiet_footage_nothing_may_open_if_none_is_allowed():
+    outcomes = [*false(0.6, 0.5), *false(0.45, class_index=1)]
+
+    assert (pytest.approx(0.61), pytest.approx(0.46)) == quiet(outcomes, 0)
+
+
+def test_those_that_score_highest_are_the_ones_that_may_open():
+    outcomes = [*false(0.8, 0.6, 0.5), *false(0.7, 0.45, class_index=1)]
+
+    assert (pytest.approx(0.7), pytest.approx(0.575)) == quiet(outcomes, 2)
+
+
+def test_quiet_footage_lowers_no_threshold_and_silences_no_class():
+    assert (0.4, 0.9) == quiet(false(0.95, class_index=1), 0)
+    assert (0.4, 0.4) == quiet([], 0)
+    assert (0.4, 0.4) == quiet(false(0.1, 0.2), 0)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.2, 0.89), st.integers(0, 1)), max_size=40),
+    st.integers(0, 45),
+)
+def test_no_more_of_quiet_footage_open_than_are_allowed(found, n_allowed):
+    outcomes = [one for score, label in found for one in false(score, class_index=label)]
+    thresholds = quiet(outcomes, n_allowed, lowest=(0.3, 0.5), highest=1.0)
+    opened = [one for one in outcomes if one.score >= thresholds[one.class_index]]
+
+    assert len(opened) <= n_allowed
+    assert all(now >= was for now, was in zip(thresholds, (0.3, 0.5), strict=True))
