@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from engine.errors import RefusedChunkError
 from engine.video.numbering import (
-    HEAD_BYTES,
+    MARKING_BYTES,
     PictureNumbers,
     first_number,
     is_first_slice,
@@ -153,7 +153,7 @@ class MetadataFilter:
                 self._numbers.learn(unit.content)
         n_missing, is_reference, n_slices = 0, False, 0
         for start, _ in spans:
-            head = payload[start : start + HEAD_BYTES]
+            head = payload[start : start + MARKING_BYTES]
             if is_slice(head):
                 n_slices += 1
                 is_reference = is_reference or is_referred_to(head)
