@@ -29,6 +29,8 @@ _MP4_FIRST_BOXES = (
     *(b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide"),
     *(b"moof", b"sidx", b"emsg", b"prft", b"pdin", b"uuid"),
 )
+# The head of a stream; a cluster, before which a camera's earlier chunk had that.
+_MATROSKA_FIRST_ELEMENTS = (b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75")
 _TS_PACKETS_BYTES = (188, 192, 204)  # plain, with arrival times (.m2ts), with check bytes
 _N_TS_PACKETS = 5  # so many in a row are no accident
 _PACK_START = b"\x00\x00\x01\xba"
@@ -107,7 +109,7 @@ def sniff(payload: bytes) -> str:
         return "mov"
     if payload[:1] == b"G" and payload[_TS_PACKET_BYTES : _TS_PACKET_BYTES + 1] == b"G":
         return "mpegts"
-    if payload[:4] == b"\x1a\x45\xdf\xa3":
+    if payload[:4] in _MATROSKA_FIRST_ELEMENTS:
         return "matroska"
     if payload[:4] == b"RIFF" and payload[8:12] == b"AVI ":
         return "avi"
@@ -179,13 +181,26 @@ def boxes_in(file: BinaryIO, end: int) -> Iterator[tuple[bytes, int]]:
         yield header[4:8], at
 
 
-def missing_header(file: BinaryIO, *, is_chunk: bool = False) -> str | None:
-    """What an MP4 lacks so that it cannot be read, and what to do; None if that is not it.
+def missing_header(file: BinaryIO, container: str, *, is_chunk: bool = False) -> str | None:
+    """What a video lacks so that it cannot be read, and what to do; None if that is not it.
 
     Args:
         file: All of it; it is read from its start.
+        container: What it is.
         is_chunk: It is a camera's, of which an earlier chunk may have had it.
     """
+    earlier = (
+        ", and no chunk of its camera had one since this process serves it" if is_chunk else ""
+    )
+    if container == "matroska" and file.read(4) == _MATROSKA_FIRST_ELEMENTS[1]:
+        return (
+            f"it is a cluster without the head of its stream (EBML, Tracks){earlier}: put that "
+            "in front, cat init.webm cluster.webm"
+        )
+    return _missing_box(file, earlier) if container == "mov" else None
+
+
+def _missing_box(file: BinaryIO, earlier: str) -> str | None:
     kinds: set[bytes] = set()
     for kind, _end in boxes_in(file, file.seek(0, SEEK_END)):
         kinds.add(kind)
@@ -194,9 +209,6 @@ def missing_header(file: BinaryIO, *, is_chunk: bool = False) -> str | None:
     if b"moov" in kinds:
         return None
     if b"moof" in kinds:
-        earlier = (
-            ", and no chunk of its camera had one since this process serves it" if is_chunk else ""
-        )
         return (
             f"it is a fragment without its init segment (box moov){earlier}: put that in front, "
             "cat init.mp4 fragment.m4s"

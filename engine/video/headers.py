@@ -1,7 +1,7 @@
 """What a camera says once of how its chunks are to be decoded, kept for those that lack it.
 
-Some cameras send parameter sets, or the init segment of fragments, with their first chunk only. A
-chunk that has its own needs nothing of this.
+Some cameras send parameter sets, the init segment of fragments, or the head of a WebM stream, with
+their first chunk only. A chunk that has its own needs nothing of this.
 """
 
 from collections import OrderedDict
@@ -14,12 +14,13 @@ from av.video.stream import VideoStream
 
 from engine.errors import RefusedChunkError
 from engine.video.containers import boxes_of, sniff
+from engine.video.matroska import is_cluster, stream_head
 from engine.video.units import UNIT_CODECS, codec_name, lacks_parameters, units_of, with_payload
 
 MOST_BYTES = 16_384  # of a header; they have some hundred
 MOST_CAMERAS = 1024  # names come from outside
 
-_FRAGMENT = "mov"
+_FRAGMENT, _CLUSTERS = "mov", "matroska"
 _INIT_BOXES = (b"ftyp", b"moov")
 
 
@@ -28,7 +29,8 @@ class Header:
     """A camera's, for chunks that lack theirs.
 
     Attributes:
-        kind: ``mov``: an init segment; ``h264``, ``hevc``: parameter sets behind start codes.
+        kind: ``mov``: an init segment; ``matroska``: what comes before clusters; ``h264``,
+            ``hevc``: parameter sets behind start codes.
         payload: Its bytes.
     """
 
@@ -71,6 +73,8 @@ def completed(payload: bytes, kept: Header | None) -> bytes:
     if container == _FRAGMENT:
         kinds = {kind for kind, _start, _end in boxes_of(payload)}
         return kept.payload + payload if b"moof" in kinds and b"moov" not in kinds else payload
+    if container == _CLUSTERS:
+        return kept.payload + payload if is_cluster(payload) else payload
     return payload if _begins_with_sets(payload, container) else kept.payload + payload
 
 
@@ -93,7 +97,14 @@ def with_sets(
 
 
 def init_segment(payload: bytes) -> Header | None:
-    """The init segment of a fragmented MP4; None if it has none, or one that is too large."""
+    """The init segment of a fragmented MP4, or the head of a Matroska stream.
+
+    Returns:
+        None if it has none, or one that is too large.
+    """
+    head = stream_head(payload)
+    if head is not None:
+        return Header(_CLUSTERS, head) if len(head) <= MOST_BYTES else None
     boxes = list(boxes_of(payload))
     if {b"moov", b"moof"} <= {kind for kind, _start, _end in boxes}:
         init = b"".join(payload[start:end] for kind, start, end in boxes if kind in _INIT_BOXES)
@@ -105,7 +116,8 @@ def init_segment(payload: bytes) -> Header | None:
 def parameter_sets(stream: VideoStream, sets: bytes) -> Header | None:
     """Parameter sets of a stream, behind start codes; None if they are of no use to others."""
     codec = codec_name(stream)
-    is_stream = codec in UNIT_CODECS and "mov" not in stream.container.format.name
+    has_own = any(name in stream.container.format.name for name in (_FRAGMENT, _CLUSTERS))
+    is_stream = codec in UNIT_CODECS and not has_own
     return Header(codec, sets) if is_stream and 0 < len(sets) <= MOST_BYTES else None
 
 

@@ -153,11 +153,11 @@ def _check_units(container: str, payload: bytes, limits: DecodeLimits) -> None:
 def _naming_what_is_missing(
     container: str, file: BinaryIO, *, is_chunk: bool = False
 ) -> Iterator[None]:
-    """Where FFmpeg opens no MP4, say what that lacks."""
+    """Where FFmpeg cannot open a video, say what that lacks."""
     try:
         yield
     except av.error.FFmpegError as error:
-        missing = missing_header(file, is_chunk=is_chunk) if container == "mov" else None
+        missing = missing_header(file, container, is_chunk=is_chunk)
         if missing is None:
             raise
         raise CorruptChunkError(missing) from error
