@@ -35,6 +35,8 @@ from engine.errors import StreamError
 
 _FEW_PENDING = 256  # so many of a camera's files are known ahead, and then no more are looked for
 _SWEEP_EVERY_S = 60.0
+# A look that ended longer ago than the next one was due, by so much, says nothing of now.
+_RECENT_S = 3.0
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 _log = logging.getLogger("s2netd.directory")
@@ -154,6 +156,8 @@ class DirectoryChunkSource:
         self._positions = Positions(positions, disk)
         self._hanging: dict[str, Outage] = {}
         self._now_s = 0.0  # of this round
+        self._looked_s: float | None = None  # when the last look ended, by this clock
+        self._look_took_s = 0.0
         self._wake = asyncio.Event()
         self._is_closed = False
 
@@ -200,7 +204,15 @@ class DirectoryChunkSource:
         """See ``ChunkSource``; what hangs, or cannot be looked for, may hold more."""
         camera = self._cameras.get(partition)
         hangs = partition in self._reading or partition in self._hanging or self._root.age_s
-        return not (hangs or camera is None or camera.pending or camera.folder.n_left)
+        has_more = hangs or camera is None or camera.pending or camera.folder.n_left
+        return not has_more and self._has_looked_lately()
+
+    def _has_looked_lately(self) -> bool:
+        """Nothing may keep us from looking: a new camera whose past cannot be read now, say."""
+        if self._looked_s is None:
+            return False
+        due_s = self._looked_s + self._settings.poll_interval_s + self._look_took_s
+        return self._clock.monotonic_s() < due_s + _RECENT_S
 
     def n_behind(self, partition: str) -> int | None:
         """See ``ChunkSource``."""
@@ -275,6 +287,7 @@ class DirectoryChunkSource:
 
     async def _look(self, now_s: float) -> None:
         """Take in what is new on the disk: in threads, but the owner is asked in the loop."""
+        began_s = self._clock.monotonic_s()
         await self._positions.keep()
         names = await self._folders()
         self._now_s, self._new, self._n_listed = now_s, {}, 0
@@ -296,6 +309,8 @@ class DirectoryChunkSource:
                 n_files = known.folder.n_passed_over - known.n_told
                 known.n_told = known.folder.n_passed_over
                 self._watcher.on_passed_over(name, n_files)
+        self._looked_s = self._clock.monotonic_s()
+        self._look_took_s = self._looked_s - began_s
 
     def _opened(self, name: str, camera: _NewCamera, start: int) -> _Camera:
         path = self._settings.path / name

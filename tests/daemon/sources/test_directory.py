@@ -8,8 +8,10 @@ import shutil
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from daemon.errors import ConfigError, MalformedRecordError, TransportError
 from daemon.outages import Kind, Outages
@@ -488,6 +490,51 @@ async def test_a_camera_is_not_caught_up_while_its_folder_cannot_be_looked_for(
 
     assert 1 == (await coming).position.offset
     await source.close()
+
+
+class SlowOwner(Owner):
+    """Cannot say where one partition begins until it is let go, as one whose journal hangs."""
+
+    def __init__(self, partition: str) -> None:
+        super().__init__()
+        self.asked, self.let_go = asyncio.Event(), asyncio.Event()
+        self._partition = partition
+
+    @override
+    async def take(self, partition: str, **told: Any) -> int:
+        if partition == self._partition:
+            self.asked.set()
+            await self.let_go.wait()
+        return await super().take(partition, **told)
+
+
+async def test_while_a_new_camera_cannot_be_taken_the_others_are_not_caught_up(
+    tmp_path: Path,
+) -> None:
+    """For nobody looks for their chunks then, and none of them may be called silent."""
+    clock, owner = SetClock(), SlowOwner("yard")
+    settings = DirectorySourceSettings(tmp_path, poll_interval_s=0)
+    source = DirectoryChunkSource(settings, clock=clock)
+    await write(tmp_path, a_chunk("door", 0))
+    await source.start(owner)
+    stream = source.deliveries()
+    await anext(stream)
+    assert source.is_caught_up("door")
+
+    await write(tmp_path, a_chunk("yard", 0))
+    coming = asyncio.ensure_future(anext(stream))
+    await owner.asked.wait()
+    await write(tmp_path, a_chunk("door", 1))
+    clock.now_s += 60.0
+    assert not source.is_caught_up("door")
+    owner.let_go.set()
+
+    come = [await coming, await anext(stream)]
+    assert [("door", 1), ("yard", 0)] == sorted((one.camera, one.position.offset) for one in come)
+    ending = asyncio.ensure_future(anext(stream, None))
+    await until(lambda: source.is_caught_up("door"))
+    await source.close()
+    await ending
 
 
 async def test_a_folder_that_hangs_costs_its_camera_alone(
