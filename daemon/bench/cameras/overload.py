@@ -100,7 +100,8 @@ async def _watched(app: App, load: Load) -> list[Looked]:
             cameras = app.is_ready()[1].get("cameras", {})
             staying = [cameras.get(f"camera-{number}", {}) for number in range(load.n_cameras)]
             lags_s = [one["lag_s"] for one in staying if one.get("lag_s") is not None]
-            lowered = sum("overload" in one.get("degraded", ()) for one in cameras.values())
+            # Of one that went away, its last word stands.
+            lowered = sum("overload" in one.get("degraded", ()) for one in staying)
             if lags_s:
                 at_s = time.monotonic() - began_s
                 seen.append(Looked(at_s, lowered, median(lags_s), max(lags_s)))
