@@ -61,7 +61,8 @@ def imported(source: str) -> Iterator[str]:
 
 def is_of_a_test(module: str) -> bool:
     """Does it lie among the tests, and neither in what they share nor in a harness?"""
-    shared = ("tests.support.", "tests.faults.", "tests.misery.", "tests.clock.")
+    harnesses = ("faults", "misery", "clock", "overhead")
+    shared = tuple(f"tests.{name}." for name in ("support", *harnesses))
     is_shared = module.startswith(shared) and ".test_" not in module
     return (module + ".").startswith(("tests.", ".")) and not is_shared
 

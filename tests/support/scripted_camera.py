@@ -234,7 +234,9 @@ def serving(
     async def end() -> None:
         for server in servers:
             server.close()  # type: ignore[attr-defined]
-        # Who was just let in has a task, too, and what is hung up is closed a turn later.
+        # Who was just let in has a task, too, which must begin before it knows what to close, and
+        # what is hung up is closed a turn later.
+        await asyncio.sleep(0)
         while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in tasks:
                 task.cancel()
