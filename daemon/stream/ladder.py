@@ -83,7 +83,11 @@ class Ladder:
             return False
         share = (busy_s - calm.busy_s) / (now_s - calm.since_s)
         above = RUNGS[RUNGS.index(self.rung) - 1]
-        return share * self.rung.every / above.every <= MOST_BUSY
+        if share * self.rung.every / above.every <= MOST_BUSY:
+            return True
+        # Asked again by what the device does from now on: how busy it was long ago says nothing.
+        self._calm = _Calm(now_s, busy_s)
+        return False
 
     def _go_to(self, at: int, now_s: float) -> None:
         self.rung, self._changed_s, self._calm = RUNGS[at], now_s, None

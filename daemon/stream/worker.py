@@ -46,6 +46,7 @@ from daemon.text import cut
 from engine.errors import RivalRunError, StaleChunkError, StreamError
 from engine.grid import US_PER_S
 from engine.session import StreamSession
+from engine.spec import Rung
 from engine.types import (
     FOREIGN_RUN,
     ActionEvent,
@@ -172,13 +173,13 @@ class StreamWorker:
             return
         clock, before = self._parts.clock, self._ladder.rung
         lag_s = (clock.unix_us() - session.anchor_us - self._newest_us) / US_PER_S
-        rung = self._ladder.saw(lag_s, self._parts.device.busy_s, clock.monotonic_s())
-        if rung is not before:
-            move = {"before": before.value, "rung": rung.value}
-            if self._ladder.is_lowered:
-                self._log.warning("stream.rung", **move)
-            else:
-                self._log.info("stream.rung", **move)
+        self._ladder.saw(lag_s, self._parts.device.busy_s, clock.monotonic_s())
+        self._tell_rung(before)
+
+    def _tell_rung(self, before: Rung) -> None:
+        if self._ladder.rung is not before:
+            tell = self._log.warning if self._ladder.is_lowered else self._log.info
+            tell("stream.rung", before=before.value, rung=self._ladder.rung.value)
 
     def _end_segment(self, session: StreamSession, reason: Reason) -> list[FeatureWindow]:
         """Nothing follows in the segment: its last features go to the log; give its windows."""
@@ -255,6 +256,9 @@ class StreamWorker:
         revisions = await self._end(Reason.SILENT)
         session.place = replace(session.place, is_over=True)
         self._awaits_replay = False
+        rung = self._ladder.rung
+        self._ladder = Ladder(self._model.spec.economy.of(self.camera))  # nothing of it is late
+        self._tell_rung(rung)
         return self._outcome(session, revisions)
 
     async def _switch(self) -> None:

@@ -1,6 +1,6 @@
 """Bits of a unit of H.264, read from its front."""
 
-MOST_ZEROS = 32
+_MOST_ZEROS = 32
 
 
 class Bits:
@@ -20,7 +20,7 @@ class Bits:
         self._rest &= (1 << self._n_rest) - 1
         return value
 
-    def exp_golomb(self, most: int = 1 << MOST_ZEROS) -> int:
+    def exp_golomb(self, most: int = 1 << _MOST_ZEROS) -> int:
         """A number in the standard's code of changing length, ue(v); more is ``ValueError``."""
         n_zeros = self._n_rest - self._rest.bit_length()
         value = self.fixed(2 * n_zeros + 1) - 1

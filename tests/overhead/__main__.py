@@ -6,6 +6,7 @@ Each number of cameras has a process of its own, for memory is never given back 
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -58,7 +59,7 @@ def _page(costs: list[Cost], seconds: int) -> str:
         "",
         f"- date: {datetime.now(UTC):%Y-%m-%d}",
         f"- commit: {commit()}",
-        f"- machine: {cpu()}",
+        f"- machine: {cpu()}, {os.cpu_count()} cores",
         f"- command: `python -m tests.overhead --seconds {seconds}`",
         "",
         _WHAT,

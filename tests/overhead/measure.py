@@ -4,14 +4,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import override
 
+from daemon.bench.cameras.stages import Footage
+from daemon.bench.cameras.whole_daemon import LoopingCameras
 from daemon.decoding.base import Decoded
 from daemon.journal.memory import MemoryJournal
-from daemon.sources.base import Delivery, PartitionOwner, Position
+from daemon.sources.base import Delivery, Position
 from engine.types import FrameBatch, VideoChunk
 from tests.support.daemons import TestDaemon
 
@@ -90,8 +93,8 @@ class Meter:
             self.late_s.append(time.monotonic() - before_s - _LOOK_S)
 
 
-class StandInCameras:
-    """A source of cameras that send a chunk each second, each at its own moment.
+class StandInCameras(LoopingCameras):
+    """Cameras that send a chunk each second, each at its own moment.
 
     Args:
         n_cameras: How many.
@@ -100,63 +103,42 @@ class StandInCameras:
     """
 
     def __init__(self, n_cameras: int, n_chunks: int, meter: Meter) -> None:
-        self._names = [f"camera-{number}" for number in range(n_cameras)]
-        self._n_chunks = n_chunks
+        one = VideoChunk("", "run", 0, 0, b"stands in for a video")
+        super().__init__(
+            Footage((one,), (1_000_000,)), n_cameras, _N_BEFORE + n_chunks, paced=True
+        )
         self._meter = meter
-        self._reached = dict.fromkeys(self._names, 0)
+        self._reached: dict[str, int] = {}
 
-    async def start(self, owner: PartitionOwner) -> None:
-        """See ``ChunkSource``; each camera is a partition."""
-        for name in self._names:
-            await owner.take(name, fallback=0)
-
+    @override
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """See ``ChunkSource``."""
         for number in range(_N_BEFORE):
-            for name in self._names:
-                yield self._delivery(name, number)
+            for camera in range(self._n_cameras):
+                yield self._delivery(camera, number)
         await self._until_done(_N_BEFORE)
         self._meter.begin()
         began_s = time.monotonic()
-        for number in range(_N_BEFORE, _N_BEFORE + self._n_chunks):
-            for index, name in enumerate(self._names):
-                due_s = began_s + number - _N_BEFORE + index / len(self._names)
+        for number in range(_N_BEFORE, len(self._chunks)):
+            for camera in range(self._n_cameras):
+                due_s = began_s + number - _N_BEFORE + camera / self._n_cameras
                 await asyncio.sleep(max(due_s - time.monotonic(), 0))
-                yield self._delivery(name, number)
-        await self._until_done(_N_BEFORE + self._n_chunks)
+                yield self._delivery(camera, number)
+        await self._until_done(len(self._chunks))
         await self._meter.end()
 
+    @override
     def reached(self, partition: str, next_offset: int) -> None:
         """See ``ChunkSource``."""
-        self._reached[partition] = max(self._reached[partition], next_offset)
+        self._reached[partition] = max(self._reached.get(partition, 0), next_offset)
 
-    def renounce(self, partition: str) -> None:
-        """See ``ChunkSource``; nobody else takes them."""
-
-    def is_caught_up(self, _partition: str) -> bool:
-        """See ``ChunkSource``; there is always more, until the end."""
-        return False
-
-    def n_behind(self, _partition: str) -> int | None:
-        """See ``ChunkSource``; nobody wants to know."""
-        return None
-
-    def pause(self, partition: str) -> None:
-        """See ``ChunkSource``; so few are sent that it makes no difference."""
-
-    def resume(self, partition: str) -> None:
-        """See ``ChunkSource``."""
-
-    async def close(self) -> None:
-        """See ``ChunkSource``; there is nothing to close."""
-
-    def _delivery(self, name: str, number: int) -> Delivery:
-        chunk = VideoChunk(name, "run", number, number * 1_000_000, b"stands in for a video")
-        return Delivery(Position(name, number), name, chunk)
+    def _delivery(self, camera: int, number: int) -> Delivery:
+        name, (chunk, _end_s) = f"camera-{camera}", self._chunks[number]
+        return Delivery(Position(name, number), name, replace(chunk, camera=name))
 
     async def _until_done(self, n_chunks: int) -> None:
         """Until so many chunks of each camera went through the daemon."""
-        while min(self._reached.values()) < n_chunks:
+        while sum(done >= n_chunks for done in self._reached.values()) < self._n_cameras:
             await asyncio.sleep(_LOOK_S)
 
 

@@ -153,6 +153,20 @@ def test_when_the_time_is_over_nothing_more_begins(
     assert "not begun: the time was over" in (tmp_path / "gpu.md").read_text()
 
 
+def test_it_brings_what_gpu_parts_tries_and_what_the_project_names(
+    day: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = (CHECKOUT / "scripts" / "gpu-parts").read_text()
+    monkeypatch.setattr(day, "CHECKOUT", CHECKOUT)
+
+    wanted = day._requirements()
+
+    for version in (day._BINDINGS, f"org.bytedeco:tensorrt:{day._TENSORRT}", day._PYCUDA[0]):
+        assert version in parts
+    for name in (*day._TESTS, "numpy", "av", "openvino", "opencv-python-headless"):
+        assert 1 == sum(one.partition(">")[0] == name for one in wanted), name
+
+
 def test_the_real_steps_are_commands_that_exist(day: ModuleType) -> None:
     """Each is asked for its help, so that no option is one that was renamed."""
     for step in day.steps(sys.executable):

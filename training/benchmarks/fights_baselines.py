@@ -1,4 +1,4 @@
-"""What needs no network: scene cuts, a regression on a few numbers, how well a score ranks.
+"""What needs no network: scene cuts, how well a score ranks.
 
 N: pictures of a video, or scored things.
 """
@@ -20,7 +20,6 @@ _BLOCK_PX = 8  # pictures are compared by the means of blocks
 # 0..255; the reach is in pictures on either side. All were set once, by what a cut is, and not on
 # these clips.
 _CUT_RATIO, _CUT_LEAST, _CUT_REACH = 4.0, 8.0, 12
-_RIDGE = 1e-3
 
 
 def frame_differences(path: Path) -> Float64Array:
@@ -61,35 +60,6 @@ def segments_of(differences: Float64Array) -> list[Span]:
     return [Span(a * frame_us, b * frame_us) for a, b in itertools.pairwise(edges)]
 
 
-def logistic_scores(rows: Float64Array, wanted: BoolArray, asked: Float64Array) -> Float64Array:
-    """Fit a logistic regression, and ask it.
-
-    It takes Newton's method on the ridge-penalised likelihood; columns are standardised by those
-    of ``rows``.
-
-    Args:
-        rows: float64 (N, K), K numbers of each known thing.
-        wanted: bool (N,), which of them are wanted.
-        asked: float64 (M, K).
-
-    Returns:
-        float64 (M,), the probabilities that the asked ones are wanted.
-    """
-    mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
-
-    def design(values: Float64Array) -> Float64Array:
-        return np.column_stack([np.ones(len(values)), (values - mean) / scale])
-
-    known, weights = design(rows), np.zeros(rows.shape[1] + 1)
-    for _ in range(30):
-        guess = _sigmoid(known @ weights)
-        slope = known.T @ (guess - wanted) + _RIDGE * len(rows) * weights
-        curvature = (known.T * (guess * (1 - guess))) @ known
-        curvature += _RIDGE * len(rows) * np.eye(len(weights))
-        weights = weights - np.linalg.solve(curvature, slope)
-    return _sigmoid(design(asked) @ weights)
-
-
 def area_under_roc(scores: Float64Array, wanted: BoolArray) -> float:
     """Return the chance that something wanted scores above something else; ties count half.
 
@@ -112,7 +82,3 @@ def average_precision(scores: Float64Array, wanted: BoolArray) -> float:
     hits = np.bincount(place, weights=wanted, minlength=len(values))
     precision = np.cumsum(hits) / np.cumsum(np.bincount(place, minlength=len(values)))
     return float((precision * hits).sum() / max(hits.sum(), 1))
-
-
-def _sigmoid(values: Float64Array) -> Float64Array:  # (N,) → (N,)
-    return np.asarray(1 / (1 + np.exp(-values)), np.float64)

@@ -16,12 +16,12 @@ from training.commands.screen import (
     needs_torch,
     note,
 )
-from training.loaders.clips import load_unlabelled
 
 if TYPE_CHECKING:
     from engine.bundle.model_bundle import ModelBundle
     from engine.cas import BackendLocalizer
     from training.evaluation.matching import Detections, Truth
+    from training.evaluation.recalibrate import Fit
     from training.records import FeatureSet
 
 
@@ -205,25 +205,13 @@ def calibrate(
     from training.evaluation import recalibrate  # noqa: PLC0415 - used by this command only
 
     if max_false_per_day is not None:
-        if quiet is None or not Path(quiet).is_dir():
-            raise DataError(
-                f"--quiet is {quiet or 'not given'}; --max-false-per-day wants a folder there, "
-                "such as s2net extract QUIET_VIDEOS --out FOLDER makes"
-            )
-        with _opened(bundle, Path(quiet)) as (model, localizer):
-            records = load_unlabelled(Path(quiet)).records
-            fit = recalibrate.fit_on_quiet(records, model.spec, localizer, max_false_per_day)
+        model, fit = _fitted_on_quiet(bundle, quiet, max_false_per_day)
         what = "in which nothing happens"
-        if max_false_per_day * fit.hours < recalibrate.HOURS_A_DAY:
-            note(
-                f"{fit.hours:.2f} camera-hours cannot show so few as {max_false_per_day:g} a day: "
-                "of what they hold nothing may open; bring more hours for a gentler fit"
-            )
+    elif features is None:
+        raise DataError(
+            "say what to fit on: --features FOLDER, or --quiet FOLDER with --max-false-per-day"
+        )
     else:
-        if features is None:
-            raise DataError(
-                "say what to fit on: --features FOLDER, or --quiet FOLDER with --max-false-per-day"
-            )
         with _opened(bundle, features) as (model, localizer):
             videos = _annotated(model, features, annotations, subset)
             silent = _annotated(model, features, annotations, quiet).records if quiet else ()
@@ -241,6 +229,30 @@ def calibrate(
             f"there, {recalibrate.HOURS_A_DAY * rate:.0f} a day"
         )
     typer.echo(f"{written}: on {fit.hours:.2f} camera-hours {what}")
+
+
+def _fitted_on_quiet(
+    bundle: str, quiet: str | None, max_false_per_day: float
+) -> "tuple[ModelBundle, Fit]":
+    from training.evaluation.recalibrate import HOURS_A_DAY, fit_on_quiet  # noqa: PLC0415
+    from training.loaders.clips import load_unlabelled  # noqa: PLC0415 - as above
+
+    folder = None if quiet is None else Path(quiet)
+    if folder is None or not folder.is_dir():
+        raise DataError(
+            f"--quiet is {quiet or 'not given'}; --max-false-per-day wants a folder there, "
+            "such as s2net extract QUIET_VIDEOS --out FOLDER makes"
+        )
+    with _opened(bundle, folder) as (model, localizer):
+        fit = fit_on_quiet(
+            load_unlabelled(folder).records, model.spec, localizer, max_false_per_day
+        )
+    if max_false_per_day * fit.hours < HOURS_A_DAY:
+        note(
+            f"{fit.hours:.2f} camera-hours cannot show so few as {max_false_per_day:g} a day: "
+            "of what they hold nothing may open; bring more hours for a gentler fit"
+        )
+    return model, fit
 
 
 @contextmanager

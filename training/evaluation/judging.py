@@ -153,7 +153,7 @@ def judge(
     network = np.stack(
         [video_scores(run.network, record, run.camera_mean(record.camera)) for record in judged]
     )
-    linear = linear_scores(_means(learned), tags[~apart], _means(judged))
+    linear = linear_scores(_means(learned), tags[~apart], _means(judged)).astype(np.float32)
     rows = tuple(
         ClassJudgement(
             name=feature_set.class_names[index],

@@ -6,24 +6,30 @@ N: videos; D: feature dimensions; C: classes.
 import numpy as np
 import torch
 
-from engine.types import FloatArray
+from engine.types import Float64Array, FloatArray
 
 _STEPS = 100
 
 
-def linear_scores(known: FloatArray, tags: FloatArray, asked: FloatArray) -> FloatArray:
+def linear_scores(
+    known: FloatArray | Float64Array,
+    tags: FloatArray | Float64Array,
+    asked: FloatArray | Float64Array,
+    *,
+    ridge: float = 1.0,
+) -> Float64Array:
     """Fit a logistic regression for each class, and ask it.
 
-    Columns are standardised by those of ``known``. The penalty is that of a ridge whose weight is
-    one video's (scikit-learn's default, C = 1).
+    Columns are standardised by those of ``known``.
 
     Args:
-        known: float32 (N, D), each video's mean feature.
-        tags: float32 (N, C), 1 where tagged.
-        asked: float32 (M, D).
+        known: (N, D), numbers of each known thing, such as a video's mean feature.
+        tags: (N, C), 1 where tagged.
+        asked: (M, D).
+        ridge: Weight of the penalty on the squares of the weights, against one thing's.
 
     Returns:
-        float32 (M, C), log odds.
+        float64 (M, C), log odds.
     """
     mean, scale = known.mean(axis=0), known.std(axis=0) + 1e-6
     rows = torch.from_numpy(np.asarray((known - mean) / scale, np.float64))
@@ -36,11 +42,11 @@ def linear_scores(known: FloatArray, tags: FloatArray, asked: FloatArray) -> Flo
         search.zero_grad()
         odds = rows @ weights + bias
         fit = torch.nn.functional.binary_cross_entropy_with_logits(odds, wanted, reduction="sum")
-        total = fit + 0.5 * (weights**2).sum()
+        total = fit + 0.5 * ridge * (weights**2).sum()
         total.backward()
         return total
 
     search.step(loss)
     with torch.no_grad():
         questions = torch.from_numpy(np.asarray((asked - mean) / scale, np.float64))
-        return np.asarray((questions @ weights + bias).numpy(), np.float32)
+        return np.asarray((questions @ weights + bias).numpy(), np.float64)

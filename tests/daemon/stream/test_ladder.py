@@ -48,6 +48,23 @@ def test_full_quality_is_back_within_thirty_seconds():
     assert Rung.FULL is rungs[-1]
 
 
+@pytest.mark.parametrize("busy", [0.5, 0.8, 1.0])
+def test_how_busy_the_device_was_for_minutes_does_not_keep_a_camera_down(busy):
+    """On a low rung nobody is late; then most cameras go away."""
+    ladder, busy_s = Ladder(ALL), 0.0
+    played(ladder, [0, *[60.0] * 10], busy=0.0)
+    for second in range(180):
+        busy_s += busy
+        ladder.saw(0.2, busy_s, 100.0 + second)
+    assert ladder.is_lowered
+
+    for second in range(30):
+        busy_s += 0.15
+        ladder.saw(0.2, busy_s, 280.0 + second)
+
+    assert Rung.FULL is ladder.rung
+
+
 def test_a_rung_up_waits_until_the_device_could_do_it():
     ladder = Ladder(EconomySpec(lowest=Rung.HALF))
     played(ladder, [0, 60.0, 60.0])

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from daemon.cameras import CameraLimits
 from daemon.errors import TransportError
-from daemon.journal.base import FeatureRows, Step
+from daemon.journal.base import FeatureRows, Presence, Step
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from daemon.stream import ladder
@@ -168,3 +169,23 @@ async def test_a_late_camera_goes_down_the_ladder_and_up_again_and_says_so(
     down, up = [("full", "half"), ("half", "quarter")], [("quarter", "half"), ("half", "full")]
     assert down + up == moves
     assert {"full", "quarter"} <= {event.rung for event in kept.events}
+
+
+async def test_a_late_camera_that_goes_away_is_overloaded_no_more(odd_clip: Path) -> None:
+    spec = a_spec(economy=EconomySpec(lowest=Rung.QUARTER))
+    log, kept = MemoryLog(), MemoryRecords()
+    chunks = late(chunks_of(odd_clip, "cam", chunk_s=0.5), [100.0, 110.0])
+    limits = CameraLimits(silent_after_s=0.1, look_s=0.02, status_interval_s=1e6)
+    daemon = a_daemon(log, kept, spec, cameras=limits)
+    async with asyncio.timeout(240):
+        serving = asyncio.create_task(daemon.serve())
+        for chunk in chunks:
+            log.append("cam", chunk)
+        while not kept.statuses or kept.statuses[-1].state is not Presence.SILENT:
+            await asyncio.sleep(0.005)
+        daemon.app.stop()
+        await serving
+
+    assert (Rung.FULL, ()) == (kept.statuses[-1].rung, kept.statuses[-1].degraded)
+    moves = [(line["before"], line["rung"]) for line in daemon.logs.named("stream.rung")]
+    assert [("full", "half"), ("half", "full")] == moves

@@ -29,7 +29,6 @@ from training.benchmarks.fights_baselines import (
     area_under_roc,
     average_precision,
     cuts_of,
-    logistic_scores,
     segments_of,
 )
 from training.loaders.annotations import read_annotations
@@ -187,21 +186,6 @@ def test_areas_and_precisions_by_hand() -> None:
     assert 0.75 == area_under_roc(np.array([4.0, 3, 2, 1]), wanted)
     assert pytest.approx((1 + 2 / 3) / 2) == average_precision(np.array([4.0, 3, 2, 1]), wanted)
     assert 0.5 == average_precision(np.zeros(4), wanted)
-
-
-def test_logistic_regression_finds_a_line_and_no_more() -> None:
-    draws = np.random.default_rng(0)
-    rows = draws.normal(size=(400, 2))
-    wanted = rows[:, 0] + 0.5 * draws.normal(size=400) > 0
-
-    scores = logistic_scores(rows[:200], wanted[:200], rows[200:])
-
-    assert area_under_roc(scores, wanted[200:]) > 0.9
-    assert (
-        0.4
-        < area_under_roc(logistic_scores(rows, wanted, draws.normal(size=(400, 2))), wanted)
-        < 0.6
-    )
 
 
 def test_a_cut_stands_out_from_the_motion_around_it() -> None:

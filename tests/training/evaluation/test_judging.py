@@ -11,6 +11,7 @@ from tests.support.real_parts import torch_imports
 from tests.support.tiny_training import a_record, planted, small_config
 
 with torch_imports():
+    from training.benchmarks.fights_baselines import area_under_roc
     from training.evaluation import judging
     from training.evaluation.judging import ClassJudgement, Judgement, judge
     from training.evaluation.linear import linear_scores
@@ -122,3 +123,15 @@ def test_the_regression_weighs_each_class_by_itself():
     np.testing.assert_allclose(
         odds, linear_scores(known[:, ::-1] * 100, tags, asked[:, ::-1] * 100), atol=1e-3
     )
+
+
+def test_the_regression_finds_a_line_and_no_more():
+    draws = np.random.default_rng(0)
+    rows = draws.normal(size=(400, 2))
+    wanted = rows[:, 0] + 0.5 * draws.normal(size=400) > 0
+
+    def area(known, tags, asked, truth):
+        return area_under_roc(linear_scores(known, tags[:, None], asked, ridge=0.2)[:, 0], truth)
+
+    assert area(rows[:200], wanted[:200], rows[200:], wanted[200:]) > 0.9
+    assert 0.4 < area(rows, wanted, draws.normal(size=(400, 2)), wanted) < 0.6
