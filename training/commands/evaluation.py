@@ -234,7 +234,11 @@ def calibrate(
 def _fitted_on_quiet(
     bundle: str, quiet: str | None, max_false_per_day: float
 ) -> "tuple[ModelBundle, Fit]":
-    from training.evaluation.recalibrate import HOURS_A_DAY, fit_on_quiet  # noqa: PLC0415
+    from training.evaluation.recalibrate import (  # noqa: PLC0415 - used by this alone
+        BOUNDS,
+        HOURS_A_DAY,
+        fit_on_quiet,
+    )
     from training.loaders.clips import load_unlabelled  # noqa: PLC0415 - as above
 
     folder = None if quiet is None else Path(quiet)
@@ -251,6 +255,12 @@ def _fitted_on_quiet(
         note(
             f"{fit.hours:.2f} camera-hours cannot show so few as {max_false_per_day:g} a day: "
             "of what they hold nothing may open; bring more hours for a gentler fit"
+        )
+    left_per_day = HOURS_A_DAY * sum(fit.false_alarms_per_hour)
+    if left_per_day > max_false_per_day:
+        note(
+            f"not reached: {left_per_day:.0f} a day are left, which score {BOUNDS[1]:g} or more, "
+            "and no class is set higher; train on such footage, without a tag"
         )
     return model, fit
 

@@ -18,6 +18,7 @@ from tests.support.real_parts import torch_imports
 from tests.support.tiny_bundle import write_tiny_bundle
 from training.benchmarks.planted import plant, synthetic_timelines
 from training.cli import main
+from training.evaluation import recalibrate
 
 with torch_imports():
     import torch  # noqa: F401 - what most of these commands need
@@ -190,6 +191,25 @@ def test_quiet_footage_alone_raises_the_scores_of_what_it_gives_wrongly(tmp_path
         program=daemon.cli.main,
     )
     assert not (tmp_path / "out" / "events.jsonl").read_text()
+
+
+def test_a_rate_that_no_score_reaches_is_said(tmp_path, run, capsys, monkeypatch):
+    base = write_tiny_bundle(tmp_path / "tiny")
+    videos, features = tmp_path / "videos", tmp_path / "features"
+    videos.mkdir()
+    colour_clip(videos / "loud.mp4", [(2, 0, 0), (2.4, 255, 0), (2, 0, 0)])
+    run("extract", videos, "--out", features, "--bundle", base)
+    monkeypatch.setattr(recalibrate, "BOUNDS", (0.2, 0.45))
+    words = ["s2net", "calibrate", base, "--quiet", features, "--max-false-per-day", 0]
+    monkeypatch.setattr(sys, "argv", list(map(str, [*words, "--out", tmp_path / "out"])))
+
+    with pytest.raises(SystemExit) as caught:
+        main()
+
+    assert caught.value.code in (0, None)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "not reached: " in said
+    assert "score 0.45 or more" in said
 
 
 @pytest.mark.parametrize(
