@@ -10,6 +10,7 @@ before stopped. If it is of another bundle, the old model's events get their las
 session of the new model replaces the old one; one outcome holds both.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -178,8 +179,8 @@ class StreamWorker:
 
     def _tell_rung(self, before: Rung) -> None:
         if self._ladder.rung is not before:
-            tell = self._log.warning if self._ladder.is_lowered else self._log.info
-            tell("stream.rung", before=before.value, rung=self._ladder.rung.value)
+            level = logging.WARNING if self._ladder.is_lowered else logging.INFO
+            self._log.log(level, "stream.rung", before=before.value, rung=self._ladder.rung.value)
 
     def _end_segment(self, session: StreamSession, reason: Reason) -> list[FeatureWindow]:
         """Nothing follows in the segment: its last features go to the log; give its windows."""
