@@ -158,6 +158,24 @@ class PseudoLabels:
 
 
 @dataclass(frozen=True, slots=True)
+class Points:
+    """What clicks count for; without clicks it means nothing.
+
+    Attributes:
+        weight: Of the loss of clicks beside the network's own losses; 0 leaves it out.
+        focus: Exponent of its focal form; 0 is the plain cross-entropy.
+    """
+
+    weight: float = 1.0
+    focus: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "focus"):
+            value = getattr(self, name)
+            _require(holds=value >= 0, what=name, seen=value, wanted=">= 0")
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """When to stop, without ever looking at intervals.
 
@@ -222,6 +240,7 @@ class _Rest:
     schedule: Schedule
     rounds: Literal[1, 2]
     pseudo_labels: PseudoLabels
+    points: Points
     stopping: Stopping
     seed: int
     log: Log
@@ -244,6 +263,7 @@ class TrainingConfig:
         schedule: Length of a round.
         rounds: 1, or 2 to add a round on the first one's pseudo labels.
         pseudo_labels: How these labels are made.
+        points: What clicks count for.
         stopping: Whether the schedule or held-out tags decide the length.
         seed: Seed of weights, order and dropout.
         log: What is written during training.
@@ -259,6 +279,7 @@ class TrainingConfig:
     schedule: Schedule
     rounds: Literal[1, 2]
     pseudo_labels: PseudoLabels
+    points: Points
     stopping: Stopping
     seed: int
     log: Log
@@ -279,7 +300,8 @@ def read_training_config(
         DataError: An override names no key that is there, or a kind is unknown.
     """
     content, _ = read_yaml(path)
-    return training_config(with_overrides(content, overrides or {}, str(path)), str(path))
+    complete = _with_points(content)
+    return training_config(with_overrides(complete, overrides or {}, str(path)), str(path))
 
 
 def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
@@ -299,9 +321,10 @@ def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
     student = _network(content["network"], f"{where}: network")
     changed = with_overrides(content, content["teacher"], f"{where}: teacher")
     teacher = _network(changed["network"], f"{where}: teacher")
-    kind, own = _kind(content["batches"], BATCHES, f"{where}: batches")
-    batches = parse(BATCHES[kind], own, f"{where}: batches")
-    rest = parse(_Rest, {key: content[key] for key in content if key not in special}, where)
+    kind, given = _kind(content["batches"], BATCHES, f"{where}: batches")
+    batches = parse(BATCHES[kind], given, f"{where}: batches")
+    own = {key: value for key, value in _with_points(content).items() if key not in special}
+    rest = parse(_Rest, own, where)
     resolved: dict[str, Any] = {
         "network": {"kind": student.kind, **_section(student.config)},
         "teacher": dict(content["teacher"]),
@@ -312,6 +335,11 @@ def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
     return TrainingConfig(
         network=student, teacher=teacher, batches=batches, content=resolved, **parts
     )
+
+
+def _with_points(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the section of clicks, which files from before there were clicks do not have."""
+    return {"points": _section(Points()), **content}
 
 
 def with_overrides(

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from engine.backends import open_backend
 from engine.bundle.model_bundle import ModelBundle
 from engine.errors import BundleError, DeviceError, UnreadableVideoError
 from engine.features import BackendFeatureExtractor, FeatureExtractor
+from engine.process_pool import process_pool
 from engine.snippets import SnippetSampler
 from engine.spec import ModelSpec
 from engine.video.frames import read_video
@@ -118,12 +118,8 @@ def extract_in_parallel(
             on_done(path)
     failed: dict[Path, str] = {}
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
-    with ProcessPoolExecutor(
-        min(processes, max(1, len(todo))),
-        mp_context=get_context("spawn"),
-        initializer=_open_worker,
-        initargs=(bundle_path, precision, threads),
-    ) as pool:
+    n_workers = min(processes, max(1, len(todo)))
+    with process_pool(n_workers, _open_worker, bundle_path, precision, threads) as pool:
         jobs = {pool.submit(_work, path, _target(path, out)): path for path in todo}
         for job in as_completed(jobs):
             path = jobs[job]

@@ -127,7 +127,7 @@ def put_tags(path: Path, rows: dict[str, Tagged]) -> None:
         table = csv.writer(file)
         table.writerow(("video", "tags", "camera", "subset"))
         for name, tagged in {**known, **rows}.items():
-            table.writerow((name, ";".join(tagged.tags), tagged.camera, tagged.subset))
+            table.writerow((name, tagged.cell, tagged.camera, tagged.subset))
     unfinished.replace(path)
 
 

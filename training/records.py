@@ -8,6 +8,19 @@ from engine.types import FloatArray, Int64Array
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """A click: somebody saw that an action was happening at this moment.
+
+    Attributes:
+        class_id: Index of its class.
+        time_us: Stream time in microseconds.
+    """
+
+    class_id: int
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class VideoRecord:
     """One video's features and what is known of it.
 
@@ -20,6 +33,8 @@ class VideoRecord:
         tags: Indices of the classes that happen somewhere in it; () if somebody looked and none
             does, None if nobody looked.
         truth: Every action's interval; None if unknown.
+        points: Clicks, in the order of their time. A class that was clicked was so once for each
+            time that it happens; a tagged class without a click happens nobody says when.
     """
 
     name: str
@@ -29,6 +44,7 @@ class VideoRecord:
     duration_us: int
     tags: tuple[int, ...] | None
     truth: tuple[TruthSpan[int], ...] | None
+    points: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,13 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from engine.process_pool import process_pool
 from engine.scenes.camera import FPS, N_CAMERAS, camera
 from engine.scenes.motions import ACTIONS
 from engine.scenes.render import pictures
@@ -182,7 +181,7 @@ def render_scenes(
     paths = [out / "videos" / f"{video.name}.mp4" for video in videos]
     todo = [(v, p) for v, p in zip(videos, paths, strict=True) if not p.exists()]
     on_progress(len(videos) - len(todo), len(videos))
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with process_pool(processes) as pool:
         jobs = [pool.submit(render_video, video, path) for video, path in todo]
         for done, job in enumerate(jobs, start=len(videos) - len(todo) + 1):
             job.result()

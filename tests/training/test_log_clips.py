@@ -89,15 +89,16 @@ def test_extracting_a_range_again_keeps_one_row_and_the_rows_of_others(tmp_path,
     log = an_export(tmp_path / "log", a_part(bundle, "2026-03-05T14:00:00", 100))
     out = tmp_path / "features"
     out.mkdir()
-    (out / "tags.csv").write_text("video,tags\ndoor_1.mp4,open\n")
+    (out / "tags.csv").write_text("video,tags\ndoor_1.mp4,open@1.25;shut\n")
 
     for tag in ("fall", "push"):
         extract(log, out, bundle, "14:00:01..14:00:05", tags=(tag,))
 
     tags = read_tags(out / "tags.csv")
-    assert {"door_1": ("open",), "gate_3-20260305T140001-140005": ("push",)} == {
-        name: row.tags for name, row in tags.items()
+    assert {"door_1": {"open", "shut"}, "gate_3-20260305T140001-140005": {"push"}} == {
+        name: set(row.tags) for name, row in tags.items()
     }
+    assert (("open", 1.25),) == tags["door_1"].clicks
 
 
 def test_runs_of_a_range_lie_beside_each_other_by_the_wall_clock(tmp_path, bundle) -> None:

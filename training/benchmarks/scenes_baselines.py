@@ -141,6 +141,7 @@ def train_supervised(
     annotated: FeatureSet,
     out: Path,
     *,
+    manifest: Mapping[str, Any] | None = None,
     threads: int | None = 1,
 ) -> TrainedNetwork:
     """Train the same network on the true intervals, in one round of frame cross-entropy.
@@ -152,6 +153,7 @@ def train_supervised(
         annotated: Records with intervals.
         out: Run folder; if it holds a finished training of the same configuration and data, that
             is given back.
+        manifest: The features' own manifest.
         threads: CPU threads of torch while it trains.
     """
     changes = {**variant.changes, "seed": seed, "rounds": 1}
@@ -173,7 +175,7 @@ def train_supervised(
         feature_dim=annotated.feature_dim,
         grid=annotated.grid,
         camera_means=known,
-        manifest={},
+        manifest=dict(manifest or {}),
         identity=identity,
     )
     save_run(run, out)

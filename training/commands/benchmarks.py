@@ -7,7 +7,9 @@ import typer
 
 from engine.errors import DataError
 from training.commands.screen import (
+    Changes,
     Features,
+    Threads,
     config_file,
     counting,
     err,
@@ -30,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command()(bench)
     app.command("bench-heads")(bench_heads)
     app.command()(benchmark)
+    app.command()(compare)
     app.command("bench-fights")(bench_fights)
     app.command("bench-economy")(bench_economy)
 
@@ -138,6 +141,97 @@ def benchmark(
     for subset in dict.fromkeys(row.subset for row in results.rows):
         typer.echo(results.markdown(subset, _BASE) + "\n")
     note(f"results.json, results.md and benchmark.png in {out}")
+
+
+def compare(
+    scenes: Annotated[Path, typer.Option(help="Folder that s2net render-scenes wrote.")],
+    features: Features,
+    out: Annotated[Path, typer.Option(help="Folder for runs, tables and page.")] = Path(
+        "runs/compare"
+    ),
+    networks: Annotated[
+        str, typer.Option(help="Networks, with commas between; otherwise all.")
+    ] = "",
+    supervision: Annotated[
+        str, typer.Option(help="What each learns from: tags, points, intervals.")
+    ] = "tags,points,intervals",
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train each with so many seeds, from 0 on.")
+    ] = 5,
+    subsets: Annotated[
+        str,
+        typer.Option(
+            help="Subsets to score, with commas between. validation chooses the scores at which "
+            "events open live, testing is run live, and quiet gives false alarms."
+        ),
+    ] = "validation,testing,unseen,quiet",
+    changes: Changes = None,
+    base: Annotated[
+        str, typer.Option(help="Bundle whose backbone made the features, by name or folder.")
+    ] = "kinetics400-160",
+    passes: Annotated[
+        int, typer.Option(min=0, help="Timed passes of each network; 0 times none.")
+    ] = 5,
+    threads: Threads = 1,
+) -> None:
+    """Compare networks under one protocol: accuracy, what is real of it, live behaviour, costs.
+
+    Trains every network on tags, on clicks and on intervals of the same clips, with each seed.
+    What is finished is kept, so it can be interrupted. Writes comparison.md, .csv and .html.
+
+    s2net compare --scenes scenes --features features
+
+    s2net compare --scenes scenes --features features --networks s2net,sal --supervision tags
+    """
+    with needs_torch():
+        from training.benchmarks.compare import compare as compare_networks  # noqa: PLC0415
+        from training.benchmarks.compare import costs  # noqa: PLC0415
+        from training.benchmarks.compare_report import PAGE, Comparison  # noqa: PLC0415
+        from training.benchmarks.scenes import load_scenes  # noqa: PLC0415 - needs torch
+        from training.benchmarks.supervision import SUPERVISIONS  # noqa: PLC0415
+        from training.networks import NETWORKS  # noqa: PLC0415
+    from engine.backends.names import check_name  # noqa: PLC0415
+    from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
+    from engine.files.strict_yaml import read_yaml  # noqa: PLC0415
+    from training.config import parse_override, with_overrides  # noqa: PLC0415
+
+    chosen = networks.split(",") if networks else list(NETWORKS)
+    for name in chosen:
+        check_name("--networks", name, list(NETWORKS), DataError)
+    kinds = supervision.split(",")
+    for name in kinds:
+        check_name("--supervision", name, SUPERVISIONS, DataError)
+    overrides = dict(parse_override(text) for text in changes or ())
+    contents = {
+        name: with_overrides(read_yaml(config_file(Path(f"{name}-scenes")))[0], overrides, name)
+        for name in chosen
+    }
+    backbone = ModelBundle.load(resolve_bundle(base))
+    data = load_scenes(features, scenes, tuple(subsets.split(",")), scenes.name)
+    with counting("training and scoring", len(chosen) * len(kinds) * seeds) as done:
+        finished: list[str] = []
+
+        def on_trial(name: str) -> None:
+            finished.append(name)
+            done(len(finished))
+
+        trials = compare_networks(
+            data,
+            contents,
+            [kind for kind in SUPERVISIONS if kind in kinds],
+            range(seeds),
+            backbone,
+            out,
+            threads=threads,
+            on_trial=on_trial,
+        )
+    timed = (
+        costs(contents, data.tagged.feature_dim, passes=passes, threads=threads) if passes else []
+    )
+    comparison = Comparison(tuple(trials), tuple(timed), data.tagged.class_names)
+    comparison.write(out, note)
+    typer.echo((out / "comparison.md").read_text(encoding="utf-8"))
+    note(f"comparison.md, comparison.csv and {PAGE} in {out}")
 
 
 def bench_fights(

@@ -130,6 +130,8 @@ def train(
     is_own = chosen.data.kind == "clips"
     for line in tag_notes(videos) if is_own else ():
         note(line)
+    if chosen.rounds == 1 and any(record.points for record in videos.records):
+        note("segments are grown from clicks in a second round only: --set rounds=2")
     with _training_bar() as show:
         train_network(
             chosen,

@@ -4,14 +4,15 @@ B, T: sequences and their positions; R: rows of a bag; C: classes; D: feature di
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from engine.camera_mean import CameraMean
 from engine.errors import DataError
-from engine.types import FloatArray, Int64Array
+from engine.grid import Grid
+from engine.types import BoolArray, FloatArray, Int64Array
 from training.config import ClipBatches, VideoBatches
 from training.networks.base import BagBatch
 from training.records import FeatureSet, VideoRecord
@@ -31,6 +32,7 @@ class Bag:
         places: int64 (R,), rising from 0: where each row lies on the grid.
         tags: float32 (C,), 1 where the video is tagged with the class.
         targets: float32 (R, C) pseudo labels in [0, 1], or None.
+        points: bool (R, C), true where the class was clicked, or None.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Bag:
     places: Int64Array
     tags: FloatArray
     targets: FloatArray | None = None
+    points: BoolArray | None = None
 
     @property
     def length(self) -> int:
@@ -141,13 +144,30 @@ def training_bags(
         feature_set: The videos.
         camera_means: Camera → float32 (D,); ``""`` for every camera that is not named.
     """
+    n_classes, grid = len(feature_set.class_names), feature_set.grid
     return tuple(
-        bag_of(
-            record, camera_means.get(record.camera, camera_means[""]), len(feature_set.class_names)
+        replace(
+            bag_of(record, camera_means.get(record.camera, camera_means[""]), n_classes),
+            points=clicked_rows(record, n_classes, grid),
         )
         for record in feature_set.records
         if record.tags is not None
     )
+
+
+def clicked_rows(record: VideoRecord, n_classes: int, grid: Grid) -> BoolArray | None:
+    """Return which rows were clicked, bool (R, C): those whose middles are nearest to a click.
+
+    Returns:
+        None if there is no click.
+    """
+    if not record.points:
+        return None
+    middles_us = record.indices * grid.stride_us + grid.snippet_us // 2
+    clicked = np.zeros((len(middles_us), n_classes), bool)
+    for point in record.points:
+        clicked[np.abs(middles_us - point.time_us).argmin(), point.class_id] = True
+    return clicked
 
 
 class Sampler:
@@ -218,17 +238,20 @@ def clip_batch(bags: Sequence[Bag], clips_a_sequence: int) -> BagBatch:
     features = np.zeros((len(groups), length, dim), np.float32)
     owners = np.full((len(groups), length), -1, np.int64)
     targets = np.zeros((len(groups), length, n_classes), np.float32)
+    points = np.zeros((len(groups), length, n_classes), bool)
     for row, group in enumerate(groups):
         start = 0
         for i in group:
             at = start + bags[i].places
             features[row, at] = bags[i].features - bags[i].camera_mean
             owners[row, at] = i
-            labels = bags[i].targets
+            labels, clicked = bags[i].targets, bags[i].points
             if labels is not None:
                 targets[row, at] = labels
+            if clicked is not None:
+                points[row, at] = clicked
             start += bags[i].length
-    return _as_batch(features, owners, bags, targets)
+    return _as_batch(features, owners, bags, targets, points)
 
 
 def video_batch(bags: Sequence[Bag], length: int, rng: np.random.Generator) -> BagBatch:
@@ -246,7 +269,11 @@ def video_batch(bags: Sequence[Bag], length: int, rng: np.random.Generator) -> B
             for bag, at in zip(bags, rows, strict=True)
         ]
     )
-    return _as_batch(features.astype(np.float32, copy=False), owners, bags, targets)
+    points = np.zeros(targets.shape, bool)
+    for row, (bag, at) in enumerate(zip(bags, rows, strict=True)):
+        for clicked, class_index in np.argwhere(bag.points if bag.points is not None else []):
+            points[row, np.abs(at - clicked).argmin(), class_index] = True
+    return _as_batch(features.astype(np.float32, copy=False), owners, bags, targets, points)
 
 
 def perturbed(n_rows: int, length: int, rng: np.random.Generator) -> Int64Array:
@@ -266,9 +293,13 @@ def perturbed(n_rows: int, length: int, rng: np.random.Generator) -> Int64Array:
 
 
 def _as_batch(
-    features: FloatArray, owners: Int64Array, bags: Sequence[Bag], targets: FloatArray
+    features: FloatArray,
+    owners: Int64Array,
+    bags: Sequence[Bag],
+    targets: FloatArray,
+    points: BoolArray,
 ) -> BagBatch:
-    """Make a batch of features (B, T, D), bag numbers (B, T) and targets (B, T, C)."""
+    """Make a batch of features (B, T, D), bag numbers (B, T), and targets and points (B, T, C)."""
     has_targets = any(bag.targets is not None for bag in bags)
     return BagBatch(
         features=torch.from_numpy(features),
@@ -276,6 +307,7 @@ def _as_batch(
         bags=torch.from_numpy(owners),
         tags=torch.from_numpy(np.stack([bag.tags for bag in bags])),
         targets=torch.from_numpy(targets) if has_targets else None,
+        points=torch.from_numpy(points) if points.any() else None,
     )
 
 
@@ -287,4 +319,5 @@ def moved(batch: BagBatch, device: torch.device) -> BagBatch:
         batch.bags.to(device),
         batch.tags.to(device),
         None if batch.targets is None else batch.targets.to(device),
+        None if batch.points is None else batch.points.to(device),
     )

@@ -19,6 +19,7 @@ from training.learning.checkpoints import (
     write_tensors,
 )
 from training.networks.base import Network, Scores
+from training.networks.point_loss import point_loss
 
 _MAX_INPUT_ROWS = 40_000  # enough to fit a whitening of 2 048 features, and 320 MB
 _AVERAGE_WARM_UP = 10
@@ -90,6 +91,9 @@ class Learner:
         scores = _in_f32(scores) if is_mixed else scores
         self._require_finite(scores.cas.sum(), "sum of scores", number)
         terms = self.network.losses(scores, batch, number)
+        clicks = self._config.points
+        if batch.points is not None and clicks.weight:
+            terms["point"] = clicks.weight * point_loss(scores.cas, batch, clicks.focus)
         total = torch.stack(list(terms.values())).sum()
         self._require_finite(total, "loss", number)
         total.backward()

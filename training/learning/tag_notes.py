@@ -18,7 +18,7 @@ def tag_notes(feature_set: FeatureSet) -> Iterator[str]:
     """Say how often each class is tagged, and what about the tags looks like a mistake.
 
     Yields:
-        Lines: all counts first, then classes of few clips, classes that all clips have, and names
+        Lines: all counts first, those of clicks too, then classes of few clips, classes that all clips have, and names
         that are probably one class.
     """
     tagged = [record for record in feature_set.records if record.tags is not None]
@@ -27,6 +27,10 @@ def tag_notes(feature_set: FeatureSet) -> Iterator[str]:
     n_quiet = sum(not record.tags for record in tagged)
     listed = ", ".join(f"{name} {counts[index]}" for index, name in enumerate(names))
     yield f"clips of each class: {listed}; with nothing in them: {n_quiet}"
+    clicks = Counter(point.class_id for record in tagged for point in record.points)
+    if clicks:
+        clicked = ", ".join(f"{names[index]} {clicks[index]}" for index in sorted(clicks))
+        yield f"clicks of each class: {clicked}"
     few = [f"{name} ({counts[i]})" for i, name in enumerate(names) if counts[i] < FEW_CLIPS]
     if few:
         yield f"fewer than {FEW_CLIPS} clips, too few to learn from: {', '.join(few)}"

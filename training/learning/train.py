@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from training.learning.checkpoints import (
     save_run,
 )
 from training.learning.learner import Learner
+from training.learning.point_segments import with_points
 from training.learning.progress import LOG, Progress, TrainingLog, plot_log
 from training.learning.pseudo_labels import pseudo_targets
 from training.learning.stopping import chosen_iterations, held_out, tag_map
@@ -205,7 +206,10 @@ def _searched(session: _Session, bags: Sequence[Bag]) -> int:
 
 def _labelled(session: _Session, teacher: Network, bag: Bag) -> Bag:
     cas = _scored(teacher, [bag]).cas[0, bag.places].cpu().numpy()
-    return replace(bag, targets=pseudo_targets(cas, bag.tags, session.config.pseudo_labels))
+    targets = pseudo_targets(cas, bag.tags, session.config.pseudo_labels)
+    if bag.points is not None:
+        targets = with_points(targets, cas, bag.points)
+    return replace(bag, targets=targets)
 
 
 def _round(
@@ -260,11 +264,14 @@ def _scored(network: Network, bags: Sequence[Bag]) -> Scores:
 
 def _identity(config: TrainingConfig, feature_set: FeatureSet) -> str:
     """Digest all that decides the weights: equal digests mean equal trainings."""
-    decisive = {key: value for key, value in config.content.items() if key != "log"}
+    unused = {"log"} if any(record.points for record in feature_set.records) else {"log", "points"}
+    decisive = {key: value for key, value in config.content.items() if key not in unused}
     digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
     digest.update(json.dumps(feature_set.class_names).encode())
     for record in feature_set.records:
         digest.update(json.dumps([record.name, record.camera, record.tags]).encode())
+        if record.points:
+            digest.update(json.dumps([astuple(point) for point in record.points]).encode())
         digest.update(np.ascontiguousarray(record.indices).data)
         digest.update(np.ascontiguousarray(record.features).data)
     return digest.hexdigest()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import DataError
+from engine.grid import US_PER_S, Grid
 from training.loaders.annotations import (
     AnnotatedVideo,
     OnNote,
@@ -11,12 +12,13 @@ from training.loaders.annotations import (
     cut_to_length,
     no_note,
     read_annotations,
+    seconds_to_us,
     unique_classes,
 )
 from training.loaders.features import FeatureFolder, load_features
 from training.loaders.files import suggestion
 from training.loaders.tags import Tagged, read_tags
-from training.records import FeatureSet, VideoRecord
+from training.records import FeatureSet, Point, VideoRecord
 
 
 def load_clips(
@@ -127,15 +129,32 @@ def _record(
     folder: FeatureFolder, stem: str, row: Tagged | None, names: tuple[str, ...]
 ) -> VideoRecord:
     found = folder[stem]
+    end_us = folder.grid.snippet_end_us(int(found.indices[-1]))
     return VideoRecord(
         name=stem,
         camera="" if row is None else row.camera,
         features=found.features,
         indices=found.indices,
-        duration_us=folder.grid.snippet_end_us(int(found.indices[-1])),
+        duration_us=end_us,
         tags=None if row is None else tuple(sorted(names.index(tag) for tag in row.tags)),
         truth=None,
+        points=() if row is None else _points(stem, row, names, end_us, folder.grid),
     )
+
+
+def _points(
+    stem: str, row: Tagged, names: tuple[str, ...], end_us: int, grid: Grid
+) -> tuple[Point, ...]:
+    """Turn a row's clicks into points; ``end_us`` is where the video's last snippet ends."""
+    # What follows the last snippet is shorter than one, and may be clicked too.
+    most_us = end_us + grid.snippet_us
+    for name, seconds in row.clicks:
+        if seconds * US_PER_S > most_us:
+            raise DataError(
+                f"{stem}: {name} was clicked at {seconds:g} s, but the video's last snippet ends "
+                f"at {end_us / US_PER_S:g} s: count seconds from the video's beginning"
+            )
+    return tuple(Point(names.index(name), seconds_to_us(at)) for name, at in row.clicks)
 
 
 def _annotated_record(folder: FeatureFolder, video: AnnotatedVideo) -> VideoRecord:

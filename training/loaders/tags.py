@@ -1,13 +1,15 @@
-"""What a person says happens in each video, without times: ``tags.csv`` or a YAML manifest.
+"""What a person says happens in each video: ``tags.csv`` or a YAML manifest.
 
 The table has the header ``video,tags`` and optionally ``camera`` and ``subset``. Tags are
-separated by ``;``, and an empty cell says that nothing happens. The manifest is
+separated by ``;``, and an empty cell says that nothing happens. A tag may have a click,
+``fall@3.2`` or ``fall@1:03.2``: one moment at which it happens. The manifest is
 ``videos: {name: {tags: [...], camera: ...}}`` or ``videos: [{video: name, tags: [...]}]``.
 A video may be written with its folder and ending, but only its stem counts, as in feature files.
 """
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,10 @@ _VIDEO_SUFFIXES = frozenset(
     }
 )
 
+_CLICK = re.compile(
+    r"(?:(?:(\d{1,3}):)?(\d{1,2}):)?(\d{1,7}(?:\.\d{1,9})?)", re.ASCII
+)  # [h:][m:]s
+
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
@@ -38,11 +44,20 @@ class Tagged:
         tags: Class names, each once; () if nothing happens in the video.
         camera: Its camera; "" if not said.
         subset: The subset it belongs to; "" if not said.
+        clicks: Class names and seconds, by time.
     """
 
     tags: tuple[str, ...]
     camera: str
     subset: str
+    clicks: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def cell(self) -> str:
+        """What column ``tags`` says of it."""
+        clicked = {name for name, _seconds in self.clicks}
+        plain = [name for name in self.tags if name not in clicked]
+        return ";".join([*plain, *(f"{name}@{seconds:.9f}" for name, seconds in self.clicks)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +167,26 @@ def _tagged(row: _Row) -> tuple[str, Tagged]:
     for tag in listed:
         if not isinstance(tag, str):
             raise DataError(f"{row.place}: tag {tag!r} is no text: put it in quotation marks")
-    names = tuple(dict.fromkeys(tag.strip() for tag in listed if tag.strip()))
-    return stem, Tagged(names, _text(row, "camera").strip(), _text(row, "subset").strip())
+    given = [_clicked(row.place, tag) for tag in listed if tag.strip()]
+    names = tuple(dict.fromkeys(name for name, _seconds in given))
+    clicks = {(name, seconds) for name, seconds in given if seconds is not None}
+    by_time = tuple(sorted(clicks, key=lambda click: (click[1], click[0])))
+    return stem, Tagged(names, _text(row, "camera").strip(), _text(row, "subset").strip(), by_time)
+
+
+def _clicked(place: str, tag: str) -> tuple[str, float | None]:
+    """Split ``fall@3.2`` into its class and its seconds; None without a click."""
+    name, at, when = (part.strip() for part in tag.rpartition("@"))
+    if not at:
+        return when, None
+    parts = _CLICK.fullmatch(when)
+    if not name or parts is None:
+        raise DataError(
+            f"{place}: tag {tag.strip()!r:.80} is no class and moment: write fall@3.2 or "
+            "fall@1:03.2 for a click, and no @ in the name of a class"
+        )
+    hours, minutes, seconds = parts.groups(default="0")
+    return name, int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 def _text(row: _Row, column: str) -> str:

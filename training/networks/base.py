@@ -21,6 +21,7 @@ class BagBatch:
         bags: int64 (B, T), the bag each position belongs to, 0..N-1; -1 on padding.
         tags: float32 (N, C), 1 where the bag's tags name the class.
         targets: float32 (B, T, C) pseudo labels of a second round, or None.
+        points: bool (B, T, C), true where somebody clicked the class, or None if nobody did.
     """
 
     features: Tensor
@@ -28,6 +29,7 @@ class BagBatch:
     bags: Tensor
     tags: Tensor
     targets: Tensor | None = None
+    points: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

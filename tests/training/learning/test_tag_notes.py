@@ -7,7 +7,7 @@ import pytest
 from engine.grid import Grid
 from tests.support.tiny_training import a_record
 from training.learning.tag_notes import look_alikes, tag_notes
-from training.records import FeatureSet
+from training.records import FeatureSet, Point
 
 
 def tagged(names, *tags):
@@ -53,3 +53,11 @@ def test_of_sound_tags_only_the_counts_are_told():
     assert ["clips of each class: fall 5, run 5; with nothing in them: 1"] == list(
         tag_notes(videos)
     )
+
+
+def test_clicks_are_counted():
+    videos = tagged(["fall", "run"], *[(0,)] * 5, *[(1,)] * 5, ())
+    clicked = replace(videos.records[0], points=(Point(0, 0), Point(0, 200_000)))
+    videos = replace(videos, records=(clicked, *videos.records[1:]))
+
+    assert "clicks of each class: fall 2" in list(tag_notes(videos))

@@ -3,11 +3,14 @@
 import io
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.errors import DataError
 from engine.judging.truth import TruthSpan
@@ -16,6 +19,7 @@ from training.loaders.annotations import read_annotations
 from training.loaders.clips import load_annotated, load_clips
 from training.loaders.features import check_manifest, load_features, read_manifest
 from training.loaders.tags import Tagged, read_tags
+from training.records import Point
 
 DIM = 3
 MANIFEST = {
@@ -103,8 +107,72 @@ def test_tags_of_a_manifest(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tags.csv", "video,tags\none.mp4,fall@3.2; run ;fall @ 1:00:01.5;fall@0;fall@3.2\n"),
+        ("tags.yaml", "videos: {one.mp4: {tags: [fall@3.2, run, fall@0, 'fall@60:01.5']}}"),
+    ],
+)
+def test_clicks_stand_behind_their_tags(tmp_path: Path, name: str, text: str) -> None:
+    hour_s = 3601.5
+    tagged = read_tags(write_text(tmp_path / name, text))["one"]
+
+    assert ("fall", "run") == tagged.tags
+    assert (("fall", 0.0), ("fall", 3.2), ("fall", hour_s)) == tagged.clicks
+
+
+_NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters=';@",', categories=["L"]), min_size=1
+)
+
+
+@given(
+    st.lists(_NAMES, unique=True, max_size=4),
+    st.dictionaries(_NAMES, st.sets(st.integers(0, 10**13 - 1), min_size=1, max_size=3)),
+)
+def test_what_is_written_of_clicks_is_what_was_read(tags: list[str], clicked) -> None:
+    names = tuple(dict.fromkeys([*(tag for tag in tags if tag not in clicked), *clicked]))
+    clicks = [(at / 1e6, name) for name, ats in clicked.items() for at in ats]
+    tagged = Tagged(names, "yard", "", tuple((name, at) for at, name in sorted(clicks)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_text(
+            Path(folder) / "tags.csv", f"video,tags,camera\none,{tagged.cell},yard\n"
+        )
+        again = read_tags(path)["one"]
+
+    assert set(tagged.tags) == set(again.tags)
+    assert tagged.clicks == again.clicks
+
+
+def test_clicks_become_points_of_their_class(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=4)  # its last snippet ends at 1.6 s
+    path = write_text(tmp_path / "tags.csv", "video,tags\none,wave;jump@1.5;jump@0.25\n")
+
+    (record,) = load_clips(folder, path).records
+
+    assert (0, 1) == record.tags
+    assert (Point(0, 250_000), Point(0, 1_500_000)) == record.points
+
+
+def test_a_click_beyond_the_video_is_refused_with_its_length(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=4)
+    path = write_text(tmp_path / "tags.csv", "video,tags\none,jump@2.25\n")
+    with pytest.raises(
+        DataError, match=r"one: jump was clicked at 2\.25 s, but .* ends at 1\.6 s"
+    ):
+        load_clips(folder, path)
+
+
+@pytest.mark.parametrize(
     ("name", "text", "said"),
     [
+        ("tags.csv", "video,tags\none,fall@\n", "line 2: tag 'fall@' is no class and moment"),
+        ("tags.csv", "video,tags\none,@3.2\n", "write fall@3.2 or fall@1:03.2"),
+        ("tags.csv", "video,tags\none,fall@3.2s\n", "tag 'fall@3.2s' is no"),
+        ("tags.csv", "video,tags\none,fall@-1\n", "tag 'fall@-1' is no"),
+        ("tags.csv", "video,tags\none,fall@nan\n", "tag 'fall@nan' is no"),
+        ("tags.csv", "video,tags\none,fall@1e5\n", "tag 'fall@1e5' is no"),
+        ("tags.csv", "video,tags\none,fall@99999999\n", "tag 'fall@99999999' is no"),
         ("tags.csv", "", "column 'video' is missing"),
         ("tags.csv", "video,tags\n", "lists no video"),
         ("tags.csv", "video,tag\none,wave\n", "column 'tag' is unknown: did you mean 'tags'?"),
