@@ -18,8 +18,8 @@ def tag_notes(feature_set: FeatureSet) -> Iterator[str]:
     """Say how often each class is tagged, and what about the tags looks like a mistake.
 
     Yields:
-        Lines: all counts first, those of clicks too, then classes of few clips, classes that all clips have, and names
-        that are probably one class.
+        Lines: all counts first, those of clicks too, then classes of few clips, classes that all
+        clips have, and names that are probably one class.
     """
     tagged = [record for record in feature_set.records if record.tags is not None]
     counts = Counter(tag for record in tagged for tag in record.tags or ())
