@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from engine.motion import TURN, GateState, MotionGate, Sight
 from engine.rounding import as_logged
 from engine.spec import EconomySpec, Rung
-from engine.types import FloatArray, Snippet, SnippetFeature
+from engine.types import FloatArray, Int64Array, Snippet, SnippetFeature
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +243,35 @@ class Economy:
         features = []
         for index in self._waiting:
             share = (index - earlier.index) / (later.index - earlier.index)
-            vector = (1 - share) * earlier.vector + share * later.vector
-            features.append(SnippetFeature(index, earlier.segment, as_logged(vector)))
+            vector = _on_line(earlier.vector, later.vector, share)
+            features.append(SnippetFeature(index, earlier.segment, vector))
         self.n_interpolated += len(self._waiting)
         self._waiting.clear()
         return features
+
+
+def _on_line(earlier: FloatArray, later: FloatArray, share: float) -> FloatArray:
+    """The feature a ``share`` of the way from one look's (D,) to the next one's, as logged."""
+    return as_logged((1 - share) * earlier + share * later)
+
+
+def seen_on_rung(rows: FloatArray, indices: Int64Array, every: int) -> FloatArray:
+    """What an economy makes of a stored segment if it looks at every ``every``-th snippet.
+
+    Args:
+        rows: float32 (T, D), the features of all snippets.
+        indices: int64 (T,), their numbers, which rise. A gap ends a segment.
+        every: As of a rung; 1 looks at all.
+
+    Returns:
+        float32 (T, D), to the bit what ``Economy`` gives.
+    """
+    seen = rows.copy()
+    for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(indices) != 1) + 1):
+        looks = run[(indices[run] % every == 0) | (run == run[:1])]
+        for first, last in pairwise(looks.tolist()):
+            for row in range(first + 1, last):
+                seen[row] = _on_line(rows[first], rows[last], (row - first) / (last - first))
+        if len(looks):
+            seen[looks[-1] + 1 : run[-1] + 1] = rows[looks[-1]]
+    return seen

@@ -176,6 +176,25 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True)
+class Rungs:
+    """How often a clip is shown as a camera sees it that looks at less; see ``engine.economy``.
+
+    Attributes:
+        half: Share of the clips of a step of which only every second snippet was looked at.
+        quarter: Share of those of which only every fourth was.
+    """
+
+    half: float = 0.0
+    quarter: float = 0.0
+
+    def __post_init__(self) -> None:
+        total = self.half + self.quarter
+        holds = min(self.half, self.quarter) >= 0 and total <= 1
+        seen = (self.half, self.quarter)
+        _require(holds=holds, what="half, quarter", seen=seen, wanted=">= 0, at most 1 together")
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """When to stop, without ever looking at intervals.
 
@@ -241,6 +260,7 @@ class _Rest:
     rounds: Literal[1, 2]
     pseudo_labels: PseudoLabels
     points: Points
+    rungs: Rungs
     stopping: Stopping
     seed: int
     log: Log
@@ -264,6 +284,7 @@ class TrainingConfig:
         rounds: 1, or 2 to add a round on the first one's pseudo labels.
         pseudo_labels: How these labels are made.
         points: What clicks count for.
+        rungs: How often clips are shown as if less was looked at.
         stopping: Whether the schedule or held-out tags decide the length.
         seed: Seed of weights, order and dropout.
         log: What is written during training.
@@ -280,6 +301,7 @@ class TrainingConfig:
     rounds: Literal[1, 2]
     pseudo_labels: PseudoLabels
     points: Points
+    rungs: Rungs
     stopping: Stopping
     seed: int
     log: Log
@@ -300,7 +322,7 @@ def read_training_config(
         DataError: An override names no key that is there, or a kind is unknown.
     """
     content, _ = read_yaml(path)
-    complete = _with_points(content)
+    complete = _complete(content)
     return training_config(with_overrides(complete, overrides or {}, str(path)), str(path))
 
 
@@ -323,7 +345,7 @@ def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
     teacher = _network(changed["network"], f"{where}: teacher")
     kind, given = _kind(content["batches"], BATCHES, f"{where}: batches")
     batches = parse(BATCHES[kind], given, f"{where}: batches")
-    own = {key: value for key, value in _with_points(content).items() if key not in special}
+    own = {key: value for key, value in _complete(content).items() if key not in special}
     rest = parse(_Rest, own, where)
     resolved: dict[str, Any] = {
         "network": {"kind": student.kind, **_section(student.config)},
@@ -337,9 +359,9 @@ def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
     )
 
 
-def _with_points(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the section of clicks, which files from before there were clicks do not have."""
-    return {"points": _section(Points()), **content}
+def _complete(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the sections that files of an earlier version do not have."""
+    return {"points": _section(Points()), "rungs": _section(Rungs()), **content}
 
 
 def with_overrides(

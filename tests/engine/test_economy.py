@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.economy import Economy, EconomyState
+from engine.economy import Economy, EconomyState, seen_on_rung
 from engine.rounding import as_logged
 from engine.spec import EconomySpec, Rung
 from engine.types import Snippet, SnippetFeature, Span
@@ -190,3 +190,27 @@ def test_damaged_pictures_to_compare_with_are_refused(planes):
 def test_what_is_no_state_is_refused(plain):
     with pytest.raises((KeyError, TypeError)):
         EconomyState.from_json(plain, None)
+
+
+@given(st.lists(st.sampled_from([1, 1, 1, 1, 5]), max_size=30), st.sampled_from(list(Rung)[:3]))
+def test_what_is_trained_on_is_what_an_economy_gives(steps, rung):
+    indices = np.cumsum([3, *steps])
+    rows = np.random.default_rng(len(steps)).random((len(indices), 4), np.float32)
+    rows = as_logged(rows)
+    segments = np.cumsum(np.diff(indices, prepend=indices[:1] - 1) != 1)
+    snippets = [
+        snippet(int(index), segment=int(segment))
+        for index, segment in zip(indices, segments, strict=True)
+    ]
+    economy = Economy(EconomySpec(rung))
+    known = dict(zip(indices.tolist(), rows, strict=True))
+    chosen = economy.choose(snippets)
+    given_back = economy.fill(
+        [SnippetFeature(one.index, one.segment, known[one.index]) for one in chosen]
+    )
+    given_back += economy.flush()
+
+    seen = seen_on_rung(rows, indices, rung.every)
+
+    assert indices.tolist() == [one.index for one in given_back]
+    assert np.array_equal(seen, np.stack([one.vector for one in given_back]))

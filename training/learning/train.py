@@ -21,7 +21,7 @@ import torch
 from engine.backends.names import check_name
 from engine.errors import DataError
 from engine.types import FloatArray
-from training.config import NetworkChoice, TrainingConfig
+from training.config import NetworkChoice, Rungs, TrainingConfig
 from training.learning.batches import (
     Bag,
     bag_of,
@@ -264,7 +264,11 @@ def _scored(network: Network, bags: Sequence[Bag]) -> Scores:
 
 def _identity(config: TrainingConfig, feature_set: FeatureSet) -> str:
     """Digest all that decides the weights: equal digests mean equal trainings."""
-    unused = {"log"} if any(record.points for record in feature_set.records) else {"log", "points"}
+    unused = {"log"}
+    if not any(record.points for record in feature_set.records):
+        unused.add("points")
+    if config.rungs == Rungs():
+        unused.add("rungs")  # so a run from before there were any is the same training
     decisive = {key: value for key, value in config.content.items() if key not in unused}
     digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
     digest.update(json.dumps(feature_set.class_names).encode())
