@@ -184,7 +184,7 @@ class Sampler:
         bags: At least one bag.
         config: How bags become batches.
         seed: Seed of the order.
-        rungs: How often bags are shown as if less was looked at.
+        rungs: How often bags are shown as if less was looked at; None: never.
     """
 
     def __init__(
@@ -192,11 +192,11 @@ class Sampler:
         bags: Sequence[Bag],
         config: ClipBatches | VideoBatches,
         seed: Sequence[int],
-        rungs: Rungs = Rungs(),
+        rungs: Rungs | None = None,
     ) -> None:
         self._bags = bags
         self._config = config
-        self._rungs = rungs
+        self._rungs = rungs or Rungs()
         self._seed = list(seed)
         self._owners = np.stack([bag.tags for bag in bags])
         self._paired = np.flatnonzero(self._owners.sum(axis=0) > 1)
@@ -215,14 +215,11 @@ class Sampler:
     def _shown(self, chosen: Sequence[int], step: int) -> list[Bag]:
         """Take bags by number, some of them as a camera sees them that looks at less."""
         rng = np.random.default_rng([*self._seed, 2, step])
-        half, quarter = Rung.HALF.every, Rung.QUARTER.every
-        shares = [
-            1 - self._rungs.half - self._rungs.quarter,
-            self._rungs.half,
-            self._rungs.quarter,
-        ]
-        every = rng.choice([1, half, quarter], len(chosen), p=shares).tolist()
-        first = rng.integers(0, quarter, len(chosen)).tolist()  # where its looks begin
+        half, quarter = self._rungs.half, self._rungs.quarter
+        shares = [max(0.0, 1 - half - quarter), half, quarter]
+        looks = [Rung.FULL.every, Rung.HALF.every, Rung.QUARTER.every]
+        every = rng.choice(looks, len(chosen), p=shares).tolist()
+        first = rng.integers(0, max(looks), len(chosen)).tolist()  # where its looks begin
         return [
             _on_rung(self._bags[i], look, at)
             for i, look, at in zip(chosen, every, first, strict=True)
