@@ -195,6 +195,20 @@ class Rungs:
 
 
 @dataclass(frozen=True, slots=True)
+class HardNegatives:
+    """What is learned from footage in which nothing happens; without such it means nothing.
+
+    Attributes:
+        share: As many stretches of it as this share of the clips: those where most was found.
+    """
+
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(holds=self.share > 0, what="share", seen=self.share, wanted="> 0")
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """When to stop, without ever looking at intervals.
 
@@ -261,6 +275,7 @@ class _Rest:
     pseudo_labels: PseudoLabels
     points: Points
     rungs: Rungs
+    hard_negatives: HardNegatives
     stopping: Stopping
     seed: int
     log: Log
@@ -285,6 +300,7 @@ class TrainingConfig:
         pseudo_labels: How these labels are made.
         points: What clicks count for.
         rungs: How often clips are shown as if less was looked at.
+        hard_negatives: What is learned from footage in which nothing happens.
         stopping: Whether the schedule or held-out tags decide the length.
         seed: Seed of weights, order and dropout.
         log: What is written during training.
@@ -302,6 +318,7 @@ class TrainingConfig:
     pseudo_labels: PseudoLabels
     points: Points
     rungs: Rungs
+    hard_negatives: HardNegatives
     stopping: Stopping
     seed: int
     log: Log
@@ -361,7 +378,8 @@ def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
 
 def _complete(content: Mapping[str, Any]) -> dict[str, Any]:
     """Add the sections that files of an earlier version do not have."""
-    return {"points": _section(Points()), "rungs": _section(Rungs()), **content}
+    added = {"points": Points(), "rungs": Rungs(), "hard_negatives": HardNegatives()}
+    return {**{name: _section(section) for name, section in added.items()}, **content}
 
 
 def with_overrides(

@@ -1,5 +1,6 @@
 """Commands that make data: features, rendered scenes, planted features."""
 
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -179,6 +180,12 @@ def render_scenes(
             min=0.01, max=4, help="Number of videos, as a share of the benchmark's number."
         ),
     ] = 1.0,
+    quiet_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Draw so many minutes in which nothing happens, and nothing else."
+        ),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Videos at a time; otherwise one for each CPU.")
     ] = None,
@@ -188,6 +195,8 @@ def render_scenes(
     Writes videos, tags.csv and annotations.json.
 
     s2net render-scenes --out scenes && s2net extract scenes/videos --out features
+
+    s2net render-scenes --out quiet --draw 1 --quiet-minutes 60
     """
     try:
         from engine.scenes.dataset import SceneCounts, render_scenes  # noqa: PLC0415 - an extra
@@ -195,12 +204,12 @@ def render_scenes(
         raise DataError(f"{error}: pip install 's2netd[scenes]'") from error
 
     whole = SceneCounts()
-    counts = SceneCounts(
-        **{
-            kind: max(1, round(scale * getattr(whole, kind)))
-            for kind in ("tagged", "untagged", "validation", "test", "quiet", "unseen")
-        }
-    )
+    kinds = ("tagged", "untagged", "validation", "test", "quiet", "unseen")
+    scaled = {kind: max(1, round(scale * getattr(whole, kind))) for kind in kinds}
+    if quiet_minutes is not None:
+        n_quiet = math.ceil(60 * quiet_minutes / (sum(whole.long_s) / 2))
+        scaled = {**dict.fromkeys(kinds, 0), "quiet": n_quiet}
+    counts = SceneCounts(**scaled)
     with counting("drawing videos") as done:
         n_videos = render_scenes(out, counts, draw, processes or processes_here(), done)
     typer.echo(f"{n_videos} videos, tags.csv and annotations.json in {out}")

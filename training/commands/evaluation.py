@@ -239,7 +239,7 @@ def _fitted_on_quiet(
         HOURS_A_DAY,
         fit_on_quiet,
     )
-    from training.loaders.clips import load_unlabelled  # noqa: PLC0415 - as above
+    from training.loaders.clips import load_quiet  # noqa: PLC0415 - as above
 
     folder = None if quiet is None else Path(quiet)
     if folder is None or not folder.is_dir():
@@ -248,9 +248,7 @@ def _fitted_on_quiet(
             "such as s2net extract QUIET_VIDEOS --out FOLDER makes"
         )
     with _opened(bundle, folder) as (model, localizer):
-        fit = fit_on_quiet(
-            load_unlabelled(folder).records, model.spec, localizer, max_false_per_day
-        )
+        fit = fit_on_quiet(load_quiet(folder).records, model.spec, localizer, max_false_per_day)
     if max_false_per_day * fit.hours < HOURS_A_DAY:
         note(
             f"{fit.hours:.2f} camera-hours cannot show so few as {max_false_per_day:g} a day: "
@@ -260,7 +258,7 @@ def _fitted_on_quiet(
     if left_per_day > max_false_per_day:
         note(
             f"not reached: {left_per_day:.0f} a day are left, which score {BOUNDS[1]:g} or more, "
-            "and no class is set higher; train on such footage, without a tag"
+            "and no class is set higher; train on such footage: s2net train --quiet FOLDER"
         )
     return model, fit
 

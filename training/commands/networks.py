@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from training.learning.progress import Progress
+    from training.records import FeatureSet
 
 
 def register(app: typer.Typer) -> None:
@@ -87,6 +88,13 @@ def train(
         typer.Option(min=0, help="Seed of weights and order; otherwise the configuration's."),
     ] = None,
     changes: Changes = None,
+    quiet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of features of footage in which nothing happens: what is found there "
+            "after a first round is wrong, and is learned from in a second one."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or auto.")] = "auto",
     threads: Threads = 1,
     *,
@@ -107,6 +115,8 @@ def train(
     Says what looks wrong with the tags, and how good the network is on cameras it has not seen.
 
     s2net train --features features --out runs/mine
+
+    s2net train --features features --quiet quiet-features --out runs/fewer-false-alarms
 
     s2net train --config configs/training/s2net-thumos14.yaml --features DIR --out runs/thumos14
     """
@@ -132,11 +142,13 @@ def train(
         note(line)
     if chosen.rounds == 1 and any(record.points for record in videos.records):
         note("segments are grown from clicks in a second round only: --set rounds=2")
+    silent = None if quiet is None else _quiet_footage(quiet)
     with _training_bar() as show:
         train_network(
             chosen,
             videos,
             out,
+            quiet=silent,
             manifest=features_manifest(chosen.data, features),
             device=device,
             threads=threads,
@@ -151,6 +163,7 @@ def train(
                     chosen,
                     videos,
                     out,
+                    quiet=silent,
                     device=device,
                     threads=threads,
                     resume=not fresh,
@@ -163,6 +176,15 @@ def train(
         if (loud := judgement.warning()) is not None:
             err.print(f"WARNING: {loud}", style="bold red", markup=False, soft_wrap=True)
     typer.echo(f"trained: {out} (log.csv, log.png); next: s2net export {out} --out bundles/mine")
+
+
+def _quiet_footage(folder: Path) -> "FeatureSet":
+    from training.loaders.clips import load_quiet  # noqa: PLC0415 - after the options
+
+    silent = load_quiet(existing(folder, "--quiet"))
+    hours = sum(record.duration_us for record in silent.records) / 3.6e9
+    note(f"{len(silent.records)} quiet videos, {hours:.2f} hours: {folder}")
+    return silent
 
 
 def ablate(

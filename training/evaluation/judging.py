@@ -116,6 +116,7 @@ def judge(
     feature_set: FeatureSet,
     out: Path,
     *,
+    quiet: FeatureSet | None = None,
     device: str = "auto",
     threads: int | None = None,
     resume: bool = True,
@@ -128,6 +129,7 @@ def judge(
         feature_set: As of that training.
         out: Its run folder. The second training has a folder in it, and goes on or is given back
             as any other.
+        quiet: As of ``train``.
         device: As of ``train``.
         threads: As of ``train``.
         resume: As of ``train``.
@@ -145,6 +147,7 @@ def judge(
         config,
         replace(feature_set, records=tuple(learned)),
         out / "held-out",
+        quiet=quiet,
         device=device,
         threads=threads,
         resume=resume,

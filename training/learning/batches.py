@@ -65,10 +65,15 @@ def check_feature_set(feature_set: FeatureSet) -> None:
             "nothing can be learned; fill the tags in"
         )
     for record in feature_set.records:
-        _check_record(record, feature_set)
+        check_record(record, feature_set)
 
 
-def _check_record(record: VideoRecord, feature_set: FeatureSet) -> None:
+def check_record(record: VideoRecord, feature_set: FeatureSet) -> None:
+    """Refuse one video's features, as ``check_feature_set`` does.
+
+    Raises:
+        DataError: They would spoil a training.
+    """
     shape = record.features.shape
     if shape != (len(record.indices), feature_set.feature_dim):
         raise DataError(

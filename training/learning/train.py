@@ -39,6 +39,7 @@ from training.learning.checkpoints import (
     save_config,
     save_run,
 )
+from training.learning.hard_negatives import hardest_stretches, part, silent_records
 from training.learning.learner import Learner
 from training.learning.point_segments import with_points
 from training.learning.progress import LOG, Progress, TrainingLog, plot_log
@@ -57,6 +58,7 @@ def train(
     feature_set: FeatureSet,
     out: Path,
     *,
+    quiet: FeatureSet | None = None,
     manifest: Mapping[str, Any] | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -71,6 +73,8 @@ def train(
         feature_set: The videos; only those whose tags are known are trained on.
         out: The run folder. If it holds a finished training of the same configuration and data,
             that is given back as it is; an interrupted one goes on.
+        quiet: Videos in which nothing happens, whatever is known of them. After the first round
+            the stretches where the network finds most are clips without a tag in a second one.
         manifest: The features' own manifest, kept in the folder.
         device: ``cpu``, ``cuda`` or ``auto``.
         threads: CPU threads of torch while it trains; None leaves them. The last bits of the
@@ -85,18 +89,22 @@ def train(
     """
     check_name("device", device, DEVICES, DataError)  # before anything of an earlier run goes
     check_feature_set(feature_set)
-    identity = _identity(config, feature_set)
+    silent = () if quiet is None else silent_records(quiet, feature_set)
+    identity = _identity(config, feature_set, silent)
     if _claimed(out, identity, resume=resume):
         return load_run(out)
     save_config(config, out)
-    known = camera_means(feature_set.records)
+    known = camera_means((*feature_set.records, *silent))
     if config.background == "none":
         known = {"": np.zeros(feature_set.feature_dim, np.float32)}
     target = _device(device)
     log = TrainingLog(out, tensorboard=config.log.tensorboard)
     session = _Session(config, out, identity, target, log, on_progress)
     with _isolated(target, threads):
-        network = _rounds(session, training_bags(feature_set, known))
+        bags = training_bags(feature_set, known)
+        n_classes = len(feature_set.class_names)
+        still = [bag_of(one, known.get(one.camera, known[""]), n_classes) for one in silent]
+        network = _rounds(session, bags, still)
     log.close()
     run = TrainedNetwork(
         network=network.cpu(),
@@ -163,20 +171,43 @@ class _Session:
     on_progress: Callable[[Progress], None]
 
 
-def _rounds(session: _Session, bags: Sequence[Bag]) -> Network:
+def _rounds(session: _Session, bags: Sequence[Bag], quiet: Sequence[Bag]) -> Network:
     """Search for the length if the rule asks for it, then do one round or two.
 
-    The second round learns from the first one's pseudo labels.
+    The second round learns from the first one's pseudo labels, if there are to be two, and from
+    what the first one found in quiet footage.
     """
     config = session.config
     n_iterations = config.schedule.iterations(len(bags), config.batches.bags)
     if config.stopping.rule == "label_free":
         n_iterations = _searched(session, bags)
-    if config.rounds == 1:
+    if config.rounds == 1 and not quiet:
         return _round(session, "round_1", config.network, bags, n_iterations)
-    teacher = _round(session, "round_1", config.teacher, bags, n_iterations)
-    labelled = [_labelled(session, teacher, bag) for bag in bags]
+    first = config.teacher if config.rounds > 1 else config.network
+    teacher = _round(session, "round_1", first, bags, n_iterations)
+    hard = _hard_negatives(session, teacher, bags, quiet)
+    # As many passes over what there is now.
+    n_iterations = round(n_iterations * (len(bags) + len(hard)) / len(bags))
+    if config.rounds == 1:
+        return _round(session, "round_2", config.network, [*bags, *hard], n_iterations)
+    labelled = [_labelled(session, teacher, bag) for bag in (*bags, *hard)]
     return _round(session, "round_2", config.network, labelled, n_iterations)
+
+
+def _hard_negatives(
+    session: _Session, teacher: Network, bags: Sequence[Bag], quiet: Sequence[Bag]
+) -> list[Bag]:
+    """Cut the stretches out of quiet footage where the teacher finds most, as long as a clip."""
+    curves = []
+    for bag in quiet:
+        scores = _scored(teacher, [bag])
+        acting = scores.cas[0, bag.places] * scores.attention[0, bag.places, None]
+        curves.append(acting.max(dim=-1).values.cpu().numpy())
+    length = int(np.median([len(bag.features) for bag in bags]))
+    n_wanted = round(session.config.hard_negatives.share * len(bags))
+    return [
+        part(quiet[video], *rows) for video, *rows in hardest_stretches(curves, length, n_wanted)
+    ]
 
 
 def _searched(session: _Session, bags: Sequence[Bag]) -> int:
@@ -262,9 +293,11 @@ def _scored(network: Network, bags: Sequence[Bag]) -> Scores:
         return network.eval()(batch.features, batch.valid)
 
 
-def _identity(config: TrainingConfig, feature_set: FeatureSet) -> str:
+def _identity(
+    config: TrainingConfig, feature_set: FeatureSet, silent: Sequence[VideoRecord]
+) -> str:
     """Digest all that decides the weights: equal digests mean equal trainings."""
-    unused = {"log"}
+    unused = {"log"} if silent else {"log", "hard_negatives"}
     if not any(record.points for record in feature_set.records):
         unused.add("points")
     if config.rungs == Rungs():
@@ -272,7 +305,7 @@ def _identity(config: TrainingConfig, feature_set: FeatureSet) -> str:
     decisive = {key: value for key, value in config.content.items() if key not in unused}
     digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
     digest.update(json.dumps(feature_set.class_names).encode())
-    for record in feature_set.records:
+    for record in (*feature_set.records, *silent):
         digest.update(json.dumps([record.name, record.camera, record.tags]).encode())
         if record.points:
             digest.update(json.dumps([astuple(point) for point in record.points]).encode())

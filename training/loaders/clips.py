@@ -1,6 +1,7 @@
 """One's own videos: feature files and what a person wrote about them → a `FeatureSet`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.errors import DataError
@@ -61,6 +62,27 @@ def load_unlabelled(features_dir: Path) -> FeatureSet:
     folder = load_features(features_dir)
     records = tuple(_record(folder, stem, None, ()) for stem in folder)
     return FeatureSet((), records, folder.grid, folder.feature_dim)
+
+
+def load_quiet(features_dir: Path) -> FeatureSet:
+    """Read footage in which nothing happens, whatever else is said of it.
+
+    An ``annotations.json`` or a ``tags.csv`` among the features says which camera each video is
+    of, and is read for nothing else.
+
+    Raises:
+        DataError: A file cannot be used.
+    """
+    known = load_unlabelled(features_dir)
+    cameras: dict[str, str] = {}
+    if (listed := features_dir / "annotations.json").exists():
+        cameras = {video.name: video.camera for video in read_annotations(listed).videos}
+    elif (listed := features_dir / "tags.csv").exists():
+        cameras = {stem: row.camera for stem, row in read_tags(listed).items()}
+    records = tuple(
+        replace(record, camera=cameras.get(record.name, ""), tags=()) for record in known.records
+    )
+    return replace(known, records=records)
 
 
 def load_annotated(

@@ -16,7 +16,7 @@ from engine.errors import DataError
 from engine.judging.truth import TruthSpan
 from engine.types import FloatArray, Span
 from training.loaders.annotations import read_annotations
-from training.loaders.clips import load_annotated, load_clips
+from training.loaders.clips import load_annotated, load_clips, load_quiet
 from training.loaders.features import check_manifest, load_features, read_manifest
 from training.loaders.tags import Tagged, read_tags
 from training.records import Point
@@ -518,3 +518,18 @@ def test_files_that_are_no_annotations(tmp_path: Path, text: str, said: str) -> 
     path = write_text(tmp_path / "annotations.json", text)
 
     assert said in the_line(lambda: read_annotations(path))
+
+
+def test_of_quiet_footage_only_the_cameras_are_read(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=4, two=5)
+
+    assert ["", ""] == [record.camera for record in load_quiet(folder).records]
+
+    write_text(folder / "tags.csv", "video,tags,camera\none,wave,gate\n")
+    assert ["gate", ""] == [record.camera for record in load_quiet(folder).records]
+
+    write_annotations(folder / "annotations.json")
+    records = load_quiet(folder).records
+    assert ["yard", ""] == [record.camera for record in records]
+    assert [(), ()] == [record.tags for record in records]
+    assert [None, None] == [record.truth for record in records]
