@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.spec import ProposalSpec
+from engine.economy import seen_on_rung
+from engine.spec import ProposalSpec, Rung
 from engine.types import FloatArray, Proposal
 from training.benchmarks.ablate import Trial, Variant, ablate
 from training.benchmarks.scenes_baselines import (
@@ -105,6 +106,7 @@ def run_benchmark(
     *,
     supervised: Sequence[Variant] = (),
     proposals: ProposalSpec = PROPOSALS,
+    rungs: Sequence[Rung] = (Rung.FULL,),
     threads: int | None = 1,
     on_rows: Callable[[Sequence[ResultRow]], None] = lambda _rows: None,
 ) -> BenchmarkResults:
@@ -120,6 +122,7 @@ def run_benchmark(
         supervised: Variants that are trained on the intervals of the training subset; may be
             empty.
         proposals: How scores become intervals.
+        rungs: Networks are scored on what each of these rungs looks at; see ``engine.economy``.
         threads: CPU threads of torch.
         on_rows: Gets the rows of every finished trial.
 
@@ -131,7 +134,11 @@ def run_benchmark(
     on_rows(rows)
 
     def score(variant: str, seed: int, run: TrainedNetwork) -> None:
-        found = subset_rows(run, scenes, variant, seed, proposals)
+        found = [
+            row
+            for rung in rungs
+            for row in subset_rows(run, on_rung(scenes, rung), variant, seed, proposals)
+        ]
         rows.extend(found)
         BenchmarkResults(tuple(rows), scenes.tagged.class_names).write(out)
         on_rows(found)
@@ -157,6 +164,20 @@ def run_benchmark(
     results = BenchmarkResults(tuple(rows), scenes.tagged.class_names)
     results.write(out)
     return results
+
+
+def on_rung(scenes: Scenes, rung: Rung) -> Scenes:
+    """Return the same with what is scored as a camera sees it that looks at less."""
+    if rung is Rung.FULL:
+        return scenes
+    seen = {
+        f"{subset}, {rung.value}": tuple(
+            replace(one, features=seen_on_rung(one.features, one.indices, rung.every))
+            for one in records
+        )
+        for subset, records in scenes.subsets.items()
+    }
+    return replace(scenes, subsets=seen)
 
 
 def subset_rows(

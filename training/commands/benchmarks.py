@@ -101,6 +101,10 @@ def benchmark(
             help="Subsets to score, with commas between; take test subsets only to report."
         ),
     ] = "validation",
+    rungs: Annotated[
+        str,
+        typer.Option(help="Score on what these rungs look at, too: full,half,quarter."),
+    ] = "full",
 ) -> None:
     """Make the table of docs/measured.md: variants, chance, motion energy, full supervision.
 
@@ -114,6 +118,7 @@ def benchmark(
         from training.benchmarks.scenes import load_scenes, run_benchmark  # noqa: PLC0415
     from engine.backends.names import check_name  # noqa: PLC0415
     from engine.files.strict_yaml import read_yaml  # noqa: PLC0415
+    from engine.spec import Rung  # noqa: PLC0415
     from training.benchmarks.scenes_results import plot_results  # noqa: PLC0415
 
     content, _ = read_yaml(config_file(config))
@@ -122,6 +127,11 @@ def benchmark(
     for name in only or ():
         check_name("--only", name, [variant.name for variant in known], DataError)
     chosen = [variant for variant in known if not only or variant.name in only]
+    looks = rungs.split(",")
+    for name in looks:
+        check_name(
+            "--rungs", name, [rung.value for rung in Rung if rung is not Rung.GATED], DataError
+        )
     data = load_scenes(features, scenes, tuple(subsets.split(",")), scenes.name)
     taught = () if only else (Variant("full supervision", {"network.objective.bag": 0.0}),)
     n_trials = (len(chosen) + len(taught)) * seeds
@@ -134,7 +144,14 @@ def benchmark(
             done(len(trials))
 
         results = run_benchmark(
-            data, content, chosen, range(seeds), out, supervised=taught, on_rows=on_rows
+            data,
+            content,
+            chosen,
+            range(seeds),
+            out,
+            supervised=taught,
+            rungs=[Rung(name) for name in looks],
+            on_rows=on_rows,
         )
     results.write(out, _BASE)
     plot_results(results, out / "benchmark.png")

@@ -8,6 +8,7 @@ import pytest
 
 from engine.grid import Grid
 from engine.judging.truth import TruthSpan
+from engine.spec import Rung
 from engine.types import FrameBatch, Span
 from tests.support.real_parts import torch_imports
 from tests.support.tiny_training import MANIFEST, a_record, planted, small_content
@@ -18,6 +19,7 @@ with torch_imports():
     from training.benchmarks.ablate import Variant
     from training.benchmarks.scenes import (
         Scenes,
+        on_rung,
         other_videos_mean,
         run_benchmark,
     )
@@ -196,3 +198,23 @@ def test_the_picture_is_drawn(tmp_path):
     plot_results(results, tmp_path / "results.png")
 
     assert b"\x89PNG" == (tmp_path / "results.png").read_bytes()[:4]
+
+
+def test_networks_are_scored_on_what_each_rung_looks_at(scenes, tmp_path):
+    results = run_benchmark(
+        replace(scenes, subsets={"validation": annotated(2, 1)}),
+        small_content(schedule__length=20),
+        [Variant("v", {})],
+        (0,),
+        tmp_path / "out",
+        rungs=(Rung.FULL, Rung.HALF, Rung.QUARTER),
+    )
+
+    scores = [row.average for row in results.rows if row.variant == "v"]
+    subsets = [row.subset for row in results.rows if row.variant == "v"]
+    assert ["validation", "validation, half", "validation, quarter"] == subsets
+    assert scores[0] != scores[2]
+    record = scenes.subsets["validation"][0]
+    (seen, *_) = on_rung(scenes, Rung.HALF).subsets["validation, half"]
+    assert np.array_equal(seen.features[::2], record.features[::2])
+    assert not np.array_equal(seen.features[1::2], record.features[1::2])
