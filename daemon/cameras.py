@@ -272,6 +272,15 @@ class Camera:
         elif self._quiet_s >= limits.forget_after_s:
             self.let_go()
 
+    def lose_sight(self) -> None:
+        """Nobody can look for what it sends: how long it has sent nothing is counted anew.
+
+        For some of the time that was counted already, until that was noticed, nobody could; and
+        whoever sends needs a while, too, to find a broker that is back.
+        """
+        if not self._is_silent:
+            self._quiet_s = 0.0
+
     def let_go(self) -> None:
         """Forget the camera, with all that is kept of it."""
         self.tell(Notice.FORGET)

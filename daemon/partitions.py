@@ -369,10 +369,12 @@ class Partitions:
             for holding in self._held:
                 if holding.tenure.is_held:
                     continue
-                could_send_s = (
-                    passed_s if self._source.is_caught_up(holding.tenure.partition) else 0
-                )
+                partition = holding.tenure.partition
+                is_blind = self._source.is_blind(partition)
+                could_send_s = passed_s if self._source.is_caught_up(partition) else 0
                 for camera in list(holding.cameras.values()):
+                    if is_blind:
+                        camera.lose_sight()
                     camera.pass_time(could_send_s, self._limits)
                     if camera.is_forgotten:
                         self._held.drop(camera)

@@ -120,6 +120,9 @@ class ChunkSource(Protocol):
     def is_caught_up(self, partition: str) -> bool:
         """True if it was looked for more a moment ago, and there is none."""
 
+    def is_blind(self, partition: str) -> bool:
+        """True if nobody knows whether there is more: broker or folder did not answer lately."""
+
     def n_behind(self, partition: str) -> int | None:
         """How many deliveries of it, as far as was looked, are not given yet; None: not known."""
 

@@ -207,6 +207,11 @@ class DirectoryChunkSource:
         has_more = hangs or camera is None or camera.pending or camera.folder.n_left
         return not has_more and self._has_looked_lately()
 
+    def is_blind(self, partition: str) -> bool:
+        """See ``ChunkSource``."""
+        hangs = partition in self._hanging or self._root.age_s
+        return bool(hangs) or not self._has_looked_lately()
+
     def _has_looked_lately(self) -> bool:
         """Nothing may keep us from looking: a new camera whose past cannot be read now, say."""
         if self._looked_s is None:

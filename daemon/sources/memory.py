@@ -93,6 +93,10 @@ class MemoryChunkSource:
         log = self._log.partitions.get(partition, [])
         return self._next.get(partition, 0) >= len(log)
 
+    def is_blind(self, partition: str) -> bool:  # noqa: ARG002 - it is of all
+        """See ``ChunkSource``; memory answers."""
+        return False
+
     def n_behind(self, partition: str) -> int | None:
         """See ``ChunkSource``."""
         return len(self._log.partitions.get(partition, ())) - self._next.get(partition, 0)

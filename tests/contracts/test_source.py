@@ -267,6 +267,7 @@ async def test_a_source_is_caught_up_when_all_was_delivered(transport: Transport
         async with asyncio.timeout(240):
             while not all(reader.source.is_caught_up(p) for p in partitions_of(deliveries)):
                 await asyncio.sleep(0.01)
+            assert not any(reader.source.is_blind(p) for p in partitions_of(deliveries))
         await transport.put(a_chunk("door", 3))
         await waiting
 

@@ -128,6 +128,10 @@ class LoopingCameras:
         """See ``ChunkSource``; there is always more, until the end."""
         return False
 
+    def is_blind(self, _partition: str) -> bool:
+        """See ``ChunkSource``; there is nobody who might not answer."""
+        return False
+
     def n_behind(self, _partition: str) -> int | None:
         """See ``ChunkSource``; nobody wants to know."""
         return None

@@ -129,18 +129,32 @@ class KafkaChunkSource:
 
     def is_caught_up(self, partition: str) -> bool:
         """See ``ChunkSource``."""
-        topic_partition, consumer = partition_of(partition), self._consumer
-        if consumer is None or topic_partition not in self._ours.ready - self._ours.paused:
+        topic_partition = partition_of(partition)
+        newest, is_recent = self._last_answer(topic_partition)
+        if newest is None or topic_partition not in self._ours.ready - self._ours.paused:
             return False
+        return is_recent and self._ours.next[topic_partition] >= newest
+
+    def is_blind(self, partition: str) -> bool:
+        """See ``ChunkSource``; of a partition that is paused nobody asks."""
+        topic_partition = partition_of(partition)
+        is_asked = topic_partition in self._ours.ready - self._ours.paused
+        return is_asked and not self._last_answer(topic_partition)[1]
+
+    def _last_answer(self, topic_partition: TopicPartition) -> tuple[int | None, bool]:
+        """How far the partition went when it was last looked at, and whether that is recent."""
+        consumer = self._consumer
+        if consumer is None:
+            return None, False
         try:
             newest = consumer.highwater(topic_partition)
             asked_ms = consumer.last_poll_timestamp(topic_partition)
         except (AssertionError, IllegalStateError):  # not assigned any more
-            return False
+            return None, False
         if newest is None or asked_ms is None:
-            return False
+            return None, False
         is_recent = time.time() * 1000 - asked_ms < _ANSWER_MS  # aiokafka's clock is this one
-        return is_recent and self._ours.next[topic_partition] >= int(newest)
+        return int(newest), is_recent
 
     def n_behind(self, partition: str) -> int | None:
         """See ``ChunkSource``; the ends of producers' transactions are counted too."""

@@ -599,6 +599,35 @@ async def test_source_and_topic_outlive_a_restart_of_the_broker(
     assert {an_event("e1"), an_event("e2")} == set(await read_events(address))
 
 
+@pytest.mark.slow
+async def test_a_source_is_blind_while_its_broker_hangs(own_broker: OwnBroker) -> None:
+    """So that nobody's silence is counted who could not be heard."""
+    address = own_broker.start()
+    own_broker.run("topic", "chunks", "1")
+    chunks = Topic(address, "chunks")
+    source = await chunks.source()
+    await chunks.put(a_chunk("door", 0))
+    stream = source.deliveries()
+    (first,) = await take(stream, 1)
+    partition = first.position.partition
+    coming = asyncio.create_task(take(stream, 1))
+    await until(lambda: source.is_caught_up(partition))
+    assert not source.is_blind(partition)
+
+    own_broker.signal(signal.SIGSTOP)
+    await until(lambda: source.is_blind(partition))
+    assert not source.is_caught_up(partition)
+    own_broker.signal(signal.SIGCONT)
+    await until(lambda: not source.is_blind(partition))
+
+    source.pause(partition)
+    assert not source.is_blind(partition)  # nobody asks, and that is no fault of anybody's
+    source.resume(partition)
+    await chunks.put(a_chunk("door", 1))
+    await coming
+    await chunks.close()
+
+
 async def read_events(address: str) -> list[Any]:
     partition = TopicPartition("events", 0)
     consumer = AIOKafkaConsumer(bootstrap_servers=address)

@@ -484,8 +484,10 @@ async def test_a_camera_is_not_caught_up_while_its_folder_cannot_be_looked_for(
     root.rename(away)
     coming = asyncio.ensure_future(anext(stream))
     await until(lambda: not source.is_caught_up("door"))
+    assert source.is_blind("door")
     away.rename(root)
     await until(lambda: source.is_caught_up("door"))
+    assert not source.is_blind("door")
     await write(root, a_chunk("door", 1))
 
     assert 1 == (await coming).position.offset

@@ -172,6 +172,41 @@ async def test_the_last_chunk_in_hand_is_no_silence(chunks: list[VideoChunk]) ->
         assert 0 == daemon.count("silent_cameras_total", camera="cam")
 
 
+class BlinkingSource(MemoryChunkSource):
+    """It cannot be asked for more at every tenth look, until it is told otherwise."""
+
+    n_looks = 0
+    blinks = True
+
+    @override
+    def is_blind(self, partition: str) -> bool:
+        self.n_looks += 1
+        return self.blinks and self.n_looks % 10 == 0
+
+
+async def test_silence_is_counted_anew_after_nobody_could_look(
+    chunks: list[VideoChunk],
+) -> None:
+    """A look counts twice its time at most, so nine of them never make the time of silence."""
+    world = World()
+    limits = replace(SILENT, silent_after_s=0.4)
+    source = BlinkingSource(world.log)
+    daemon = TestDaemon(source, MemoryJournal(world.kept), cameras=limits)
+    async with asyncio.timeout(240):
+        serving = asyncio.create_task(daemon.serve())
+        world.put(chunks[:5])
+        await daemon.app.finished(5)
+        await world.until(lambda: source.n_looks > 150)
+        assert 0 == daemon.count("silent_cameras_total", camera="cam")
+        assert not world.is_over()
+
+        source.blinks = False
+        await world.until(world.is_over)
+        assert 1 == daemon.count("silent_cameras_total", camera="cam")
+        daemon.app.stop()
+        await serving
+
+
 async def test_others_of_a_partition_keep_no_camera_from_being_silent(
     odd_clip: Path, chunks: list[VideoChunk]
 ) -> None:
