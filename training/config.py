@@ -164,15 +164,20 @@ class Points:
     Attributes:
         weight: Of the loss of clicks beside the network's own losses; 0 leaves it out.
         focus: Exponent of its focal form; 0 is the plain cross-entropy.
+        level: Where the scores around a click end its segment in a second round, between the
+            lowest (0) and the highest (1).
     """
 
-    weight: float = 1.0
+    weight: float = 0.05
     focus: float = 2.0
+    level: float = 0.7
 
     def __post_init__(self) -> None:
         for name in ("weight", "focus"):
             value = getattr(self, name)
             _require(holds=value >= 0, what=name, seen=value, wanted=">= 0")
+        level = self.level
+        _require(holds=0 <= level <= 1, what="level", seen=level, wanted="in [0, 1]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def pseudo_targets(scores: FloatArray, tags: FloatArray, config: PseudoLabels) -
         float32 (T, C) in [0, 1]. A class that is not tagged gets 0. A tagged class whose scores
         are flat gets 1/2 throughout, because it happens and nobody knows where.
     """
-    smooth = _smoothed(scores * tags)
+    smooth = smoothed(scores * tags)
     ordered = np.sort(smooth, axis=0)
     k = max(1, len(smooth) // config.share)
     low, high = ordered[:k].mean(axis=0), ordered[-k:].mean(axis=0)
@@ -35,7 +35,7 @@ def pseudo_targets(scores: FloatArray, tags: FloatArray, config: PseudoLabels) -
     return np.asarray(targets * tags, np.float32)
 
 
-def _smoothed(values: FloatArray) -> FloatArray:
+def smoothed(values: FloatArray) -> FloatArray:
     """Smooth (T, C) over time by (1/4, 1/2, 1/4); the end values are repeated beyond the ends."""
     padded = np.concatenate([values[:1], values, values[-1:]])
     return np.asarray((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4, np.float32)

@@ -239,7 +239,8 @@ def _labelled(session: _Session, teacher: Network, bag: Bag) -> Bag:
     cas = _scored(teacher, [bag]).cas[0, bag.places].cpu().numpy()
     targets = pseudo_targets(cas, bag.tags, session.config.pseudo_labels)
     if bag.points is not None:
-        targets = with_points(targets, cas, bag.points)
+        share, level = session.config.pseudo_labels.share, session.config.points.level
+        targets = with_points(targets, cas, bag.points, share=share, level=level)
     return replace(bag, targets=targets)
 
 

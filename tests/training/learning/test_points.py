@@ -8,11 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.proposals import oic_scores
-from engine.spec import ProposalSpec
 from tests.support.real_parts import torch_imports
 from tests.support.tiny_training import a_record, planted, small_config
-from training.live_defaults import PROPOSALS
 from training.records import Point
 
 with torch_imports():
@@ -28,64 +25,60 @@ with torch_imports():
 
 pytestmark = pytest.mark.torch
 
-CONTRAST: ProposalSpec = replace(PROPOSALS, video_weight=0.0)
+SHARE, LEVEL = 6, 0.7
 
 
 @st.composite
 def curves_and_clicks(draw):
-    values = draw(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=9))
-    clicks = draw(st.sets(st.integers(0, len(values) - 1), min_size=1, max_size=3))
+    values = draw(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
+    clicks = draw(st.sets(st.integers(0, len(values) - 1), min_size=1, max_size=4))
     return np.array(values, np.float32), sorted(clicks)
 
 
-def worth(scores, segments):
-    runs = np.array(segments)
-    return float(oic_scores(scores.astype(np.float64), runs, CONTRAST).sum())
-
-
-def every_choice(n_rows, clicks):
-    """All ways to give each click a segment of its own."""
-    others = [set(clicks) - {click} for click in clicks]
-    single = [
-        [
-            (start, stop)
-            for start in range(click + 1)
-            for stop in range(click + 1, n_rows + 1)
-            if not other & set(range(start, stop))
-        ]
-        for click, other in zip(clicks, others, strict=True)
-    ]
-    apart = [int(later - earlier > 1) for earlier, later in itertools.pairwise(clicks)]
-    for choice in itertools.product(*single):
-        gaps = [later[0] - earlier[1] for earlier, later in itertools.pairwise(choice)]
-        if all(gap >= least for gap, least in zip(gaps, apart, strict=True)):
-            yield choice
-
-
-@given(curves_and_clicks())
-def test_no_other_choice_of_segments_stands_out_more(given_case):
+@given(curves_and_clicks(), st.floats(0, 1), st.integers(1, 8))
+def test_every_click_has_a_segment_of_its_own(given_case, level, share):
     scores, clicks = given_case
-    found = grown_segments(scores, clicks)
-    choices = list(every_choice(len(scores), clicks))
+    found = grown_segments(scores, clicks, share, level)
 
-    assert tuple(found) in choices
-    # Both are sums of the same few terms, none above 2, in another order.
-    assert worth(scores, found) >= max(worth(scores, choice) for choice in choices) - 1e-12
+    assert len(clicks) == len(found)
+    for click, (start, stop) in zip(clicks, found, strict=True):
+        assert 0 <= start <= click < stop <= len(scores)
+    for (_, stop), (start, _) in itertools.pairwise(found):
+        assert stop <= start
+
+
+@given(curves_and_clicks(), st.floats(0, 1), st.floats(0, 1))
+def test_a_lower_level_grows_no_segment_less(given_case, one, other):
+    scores, clicks = given_case
+    low, high = (grown_segments(scores, clicks, SHARE, level) for level in sorted((one, other)))
+
+    for wide, narrow in zip(low, high, strict=True):
+        assert wide[0] <= narrow[0]
+        assert narrow[1] <= wide[1]
 
 
 def test_the_segment_is_what_is_high_around_its_click():
-    scores = np.array([0, 0, 0.1, 0.8, 0.9, 0.7, 0.1, 0, 0.2, 0.6, 0.5, 0.6, 0.1, 0], np.float32)
+    scores = np.repeat([0, 0.9, 0, 0.5, 0], 5).astype(np.float32)
 
-    assert [(3, 6), (8, 12)] == grown_segments(scores, [4, 10])
+    assert [(5, 10), (15, 20)] == grown_segments(scores, [7, 17], SHARE, LEVEL)
+    assert [(5, 10), (15, 20)] == grown_segments(scores, [5, 19], SHARE, LEVEL)
+
+
+def test_two_clicks_on_one_rise_part_where_it_is_lowest_between_them():
+    scores = np.array([0, 0.9, 0.9, 0.9, 0.85, 0.9, 0.9, 0.9, 0], np.float32)
+
+    (first, second) = grown_segments(scores, [2, 6], SHARE, LEVEL)
+
+    assert first[1] == second[0] == 4
 
 
 def test_targets_of_clicked_classes_alone_are_replaced():
-    scores = np.array([[0, 0.3], [0.9, 0.3], [0.9, 0.3], [0, 0.3], [0, 0.3]], np.float32)
+    scores = np.array([[0.0, 0.3], [0.9, 0.3], [0.9, 0.3], [0, 0.3], [0, 0.3]], np.float32)
     targets = np.full((5, 2), 0.25, np.float32)
     points = np.zeros((5, 2), bool)
     points[2, 0] = True
 
-    seen = with_points(targets, scores, points)
+    seen = with_points(targets, scores, points, share=SHARE, level=LEVEL)
 
     assert [0, 1, 1, 0, 0] == seen[:, 0].tolist()
     assert [0.25] * 5 == seen[:, 1].tolist()
