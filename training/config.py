@@ -181,25 +181,6 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True)
-class Rungs:
-    """How often a clip is shown as a camera sees it that looks at less; see ``engine.economy``.
-
-    Attributes:
-        half: Share of the clips of a step of which only every second snippet was looked at.
-        quarter: Share of those of which only every fourth was.
-    """
-
-    half: float = 0.0
-    quarter: float = 0.0
-
-    def __post_init__(self) -> None:
-        total = self.half + self.quarter
-        holds = min(self.half, self.quarter) >= 0 and total <= 1
-        seen = (self.half, self.quarter)
-        _require(holds=holds, what="half, quarter", seen=seen, wanted=">= 0, at most 1 together")
-
-
-@dataclass(frozen=True, slots=True)
 class HardNegatives:
     """What is learned from footage in which nothing happens; without such it means nothing.
 
@@ -279,7 +260,6 @@ class _Rest:
     rounds: Literal[1, 2]
     pseudo_labels: PseudoLabels
     points: Points
-    rungs: Rungs
     hard_negatives: HardNegatives
     stopping: Stopping
     seed: int
@@ -304,7 +284,6 @@ class TrainingConfig:
         rounds: 1, or 2 to add a round on the first one's pseudo labels.
         pseudo_labels: How these labels are made.
         points: What clicks count for.
-        rungs: How often clips are shown as if less was looked at.
         hard_negatives: What is learned from footage in which nothing happens.
         stopping: Whether the schedule or held-out tags decide the length.
         seed: Seed of weights, order and dropout.
@@ -322,7 +301,6 @@ class TrainingConfig:
     rounds: Literal[1, 2]
     pseudo_labels: PseudoLabels
     points: Points
-    rungs: Rungs
     hard_negatives: HardNegatives
     stopping: Stopping
     seed: int
@@ -383,7 +361,7 @@ def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
 
 def _complete(content: Mapping[str, Any]) -> dict[str, Any]:
     """Add the sections that files of an earlier version do not have."""
-    added = {"points": Points(), "rungs": Rungs(), "hard_negatives": HardNegatives()}
+    added = {"points": Points(), "hard_negatives": HardNegatives()}
     return {**{name: _section(section) for name, section in added.items()}, **content}
 
 

@@ -10,12 +10,10 @@ import numpy as np
 import torch
 
 from engine.camera_mean import CameraMean
-from engine.economy import seen_on_rung
 from engine.errors import DataError
 from engine.grid import Grid
-from engine.spec import Rung
 from engine.types import BoolArray, FloatArray, Int64Array
-from training.config import ClipBatches, Rungs, VideoBatches
+from training.config import ClipBatches, VideoBatches
 from training.networks.base import BagBatch
 from training.records import FeatureSet, VideoRecord
 
@@ -189,19 +187,13 @@ class Sampler:
         bags: At least one bag.
         config: How bags become batches.
         seed: Seed of the order.
-        rungs: How often bags are shown as if less was looked at; None: never.
     """
 
     def __init__(
-        self,
-        bags: Sequence[Bag],
-        config: ClipBatches | VideoBatches,
-        seed: Sequence[int],
-        rungs: Rungs | None = None,
+        self, bags: Sequence[Bag], config: ClipBatches | VideoBatches, seed: Sequence[int]
     ) -> None:
         self._bags = bags
         self._config = config
-        self._rungs = rungs or Rungs()
         self._seed = list(seed)
         self._owners = np.stack([bag.tags for bag in bags])
         self._paired = np.flatnonzero(self._owners.sum(axis=0) > 1)
@@ -212,23 +204,10 @@ class Sampler:
     def batch(self, step: int) -> BagBatch:
         """Make the batch of one step, counted from 0, on the CPU."""
         if isinstance(self._config, ClipBatches):
-            return clip_batch(self._shown(self.drawn(step), step), self._config.clips)
+            return clip_batch([self._bags[i] for i in self.drawn(step)], self._config.clips)
         rng = np.random.default_rng([*self._seed, 1, step])
         chosen = [*self._pairs(rng), *self.drawn(step)]
-        return video_batch(self._shown(chosen, step), self._config.length, rng)
-
-    def _shown(self, chosen: Sequence[int], step: int) -> list[Bag]:
-        """Take bags by number, some of them as a camera sees them that looks at less."""
-        rng = np.random.default_rng([*self._seed, 2, step])
-        half, quarter = self._rungs.half, self._rungs.quarter
-        shares = [max(0.0, 1 - half - quarter), half, quarter]
-        looks = [Rung.FULL.every, Rung.HALF.every, Rung.QUARTER.every]
-        every = rng.choice(looks, len(chosen), p=shares).tolist()
-        first = rng.integers(0, max(looks), len(chosen)).tolist()  # where its looks begin
-        return [
-            _on_rung(self._bags[i], look, at)
-            for i, look, at in zip(chosen, every, first, strict=True)
-        ]
+        return video_batch([self._bags[i] for i in chosen], self._config.length, rng)
 
     def drawn(self, step: int) -> list[int]:
         """Return the numbers of the bags whose turn it is; pairs are drawn besides."""
@@ -251,13 +230,6 @@ class Sampler:
             for class_index in rng.choice(self._paired, self._n_pairs, replace=False)
             for bag in rng.choice(np.flatnonzero(self._owners[:, class_index]), 2, replace=False)
         ]
-
-
-def _on_rung(bag: Bag, every: int, first: int) -> Bag:
-    """Give the bag the features of looks at every ``every``-th snippet, from ``first`` on."""
-    if every == 1:
-        return bag
-    return replace(bag, features=seen_on_rung(bag.features, bag.places + first, every))
 
 
 def clip_batch(bags: Sequence[Bag], clips_a_sequence: int) -> BagBatch:

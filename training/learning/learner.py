@@ -62,7 +62,7 @@ class Learner:
         network.fit_input(torch.from_numpy(rows), torch.from_numpy(tags))
         self.network = network.to(self._device)
         self.average = copy.deepcopy(self.network).eval()
-        self._sampler = Sampler(bags, config.batches, self._seed, config.rungs)
+        self._sampler = Sampler(bags, config.batches, self._seed)
         settings = config.optimiser
         self._optimiser = torch.optim.Adam(
             self.network.parameters(),

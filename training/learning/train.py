@@ -21,7 +21,7 @@ import torch
 from engine.backends.names import check_name
 from engine.errors import DataError
 from engine.types import FloatArray
-from training.config import NetworkChoice, Rungs, TrainingConfig
+from training.config import NetworkChoice, TrainingConfig
 from training.learning.batches import (
     Bag,
     bag_of,
@@ -301,8 +301,6 @@ def _identity(
     unused = {"log"} if silent else {"log", "hard_negatives"}
     if not any(record.points for record in feature_set.records):
         unused.add("points")
-    if config.rungs == Rungs():
-        unused.add("rungs")  # so a run from before there were any is the same training
     decisive = {key: value for key, value in config.content.items() if key not in unused}
     digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
     digest.update(json.dumps(feature_set.class_names).encode())

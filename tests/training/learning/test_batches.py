@@ -11,7 +11,7 @@ from tests.support.real_parts import torch_imports
 from tests.support.tiny_training import a_record, planted
 
 with torch_imports():
-    from training.config import ClipBatches, Rungs, VideoBatches
+    from training.config import ClipBatches, VideoBatches
     from training.learning.batches import (
         Sampler,
         camera_means,
@@ -162,29 +162,3 @@ def test_features_that_would_spoil_a_run_are_refused_by_name(record, message):
 def test_nothing_tagged_is_refused(records):
     with pytest.raises(DataError, match="fill the tags in"):
         check_feature_set(replace(planted(1), records=records))
-
-
-def test_rungs_show_clips_as_a_camera_sees_them_that_looks_at_less(bags):
-    config = ClipBatches(2, 5)
-    plain = Sampler(bags, config, (7,))
-    rung = Sampler(bags, config, (7,), Rungs(half=0.5, quarter=0.5))
-
-    for step in range(4):
-        seen, whole = rung.batch(step), plain.batch(step)
-        assert seen.bags.equal(whole.bags)
-        assert seen.tags.equal(whole.tags)
-        assert not seen.features.equal(whole.features)
-        assert seen.features.equal(rung.batch(step).features)
-
-
-def test_without_rungs_every_snippet_is_shown(bags):
-    config = ClipBatches(2, 2)
-    batch = Sampler(bags, config, (7,), Rungs()).batch(1)
-
-    assert batch.features.equal(Sampler(bags, config, (7,)).batch(1).features)
-
-
-@pytest.mark.parametrize("shares", [(-0.1, 0.5), (0.7, 0.4), (0.0, 1.1)])
-def test_shares_of_rungs_are_shares(shares):
-    with pytest.raises(ValueError, match="half, quarter is"):
-        Rungs(*shares)

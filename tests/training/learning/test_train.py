@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 from engine.errors import BundleError, DataError
 from tests.support.error_bounds import Bounded, assert_within, gamma
@@ -415,6 +416,17 @@ def test_the_shipped_configurations_read_and_write_back(path):
     config = read_training_config(path)
 
     assert dict(config.content) == dict(training_config(config.content, "again").content)
+
+
+def test_a_file_from_before_there_were_clicks_is_read(tmp_path):
+    content = small_content()
+    del content["points"], content["hard_negatives"]
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(content))
+
+    config = read_training_config(tmp_path / "old.yaml", {"points.weight": 0.5})
+
+    assert 0.5 == config.points.weight
+    assert dict(small_config().content) == {**config.content, "points": small_content()["points"]}
 
 
 @pytest.mark.parametrize(
