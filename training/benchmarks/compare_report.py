@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from training.benchmarks.compare import Cost, Live, Trial, resampled_of
+from training.benchmarks.compare_costs import Cost
+from training.benchmarks.compare_trials import Live, Trial, resampled_of
 from training.benchmarks.heads import LENGTHS
 from training.benchmarks.scenes_results import mean_and_sd
 from training.evaluation.average_precision import THUMOS_TIOUS

@@ -202,7 +202,7 @@ def compare(
     """
     with needs_torch():
         from training.benchmarks.compare import compare as compare_networks  # noqa: PLC0415
-        from training.benchmarks.compare import costs  # noqa: PLC0415
+        from training.benchmarks.compare_costs import costs  # noqa: PLC0415
         from training.benchmarks.compare_report import PAGE, Comparison  # noqa: PLC0415
         from training.benchmarks.scenes import load_scenes  # noqa: PLC0415 - needs torch
         from training.benchmarks.supervision import SUPERVISIONS  # noqa: PLC0415

@@ -252,7 +252,12 @@ def ablate(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, as s2net train wrote it.")],
+    run: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder of a run, as s2net train wrote it; of several, the mean of their scores."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
     base: Annotated[
         str, typer.Option(help="Bundle whose backbone made the features, by name or folder.")
@@ -276,9 +281,12 @@ def export(
 
     s2net export runs/mine --out bundles/mine
 
+    s2net export runs/seed-0 runs/seed-1 runs/sal --out bundles/ensemble
+
     s2net export runs/mine --precision int8 --calibrate my_clips --out bundles/mine-int8
     """
     with needs_torch():
+        from training.export.ensemble import ensemble_of  # noqa: PLC0415
         from training.export.export import export as export_run  # noqa: PLC0415
         from training.learning.checkpoints import load_run  # noqa: PLC0415 - needs torch
     from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
@@ -287,8 +295,10 @@ def export(
     from training.precision.convert import precision_of  # noqa: PLC0415
 
     wanted, folder = precision_of(precision), resolve_bundle(base)
-    trained = load_run(existing(run, "run"))
-    network = trained.config.network.kind
+    members = [load_run(existing(folder, "run")) for folder in run]
+    trained = members[0] if len(members) == 1 else ensemble_of(members)
+    network = " + ".join(member.config.network.kind for member in members)
+    seeds = ", ".join(str(member.config.seed) for member in members)
     original = ModelBundle.load(folder)
     make_room(out)
     clips = footage(wanted, calibrate, original, snippets)
@@ -298,7 +308,7 @@ def export(
             original,
             out,
             name=name or out.name,
-            source=f"{network}, {len(trained.class_names)} classes, seed {trained.config.seed}",
+            source=f"{network}, {len(trained.class_names)} classes, seed {seeds}",
             changes=live_defaults(trained.grid),
             without_backbone=without_backbone,
             precision=wanted,

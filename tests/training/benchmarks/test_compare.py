@@ -20,8 +20,10 @@ from tests.support.tiny_training import a_record, small_content
 from training.records import FeatureSet
 
 with torch_imports():
-    from training.benchmarks.compare import Trial, compare, costs, f1_of, resampled_of
+    from training.benchmarks.compare import compare, f1_of
+    from training.benchmarks.compare_costs import costs
     from training.benchmarks.compare_report import Comparison
+    from training.benchmarks.compare_trials import Trial, resampled_of
     from training.benchmarks.scenes import Scenes
     from training.benchmarks.supervision import clicked
     from training.feature_files import manifest_of
@@ -84,8 +86,10 @@ def test_all_are_trained_scored_run_live_and_not_done_again(scenes, base, tmp_pa
     assert repr(first) == repr(again)  # a delay of nothing is no number, equal to none
     assert times == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     assert 12 == len(told)
+    networks = ("s2net", "sal", "ensemble")
     counts = {(t.network, t.supervision, t.seed, t.subset) for t in first}
-    assert len(first) == len(counts) == 2 * 3 * 2 * 2
+    assert len(first) == len(counts) == len(networks) * len(kinds) * 2 * 2
+    assert set(networks) == {trial.network for trial in first}
     assert {"testing"} == {trial.subset for trial in first if trial.live is not None}
     assert all(0 <= trial.average <= 1 for trial in first)
     for trial in first:
