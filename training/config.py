@@ -188,7 +188,7 @@ class HardNegatives:
         share: As many stretches of it as this share of the clips: those where most was found.
     """
 
-    share: float = 0.5
+    share: float = 0.25
 
     def __post_init__(self) -> None:
         _require(holds=self.share > 0, what="share", seen=self.share, wanted="> 0")
