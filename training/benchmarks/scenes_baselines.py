@@ -214,7 +214,8 @@ def _learned(config: TrainingConfig, bags: list[Bag], identity: str, threads: in
 
 
 def _identity(config: TrainingConfig, bags: list[Bag]) -> str:
-    decisive = {key: value for key, value in config.content.items() if key != "log"}
+    unused = {"log", "points", "hard_negatives"}  # nothing is clicked, and nothing is quiet
+    decisive = {key: value for key, value in config.content.items() if key not in unused}
     digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
     for bag in bags:
         digest.update(bag.name.encode())
