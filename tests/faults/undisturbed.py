@@ -29,11 +29,11 @@ class Undisturbed:
         cluster: Where it reads.
         bundle: What it knows.
         folder: Where it may write.
-        patience_s: For what it must do.
+        patience_s: How long it may get no further.
     """
 
     def __init__(
-        self, cluster: Cluster, bundle: Path, folder: Path, patience_s: float = 4 * PATIENCE_S
+        self, cluster: Cluster, bundle: Path, folder: Path, patience_s: float = PATIENCE_S
     ) -> None:
         self._patience_s = patience_s
         self._cluster = cluster
@@ -117,8 +117,10 @@ class Undisturbed:
         return ends
 
     async def _all_committed(self, daemon: Daemon, place: Place, ends: dict[int, int]) -> None:
-        end_s = time.monotonic() + self._patience_s
-        while not _reaches(await self._cluster.committed(place.group, place.chunks), ends):
+        done, end_s = -1, 0.0
+        while not _reaches(at := await self._cluster.committed(place.group, place.chunks), ends):
+            if sum(at.values()) > done:  # however long an hour's footage takes on this machine
+                done, end_s = sum(at.values()), time.monotonic() + self._patience_s
             if daemon.status() is not None or time.monotonic() > end_s:
                 daemon.signal(signal.SIGKILL)
                 raise RowError(f"the undisturbed daemon did not get through: {daemon.log}")

@@ -6,11 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from engine.backends.network_flops import network_flops
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from training.benchmarks.heads import N_CLASSES, head_cost, live_hop_cost
 from training.benchmarks.heads_peers import Head
 from training.config import training_config
-from training.export.export import localizer_onnx
 from training.networks import NETWORKS
 from training.networks.base import Network
 
@@ -79,13 +80,8 @@ def _builder(content: Mapping[str, Any]) -> Callable[[int, int], Network]:
 
 
 def _gflop(head: Head) -> float:
-    import onnx  # noqa: PLC0415 - heavy
-
     network = head.build(head.feature_dim, N_CLASSES).eval()
-    model = onnx.load_from_string(localizer_onnx(network, head.feature_dim))
-    shapes = {
-        "features": (1, _FLOP_LENGTH, head.feature_dim),
-        "valid": (1, _FLOP_LENGTH),
-        "background": (1, head.feature_dim),
-    }
-    return network_flops(model, shapes) / 1e9
+    features, valid = torch.zeros(1, _FLOP_LENGTH, head.feature_dim), torch.ones(1, _FLOP_LENGTH)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(features, valid)
+    return float(counter.get_total_flops()) / 1e9

@@ -27,6 +27,7 @@ with torch_imports():
     from training.benchmarks.scenes import Scenes
     from training.benchmarks.supervision import clicked
     from training.feature_files import manifest_of
+    from training.networks import NETWORKS
 
 pytestmark = [pytest.mark.torch, pytest.mark.openvino]
 HOP_US = 160_000
@@ -102,6 +103,8 @@ def test_the_report_says_the_same_in_three_forms(scenes, base, tmp_path):
     contents = {"s2net": small_content(schedule__length=10)}
     trials = compare(scenes, contents, ("tags", "intervals"), (0, 1), base, tmp_path / "out")
     priced = costs(contents, 8, passes=1, threads=1)
+    (cost,) = priced
+    assert cost.gflop > 0
     names = ("a", "<b>")
     comparison = Comparison(tuple(trials), tuple(priced), names)
     notes = []
@@ -174,6 +177,20 @@ def test_clicks_lie_inside_their_actions_and_no_interval_is_left():
     others = clicked(annotated, seed=1).records
     assert seen.records[0].points != others[0].points
     assert seen.records[0].points == clicked(annotated, seed=0).records[0].points
+
+
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+def test_every_network_has_its_costs(network):
+    """In small, where the table knows a small form."""
+    content, _ = read_yaml(CONFIGS / f"{network}-scenes.yaml")
+    content["network"] |= SMALL.get(network, {})
+
+    (cost,) = costs({network: content}, 128, passes=1, threads=1)
+
+    assert cost.n_parameters > 0
+    assert cost.gflop > 0
+    assert cost.hop_ms > 0
+    assert 3 == len(cost.torch_ms) == len(cost.openvino_ms)
 
 
 def test_f1_of_nothing_is_nothing():
