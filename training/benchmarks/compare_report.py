@@ -132,7 +132,7 @@ class Comparison:
     def _live(self, subset: str) -> Table:
         head = [
             *("", "mAP of last revisions", "of whole videos, %", "opens at", "precision"),
-            *("recall", "opening delay, s", "final delay, s", "retracted, %", "false/h"),
+            *("recall", "opening delay, s", "final delay, s", "retracted", "false/h"),
         ]
         rows = []
         for name, own in self.contenders(subset).items():
@@ -149,7 +149,7 @@ class Comparison:
                     name,
                     mean_and_sd([100 * live.map_last for live in lives]),
                     mean_and_sd(kept) if kept else "-",
-                    *(_of(lives, key, digits) for key, digits in _LIVE_COLUMNS),
+                    *(_of(lives, key, form) for key, form in _LIVE_COLUMNS),
                 ]
             )
         return head, rows
@@ -171,7 +171,7 @@ class Comparison:
 
     def _write_cells(self, path: Path) -> None:
         """Write one row a trial, every number unrounded."""
-        names = ("open_score", "map_last", *(key for key, _digits in _LIVE_COLUMNS[1:]))
+        names = ("open_score", "map_last", *(key for key, _form in _LIVE_COLUMNS[1:]))
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             at = [f"map_{tiou}" for tiou in THUMOS_TIOUS]
@@ -186,20 +186,20 @@ class Comparison:
 
 
 _LIVE_COLUMNS = (
-    ("open_score", 2),
-    ("precision", 2),
-    ("recall", 2),
-    ("open_delay_s", 2),
-    ("final_delay_s", 2),
-    ("retraction_rate", 3),
-    ("false_alarms_per_hour", 0),
+    ("open_score", "{:.2f}"),
+    ("precision", "{:.2f}"),
+    ("recall", "{:.2f}"),
+    ("open_delay_s", "{:.2f}"),
+    ("final_delay_s", "{:.2f}"),
+    ("retraction_rate", "{:.1%}"),
+    ("false_alarms_per_hour", "{:.0f}"),
 )
 
 
-def _of(lives: Sequence[Live], key: str, digits: int) -> str:
+def _of(lives: Sequence[Live], key: str, form: str) -> str:
     values = [getattr(live, key) for live in lives]
     known = [value for value in values if not math.isnan(value)]
-    return f"{np.mean(known):.{digits}f}" if known else "-"
+    return form.format(np.mean(known)) if known else "-"
 
 
 def _mean(trials: Sequence[Trial]) -> float:
