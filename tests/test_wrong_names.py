@@ -83,6 +83,15 @@ WITH_TORCH = [
     ("export here --out x --base tiny --precision f64", NO_F64),
     ("parity here nope", NO_BUNDLE),
     ("parity here tiny --precision f64", NO_F64),
+    ("compare --scenes here --features here --base nope", NO_BUNDLE),
+    (
+        "compare --scenes here --features here --networks s3net",
+        "--networks is 's3net', wanted one of 's2net'",
+    ),
+    (
+        "compare --scenes here --features here --supervision clicks",
+        "--supervision is 'clicks', wanted one of 'tags'",
+    ),
     ("bench --bundle nope", NO_BUNDLE),
     (
         f"benchmark --scenes here --features here --config {YAML} --variants {YAML} --only s3net",

@@ -273,9 +273,14 @@ def test_video_becomes_events_inside_the_sandbox(manager: SystemManager, tmp_pat
     shutil.copytree(tmp_path / "chunks" / "door", manager.path("/var/lib/s2netd/hall/chunks/door"))
     running(manager)
     manager.wait_until(lambda: "stream.ended" in events_logged(manager), "the end of the clip")
-    lines = manager.path("/var/lib/s2netd/hall/events.jsonl").read_text().splitlines()
-    finals = [record for record in map(json.loads, lines) if record["final"]]
-    assert {record["label"] for record in finals} == {"red", "green"}
+    written = manager.path("/var/lib/s2netd/hall/events.jsonl")
+
+    def finals() -> set[str]:
+        whole = written.read_text().rpartition("\n")[0].splitlines()
+        return {record["label"] for record in map(json.loads, whole) if record["final"]}
+
+    # The end is logged when it is known, and its events are written a step later.
+    manager.wait_until(lambda: finals() == {"red", "green"}, "both events' last words")
 
 
 def test_it_runs_as_its_user_and_writes_only_its_own_folders(manager: SystemManager) -> None:

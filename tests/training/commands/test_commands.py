@@ -53,7 +53,7 @@ TRAININGS = [
     ),
     (
         "sal-scenes.yaml",
-        {**SMALL_SCHEDULE, "network.width": 16, "network.rank": 8, "schedule.length": 150},
+        {**SMALL_SCHEDULE, "network.width": 16, "network.rank": 8, "schedule.length": 300},
     ),
     ("tsc-net-scenes.yaml", {**SMALL_SCHEDULE, "network.width": 16}),
     ("sdanet-scenes.yaml", {**SMALL_SCHEDULE, "network.width": 16, "network.fused_width": 16}),
