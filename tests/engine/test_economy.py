@@ -193,7 +193,7 @@ def test_what_is_no_state_is_refused(plain):
 
 
 @given(st.lists(st.sampled_from([1, 1, 1, 1, 5]), max_size=30), st.sampled_from(list(Rung)[:3]))
-def test_what_is_trained_on_is_what_an_economy_gives(steps, rung):
+def test_what_is_scored_on_a_rung_is_what_an_economy_gives(steps, rung):
     indices = np.cumsum([3, *steps])
     rows = np.random.default_rng(len(steps)).random((len(indices), 4), np.float32)
     rows = as_logged(rows)

@@ -64,34 +64,39 @@ def compare(
             ensemble beside them.
         live_subset: The subset that is run live.
         threads: CPU threads of torch and OpenVINO.
-        on_trial: Gets the name of every finished training.
+        on_trial: Gets the name of every contender that is trained and measured.
     """
     for name, content in contents.items():
         training_config(content, name)  # every mistake is told before the first is trained
     bench = _Bench(scenes, base, live_subset, threads)
-    trials: list[Trial] = []
-    runs: dict[tuple[str, int], list[TrainedNetwork]] = {}
-    for (name, content), supervision, seed in product(contents.items(), supervisions, seeds):
-        folder = out / name / supervision / f"seed-{seed}"
-        run = train_under(
-            supervision,
-            content,
-            seed,
-            scenes.tagged,
-            scenes.annotated,
-            folder,
-            manifest=scenes.manifest,
-            threads=threads,
-        )
-        runs.setdefault((supervision, seed), []).append(run)
-        trials += bench.measured(run, name, supervision, folder)
-        on_trial(f"{name}, {supervision}, seed {seed}")
-    for (supervision, seed), members in runs.items():
-        if len(members) > 1:
-            folder = out / ENSEMBLE / supervision / f"seed-{seed}"
-            folder.mkdir(parents=True, exist_ok=True)
-            trials += bench.measured(ensemble_of(members), ENSEMBLE, supervision, folder)
-    return trials
+    found: dict[str, list[Trial]] = {name: [] for name in contenders(list(contents))}
+    for supervision, seed in product(supervisions, seeds):
+        members: list[TrainedNetwork] = []
+        for name in found:
+            folder = out / name / supervision / f"seed-{seed}"
+            if name == ENSEMBLE:
+                folder.mkdir(parents=True, exist_ok=True)
+                run = ensemble_of(members)
+            else:
+                run = train_under(
+                    supervision,
+                    contents[name],
+                    seed,
+                    scenes.tagged,
+                    scenes.annotated,
+                    folder,
+                    manifest=scenes.manifest,
+                    threads=threads,
+                )
+                members.append(run)
+            found[name] += bench.measured(run, name, supervision, folder)
+            on_trial(f"{name}, {supervision}, seed {seed}")
+    return [trial for trials in found.values() for trial in trials]
+
+
+def contenders(networks: Sequence[str]) -> list[str]:
+    """Who is compared: the networks, and of several the ensemble too."""
+    return [*networks, ENSEMBLE] if len(networks) > 1 else list(networks)
 
 
 @dataclass(frozen=True, slots=True)

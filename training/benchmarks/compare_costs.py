@@ -28,7 +28,8 @@ class Cost:
         gflop: Arithmetic of a video of 750 snippets, in 1e9 operations.
         torch_ms: Milliseconds of a video in torch, for each of ``LENGTHS``.
         openvino_ms: The same in OpenVINO f32.
-        hop_ms: Milliseconds of one hop of a live camera, buffer to tracker.
+        hop_ms: Milliseconds of the network in one hop of a live camera; what the tracker takes
+            depends on the scores, not on the network.
     """
 
     network: str
@@ -51,10 +52,10 @@ def costs(
         threads: CPU threads of both runtimes.
     """
     heads = [Head(name, feature_dim, _builder(content)) for name, content in contents.items()]
-    timed = head_cost(heads=heads, passes=passes, threads=threads, hops=1, live=heads[0])
+    timed = head_cost(heads=heads, passes=passes, threads=threads, hops=1, live=heads[0]).heads
     rows = []
     with TemporaryDirectory() as folder:
-        for head, timing in zip(heads, timed.heads, strict=True):
+        for head, timing in zip(heads, timed, strict=True):
             hop = live_hop_cost(head, Path(folder), 200, threads)
             rows.append(
                 Cost(
@@ -63,7 +64,7 @@ def costs(
                     _gflop(head),
                     timing.torch_ms,
                     timing.openvino_ms,
-                    hop.total_ms,
+                    hop.localize_ms,
                 )
             )
     return rows

@@ -156,7 +156,7 @@ class Comparison:
 
     def _costs(self) -> Table:
         ms = [f"{runtime} ms, T={n}" for runtime in ("torch", "OpenVINO") for n in LENGTHS]
-        head = ["", "parameters, M", "GFLOP, T=750", *ms, "ms a hop, live"]
+        head = ["", "parameters, M", "GFLOP, T=750", *ms, "network's ms a hop, live"]
         rows = [
             [
                 cost.network,

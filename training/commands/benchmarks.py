@@ -202,6 +202,7 @@ def compare(
     """
     with needs_torch():
         from training.benchmarks.compare import compare as compare_networks  # noqa: PLC0415
+        from training.benchmarks.compare import contenders  # noqa: PLC0415
         from training.benchmarks.compare_costs import costs  # noqa: PLC0415
         from training.benchmarks.compare_report import PAGE, Comparison  # noqa: PLC0415
         from training.benchmarks.scenes import load_scenes  # noqa: PLC0415 - needs torch
@@ -225,7 +226,8 @@ def compare(
     }
     backbone = ModelBundle.load(resolve_bundle(base))
     data = load_scenes(features, scenes, tuple(subsets.split(",")), scenes.name)
-    with counting("training and scoring", len(chosen) * len(kinds) * seeds) as done:
+    n_trials = len(contenders(chosen)) * len(kinds) * seeds
+    with counting("training and scoring", n_trials) as done:
         finished: list[str] = []
 
         def on_trial(name: str) -> None:

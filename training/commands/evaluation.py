@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from engine.cas import BackendLocalizer
     from training.evaluation.matching import Detections, Truth
     from training.evaluation.recalibrate import Fit
-    from training.records import FeatureSet
+    from training.records import FeatureSet, VideoRecord
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +64,8 @@ def evaluate(
     quiet: Annotated[
         str | None,
         typer.Option(
-            help="With --streaming: a subset in which nothing happens, for false alarms."
+            help="With --streaming: a subset in which nothing happens, or a folder of features of "
+            "such footage, for false alarms."
         ),
     ] = None,
     out: Annotated[
@@ -148,15 +149,29 @@ def _evaluate_streaming(
 
     with _opened(model, features) as (bundle, localizer):
         videos = _annotated(bundle, features, annotations, subset)
-        silent = (
-            _annotated(bundle, features, annotations, quiet).records if quiet is not None else ()
-        )
+        silent = _silent(bundle, features, annotations, quiet)
         report = streaming_report(videos.records, silent, bundle.spec, localizer)
     typer.echo(report.table())
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         report.write(out, note)
         typer.echo(f"figures and plot in {out}")
+
+
+def _silent(
+    bundle: "ModelBundle", features: Path, annotations: Path | None, quiet: str | None
+) -> "tuple[VideoRecord, ...]":
+    """Footage in which nothing happens: a folder's, or a subset's; () if there is none."""
+    from training.feature_files import manifest_of  # noqa: PLC0415 - after the options
+    from training.loaders.clips import load_quiet  # noqa: PLC0415
+    from training.loaders.features import check_manifest  # noqa: PLC0415
+
+    if quiet is None:
+        return ()
+    if not Path(quiet).is_dir():
+        return _annotated(bundle, features, annotations, quiet).records
+    check_manifest(Path(quiet), manifest_of(bundle))
+    return load_quiet(Path(quiet)).records
 
 
 def calibrate(

@@ -129,7 +129,7 @@ def judge(
         feature_set: As of that training.
         out: Its run folder. The second training has a folder in it, and goes on or is given back
             as any other.
-        quiet: As of ``train``.
+        quiet: As of ``train``; that of held-out cameras is held out too.
         device: As of ``train``.
         threads: As of ``train``.
         resume: As of ``train``.
@@ -147,7 +147,7 @@ def judge(
         config,
         replace(feature_set, records=tuple(learned)),
         out / "held-out",
-        quiet=quiet,
+        quiet=None if quiet is None else _without(quiet, cameras),
         device=device,
         threads=threads,
         resume=resume,
@@ -171,6 +171,12 @@ def judge(
     judgement = Judgement(cameras, len(learned), len(judged), rows)
     (out / HELD_OUT).write_text(json.dumps(asdict(judgement), indent=1) + "\n", encoding="utf-8")
     return judgement
+
+
+def _without(quiet: FeatureSet, cameras: Sequence[str]) -> FeatureSet | None:
+    """Leave out what is of these cameras; None if nothing is left."""
+    left = tuple(record for record in quiet.records if record.camera not in cameras)
+    return replace(quiet, records=left) if left else None
 
 
 def _held_out(

@@ -93,7 +93,9 @@ class Learner:
         terms = self.network.losses(scores, batch, number)
         clicks = self._config.points
         if batch.points is not None and clicks.weight:
-            terms["point"] = clicks.weight * point_loss(scores.cas, batch, clicks.focus)
+            terms["point"] = clicks.weight * point_loss(
+                scores.cas, batch.points, batch.bags, clicks.focus
+            )
         total = torch.stack(list(terms.values())).sum()
         self._require_finite(total, "loss", number)
         total.backward()

@@ -17,7 +17,7 @@ from training.loaders.annotations import (
     unique_classes,
 )
 from training.loaders.features import FeatureFolder, load_features
-from training.loaders.files import suggestion
+from training.loaders.files import few, suggestion
 from training.loaders.tags import Tagged, read_tags
 from training.records import FeatureSet, Point, VideoRecord
 
@@ -65,20 +65,31 @@ def load_unlabelled(features_dir: Path) -> FeatureSet:
 
 
 def load_quiet(features_dir: Path) -> FeatureSet:
-    """Read footage in which nothing happens, whatever else is said of it.
+    """Read footage in which nothing happens.
 
     An ``annotations.json`` or a ``tags.csv`` among the features says which camera each video is
-    of, and is read for nothing else.
+    of.
 
     Raises:
-        DataError: A file cannot be used.
+        DataError: A file cannot be used, or says that something happens in one of the videos.
     """
     known = load_unlabelled(features_dir)
     cameras: dict[str, str] = {}
+    acting: list[str] = []
     if (listed := features_dir / "annotations.json").exists():
-        cameras = {video.name: video.camera for video in read_annotations(listed).videos}
+        videos = read_annotations(listed).videos
+        cameras = {video.name: video.camera for video in videos}
+        acting = [video.name for video in videos if video.tags]
     elif (listed := features_dir / "tags.csv").exists():
-        cameras = {stem: row.camera for stem, row in read_tags(listed).items()}
+        rows = read_tags(listed)
+        cameras = {stem: row.camera for stem, row in rows.items()}
+        acting = [stem for stem, row in rows.items() if row.tags]
+    there = {record.name for record in known.records}
+    if wrong := [name for name in acting if name in there]:
+        raise DataError(
+            f"{listed} says that something happens in {few(wrong)}: quiet footage is footage in "
+            "which nothing does; leave these features out"
+        )
     records = tuple(
         replace(record, camera=cameras.get(record.name, ""), tags=()) for record in known.records
     )

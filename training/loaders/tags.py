@@ -31,9 +31,8 @@ _VIDEO_SUFFIXES = frozenset(
     }
 )
 
-_CLICK = re.compile(
-    r"(?:(?:(\d{1,3}):)?(\d{1,2}):)?(\d{1,7}(?:\.\d{1,9})?)", re.ASCII
-)  # [h:][m:]s
+# [[h:]m:]s
+_CLICK = re.compile(r"(?:(?:(\d{1,3}):)?(\d{1,2}):)?(\d{1,7}(?:\.\d{1,9})?)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,10 @@ B, T: sequences and their positions; C: classes; P: clicks; G: gaps between neig
 import torch
 from torch import Tensor
 
-from training.networks.base import BagBatch
-
 _TINY = 1e-6  # keeps logarithms of probabilities finite
 
 
-def point_loss(cas: Tensor, batch: BagBatch, focus: float) -> Tensor:
+def point_loss(cas: Tensor, points: Tensor, bags: Tensor, focus: float) -> Tensor:
     """Want a class where it was clicked, and at least one rest between two of its clicks.
 
     Whoever clicks does so once for each time that an action happens. So where a class was
@@ -22,7 +20,8 @@ def point_loss(cas: Tensor, batch: BagBatch, focus: float) -> Tensor:
 
     Args:
         cas: float32 (B, T, C) in [0, 1], differentiable.
-        batch: Its ``points`` are bool (B, T, C), true where clicked.
+        points: bool (B, T, C), true where clicked.
+        bags: int64 (B, T), the bag of each position; -1 on padding.
         focus: Of the focal form; 0 is the plain cross-entropy.
 
     Returns:
@@ -31,10 +30,8 @@ def point_loss(cas: Tensor, batch: BagBatch, focus: float) -> Tensor:
     Source: Lee, Byun, Learning Action Completeness from Points (ICCV 2021), point-level loss,
     with its pseudo background between points kept to the one snippet that is surest.
     """
-    if batch.points is None:
-        return cas.sum() * 0
-    clicked = cas[batch.points]  # (P,)
-    resting = 1 - lowest_between(cas, batch.points, batch.bags)  # (G,)
+    clicked = cas[points]  # (P,)
+    resting = 1 - lowest_between(cas, points, bags)  # (G,)
     return _focal(clicked, focus) + _focal(resting, focus)
 
 

@@ -159,6 +159,12 @@ def test_a_bundle_is_evaluated_live_and_calibrated(tmp_path, run):
     assert {"curve.json", "curve.png", "streaming.txt"} == {
         path.name for path in (tmp_path / "report").iterdir()
     }
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    colour_clip(silent / "night.mp4", [(9, 0, 0)])
+    run("extract", silent, "--out", tmp_path / "night", "--bundle", base)
+    report = run("evaluate", base, *told, "--streaming", "--quiet", tmp_path / "night")
+    assert re.search(r"false alarms an hour +0\.00 .* in 0\.00 quiet hours", report)
     quieter = tmp_path / "quieter"
     said = run("calibrate", base, "--features", features, "--out", quieter)
     assert "red" in said

@@ -56,6 +56,29 @@ def test_what_is_judged_was_not_trained_on(tmp_path, monkeypatch, n_cameras):
         assert row.chance == pytest.approx(100 * n_out / len(apart))
 
 
+def test_the_quiet_hours_of_a_held_out_camera_are_held_out_too(tmp_path, monkeypatch):
+    videos = with_cameras(planted(40), 5)
+    quiet = with_cameras(planted(10), 5)
+    given = []
+    train = judging.train
+
+    def seen(config, feature_set, out, *, quiet, **options):
+        given.append(quiet)
+        return train(config, feature_set, out, quiet=quiet, **options)
+
+    monkeypatch.setattr(judging, "train", seen)
+    judgement = judge(small_config(), videos, tmp_path / "all", quiet=quiet)
+
+    held_out = set(judgement.cameras)
+    assert held_out
+    wanted = [record.name for record in quiet.records if record.camera not in held_out]
+    assert wanted == [record.name for record in given[0].records]
+
+    of_held_out = tuple(record for record in quiet.records if record.camera in held_out)
+    judge(small_config(), videos, tmp_path / "none", quiet=replace(quiet, records=of_held_out))
+    assert given[1] is None
+
+
 def test_a_judgement_is_kept_and_made_once(tmp_path):
     videos = with_cameras(planted(40), 4)
     first = judge(small_config(), videos, tmp_path)

@@ -51,8 +51,7 @@ def test_a_video_drawn_twice_counts_as_two(given_case, draws):
         truth, Detections.of(found, truth.videos), N_CLASSES, np.array([draws], np.float64)
     )
 
-    # The same videos, truly copied. Copies of a detection have one score, and stand in the same
-    # place of the ranking, so that precision is taken after all of them.
+    # The same videos, truly copied.
     copies = [
         (replace(video, name=f"{video.name}{number}"), found[video.name])
         for video, count in zip(videos, draws, strict=True)
@@ -64,15 +63,9 @@ def test_a_video_drawn_twice_counts_as_two(given_case, draws):
     assert len(again.video) == sum(
         count * len(video.truth) for video, count in zip(videos, draws, strict=True)
     )
-    if max(draws) <= 1:
-        # Sums of at most 20 terms, in another order.
-        assert seen[0] == pytest.approx(wanted.average, rel=1e-12, nan_ok=True)
-    elif not np.isnan(wanted.average):
-        # Between copies of a right and a wrong detection of one score the order is free; a right
-        # one then meets between none and all of the copies of its own video's others.
-        assert seen[0] >= wanted.average - 1e-12
-    else:
-        assert np.isnan(seen[0])
+    # Sums of at most 20 terms, in another order. Copies of a detection follow each other, and the
+    # precision after the last of them is the highest that any of them reaches, if it is right.
+    assert seen[0] == pytest.approx(wanted.average, rel=1e-12, nan_ok=True)
 
 
 def test_every_resample_has_as_many_videos():

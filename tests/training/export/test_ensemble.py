@@ -68,7 +68,11 @@ def test_it_is_exported_like_any_other(base, runs, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"class_names": ("a", "c")}, "class_names"), ({"feature_dim": 4}, "feature_dim")],
+    [
+        ({"class_names": ("a", "c")}, "class_names"),
+        ({"feature_dim": 4}, "feature_dim"),
+        ({"camera_means": {"": np.ones(3, np.float32)}}, "camera_means"),
+    ],
 )
 def test_networks_of_other_data_make_no_ensemble(runs, changes, named):
     with pytest.raises(DataError, match=f"another {named} make no ensemble"):

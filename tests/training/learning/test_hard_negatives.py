@@ -36,7 +36,6 @@ def test_stretches_hold_the_highest_scores_and_do_not_overlap(curves, length, n_
         taken[video][first:end] += 1
     assert all((rows <= 1).all() for rows in taken)
     peaks = [curves[video][first:end].max() for video, first, end in found]
-    left = [curve[rows == 0] for curve, rows in zip(curves, taken, strict=True)]
     if found and n_wanted > len(found):
         # Nothing free is left that would hold another whole stretch.
         for curve, rows in zip(curves, taken, strict=True):
@@ -47,7 +46,6 @@ def test_stretches_hold_the_highest_scores_and_do_not_overlap(curves, length, n_
             assert not any(free[at : at + whole] == "." * whole for at in starts if whole)
     if found:
         assert peaks[0] == max(curve.max() for curve in curves if len(curve))
-        assert len(left) == len(curves)
 
 
 def quiet_footage(seed=5):

@@ -525,11 +525,25 @@ def test_of_quiet_footage_only_the_cameras_are_read(tmp_path: Path) -> None:
 
     assert ["", ""] == [record.camera for record in load_quiet(folder).records]
 
-    write_text(folder / "tags.csv", "video,tags,camera\none,wave,gate\n")
+    write_text(folder / "tags.csv", "video,tags,camera\none,,gate\nelsewhere,wave,gate\n")
     assert ["gate", ""] == [record.camera for record in load_quiet(folder).records]
 
-    write_annotations(folder / "annotations.json")
+    write_annotations(folder / "annotations.json", annotations=[])
     records = load_quiet(folder).records
     assert ["yard", ""] == [record.camera for record in records]
     assert [(), ()] == [record.tags for record in records]
     assert [None, None] == [record.truth for record in records]
+
+
+@pytest.mark.parametrize("name", ["tags.csv", "annotations.json"])
+def test_footage_in_which_something_happens_is_no_quiet_footage(tmp_path: Path, name: str) -> None:
+    """Such as the clips that are to be learned from, given by mistake."""
+    folder = write_features(tmp_path / "features", one=4, two=5)
+    if name == "tags.csv":
+        write_text(folder / name, "video,tags,camera\none,wave,gate\ntwo,,gate\n")
+    else:
+        write_annotations(folder / name)
+
+    line = the_line(lambda: load_quiet(folder))
+
+    assert line.startswith(f"{folder / name} says that something happens in one: ")

@@ -13,7 +13,6 @@ from tests.support.real_parts import torch_imports
 with torch_imports():
     import torch
 
-    from training.networks.base import BagBatch
     from training.networks.point_loss import lowest_between, point_loss
 
 pytestmark = [pytest.mark.torch, pytest.mark.numeric]
@@ -21,17 +20,15 @@ pytestmark = [pytest.mark.torch, pytest.mark.numeric]
 SHARE = gamma(32)  # as in test_losses
 
 
-def a_batch(points, bags):
-    valid = bags >= 0
-    features = torch.zeros(*bags.shape, 1)
-    return BagBatch(features, valid, bags, torch.zeros(int(bags.max()) + 1, 1), None, points)
+def one_bag(length):
+    return torch.zeros(1, length, dtype=torch.int64)
 
 
 def test_clicks_want_a_one_and_gaps_a_zero_at_their_lowest():
     cas = torch.tensor([[[0.5], [0.9], [0.25], [0.6], [0.8]]], requires_grad=True)
     points = torch.tensor([[[True], [False], [False], [False], [True]]])
 
-    loss = point_loss(cas, a_batch(points, torch.zeros(1, 5, dtype=torch.int64)), focus=2)
+    loss = point_loss(cas, points, one_bag(5), focus=2)
     loss.backward()
 
     clicks = (0.25 * -math.log(0.5) + 0.04 * -math.log(0.8)) / 2
@@ -47,7 +44,7 @@ def test_clicks_want_a_one_and_gaps_a_zero_at_their_lowest():
 
 def test_without_clicks_nothing_is_wanted():
     cas = torch.rand(1, 4, 2, requires_grad=True)
-    loss = point_loss(cas, a_batch(None, torch.zeros(1, 4, dtype=torch.int64)), focus=2)
+    loss = point_loss(cas, torch.zeros(1, 4, 2, dtype=torch.bool), one_bag(4), focus=2)
     loss.backward()
 
     assert 0 == float(loss.detach())
@@ -58,7 +55,7 @@ def test_without_clicks_nothing_is_wanted():
 def test_it_is_finite_where_scores_are_sure(score):
     cas = torch.full((1, 3, 1), score, requires_grad=True)
     points = torch.tensor([[[True], [False], [True]]])
-    loss = point_loss(cas, a_batch(points, torch.zeros(1, 3, dtype=torch.int64)), focus=2)
+    loss = point_loss(cas, points, one_bag(3), focus=2)
     loss.backward()
 
     assert torch.isfinite(loss)
