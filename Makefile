@@ -38,6 +38,8 @@ help:
 	@echo 'make demo [SEED=number]      watch a scene, drawn on the spot, as if by a live camera;'
 	@echo '                             print its events beside what happens'
 	@echo 'make demo VIDEO=file.mp4     watch a video of your own in the same way'
+	@echo 'make demo NETWORK=sal        watch the scene with sal, sdanet, tsc-net, two-stream or s2net,'
+	@echo '                             trained here first (PyTorch, and once half an hour)'
 	@echo 'make test [ARGS=...]         run the tests; ARGS go to pytest, as -n 0: in one process'
 	@echo 'make test-fast [ARGS=...]    only those that need neither another process nor seconds'
 	@echo 'make faults [ROWS=1,6,10]    kill, freeze and cut off daemons and their broker, and check'
@@ -56,9 +58,11 @@ help:
 	@echo 'make format                  format the code'
 	@echo 'make clean                   delete .venv and everything else made here'
 
-demo: .make/cpu
-	@$(BIN)/s2netd models pull $(if $(VIDEO),kinetics400,scenes)
-	@$(BIN)/s2netd demo $(if $(VIDEO),"$(VIDEO)",$(addprefix --seed ,$(SEED)))
+demo: $(if $(NETWORK),.make/training,.make/cpu)
+	@$(if $(NETWORK),scripts/network-bundle "$(NETWORK)", \
+	  $(BIN)/s2netd models pull $(if $(VIDEO),kinetics400,scenes))
+	@$(BIN)/s2netd demo $(if $(NETWORK),--bundle "out/networks/$(NETWORK)") \
+	  $(if $(VIDEO),"$(VIDEO)",$(addprefix --seed ,$(SEED)))
 
 # Without weights, the tests that need them are skipped; with S2NETD_REQUIRE_REAL_PARTS set, missing
 # weights are a failure.

@@ -149,7 +149,7 @@ def timeline_of(
         truth=truth,
         mistakes=mistakes,
         open_score=spec.tracker.open_score,
-        class_open_scores=_open_scores(model),
+        class_open_scores=_open_scores(model, video.camera),
         notes=(
             f"{result.n_frames} frames, {len(result.indices)} snippets",
             f"localized at {video.real_time_factor:.1f}x real time",
@@ -163,12 +163,9 @@ def _shown_classes(model: OpenModel) -> list[int]:
     return sorted(model.class_indices or range(len(model.spec.class_names)))
 
 
-def _open_scores(model: OpenModel) -> dict[str, float]:
-    spec = model.spec
-    return {
-        spec.class_names[index]: spec.tracker.open_score_of(index)
-        for index in _shown_classes(model)
-    }
+def _open_scores(model: OpenModel, camera: str) -> dict[str, float]:
+    spec, life = model.spec, model.spec.tracker_of(camera)
+    return {spec.class_names[index]: life.open_score_of(index) for index in _shown_classes(model)}
 
 
 def _curves_of(video: LocalizedVideo, model: OpenModel) -> CurveSet:
@@ -185,4 +182,5 @@ def _curves_of(video: LocalizedVideo, model: OpenModel) -> CurveSet:
 
 def nearest_to_an_event(video: LocalizedVideo, model: OpenModel) -> Lane | None:
     """The class that came nearest to an event; None for a video too short to be scored."""
-    return nearest(_curves_of(video, model), _open_scores(model).__getitem__)
+    scores = _open_scores(model, video.camera)
+    return nearest(_curves_of(video, model), scores.__getitem__)

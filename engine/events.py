@@ -136,6 +136,7 @@ class EventTracker:
         self._camera = camera
         self._run = run
         self._spec = spec
+        self._life = spec.tracker_of(camera)
         self._class_indices = class_indices
         self.state = state or TrackerState()
 
@@ -157,7 +158,7 @@ class EventTracker:
         revisions: list[ActionEvent] = []
         live: list[LiveEvent] = []
         for class_index in self._classes_to_search(track):
-            keep_score = self._spec.tracker.keep_score_of(class_index)
+            keep_score = self._life.keep_score_of(class_index)
             weighed = self._choose(track, class_index, keep_score if watch is None else -math.inf)
             chosen = [proposal for proposal in weighed if proposal.score >= keep_score]
             mine = [event for event in self.state.live if event.last.class_index == class_index]
@@ -212,14 +213,14 @@ class EventTracker:
         return chosen
 
     def _unblocked(self, span: Span, blocks: list[Span]) -> Span | None:
-        tracker = self._spec.tracker
+        life = self._life
         for block in blocks:
-            if tiou(span, block) > tracker.block_tiou or cover(span, block) > tracker.block_cover:
+            if tiou(span, block) > life.block_tiou or cover(span, block) > life.block_cover:
                 return None
         return _trim(span, blocks)
 
     def _unclaimed(self, span: Span, claimed: list[Span]) -> Span | None:
-        if any(tiou(span, other) > self._spec.tracker.nms_tiou for other in claimed):
+        if any(tiou(span, other) > self._life.nms_tiou for other in claimed):
             return None
         return _trim(span, claimed)
 
@@ -233,7 +234,7 @@ class EventTracker:
     ) -> list[LiveEvent]:
         """One hop of an open event: update, freeze, wait or retract."""
         if match is None:
-            if event.misses + 1 < self._spec.tracker.retract_hops:
+            if event.misses + 1 < self._life.retract_hops:
                 return [replace(event, misses=event.misses + 1)]
             phase, why = _VANISHED
             revisions.append(_revise(event.last, phase, why, decided_us=now_us))
@@ -301,7 +302,7 @@ class EventTracker:
         return new
 
     def _is_frozen(self, span: Span, now_us: int) -> bool:
-        return span.end_us < now_us and span.end_us <= now_us - self._spec.tracker.freeze_us
+        return span.end_us < now_us and span.end_us <= now_us - self._life.freeze_us
 
     def _open(
         self,
@@ -313,7 +314,7 @@ class EventTracker:
     ) -> list[LiveEvent]:
         live = []
         for proposal in sorted(proposals, key=lambda new: new.span):
-            if proposal.score < self._spec.tracker.open_score_of(proposal.class_index):
+            if proposal.score < self._life.open_score_of(proposal.class_index):
                 continue
             opened = self._mint(proposal, now_us, anchor_us, {r.event_id for r in revisions})
             peak_us = self._peak_us(track, proposal.class_index, proposal.span, None)

@@ -292,6 +292,8 @@ class ModelSpec:
         tracker: Event life cycle.
         camera_mean: What its localizer takes out of a camera's features; None: nothing.
         economy: What its backbone may be spared.
+        camera_open_scores: Camera → C opening scores, one for each class, in place of the
+            tracker's; cameras that are not named open at the tracker's.
     """
 
     model_id: str
@@ -304,6 +306,7 @@ class ModelSpec:
     tracker: TrackerSpec
     camera_mean: CameraMeanSpec | None = None
     economy: EconomySpec = EconomySpec()
+    camera_open_scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         step_us = self.proposals.step_us
@@ -315,6 +318,13 @@ class ModelSpec:
             seen=f"{len(self.tracker.class_open_scores)} scores",
             wanted=f"none, or one for each of {len(self.class_names)} classes",
         )
+        for camera, scores in self.camera_open_scores.items():
+            _require(
+                holds=len(scores) == len(self.class_names) and all(map(math.isfinite, scores)),
+                what=f"camera_open_scores.{camera}",
+                seen=scores,
+                wanted=f"{len(self.class_names)} finite scores, one for each class",
+            )
         if self.camera_mean is not None:
             for vector in (self.camera_mean.default, *self.camera_mean.cameras.values()):
                 _require(
@@ -325,14 +335,19 @@ class ModelSpec:
                 )
 
     def with_open_score(self, open_score: float) -> "ModelSpec":
-        """The same model, opening events of every class at another score."""
+        """The same model, opening events of every class and camera at another score."""
         tracker = replace(
             self.tracker,
             open_score=open_score,
             keep_score=min(self.tracker.keep_score, open_score),
             class_open_scores=(),
         )
-        return replace(self, tracker=tracker)
+        return replace(self, tracker=tracker, camera_open_scores={})
+
+    def tracker_of(self, camera: str) -> TrackerSpec:
+        """The event life cycle of one camera's events, with its opening scores if it has any."""
+        scores = self.camera_open_scores.get(camera)
+        return replace(self.tracker, class_open_scores=scores) if scores else self.tracker
 
 
 @dataclass(frozen=True, slots=True)

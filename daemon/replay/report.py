@@ -99,8 +99,8 @@ def page_of(
     covered = run.covered or Span(0, 1)
     zero_us = min([covered.start_us, *(one.span.start_us for one in (*old, *new))])
     anchor_us = None if run.anchor_us is None else run.anchor_us + zero_us
-    spec = model.spec
-    scores = {name: spec.tracker.open_score_of(i) for i, name in enumerate(spec.class_names)}
+    spec, life = model.spec, model.spec.tracker_of(run.camera)
+    scores = {name: life.open_score_of(i) for i, name in enumerate(spec.class_names)}
     return render_timeline(
         title=run.camera,
         subtitle=f"replayed by {spec.model_id}; run {run.run}",

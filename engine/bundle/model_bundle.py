@@ -10,9 +10,10 @@ instead of holding a copy: the model's file is used, and must have the SHA-256 t
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import yaml
 
@@ -37,7 +38,7 @@ from engine.bundle.networks import (
 )
 from engine.errors import BundleError
 from engine.files.cache import bundles_dir, shipped_dir
-from engine.files.strict_yaml import parse, plain, read_yaml
+from engine.files.strict_yaml import MAY_BE_LEFT_OUT, parse, plain, read_yaml
 from engine.grid import Grid
 from engine.spec import (
     CameraMeanSpec,
@@ -52,7 +53,6 @@ from engine.spec import (
 SCHEMA_VERSION = 2
 MANIFEST = "bundle.yaml"
 _ID_DIGITS = 12
-_MAY_BE_LEFT_OUT = ("tolerance", "original")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,7 @@ class ModelCard:
         proposals: Post-processing.
         tracker: Event life cycle.
         class_names: C names.
+        camera_open_scores: Camera → C opening scores of its own.
     """
 
     name: str
@@ -101,6 +102,9 @@ class ModelCard:
     proposals: ProposalSpec
     tracker: TrackerSpec
     class_names: tuple[str, ...]
+    camera_open_scores: Mapping[str, tuple[float, ...]] = field(
+        default_factory=dict, metadata=MAY_BE_LEFT_OUT
+    )
 
     def __post_init__(self) -> None:
         if not is_plain_name(self.name):
@@ -120,6 +124,7 @@ class ModelCard:
             proposals=self.proposals,
             tracker=self.tracker,
             camera_mean=camera_mean,
+            camera_open_scores=self.camera_open_scores,
         )
 
 
@@ -132,15 +137,15 @@ class BackboneReference:
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """bundle.yaml; ``tolerance`` and ``original`` may be left out, all else must be there."""
+    """bundle.yaml."""
 
     schema_version: int
     model: ModelCard
     backbone: Backbone
     localizer: Network
     background: CameraMeans | None  # the file's word for camera means
-    tolerance: Tolerance | None
-    original: Original | None
+    tolerance: Tolerance | None = field(default=None, metadata=MAY_BE_LEFT_OUT)
+    original: Original | None = field(default=None, metadata=MAY_BE_LEFT_OUT)
 
     @property
     def sizes(self) -> Sizes:
@@ -255,16 +260,7 @@ def _read_manifest(path: Path) -> tuple[_Manifest, bytes]:
             f"{path / MANIFEST}: schema_version is {seen!r}, this s2netd reads "
             f"{SCHEMA_VERSION}: export or pull the bundle again"
         )
-    stated = {**dict.fromkeys(_MAY_BE_LEFT_OUT), **content}
-    return parse(_Manifest, stated, str(path / MANIFEST)), blob
-
-
-def _text_of(manifest: _Manifest) -> str:
-    content = cast("dict[str, object]", plain(manifest))
-    for key in _MAY_BE_LEFT_OUT:  # a bundle without them keeps its bytes, and so its digest
-        if content[key] is None:
-            del content[key]
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=99)
+    return parse(_Manifest, content, str(path / MANIFEST)), blob
 
 
 def _backbone_path(path: Path, backbone: Backbone) -> Path:
@@ -339,7 +335,8 @@ def write_bundle(
             tolerance,
             original,
         )
-        (unfinished / MANIFEST).write_text(_text_of(manifest), encoding="utf-8")
+        text = yaml.safe_dump(plain(manifest), sort_keys=False, allow_unicode=True, width=99)
+        (unfinished / MANIFEST).write_text(text, encoding="utf-8")
         ModelBundle.load(unfinished)
     return folder
 

@@ -1,7 +1,8 @@
 """YAML, strictly: from bytes that nobody vouches for, and into frozen dataclasses.
 
 A file has a bounded size, and so has what its aliases unfold to; no key stands in it twice. Of a
-dataclass every field is present, none is unknown, and every type is right.
+dataclass every field is present that may not be left out, none is unknown, and every type is
+right.
 """
 
 import dataclasses
@@ -20,6 +21,9 @@ T = TypeVar("T")
 
 MAX_BYTES = 1 << 20  # a manifest of a thousand classes has a tenth of this
 MAX_VALUES = 100_000  # aliases followed: a few lines of them can stand for billions
+# Metadata of a dataclass's field that a file need not have; one that is empty is not written, so
+# that files from before there was such a field keep their bytes.
+MAY_BE_LEFT_OUT = {"may be left out": True}
 _MAX_NUMBER_CHARS = 100  # the time to read a number grows with the square of its length
 
 _NUMBERS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
@@ -159,7 +163,8 @@ def parse(kind: type[T], content: object, where: str) -> T:
     """A dataclass from plain YAML values.
 
     Args:
-        kind: A dataclass of ints, floats, strings, tuples, optional values and dataclasses.
+        kind: A dataclass of ints, floats, strings, tuples, mappings from strings, optional values
+            and dataclasses. Every field must be there, but those marked ``MAY_BE_LEFT_OUT``.
         content: What the YAML says.
         where: File and key, for the message.
 
@@ -168,13 +173,15 @@ def parse(kind: type[T], content: object, where: str) -> T:
     """
     if not isinstance(content, Mapping):
         raise BundleError(f"{where} is a {type(content).__name__}, wanted a mapping")
-    fields = [field.name for field in dataclasses.fields(typing.cast("Any", kind))]
-    if odd := set(fields).symmetric_difference(content):
+    known = dataclasses.fields(typing.cast("Any", kind))
+    fields = [field.name for field in known]
+    left_out = {field.name for field in known if field.metadata == MAY_BE_LEFT_OUT} - set(content)
+    if odd := (set(fields) - left_out).symmetric_difference(content):
         key = min(map(str, odd))
         problem = "is missing" if key in fields else f"is unknown; known keys: {fields}"
         raise BundleError(f"{where}.{key} {problem}")
     hints = typing.get_type_hints(kind)
-    values = {name: _value(hints[name], content[name], f"{where}.{name}") for name in fields}
+    values = {name: _value(hints[name], content[name], f"{where}.{name}") for name in content}
     try:
         return kind(**values)
     except ValueError as error:
@@ -182,10 +189,12 @@ def parse(kind: type[T], content: object, where: str) -> T:
 
 
 def plain(value: object) -> object:
-    """The YAML form of a dataclass, tuples as lists."""
+    """The YAML form of a dataclass, tuples as lists; what is empty and may be left out is."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+            field.name: plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.metadata != MAY_BE_LEFT_OUT or getattr(value, field.name)
         }
     if isinstance(value, Mapping):
         return {key: plain(entry) for key, entry in value.items()}
@@ -200,6 +209,12 @@ def _value(hint: Any, value: object, where: str) -> object:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is UnionType and len(arguments) == 2 and arguments[1] is NoneType:  # noqa: PLR2004 - X | None
         return None if value is None else _value(arguments[0], value, where)
+    if origin is Mapping and isinstance(value, dict):
+        keys, inner = arguments
+        return {
+            _scalar(keys, key, f"{where} key"): _value(inner, entry, f"{where}.{key}")
+            for key, entry in value.items()
+        }
     if origin is tuple and isinstance(value, list):
         hints = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         if len(hints) == len(value):

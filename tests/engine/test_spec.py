@@ -99,3 +99,18 @@ def test_a_senseless_background_is_refused(changes, message):
 def test_a_background_of_another_width_is_refused(changes):
     with pytest.raises(ValueError, match=r"a camera mean is \(4,\), wanted \(3,\)"):
         a_spec(camera_mean=a_camera_mean(**changes))
+
+
+def test_a_camera_opens_at_its_own_scores_and_every_other_at_the_models():
+    spec = replace(a_spec(class_open_scores=(0.2, 0.7)), camera_open_scores={"gate": (0.5, 0.9)})
+
+    assert (0.5, 0.9) == spec.tracker_of("gate").class_open_scores
+    assert spec.tracker == spec.tracker_of("yard")
+    assert spec.tracker_of("gate") != spec.with_open_score(0.6).tracker_of("gate")
+    assert 0.6 == spec.with_open_score(0.6).tracker_of("gate").open_score_of(1)
+
+
+@pytest.mark.parametrize("scores", [(), (0.5,), (0.5, float("inf"))])
+def test_a_cameras_opening_scores_are_finite_and_one_for_each_class(scores):
+    with pytest.raises(ValueError, match=r"camera_open_scores\.gate is .* 2 finite scores"):
+        replace(a_spec(), camera_open_scores={"gate": scores})

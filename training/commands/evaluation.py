@@ -209,7 +209,8 @@ def calibrate(
     """Write a bundle again with opening scores fitted to a wanted rate of false alarms.
 
     Each class gets the lowest score that keeps to its share of the rate.
-    Where only quiet footage is there, scores are raised until it gives few enough events.
+    Where only quiet footage is there, scores are raised until it gives few enough events; a
+    camera with an hour of it or more gets scores of its own.
     Prints the scores and the rates that they give.
 
     s2net calibrate bundles/mine --features features --out bundles/mine-quieter
@@ -234,7 +235,7 @@ def calibrate(
                 (*videos.records, *silent), model.spec, localizer, false_alarms_per_hour
             )
         what = f"of {subset}"
-    written = recalibrate.with_opening_scores(model, fit.scores, out)
+    written = recalibrate.with_opening_scores(model, fit, out)
     for index, (name, score, rate) in enumerate(
         zip(model.spec.class_names, fit.scores, fit.false_alarms_per_hour, strict=True)
     ):
@@ -243,6 +244,9 @@ def calibrate(
             f"{name:<20}opens at {score:.2f} (was {was:.2f})   {rate:5.1f} false alarms an hour "
             f"there, {recalibrate.HOURS_A_DAY * rate:.0f} a day"
         )
+    for camera, scores in fit.cameras.items():
+        told = ", ".join(f"{score:.2f}" for score in scores)
+        typer.echo(f"camera {camera} has its own: {told}")
     typer.echo(f"{written}: on {fit.hours:.2f} camera-hours {what}")
 
 

@@ -1,8 +1,8 @@
 """A bundle's opening scores, fitted on videos of one's own and stored in it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.bundle.model_bundle import BackboneReference, ModelBundle, write_bundle
@@ -20,6 +20,7 @@ from training.records import VideoRecord
 
 BOUNDS = (0.2, 0.9)
 HOURS_A_DAY = 24
+LEAST_CAMERA_HOURS = 1.0  # of one camera: less says little of what it will see
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,13 @@ class Fit:
         scores: C scores, one for each class.
         false_alarms_per_hour: C rates, false alarms of each class in a camera-hour.
         hours: Camera-hours the scores were fitted on.
+        cameras: Cameras with enough footage of their own → their C scores.
     """
 
     scores: tuple[float, ...]
     false_alarms_per_hour: tuple[float, ...]
     hours: float
+    cameras: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def fit_opening_scores(
@@ -52,7 +55,7 @@ def fit_opening_scores(
     n_classes = len(spec.class_names)
     open_to_all = spec.with_open_score(BOUNDS[0])
     events = {record.name: stream_video(record, open_to_all, localizer) for record in records}
-    hours = sum(record.duration_us for record in records) / 3.6e9
+    hours = _hours_of(records)
     outcomes = event_outcomes(records, events)
     scores = opening_thresholds(
         outcomes,
@@ -70,6 +73,9 @@ def fit_on_quiet(
 ) -> Fit:
     """Raise the opening scores until footage in which nothing happens gives few enough events.
 
+    A camera with an hour of it or more gets scores of its own, so that one before which trees
+    move costs the others nothing; what all footage together asks for holds for every other.
+
     Args:
         records: Videos in which nothing happens, whatever their tags say.
         spec: The model.
@@ -77,18 +83,35 @@ def fit_on_quiet(
         wanted_per_day: False alarms of all classes together in a day of a camera.
     """
     quiet = [replace(record, tags=(), truth=None) for record in records]
-    lowest = tuple(map(spec.tracker.open_score_of, range(len(spec.class_names))))
-    open_to_all = spec.with_open_score(min(lowest))
+    were = {camera: spec.tracker_of(camera) for camera in ("", *spec.camera_open_scores)}
+    every = range(len(spec.class_names))
+    open_to_all = spec.with_open_score(
+        min(life.open_score_of(index) for life in were.values() for index in every)
+    )
     events = {record.name: stream_video(record, open_to_all, localizer) for record in quiet}
-    hours = sum(record.duration_us for record in quiet) / 3.6e9
-    outcomes = event_outcomes(quiet, events)
-    n_allowed = math.floor(wanted_per_day / HOURS_A_DAY * hours)
-    scores = quiet_thresholds(outcomes, n_allowed, lowest, BOUNDS[1])
-    return Fit(scores, false_alarms_per_hour(outcomes, hours, scores), hours)
+
+    def fitted(some: Sequence[VideoRecord], camera: str = "") -> Fit:
+        lowest = tuple(map(were.get(camera, were[""]).open_score_of, every))
+        hours = _hours_of(some)
+        outcomes = event_outcomes(some, events)
+        n_allowed = math.floor(wanted_per_day / HOURS_A_DAY * hours)
+        scores = quiet_thresholds(outcomes, n_allowed, lowest, BOUNDS[1])
+        return Fit(scores, false_alarms_per_hour(outcomes, hours, scores), hours)
+
+    cameras = dict(spec.camera_open_scores)
+    for camera in sorted({record.camera for record in quiet} - {""}):
+        own = [record for record in quiet if record.camera == camera]
+        if _hours_of(own) >= LEAST_CAMERA_HOURS:
+            cameras[camera] = fitted(own, camera).scores
+    return replace(fitted(quiet), cameras=cameras)
 
 
-def with_opening_scores(bundle: ModelBundle, scores: Sequence[float], out: Path) -> Path:
-    """Write a copy of a bundle that opens events at these scores, one for each class.
+def _hours_of(records: Sequence[VideoRecord]) -> float:
+    return sum(record.duration_us for record in records) / 3.6e9
+
+
+def with_opening_scores(bundle: ModelBundle, fit: Fit, out: Path) -> Path:
+    """Write a copy of a bundle that opens events at fitted scores.
 
     Returns:
         The new bundle's folder.
@@ -97,8 +120,8 @@ def with_opening_scores(bundle: ModelBundle, scores: Sequence[float], out: Path)
         BundleError: There is not one score for each class.
     """
     make_room(out)
-    rounded = tuple(round(score, 3) for score in scores)
-    tracker = replace(bundle.card.tracker, class_open_scores=rounded)
+    tracker = replace(bundle.card.tracker, class_open_scores=_rounded(fit.scores))
+    cameras = {camera: _rounded(scores) for camera, scores in fit.cameras.items()}
     backbone = (
         BackboneReference(bundle.backbone_model)
         if bundle.backbone_model is not None
@@ -106,10 +129,14 @@ def with_opening_scores(bundle: ModelBundle, scores: Sequence[float], out: Path)
     )
     return write_bundle(
         out,
-        replace(bundle.card, tracker=tracker),
+        replace(bundle.card, tracker=tracker, camera_open_scores=cameras),
         backbone=backbone,
         localizer=bundle.localizer_path.read_bytes(),
         camera_mean=bundle.spec.camera_mean,
         tolerance=bundle.tolerance,
         original=bundle.original,
     )
+
+
+def _rounded(scores: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(score, 3) for score in scores)

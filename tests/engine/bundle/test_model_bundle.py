@@ -137,6 +137,10 @@ def test_another_schema_version_is_refused_with_both_versions(tiny: Path) -> Non
         ("background", 3, "background is a int, wanted a mapping"),
         ("model.tracker.class_open_scores", [0.5], "class_open_scores is 1 scores"),
         ("model.tracker.class_open_scores", [".5", 1], r"class_open_scores\[0\] is '.5'"),
+        ("model.camera_open_scores", {"a": [0.5]}, r"camera_open_scores\.a is \(0\.5,\), wanted"),
+        ("model.camera_open_scores", {"a": 0.5}, r"camera_open_scores\.a is 0\.5"),
+        ("model.camera_open_scores", {3: [0.5, 0.5]}, "camera_open_scores key is 3, wanted str"),
+        ("model.camera_open_scores", [0.5], "camera_open_scores is"),
     ],
 )
 def test_a_manifest_that_lies_is_refused_naming_the_key(
