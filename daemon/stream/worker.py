@@ -10,18 +10,16 @@ before stopped. If it is of another bundle, the old model's events get their las
 session of the new model replaces the old one; one outcome holds both.
 """
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from daemon.journal.base import CameraState, DeadLetter, FeatureRows
 from daemon.models.slot import OpenModel
 from daemon.sources.base import Delivery
 from daemon.stream.beginning import Beginning, take_up
+from daemon.stream.condition import Condition
 from daemon.stream.foreign import Foreigners, Placement, moved
-from daemon.stream.ladder import Ladder
 from daemon.stream.logged import end_of, rows_of
-from daemon.stream.pace import Pace
 from daemon.stream.place import (
     done_of,
     is_done,
@@ -45,9 +43,7 @@ from daemon.stream.status import StreamFacts
 from daemon.stream.steps import Outcome
 from daemon.text import cut
 from engine.errors import RivalRunError, StaleChunkError, StreamError
-from engine.grid import US_PER_S
 from engine.session import StreamSession
-from engine.spec import Rung
 from engine.types import (
     FOREIGN_RUN,
     ActionEvent,
@@ -75,11 +71,7 @@ class StreamWorker:
         self._model = parts.models.take()
         self._stages = Stages(camera, parts, self._model)
         self._log = parts.log.bind(camera=camera)
-        self._n_gaps = 0
-        self._pace = Pace(self._model.spec.grid)
-        self._ladder = Ladder(self._model.spec.economy.of(camera))
-        self._newest_us: int | None = None  # stream time of the newest frame that was finished
-        self._sparse_run: str | None = None  # the run that was told to have too few frames
+        self._condition = Condition(camera, parts, self._model.spec)
         self._foreigners = Foreigners(parts.foreign_time)
         self._new_features: list[FeatureRows] = []
         self._next_offset = beginning.next_offset
@@ -105,82 +97,23 @@ class StreamWorker:
     @property
     def facts(self) -> StreamFacts:
         """What others are told of the camera."""
-        session, model_id = self._session, self._model.spec.model_id
-        if session is None:
-            return StreamFacts("", model_id, self._n_gaps)
-        return StreamFacts(
-            session.run,
-            model_id,
-            self._n_gaps,
-            session.watermark_us,
-            session.anchor_us,
-            newest_us=self._newest_us,
-            fps=self._pace.fps,
-            snippets_per_minute=self._pace.snippets_a_minute(self._parts.clock.monotonic_s()),
-            n_open=len(session.open_events),
-            rung=self._ladder.rung,
-            degraded=tuple(self._degraded()),
-        )
-
-    def _degraded(self) -> Iterator[str]:
-        if self._pace.is_sparse:
-            yield "low_fps"
-        if self._ladder.is_lowered:
-            yield "overload"
+        return self._condition.facts(self._session, self._model.spec.model_id)
 
     async def _process_frames(self, frames: FrameBatch, offset: int) -> list[ActionEvent]:
         """Put one chunk's frames through every stage, down to revisions of events."""
         session = self._current_session()
         session.place = with_chunk(session.place, offset, int(frames.pts_us[0]))
         n_gaps, n_late = session.n_gaps, session.n_late_frames
-        session.rung = self._ladder.rung
+        session.rung = self._condition.rung
         snippets = self._stages.sample(frames, session)
-        self._tell_unused(
+        self._condition.pictures_are_unused(
             session, session.n_gaps - n_gaps, frames.n_late + session.n_late_frames - n_late
         )
         features = await self._stages.look(session, snippets)
         self._new_features.extend(rows_of(session, features, self._model.feature_id))
         revisions = await self._stages.localize(session, session.buffer(features))
-        self._newest_us = int(frames.pts_us[-1])
-        now_s = self._parts.clock.monotonic_s()
-        self._pace.saw(int(frames.pts_us[0]), frames.n_decoded, len(snippets), now_s)
-        self._tell_if_sparse(session)
-        self._weigh_load(session)
-        self._parts.metrics.chunks.labels(self.camera).inc()  # now that it was of use
+        self._condition.finished(session, frames, len(snippets))
         return revisions
-
-    def _tell_unused(self, session: StreamSession, n_gaps: int, n_late: int) -> None:
-        """Say which of a chunk's pictures no snippet can show."""
-        if n_gaps:
-            self._parts.metrics.gaps.labels(self.camera).inc(n_gaps)
-            self._n_gaps += n_gaps
-            self._log.warning("stream.gap", reason="pictures too far apart", run=session.run)
-        if n_late:
-            self._parts.metrics.late_frames.labels(self.camera).inc(n_late)
-            self._log.warning("stream.late_frames", frames=n_late, run=session.run)
-
-    def _tell_if_sparse(self, session: StreamSession) -> None:
-        """Say once a run that the footage has fewer frames than the model wants."""
-        if not self._pace.is_sparse or self._sparse_run == session.run:
-            return
-        self._sparse_run = session.run
-        self._parts.metrics.low_fps_runs.labels(self.camera).inc()
-        fps, wanted = round(self._pace.fps or 0, 2), session.spec.grid.fps
-        self._log.warning("stream.low_fps", run=session.run, fps=fps, wanted=wanted)
-
-    def _weigh_load(self, session: StreamSession) -> None:
-        """Look at less of what follows if footage comes faster than it can be looked at."""
-        if session.anchor_us is None or self._newest_us is None:
-            return
-        clock, before = self._parts.clock, self._ladder.rung
-        lag_s = (clock.unix_us() - session.anchor_us - self._newest_us) / US_PER_S
-        self._ladder.saw(lag_s, self._parts.device.busy_s, clock.monotonic_s())
-        self._tell_rung(before)
-
-    def _tell_rung(self, before: Rung) -> None:
-        if self._ladder.rung is not before:
-            level = logging.WARNING if self._ladder.is_lowered else logging.INFO
-            self._log.log(level, "stream.rung", before=before.value, rung=self._ladder.rung.value)
 
     def _end_segment(self, session: StreamSession, reason: Reason) -> list[FeatureWindow]:
         """Nothing follows in the segment: its last features go to the log; give its windows."""
@@ -257,23 +190,19 @@ class StreamWorker:
         revisions = await self._end(Reason.SILENT)
         session.place = replace(session.place, is_over=True)
         self._awaits_replay = False
-        rung = self._ladder.rung
-        self._ladder = Ladder(self._model.spec.economy.of(self.camera))  # nothing of it is late
-        self._tell_rung(rung)
+        self._condition.fell_silent(self._model.spec)
         return self._outcome(session, revisions)
 
     async def _switch(self) -> None:
         before, session = self._model, self._session
         model = self._parts.models.take()
+        is_other_bundle = before.spec.model_id != model.spec.model_id
         try:
-            if before.spec.model_id == model.spec.model_id:
-                if session is not None:
-                    session.retune(model.spec, model.class_indices)
-            else:
-                if session is not None:
-                    await self._succeed(session, model)
-                self._pace = Pace(model.spec.grid)
-            self._ladder = Ladder(model.spec.economy.of(self.camera))
+            if session is not None and is_other_bundle:
+                await self._succeed(session, model)
+            elif session is not None:
+                session.retune(model.spec, model.class_indices)
+            self._condition.model_changed(model.spec, is_other_bundle=is_other_bundle)
         except BaseException:
             self._parts.models.give_back(model)
             raise
@@ -502,9 +431,7 @@ class StreamWorker:
             ended_runs=place.ended_runs,
             ended_us=place.ended_us,
         )
-        self._newest_us = None
-        self._pace.broke()
-        self._ladder.began()
+        self._condition.run_began()
         self._log.info("stream.opened", run=run)
         return revisions
 
@@ -532,10 +459,7 @@ class StreamWorker:
         return await self._break(session, reason="chunks missing")
 
     async def _break(self, session: StreamSession, reason: str) -> list[ActionEvent]:
-        self._parts.metrics.gaps.labels(self.camera).inc()
-        self._n_gaps += 1
-        self._pace.broke()
-        self._log.warning("stream.gap", reason=reason, run=session.run)
+        self._condition.footage_is_missing(session, reason)
         revisions = await self._stages.localize(session, self._end_segment(session, Reason.GAP))
         return revisions + session.close(Reason.GAP)
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.video.cutting import CutChunk
 from tests.faults.cluster import Cluster, a_cluster
 from tests.faults.daemons import Daemon, Place
-from tests.faults.feeder import CHUNK_S, Footage, cameras_over, make_footage
+from tests.faults.feeder import CHUNK_S, Footage, cameras_over, make_footage, still_footage
 from tests.faults.report import commit, cpu, kafka_version
 from tests.support.tiny_bundle import write_tiny_bundle
 
@@ -35,25 +36,35 @@ class Bench:
         cluster: The broker.
         bundle: Folder of the tiny model, so that all else weighs as much as it ever can.
         folder: For logs; it goes with the bench.
-        footage: What cameras show.
+        footage: What cameras show before which something happens.
+        still: What all others show.
         cameras: Their names.
         n_partitions: Of a topic of chunks.
         chunk_s: Length of a chunk.
+        acting: Share of the cameras before which something happens.
     """
 
     cluster: Cluster
     bundle: Path
     folder: Path
     footage: Footage
+    still: Footage
     cameras: list[str]
     n_partitions: int
     chunk_s: float
+    acting: float
 
     async def chunks_topic(self) -> str:
         """Make a topic of chunks; gives its name."""
         name = f"chunks-{uuid.uuid4().hex[:8]}"
         await self.cluster.make_topic(name, self.n_partitions)
         return name
+
+    def shown(self, number: int) -> Sequence[CutChunk]:
+        """A lap of the camera with this number; those that act are spread evenly over all."""
+        is_acting = int((number + 1) * self.acting) > int(number * self.acting)
+        clips = self.footage if is_acting else self.still
+        return clips[number % len(clips)]
 
     async def until_committed(self, place: Place) -> None:
         """Wait until a group has committed all chunks that there are now."""
@@ -63,15 +74,19 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_bench(cameras: int, partitions: int, chunk_s: float = CHUNK_S) -> AsyncIterator[Bench]:
+async def a_bench(
+    cameras: int, partitions: int, chunk_s: float = CHUNK_S, acting: float = 1.0
+) -> AsyncIterator[Bench]:
     """A broker of our own, as long as the block runs; nothing that was written there is kept."""
     with tempfile.TemporaryDirectory(prefix="s2netd-bench-") as name:
         folder = Path(name)
         bundle = write_tiny_bundle(folder / "bundle")
-        footage = make_footage(folder, chunk_s=chunk_s)
+        footage, still = make_footage(folder, chunk_s=chunk_s), still_footage(folder, chunk_s)
         async with a_cluster(folder / "kafka") as cluster:
             names = cameras_over(partitions, cameras)
-            yield Bench(cluster, bundle, folder, footage, names, partitions, chunk_s)
+            yield Bench(
+                cluster, bundle, folder, footage, still, names, partitions, chunk_s, acting
+            )
 
 
 @asynccontextmanager

@@ -59,11 +59,19 @@ def partition_of(camera: str, partitions: int) -> int:
 
 def make_footage(folder: Path, n_clips: int = N_CAMERAS, chunk_s: float = CHUNK_S) -> Footage:
     """Clips of a lap each, cut into chunks; the same ones every time."""
-    return [_cut(folder / f"clip-{number}.mp4", number, chunk_s) for number in range(n_clips)]
+    return [
+        _cut(folder / f"clip-{number}.mp4", list(_scripted(number)), chunk_s)
+        for number in range(n_clips)
+    ]
 
 
-def _cut(path: Path, number: int, chunk_s: float) -> list[CutChunk]:
-    colour_clip(path, list(_scripted(number)), gop=GOP)
+def still_footage(folder: Path, chunk_s: float = CHUNK_S) -> Footage:
+    """A lap in which nothing happens, cut into chunks."""
+    return [_cut(folder / "still.mp4", [(LAP_S, 0, 0)], chunk_s)]
+
+
+def _cut(path: Path, blocks: list[tuple[float, int, int]], chunk_s: float) -> list[CutChunk]:
+    colour_clip(path, blocks, gop=GOP)
     return list(cut_video(path, chunk_s=chunk_s, on_note=lambda _note: None, transcode="never"))
 
 
