@@ -16,8 +16,9 @@ from engine.scenes.body import HEAD_RADIUS, JOINTS, Pose, joints_of
 from engine.scenes.camera import FPS, HEIGHT_PX, N_CAMERAS, WIDTH_PX, camera
 from engine.scenes.dataset import SceneCounts, demo_script, render_scenes, scene_videos
 from engine.scenes.motions import ACTIONS, MOTIONS, draw_style
+from engine.scenes.planner import Wanted, plan
 from engine.scenes.render import pictures
-from engine.scenes.script import X_RANGE_PX, Script, Wanted, plan
+from engine.scenes.script import X_RANGE_PX, Script
 from engine.spec import FrameGeometry
 from engine.video.frames import probe_video, read_video
 
@@ -126,7 +127,9 @@ def test_something_moves_during_a_run_and_little_when_all_stand():
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("scenes")
     seen: list[tuple[int, int]] = []
-    assert 11 == render_scenes(out, FEW, 7, 2, lambda done, total: seen.append((done, total)))
+    assert 11 == render_scenes(
+        out, FEW, 7, 2, on_progress=lambda done, total: seen.append((done, total))
+    )
     assert seen[0] == (0, 11)
     assert seen[-1] == (11, 11)
     return out
