@@ -72,7 +72,7 @@ def scene_videos(
     Args:
         counts: How many of each kind.
         draw: Number of the draw; everything but the cameras differs between draws.
-        difficulty: How hard they are to see; what is to happen in them is the same.
+        difficulty: How hard they are to see; cameras, subsets and seeds are the same.
     """
     kinds = (
         ("training", counts.tagged),

@@ -125,7 +125,8 @@ def _check_range(
     if not least <= low <= high <= most:
         told = f"{low:g}" if low == high else f"{low:g} to {high:g}"
         upto = "or more" if most == float("inf") else f"to {most:g}"
-        raise ValueError(f"{name} is {told}, wanted {least:g} {upto}, lowest first")
+        order = ", lowest first" if low > high else ""
+        raise ValueError(f"{name} is {told}, wanted {least:g} {upto}{order}")
 
 
 PLAIN = Difficulty()
