@@ -21,7 +21,7 @@ class Camera:
     """A place and a lens.
 
     Attributes:
-        name: ``cam1``...
+        name: ``cam1``..., or ``far1``... from further away.
         seed: Of its backdrop.
         tilt: Looks down by this many radians.
         far_y_px, near_y_px: Where the floor people stand on begins and ends in the picture.
@@ -87,13 +87,17 @@ def camera(number: int, difficulty: Difficulty = PLAIN) -> Camera:
 
 
 def _further_away(place: Camera, shortest_px: float, tallest_px: float) -> Camera:
-    """The place from so far that those who stand are of these heights in the picture."""
+    """The place from so far that those who stand are of these heights in the picture.
+
+    It has a name of its own, for what it sees on average is something else.
+    """
     rng = np.random.default_rng([place.seed, 4])
     # Looking down makes the far ones shorter still; a step beyond the floor's edge is two percent.
     far = shortest_px / SIZES[0] / np.cos(place.tilt) * 1.05
     near = tallest_px / SIZES[1] / 1.02
     return replace(
         place,
+        name=place.name.replace("cam", "far"),
         far_y_px=place.near_y_px - float(rng.uniform(72, 90)),
         far_person_px=float(far + rng.uniform(0, 0.12) * (near - far)),
         near_person_px=float(near - rng.uniform(0, 0.12) * (near - far)),
