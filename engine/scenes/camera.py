@@ -1,10 +1,11 @@
 """Fixed cameras: what they look at, from where, and how well."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from engine.scenes.difficulty import PLAIN, Difficulty
 from engine.types import UInt8Array
 
 WIDTH_PX, HEIGHT_PX, FPS = 320, 240, 25
@@ -12,6 +13,7 @@ SCALE = 2  # pictures are drawn twice as large and then averaged, for smooth edg
 
 _FAMILY = 20260  # cameras are the same in every draw; only what happens differs
 N_CAMERAS = 6
+SIZES = (0.93, 1.07)  # of the smallest and the tallest, as a share of those who stand beside them
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Camera:
     """A place and a lens.
 
     Attributes:
-        name: ``cam1``...
+        name: ``cam1``..., or ``far1``... from further away.
         seed: Of its backdrop.
         tilt: Looks down by this many radians.
         far_y_px, near_y_px: Where the floor people stand on begins and ends in the picture.
@@ -51,8 +53,12 @@ class Camera:
         return self.far_person_px + depth * (self.near_person_px - self.far_person_px)
 
 
-def camera(number: int) -> Camera:
+def camera(number: int, difficulty: Difficulty = PLAIN) -> Camera:
     """Camera 1..``N_CAMERAS``; the last is kept out of training.
+
+    Args:
+        number: Which one.
+        difficulty: May want people of another height: the same camera, further away.
 
     Raises:
         ValueError: There is no such camera.
@@ -62,7 +68,7 @@ def camera(number: int) -> Camera:
     seed = _FAMILY + number
     rng = np.random.default_rng(seed)
     far_person_px = float(rng.uniform(104, 116))
-    return Camera(
+    place = Camera(
         name=f"cam{number}",
         seed=seed,
         tilt=float(rng.uniform(0.18, 0.42)),
@@ -74,6 +80,27 @@ def camera(number: int) -> Camera:
         exposure=float(rng.uniform(0.8, 1.1)),
         tint=(float(rng.uniform(0.9, 1.08)), 1.0, float(rng.uniform(0.9, 1.08))),
         is_outdoors=number % 2 == 0,
+    )
+    if difficulty.person_px is None:
+        return place
+    return _further_away(place, *difficulty.person_px)
+
+
+def _further_away(place: Camera, shortest_px: float, tallest_px: float) -> Camera:
+    """The place from so far that those who stand are of these heights in the picture.
+
+    It has a name of its own, for what it sees on average is something else.
+    """
+    rng = np.random.default_rng([place.seed, 4])
+    # Looking down makes the far ones shorter still; a step beyond the floor's edge is two percent.
+    far = shortest_px / SIZES[0] / np.cos(place.tilt) * 1.05
+    near = tallest_px / SIZES[1] / 1.02
+    return replace(
+        place,
+        name=place.name.replace("cam", "far"),
+        far_y_px=place.near_y_px - float(rng.uniform(72, 90)),
+        far_person_px=float(far + rng.uniform(0, 0.12) * (near - far)),
+        near_person_px=float(near - rng.uniform(0, 0.12) * (near - far)),
     )
 
 

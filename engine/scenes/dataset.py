@@ -8,7 +8,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -16,9 +16,12 @@ import numpy as np
 
 from engine.process_pool import process_pool
 from engine.scenes.camera import FPS, N_CAMERAS, camera
+from engine.scenes.difficulty import PLAIN, Difficulty
 from engine.scenes.motions import ACTIONS
+from engine.scenes.planner import Wanted, plan
 from engine.scenes.render import pictures
-from engine.scenes.script import Script, Wanted, plan
+from engine.scenes.script import Script
+from engine.scenes.sensing import conditions
 from engine.video.encoding import encode_video
 
 ANNOTATIONS = "annotations.json"
@@ -61,12 +64,15 @@ class SceneVideo:
     script: Script
 
 
-def scene_videos(counts: SceneCounts, draw: int) -> Iterator[SceneVideo]:
+def scene_videos(
+    counts: SceneCounts, draw: int, difficulty: Difficulty = PLAIN
+) -> Iterator[SceneVideo]:
     """All videos of one draw; the same arguments give the same videos.
 
     Args:
         counts: How many of each kind.
         draw: Number of the draw; everything but the cameras differs between draws.
+        difficulty: How hard they are to see; cameras, subsets and seeds are the same.
     """
     kinds = (
         ("training", counts.tagged),
@@ -81,9 +87,9 @@ def scene_videos(counts: SceneCounts, draw: int) -> Iterator[SceneVideo]:
         for number in range(n_videos):
             where = N_CAMERAS if kind == "unseen" else 1 + number % (N_CAMERAS - 1)
             seed = (draw * len(kinds) + kind_number) * 100_000 + number
-            script = _script(kind, where, deck, counts, seed)
+            script = _script(kind, where, deck, counts, seed, difficulty)
             subset = "training" if kind == "background" else kind
-            yield SceneVideo(f"draw{draw}_{kind}_{number:03d}", subset, script)
+            yield SceneVideo(f"{difficulty.prefix}{draw}_{kind}_{number:03d}", subset, script)
 
 
 def demo_script(seed: int, camera_number: int | None, duration_s: float) -> Script:
@@ -119,21 +125,26 @@ class _Deck:
         return tuple(dealt)
 
 
-def _script(kind: str, where: int, deck: _Deck, counts: SceneCounts, seed: int) -> Script:
+def _script(
+    kind: str, where: int, deck: _Deck, counts: SceneCounts, seed: int, difficulty: Difficulty
+) -> Script:
     rng = deck.rng
+    place = camera(where, difficulty)
     is_clip = kind in ("training", "background")
     duration_s = round(float(rng.uniform(*(counts.clip_s if is_clip else counts.long_s))), 2)
     if kind in ("background", "quiet"):
-        return plan(camera(where), Wanted((), duration_s), seed)
+        return plan(place, Wanted((), duration_s), seed, difficulty)
     if not is_clip:
-        return plan(camera(where), Wanted(deck.deal(12), duration_s), seed)
-    wanted = deck.deal(2 if rng.uniform() < 0.3 else 1)  # noqa: PLR2004 - share of clips with two
+        wanted = Wanted(deck.deal(12), duration_s, together=difficulty.together)
+        return plan(place, wanted, seed, difficulty)
+    actions = deck.deal(2 if rng.uniform() < difficulty.clip_pairs else 1)
+    together = difficulty.clip_together
+    brisk = Wanted(actions, duration_s, gap_s=(0.3, 1.0), lead_s=(0.2, 1.2), together=together)
     for attempt in range(100):
-        brisk = Wanted(wanted, duration_s, gap_s=(0.3, 1.0), lead_s=(0.2, 1.2), together=0.3)
-        script = plan(camera(where), brisk, seed + 50_000 + 500 * attempt)
+        script = plan(place, brisk, seed + 50_000 + 500 * attempt, difficulty)
         if script.truth:
             return _cut_before_rising(script, rng)
-    raise ValueError(f"no plan holds {wanted} within {duration_s} s")
+    raise ValueError(f"no plan holds {actions} within {duration_s} s")
 
 
 def _cut_before_rising(script: Script, rng: np.random.Generator) -> Script:
@@ -142,14 +153,20 @@ def _cut_before_rising(script: Script, rng: np.random.Generator) -> Script:
     if last.class_name != "fall" or rng.uniform() < 0.5:  # noqa: PLR2004 - half
         return script
     end_s = max(last.end_s + 0.1, *(labelled.end_s for labelled in script.truth))
-    return Script(script.camera, round(end_s, 2), script.actors, script.truth, script.seed)
+    return replace(script, duration_s=round(end_s, 2))
 
 
 def render_video(video: SceneVideo, path: Path) -> None:
     """Draw a video and encode it, H.264 with a key frame each second, whole or not at all."""
     cv2.setNumThreads(1)
     unfinished = path.with_suffix(".part")
-    encode_video(pictures(video.script), unfinished, fps=FPS, key_frame_every=_KEY_FRAME_EVERY)
+    encode_video(
+        pictures(video.script),
+        unfinished,
+        fps=FPS,
+        key_frame_every=_KEY_FRAME_EVERY,
+        bits_per_second=conditions(video.script.difficulty, video.script.seed).bits_per_second,
+    )
     unfinished.replace(path)
 
 
@@ -158,6 +175,7 @@ def render_scenes(
     counts: SceneCounts,
     draw: int,
     processes: int,
+    difficulty: Difficulty = PLAIN,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> int:
     """Write a data set; videos that are there already are kept.
@@ -167,6 +185,7 @@ def render_scenes(
         counts: How many videos.
         draw: Number of the draw.
         processes: How many draw at once.
+        difficulty: How hard they are to see.
         on_progress: Told how many videos are done, of how many.
 
     Returns:
@@ -176,7 +195,7 @@ def render_scenes(
         OSError: It cannot be written.
     """
     (out / "videos").mkdir(parents=True, exist_ok=True)
-    videos = list(scene_videos(counts, draw))
+    videos = list(scene_videos(counts, draw, difficulty))
     write_annotations(videos, out)
     paths = [out / "videos" / f"{video.name}.mp4" for video in videos]
     todo = [(v, p) for v, p in zip(videos, paths, strict=True) if not p.exists()]

@@ -7,12 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.scenes.body import HEAD, HEAD_RADIUS, LIMBS, Points
-from engine.scenes.camera import FPS, HEIGHT_PX, SCALE, WIDTH_PX, Camera, backdrop
+from engine.scenes.camera import FPS, SCALE, WIDTH_PX, Camera, backdrop
+from engine.scenes.obstacles import Cutout
 from engine.scenes.script import Actor, Script
+from engine.scenes.sensing import Sensor, conditions
 from engine.types import UInt8Array
 
 _SUBPIXEL_BITS = 4
-_N_NOISES = 6
 _HALF = 127
 _CAR_S = 4  # seconds that a car takes to pass by
 
@@ -27,38 +28,37 @@ def pictures(script: Script) -> Iterator[UInt8Array]:
 class _Scene:
     def __init__(self, script: Script) -> None:
         self._script = script
-        self._empty = backdrop(script.camera)  # (480, 640, 3)
-        self._rng = np.random.default_rng([script.seed, 2])
-        self._light = float(self._rng.uniform(0.88, 1.12))  # the time of day
-        self._drift_hz = float(self._rng.uniform(0.03, 0.15))
-        noise = script.camera.noise
-        shape = (_N_NOISES, HEIGHT_PX + 32, WIDTH_PX + 32, 3)
-        self._noises = self._rng.normal(0, noise, shape).astype(np.int16)
-        self._bystanders = _Bystanders(script.camera, self._rng)
+        camera = script.camera
+        self._empty = backdrop(camera)  # (480, 640, 3)
+        light = camera.exposure * np.array(camera.tint)
+        things = [Cutout(thing, light) for thing in script.obstacles]
+        self._obstacles = sorted(things, key=lambda thing: thing.depth)
+        rng = np.random.default_rng([script.seed, 2])
+        self._sensor = Sensor(camera, conditions(script.difficulty, script.seed), rng)
+        self._bystanders = _Bystanders(camera, rng)
 
     def draw(self, index: int) -> UInt8Array:
         """Frame number ``index``, uint8 (240, 320, 3)."""
         time_s = index / FPS
         canvas = self._empty.copy()
         self._bystanders.draw(canvas, time_s)
-        seen = [
-            (actor, *actor.joints_at(time_s, self._script.camera)) for actor in self._script.actors
-        ]
+        camera = self._script.camera
+        seen = [(actor, *actor.joints_at(time_s, camera)) for actor in self._script.actors]
+        depth = -1.0
         for actor, joints, pixels, place in sorted(seen, key=lambda row: row[3][1]):
-            height = actor.size * self._script.camera.person_px(place[1])
-            _shadow(canvas, place[0], self._script.camera.floor_y_px(place[1]), pixels, height)
-            _person(canvas, actor, joints, pixels, height, self._script.camera)
-        small = cv2.resize(canvas, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_AREA)
-        return self._sensed(np.asarray(small, np.uint8), time_s)
+            self._paste_obstacles(canvas, depth, place[1])
+            depth = place[1]
+            height = actor.size * camera.person_px(place[1])
+            _shadow(canvas, place[0], camera.floor_y_px(place[1]), pixels, height)
+            _person(canvas, actor, joints, pixels, height, camera)
+        self._paste_obstacles(canvas, depth, np.inf)
+        return self._sensor.sense(canvas, time_s)
 
-    def _sensed(self, picture: UInt8Array, time_s: float) -> UInt8Array:
-        """The picture as the sensor gives it, in drifting light, with noise: (240, 320, 3)."""
-        gain = self._light * (1 + 0.03 * np.sin(2 * np.pi * self._drift_hz * time_s))
-        lit = cv2.convertScaleAbs(picture, alpha=float(gain)).astype(np.int16)
-        row, column = self._rng.integers(0, 32, 2).tolist()
-        grain = self._noises[int(self._rng.integers(_N_NOISES))]
-        lit += grain[row : row + HEIGHT_PX, column : column + WIDTH_PX]
-        return np.asarray(np.clip(lit, 0, 255), np.uint8)
+    def _paste_obstacles(self, canvas: UInt8Array, beyond: float, upto: float) -> None:
+        """Draw what stands between two depths into ``canvas``, uint8 (480, 640, 3)."""
+        for thing in self._obstacles:
+            if beyond < thing.depth <= upto:
+                thing.paste(canvas)
 
 
 class _Bystanders:

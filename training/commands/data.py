@@ -186,6 +186,15 @@ def render_scenes(
             min=0.1, help="Draw so many minutes in which nothing happens, and nothing else."
         ),
     ] = None,
+    *,
+    hard: Annotated[
+        bool,
+        typer.Option(
+            "--hard",
+            help="Small people, several acting at once behind pillars, plants and cars, gestures "
+            "around them, nights, drifting light, shake and strong compression.",
+        ),
+    ] = False,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Videos at a time; otherwise one for each CPU.")
     ] = None,
@@ -196,12 +205,16 @@ def render_scenes(
 
     s2net render-scenes --out scenes && s2net extract scenes/videos --out features
 
+    s2net render-scenes --out hard --hard
+
     s2net render-scenes --out quiet --draw 1 --quiet-minutes 60
     """
     try:
         from engine.scenes.dataset import SceneCounts, render_scenes  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise DataError(f"{error}: pip install 's2netd[scenes]'") from error
+
+    from engine.scenes.difficulty import HARD, PLAIN  # noqa: PLC0415 - as above
 
     whole = SceneCounts()
     kinds = ("tagged", "untagged", "validation", "test", "quiet", "unseen")
@@ -211,7 +224,9 @@ def render_scenes(
         scaled = {**dict.fromkeys(kinds, 0), "quiet": n_quiet}
     counts = SceneCounts(**scaled)
     with counting("drawing videos") as done:
-        n_videos = render_scenes(out, counts, draw, processes or processes_here(), done)
+        n_videos = render_scenes(
+            out, counts, draw, processes or processes_here(), HARD if hard else PLAIN, done
+        )
     typer.echo(f"{n_videos} videos, tags.csv and annotations.json in {out}")
 
 

@@ -7,8 +7,9 @@ import cv2
 
 from daemon.bench.cameras.stages import encode_as_camera
 from engine.scenes.camera import FPS, camera
+from engine.scenes.planner import Wanted, plan
 from engine.scenes.render import pictures
-from engine.scenes.script import Script, Wanted, plan
+from engine.scenes.script import Script
 from engine.types import UInt8Array
 
 HOUR_S = 4.0

@@ -1,6 +1,7 @@
 """Rendered scenes: what the annotations say is what is in the pictures, and can be seen."""
 
 import csv
+import hashlib
 import itertools
 import json
 from collections import Counter
@@ -16,14 +17,23 @@ from engine.scenes.body import HEAD_RADIUS, JOINTS, Pose, joints_of
 from engine.scenes.camera import FPS, HEIGHT_PX, N_CAMERAS, WIDTH_PX, camera
 from engine.scenes.dataset import SceneCounts, demo_script, render_scenes, scene_videos
 from engine.scenes.motions import ACTIONS, MOTIONS, draw_style
+from engine.scenes.planner import Wanted, plan
 from engine.scenes.render import pictures
-from engine.scenes.script import X_RANGE_PX, Script, Wanted, plan
+from engine.scenes.script import X_RANGE_PX, Script
 from engine.spec import FrameGeometry
 from engine.video.frames import probe_video, read_video
 
 FEW = SceneCounts(
     tagged=6, untagged=1, validation=1, test=1, quiet=1, unseen=1, clip_s=(5, 6), long_s=(12, 14)
 )
+# As they were before there were hard scenes: all plans, and block means of a picture.
+PLANS_OF_DRAW_7 = "e4821eecd1ba015fc0cc549c70f5dc3f43321547f5b89a5c96f209b84bd17269"
+BLOCKS_OF_DRAW_7 = [
+    [152.26, 148.61, 147.81, 123.69],
+    [150.35, 147.71, 125.52, 124.72],
+    [75.0, 75.1, 84.53, 73.96],
+    [78.79, 77.69, 74.18, 74.75],
+]
 
 
 def a_script(seed: int = 3, number: int = 1) -> Script:
@@ -126,7 +136,9 @@ def test_something_moves_during_a_run_and_little_when_all_stand():
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("scenes")
     seen: list[tuple[int, int]] = []
-    assert 11 == render_scenes(out, FEW, 7, 2, lambda done, total: seen.append((done, total)))
+    assert 11 == render_scenes(
+        out, FEW, 7, 2, on_progress=lambda done, total: seen.append((done, total))
+    )
     assert seen[0] == (0, 11)
     assert seen[-1] == (11, 11)
     return out
@@ -187,3 +199,23 @@ def test_the_benchmark_has_25_test_actions_a_class_and_draws_differ():
 
 def test_a_draw_is_the_same_whenever_it_is_planned():
     assert list(scene_videos(FEW, 7)) == list(scene_videos(FEW, 7))
+
+
+def test_plain_scenes_are_what_they_always_were():
+    """Videos of earlier draws are kept and mixed with new ones, and bundles name their draw."""
+    videos = list(scene_videos(FEW, 7))
+    told = [
+        [video.name, video.script.duration_s, len(video.script.actors)]
+        + [(row.class_name, round(row.start_s, 4)) for row in video.script.truth]
+        + [
+            (act.motion, round(act.end_s, 4), round(act.path[-1][0], 4))
+            for actor in video.script.actors
+            for act in actor.acts
+        ]
+        for video in videos
+    ]
+    picture = next(itertools.islice(pictures(videos[0].script), 30, None))
+    blocks = picture.reshape(4, HEIGHT_PX // 4, 4, WIDTH_PX // 4, 3).mean(axis=(1, 3, 4))
+
+    assert PLANS_OF_DRAW_7 == hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    assert np.allclose(blocks, BLOCKS_OF_DRAW_7, atol=0.3)
