@@ -15,6 +15,8 @@ from engine.files.strict_yaml import parse, plain, read_plain, read_yaml
 from training.data import DataChoice
 from training.networks import NETWORKS
 
+UNSHRUNK: Mapping[str, object] = {"whitening_shrink": 0.0}  # of a trunk of an earlier version
+
 
 def _require(*, holds: bool, what: str, seen: object, wanted: str) -> None:
     if not holds:
@@ -337,6 +339,7 @@ def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
         BundleError: A key or value is not what it should be.
         DataError: A section is missing, or a kind is unknown.
     """
+    content = _complete(content)
     special = ("network", "teacher", "batches")
     if missing := [key for key in special if not isinstance(content.get(key), Mapping)]:
         raise DataError(f"{where}: {missing[0]} is {content.get(missing[0])!r}, wanted a section")
@@ -345,7 +348,7 @@ def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
     teacher = _network(changed["network"], f"{where}: teacher")
     kind, given = _kind(content["batches"], BATCHES, f"{where}: batches")
     batches = parse(BATCHES[kind], given, f"{where}: batches")
-    own = {key: value for key, value in _complete(content).items() if key not in special}
+    own = {key: value for key, value in content.items() if key not in special}
     rest = parse(_Rest, own, where)
     resolved: dict[str, Any] = {
         "network": {"kind": student.kind, **_section(student.config)},
@@ -360,9 +363,14 @@ def training_config(content: Mapping[str, Any], where: str) -> TrainingConfig:
 
 
 def _complete(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the sections that files of an earlier version do not have."""
+    """Add the sections and keys that files of an earlier version do not have."""
     added = {"points": Points(), "hard_negatives": HardNegatives()}
-    return {**{name: _section(section) for name, section in added.items()}, **content}
+    whole = {**{name: _section(section) for name, section in added.items()}, **content}
+    network = whole.get("network")
+    trunk = network.get("trunk") if isinstance(network, Mapping) else None
+    if isinstance(network, Mapping) and isinstance(trunk, Mapping):
+        whole["network"] = {**network, "trunk": {**UNSHRUNK, **trunk}}
+    return whole
 
 
 def with_overrides(

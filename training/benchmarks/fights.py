@@ -104,16 +104,23 @@ class FightSet:
 
     Attributes:
         train: Clips to learn from; ``path`` is the rewritten file.
-        streams: Streams to test on; none of their sources is in ``train`` too.
+        test: The other clips, rewritten, each by itself.
+        streams: The other clips, joined; none of their sources is in ``train`` too.
     """
 
     train: tuple[FightClip, ...]
+    test: tuple[FightClip, ...]
     streams: tuple[CompositedStream, ...]
+
+    @property
+    def clips(self) -> tuple[FightClip, ...]:
+        """All clips, each by itself."""
+        return (*self.train, *self.test)
 
     @property
     def videos(self) -> list[Path]:
         """All videos that features are extracted from."""
-        return [*(clip.path for clip in self.train), *(stream.path for stream in self.streams)]
+        return [*(clip.path for clip in self.clips), *(stream.path for stream in self.streams)]
 
 
 def read_fight_clips(folder: Path) -> list[FightClip]:
@@ -145,24 +152,30 @@ def read_fight_clips(folder: Path) -> list[FightClip]:
 def split_by_source(
     clips: Sequence[FightClip], test_share: float = _TEST_SHARE
 ) -> tuple[list[FightClip], list[FightClip]]:
-    """Divide clips into train and test so that no source is in both.
+    """Divide clips into train and test, see ``parted_by_source``."""
+    train, test = parted_by_source(clips, [1 - test_share, test_share])
+    return train, test
 
-    Sources, largest first, go to the side that lacks more of what they hold, so that both sides
+
+def parted_by_source(clips: Sequence[FightClip], shares: Sequence[float]) -> list[list[FightClip]]:
+    """Divide clips into parts of about these shares, so that no source is in two.
+
+    Sources, largest first, go to the part that lacks more of what they hold, so that all parts
     get their share of fights and of the rest. Clips of unknown source count as one source,
     because they may be of one camera. The order of the clips makes no difference.
     """
     by_source: dict[str, list[FightClip]] = {}
     for clip in sorted(clips, key=lambda clip: clip.name):
         by_source.setdefault(clip.source, []).append(clip)
-    wanted = np.outer([1 - test_share, test_share], _counts(clips))  # (side, kind)
-    sides: tuple[list[FightClip], list[FightClip]] = ([], [])
+    wanted = np.outer(shares, _counts(clips))  # (part, kind)
+    parts: list[list[FightClip]] = [[] for _ in shares]
     for _, group in sorted(by_source.items(), key=lambda item: (-len(item[1]), item[0])):
         lacks = (wanted / np.maximum(wanted.sum(axis=0), 1)) @ _counts(group)
-        lacks /= np.array([1 - test_share, test_share])
-        side = int(np.argmax(lacks))
-        sides[side].extend(group)
-        wanted[side] -= _counts(group)
-    return sides
+        lacks /= np.array(shares)
+        chosen = int(np.argmax(lacks))
+        parts[chosen].extend(group)
+        wanted[chosen] -= _counts(group)
+    return parts
 
 
 def build_fights(
@@ -190,13 +203,13 @@ def build_fights(
         train, test = _first_of_each(train, n_clips), _first_of_each(test, n_clips)
     videos = out / "videos"
     videos.mkdir(parents=True, exist_ok=True)
-    rewritten = tuple(_rewritten(clip, videos) for clip in train)
+    alone = [tuple(_rewritten(clip, videos) for clip in side) for side in (train, test)]
     order = interleaved(test, np.random.default_rng(seed))
     streams = tuple(
         _joined(f"stream_{at // clips_a_stream:02}", order[at : at + clips_a_stream], videos)
         for at in range(0, len(order), clips_a_stream)
     )
-    found = FightSet(rewritten, streams)
+    found = FightSet(*alone, streams)
     _write_tables(found, out)
     return found
 

@@ -34,7 +34,7 @@ from training.learning.train import train
 from training.live_defaults import PROPOSALS
 from training.loaders.clips import load_annotated, load_clips
 from training.loaders.features import read_manifest
-from training.records import VideoRecord
+from training.records import FeatureSet, VideoRecord
 
 METRICS = ("clip AP", "clip AUC", "frame AP", "frame AUC", "mAP", "mAP@.5")
 SEEDS = (0, 1, 2, 3, 4)
@@ -145,7 +145,7 @@ def fight_report(
     Raises:
         DataError: Features are missing or cannot be used.
     """
-    tagged = load_clips(features, folder / "tags.csv")
+    tagged = _without(data.test, load_clips(features, folder / "tags.csv"))
     streams = load_annotated(features, folder / "annotations.json", "testing").records
     manifest = read_manifest(features)
     base = read_training_config(config) if isinstance(config, Path) else config
@@ -181,6 +181,12 @@ def fight_report(
         ),
         *_cut_counts(data, segments),
     )
+
+
+def _without(clips: Sequence[FightClip], known: FeatureSet) -> FeatureSet:
+    """Leave clips out that are seen in the streams; their footage shall not count twice."""
+    names = {clip.name for clip in clips}
+    return replace(known, records=tuple(one for one in known.records if one.name not in names))
 
 
 def network_answer(run: TrainedNetwork, record: VideoRecord) -> Answer:

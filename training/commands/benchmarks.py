@@ -265,13 +265,16 @@ def bench_fights(
 ) -> None:
     """Measure how well real CCTV fights are found after training from tags, beside baselines.
 
-    Rewrites clips, joins test clips to streams, extracts features, trains, and prints a table.
+    Rewrites clips, joins test clips to streams, extracts features, trains, and prints two tables:
+    of the streams, and of whole clips ranked on sources not trained on (5 splits by source),
+    beside a regression on mean features. report.md and sources.csv in the folder keep them.
     What is finished is kept, so it can be interrupted.
 
     s2net bench-fights fight_surv
     """
     with needs_torch():
         from training.benchmarks.fights_report import fight_report  # noqa: PLC0415 - needs torch
+        from training.benchmarks.fights_sources import N_SPLITS, source_report  # noqa: PLC0415
     from engine.bundle.model_bundle import resolve_bundle  # noqa: PLC0415
     from training.benchmarks.fights import build_fights  # noqa: PLC0415
     from training.extract import extract_in_parallel  # noqa: PLC0415
@@ -305,7 +308,20 @@ def bench_fights(
             threads=1,
             on_seed=lambda seed: done(seed + 1),
         )
-    typer.echo(report.table())
+    with counting("training without some sources", N_SPLITS * seeds) as done:
+        by_source = source_report(
+            data.clips,
+            out / "features",
+            config_file(config),
+            out / "runs",
+            seeds=range(seeds),
+            threads=1,
+            on_run=done,
+        )
+    text = f"{report.table()}\n\n{by_source.table()}"
+    (out / "report.md").write_text(f"{text}\n", encoding="utf-8")
+    (out / "sources.csv").write_text(by_source.rows(), encoding="utf-8")
+    typer.echo(text)
 
 
 def bench_economy(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from engine.errors import DataError
 from engine.types import BoolArray, FloatArray
 from training.config import TrainingConfig
-from training.evaluation.linear import linear_scores
+from training.evaluation.linear import linear_scores, mean_features
 from training.learning.progress import Progress
 from training.learning.stopping import average_precision
 from training.learning.train import train, video_scores
@@ -156,7 +156,9 @@ def judge(
     network = np.stack(
         [video_scores(run.network, record, run.camera_mean(record.camera)) for record in judged]
     )
-    linear = linear_scores(_means(learned), tags[~apart], _means(judged)).astype(np.float32)
+    linear = linear_scores(mean_features(learned), tags[~apart], mean_features(judged)).astype(
+        np.float32
+    )
     rows = tuple(
         ClassJudgement(
             name=feature_set.class_names[index],
@@ -244,10 +246,3 @@ def _tags_of(records: Sequence[VideoRecord], n_classes: int) -> FloatArray:
     for row, record in enumerate(records):
         tags[row, list(record.tags or ())] = 1
     return tags
-
-
-def _means(records: Sequence[VideoRecord]) -> FloatArray:
-    """Each video's mean feature, float32 (N, D)."""
-    return np.stack([record.features.mean(axis=0, dtype=np.float64) for record in records]).astype(
-        np.float32
-    )

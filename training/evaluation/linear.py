@@ -3,10 +3,13 @@
 N: videos; D: feature dimensions; C: classes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from engine.types import Float64Array, FloatArray
+from training.records import VideoRecord
 
 _STEPS = 100
 
@@ -50,3 +53,10 @@ def linear_scores(
     with torch.no_grad():
         questions = torch.from_numpy(np.asarray((asked - mean) / scale, np.float64))
         return np.asarray((questions @ weights + bias).numpy(), np.float64)
+
+
+def mean_features(records: Sequence[VideoRecord]) -> FloatArray:
+    """Each video's mean feature, float32 (N, D)."""
+    return np.stack([record.features.mean(axis=0, dtype=np.float64) for record in records]).astype(
+        np.float32
+    )

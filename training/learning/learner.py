@@ -59,7 +59,7 @@ class Learner:
         torch.manual_seed(_mixed(*self._seed, 0))
         network = build_network(choice, bags[0].features.shape[1], len(bags[0].tags))
         rows, tags = _input_rows(bags)
-        network.fit_input(torch.from_numpy(rows), torch.from_numpy(tags))
+        network.fit_input(torch.from_numpy(rows), torch.from_numpy(tags), len(bags))
         self.network = network.to(self._device)
         self.average = copy.deepcopy(self.network).eval()
         self._sampler = Sampler(bags, config.batches, self._seed)

@@ -21,7 +21,7 @@ import torch
 from engine.backends.names import check_name
 from engine.errors import DataError
 from engine.types import FloatArray
-from training.config import NetworkChoice, TrainingConfig
+from training.config import UNSHRUNK, NetworkChoice, TrainingConfig
 from training.learning.batches import (
     Bag,
     bag_of,
@@ -302,6 +302,10 @@ def _identity(
     if not any(record.points for record in feature_set.records):
         unused.add("points")
     decisive = {key: value for key, value in config.content.items() if key not in unused}
+    if trunk := decisive["network"].get("trunk"):
+        # Left out where it does nothing, as in runs of before it was there.
+        kept = {key: trunk[key] for key in trunk if UNSHRUNK.get(key, ...) != trunk[key]}
+        decisive["network"] = {**decisive["network"], "trunk": kept}
     digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
     digest.update(json.dumps(feature_set.class_names).encode())
     for record in (*feature_set.records, *silent):

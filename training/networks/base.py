@@ -57,12 +57,13 @@ class Network(nn.Module, ABC):
     sequences of the batch.
     """
 
-    def fit_input(self, rows: Tensor, tags: Tensor) -> None:
+    def fit_input(self, rows: Tensor, tags: Tensor, n_videos: int) -> None:
         """Fit what is fitted once, before the first step: a whitening, or the classes' means.
 
         Args:
             rows: float32 (N, D), the training snippets minus their cameras' means.
             tags: float32 (N, C), 1 where the video that a row is from is tagged with the class.
+            n_videos: Number of videos that the rows are from.
         """
 
     @override

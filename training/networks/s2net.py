@@ -81,10 +81,10 @@ class S2Net(Network):
         self._objective = S2NetObjective(config)
 
     @override
-    def fit_input(self, rows: Tensor, tags: Tensor) -> None:
+    def fit_input(self, rows: Tensor, tags: Tensor, n_videos: int) -> None:
         """Fit the whitening on ``rows`` float32 (N, D); tags (N, C) are not needed for it."""
         del tags
-        self.trunk.whitening.fit(rows)
+        self.trunk.whitening.fit(rows, n_videos)
 
     @override
     def forward(self, features: Tensor, valid: Tensor) -> Scores:

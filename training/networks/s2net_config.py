@@ -12,6 +12,10 @@ class TrunkConfig:
         kind: ``light``: whitening and one convolution, for short tagged clips. ``filter``: each
             modality filters the other, for long, dense videos.
         whitening_dims: Number of PCA directions that are kept; 0 for no whitening.
+        whitening_shrink: How far weak directions are held down: a direction of variance v is
+            weighed by v / (v + s), where s is so many times the features' total variance divided
+            by the number of training videos. With few videos it spares the network what only
+            their scenery varies in; with many it fades. 0 is plain whitening.
         modalities: Number of equal parts that make up the feature vector (rgb|flow: 2);
             ``filter`` only.
         width: Dimensions of an embedding.
@@ -22,6 +26,7 @@ class TrunkConfig:
 
     kind: Literal["light", "filter"]
     whitening_dims: int
+    whitening_shrink: float
     modalities: int
     width: int
     kernel: int
@@ -29,6 +34,8 @@ class TrunkConfig:
     dropout: float
 
     def __post_init__(self) -> None:
+        if self.whitening_shrink < 0:
+            raise ValueError(f"whitening_shrink is {self.whitening_shrink}, wanted 0 or more")
         if self.kernel % 2 != 1 or self.kernel < 1:
             raise ValueError(f"kernel is {self.kernel}, wanted an odd number")
         if self.modalities not in {1, 2}:
@@ -186,6 +193,7 @@ def light_config() -> S2NetConfig:
         trunk=TrunkConfig(
             kind="light",
             whitening_dims=128,
+            whitening_shrink=1.0,
             modalities=1,
             width=256,
             kernel=5,
@@ -244,6 +252,7 @@ def paper_config(*, modalities: int = 2, width: int = 1024) -> S2NetConfig:
         trunk=TrunkConfig(
             kind="filter",
             whitening_dims=0,
+            whitening_shrink=0.0,
             modalities=modalities,
             width=width,
             kernel=3,

@@ -62,7 +62,7 @@ class LightTrunk(nn.Module):
 
     def __init__(self, config: TrunkConfig, feature_dim: int, *, actionness: bool) -> None:
         super().__init__()
-        self.whitening = Whitening(feature_dim, config.whitening_dims)
+        self.whitening = Whitening(feature_dim, config.whitening_dims, config.whitening_shrink)
         self.input_dropout = nn.Dropout(config.input_dropout)
         self.convolution = Convolution(self.whitening.n_dims, config.width, config.kernel)
         self.actionness = nn.Linear(config.width, 1) if actionness else None
@@ -125,7 +125,7 @@ class FilterTrunk(nn.Module):
 
     def __init__(self, config: TrunkConfig, feature_dim: int) -> None:
         super().__init__()
-        self.whitening = Whitening(feature_dim, config.whitening_dims)
+        self.whitening = Whitening(feature_dim, config.whitening_dims, config.whitening_shrink)
         if self.whitening.n_dims % config.modalities:
             raise DataError(
                 f"trunk.modalities is {config.modalities}, but {self.whitening.n_dims} feature"

@@ -131,9 +131,9 @@ class TscNet(Network):
         )
 
     @override
-    def fit_input(self, rows: Tensor, tags: Tensor) -> None:
+    def fit_input(self, rows: Tensor, tags: Tensor, n_videos: int) -> None:
         """Start the bank at what rows (N, D) look like, or at what the bank's file says."""
-        del tags
+        del tags, n_videos
         bank = self.reader.bank
         if self.config.bank:
             vectors = torch.from_numpy(read_bank(Path(self.config.bank), *bank.shape))

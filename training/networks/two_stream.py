@@ -114,11 +114,12 @@ class TwoStream(Network):
         self.dictionary = nn.Parameter(torch.zeros(n_classes + 1, feature_dim))
 
     @override
-    def fit_input(self, rows: Tensor, tags: Tensor) -> None:
+    def fit_input(self, rows: Tensor, tags: Tensor, n_videos: int) -> None:
         """Start the dictionary at the means of rows (N, D) whose video has the tag, of (N, C).
 
         The background's row, and that of a class without a video, is the mean of all.
         """
+        del n_videos
         counts = tags.sum(dim=0).unsqueeze(-1)  # (C, 1)
         means = (tags.T @ rows) / counts.clamp(min=1)  # (C, D)
         overall = rows.mean(dim=0, keepdim=True)  # (1, D)

@@ -133,6 +133,9 @@ def test_clips_become_one_size_and_rate_and_streams_know_their_boundaries(tmp_pa
     assert {(240, 240)} == {(seen.width, seen.height) for seen in facts}
     sources = {part.clip.source for stream in found.streams for part in stream.parts}
     assert not sources & {clip.source for clip in found.train}
+    joined = [part.clip.name for stream in found.streams for part in stream.parts]
+    assert sorted(joined) == sorted(clip.name for clip in found.test)
+    assert {tmp_path / "out/videos"} == {clip.path.parent for clip in found.clips}
     for stream in found.streams:
         pictures = grid_pictures(stream.path)
         assert stream.duration_us == len(pictures) * 40_000

@@ -429,6 +429,26 @@ def test_a_file_from_before_there_were_clicks_is_read(tmp_path):
     assert dict(small_config().content) == {**config.content, "points": small_content()["points"]}
 
 
+def test_a_trunk_from_before_weak_directions_were_held_down_is_plain_and_the_same(tmp_path):
+    content = small_content(network__trunk__whitening_shrink=0.0)
+    del content["network"]["trunk"]["whitening_shrink"]
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(content))
+
+    config = read_training_config(tmp_path / "old.yaml")
+    changed = read_training_config(tmp_path / "old.yaml", {"network.trunk.whitening_shrink": 1.0})
+
+    assert 0.0 == config.network.config.trunk.whitening_shrink
+    assert 1.0 == changed.teacher.config.trunk.whitening_shrink
+    # A run of before has the digest of a configuration without the key, and is given back.
+    before = replace(config, content=content | {"points": config.content["points"]})
+    videos, out = planted(), tmp_path / "run"
+    first = train(before, videos, out, device="cpu", threads=1)
+    again = train(config, videos, out, device="cpu", threads=1)
+    assert first.identity == again.identity
+    with pytest.raises(DataError, match="is of another configuration"):
+        train(changed, videos, out, device="cpu", threads=1)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -151,7 +151,7 @@ def a_trained_network(form):
 def trained(form):
     """After a few steps: prototypes are read, and what started at zero is not any more."""
     network = a_network(form)
-    network.fit_input(torch.randn(64, FEATURE_DIM), untagged(64))
+    network.fit_input(torch.randn(64, FEATURE_DIM), untagged(64), 64)
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     for step in range(4):
         take_step(network, optimizer, a_batch(seed=step), step)
@@ -431,7 +431,7 @@ def test_the_light_network_finds_when_from_tags_that_say_only_what():
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     features, truth = planted(rng)
     rows = features.reshape(-1, FEATURE_DIM)
-    network.fit_input(rows, untagged(len(rows)))
+    network.fit_input(rows, untagged(len(rows)), len(rows))
     for step in range(60):
         features, truth = planted(rng)
         clips = torch.arange(len(features)).reshape(-1, 4)  # four clips a sequence
@@ -492,7 +492,8 @@ def test_the_other_networks_find_when_too(kind):
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     features, truth = planted(rng)
     rows = features.reshape(-1, FEATURE_DIM)
-    network.fit_input(rows, truth.amax(dim=1).repeat_interleave(features.shape[1], dim=0))
+    shown = truth.amax(dim=1).repeat_interleave(features.shape[1], dim=0)
+    network.fit_input(rows, shown, len(features))
     for step in range(80):
         features, truth = (values[::2] for values in planted(rng, n_clips=32, length=24))
         bags = torch.arange(len(features)).unsqueeze(1).expand(-1, features.shape[1])
@@ -537,6 +538,7 @@ def a_preset(config, feature_dim, n_classes):
     [
         ("trunk", {"kernel": 4}, "kernel is 4"),
         ("trunk", {"modalities": 3}, "modalities is 3"),
+        ("trunk", {"whitening_shrink": -0.5}, "whitening_shrink is -0.5, wanted 0 or more"),
         ("interaction", {"windows": [3, 4]}, "windows are"),
         ("interaction", {"max_segments": 0}, "1 or more"),
         ("prototypes", {"fuse": True}, "source is none"),
@@ -576,9 +578,11 @@ def test_whitened_snippets_have_unit_variance_and_no_correlation():
     rng = torch.Generator().manual_seed(0)
     mixing = torch.randn(FEATURE_DIM, FEATURE_DIM, generator=rng)
     rows = (torch.randn(500, FEATURE_DIM, generator=rng) @ mixing + 3).double()
-    network = a_network("light").double()
+    plainly = replaced(a_config("light"), trunk={"whitening_shrink": 0.0})
+    network = NETWORKS["s2net"].build(plainly, feature_dim=FEATURE_DIM, n_classes=N_CLASSES)
+    network = network.double()
 
-    network.fit_input(rows, untagged(len(rows)))
+    network.fit_input(rows, untagged(len(rows)), len(rows))
     white = network.trunk.whitening(rows)
 
     # Sums over 500 rows and 12 features, magnified by how much weaker than the strongest
@@ -596,7 +600,7 @@ def test_directions_without_variance_are_not_blown_up():
     rows = torch.randn(50, FEATURE_DIM) * (torch.arange(FEATURE_DIM) < 4)
     network = a_network("light")
 
-    network.fit_input(rows, untagged(len(rows)))
+    network.fit_input(rows, untagged(len(rows)), len(rows))
 
     assert network.trunk.whitening(rows).abs().max() < 20
 
@@ -605,8 +609,8 @@ def test_whitening_off_leaves_the_features_and_one_snippet_is_too_few():
     config = replaced(a_config("light"), trunk={"whitening_dims": 0})
     network = NETWORKS["s2net"].build(config, feature_dim=FEATURE_DIM, n_classes=N_CLASSES)
     rows = torch.randn(3, FEATURE_DIM)
-    network.fit_input(rows, untagged(len(rows)))
+    network.fit_input(rows, untagged(len(rows)), len(rows))
 
     assert torch.equal(rows, network.trunk.whitening(rows))
     with pytest.raises(DataError, match="there are 1"):
-        a_network("light").fit_input(rows[:1], untagged(1))
+        a_network("light").fit_input(rows[:1], untagged(1), 1)

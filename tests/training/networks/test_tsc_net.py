@@ -245,7 +245,7 @@ def test_the_bank_starts_at_what_the_features_look_like(tmp_path):
     rows = torch.randn(50, WIDTH)
     tags = torch.zeros(50, N_CLASSES)
     own = small_network("tsc-net", feature_dim=WIDTH, n_classes=N_CLASSES)
-    own.fit_input(rows, tags)
+    own.fit_input(rows, tags, len(rows))
     assert torch.equal(fit_bank(rows, N_CLASSES + 1), own.reader.bank)
 
     write_bank(np.full((2, WIDTH), 0.5, np.float32), tmp_path / "bank.npy")
@@ -256,7 +256,7 @@ def test_the_bank_starts_at_what_the_features_look_like(tmp_path):
         bank=str(tmp_path / "bank.npy"),
         bank_rows=2,
     )
-    given.fit_input(rows, tags)
+    given.fit_input(rows, tags, len(rows))
     assert torch.equal(torch.full((2, WIDTH), 0.5), given.reader.bank)
 
 

@@ -162,7 +162,7 @@ def test_the_dictionary_starts_at_the_means_of_its_classes():
     rows = torch.arange(4.0).unsqueeze(1).expand(4, WIDTH)
     tags = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]])
 
-    network.fit_input(rows, tags)
+    network.fit_input(rows, tags, len(rows))
 
     # Class 2 has no video, and like the background takes the mean of all: 1.5.
     assert [0.5, 1.5, 1.5, 1.5] == network.dictionary[:, 0].tolist()
