@@ -203,13 +203,14 @@ def build_fights(
         train, test = _first_of_each(train, n_clips), _first_of_each(test, n_clips)
     videos = out / "videos"
     videos.mkdir(parents=True, exist_ok=True)
-    alone = [tuple(_rewritten(clip, videos) for clip in side) for side in (train, test)]
+    learned = tuple(_rewritten(clip, videos) for clip in train)
+    others = tuple(_rewritten(clip, videos) for clip in test)
     order = interleaved(test, np.random.default_rng(seed))
     streams = tuple(
         _joined(f"stream_{at // clips_a_stream:02}", order[at : at + clips_a_stream], videos)
         for at in range(0, len(order), clips_a_stream)
     )
-    found = FightSet(*alone, streams)
+    found = FightSet(learned, others, streams)
     _write_tables(found, out)
     return found
 
