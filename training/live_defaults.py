@@ -57,8 +57,8 @@ def live_defaults(grid: Grid, look_ahead: int | None = None) -> dict[str, Any]:
 
     Args:
         grid: The grid of the features.
-        look_ahead: Of an online student, how many later hops its scores see; an event's end is
-            final after as many. None: a network that was trained on whole videos.
+        look_ahead: Of an online student, after how many hops an event's end is final. None: a
+            network that was trained on whole videos.
     """
 
     def snippets(length_s: float) -> int:

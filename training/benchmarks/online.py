@@ -1,7 +1,7 @@
 """Online students beside the windowed reading of their teachers, through the live session.
 
-For each seed a teacher is trained on tags, and a student of it for each look-ahead. Every one is
-run live; the teacher with each freeze that a student has. Nothing is chosen here.
+For each seed a teacher is trained on tags, then a student of it, and a bounded one for each
+look-ahead. Every one is run live; teacher and student with each freeze. Nothing is chosen here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,7 @@ from engine.published.models import MODELS
 from training.benchmarks.scenes import Scenes
 from training.config import training_config, with_overrides
 from training.evaluation.average_precision import map_of
-from training.evaluation.stream_runs import delay_accuracy_curve
-from training.evaluation.streaming import StreamingResult
+from training.evaluation.stream_runs import CurvePoint, delay_accuracy_curve
 from training.evaluation.whole_video import propose_whole_video
 from training.export.export import export
 from training.learning.checkpoints import TrainedNetwork
@@ -28,7 +27,12 @@ from training.learning.distillation import look_ahead_of, student_content
 from training.learning.train import train
 from training.live_defaults import PROPOSALS, live_defaults
 
-WINDOWED = "windowed"
+_HEADS = (
+    *("read by", "final after, s", "opens at", "live mAP", "of the teacher's offline"),
+    *("own offline", "precision", "recall", "opening p50, p90, longest, s", "last word, s"),
+    *("late", "retracted", "false alarms an hour"),
+)
+TEACHER, STUDENT, BOUNDED = "teacher", "student", "bounded student"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,10 @@ class OnlineRow:
     """One network read live, on one subset; shares are in [0, 1], times in seconds.
 
     Attributes:
-        reader: ``windowed`` for a teacher, ``student N`` for one that sees N hops ahead.
+        reader: Teacher or student, both read in windows, or a student whose scores see no more
+            hops ahead than fit into ``freeze_s``.
         freeze_s: After so long an event's end is final.
+        open_score: At which events open.
         seed: The seed of teacher and student.
         offline_map: The teacher's mAP over whole videos.
         own_map: The network's own mAP over whole videos.
@@ -55,6 +61,7 @@ class OnlineRow:
 
     reader: str
     freeze_s: float
+    open_score: float
     seed: int
     offline_map: float
     own_map: float
@@ -80,6 +87,7 @@ def bench_online(
     *,
     subset: str = "testing",
     quiet: str = "quiet",
+    open_scores: Sequence[float | None] = (None,),
     changes: Mapping[str, Any] | None = None,
     threads: int | None = 1,
     on_run: Callable[[str], None] = lambda _name: None,
@@ -89,31 +97,36 @@ def bench_online(
     Args:
         scenes: One data draw.
         content: YAML values of the teachers' configuration.
-        look_aheads: Hops that students see ahead.
+        look_aheads: Hops after which events are final, and that bounded students see ahead.
         seeds: Each teacher is trained with each, and so are its students.
         base: The bundle whose backbone made the features.
         out: Folder of the run folders.
         subset: The subset that is run live.
         quiet: The subset in which nothing happens; it gives false alarms, where it is there.
+        open_scores: Scores at which events open, each tried on every network; None: the default.
         changes: Dotted keys of the students' configurations and their values.
         threads: CPU threads of torch and OpenVINO.
         on_run: Gets the name of every network that is trained and measured.
     """
-    bench = _Bench(scenes, base, subset, quiet, out, threads)
+    bench = _Bench(scenes, base, subset, quiet, out, threads, tuple(open_scores))
     freezes = [ahead * scenes.tagged.grid.stride_us for ahead in look_aheads]
     rows: list[OnlineRow] = []
     for seed in seeds:
         teacher = bench.trained({**content, "seed": seed}, f"teacher/seed-{seed}", None)
         offline = bench.whole(teacher)
-        rows += bench.rows(teacher, WINDOWED, freezes, offline)
+        rows += bench.rows(teacher, TEACHER, freezes, offline)
         on_run(f"teacher, seed {seed}")
+        asked = student_content({**content, "seed": seed}, max(look_aheads))
+        asked = with_overrides(asked, changes or {}, STUDENT)
+        student = bench.trained(asked, f"student/seed-{seed}", teacher)
+        rows += bench.rows(student, STUDENT, freezes, offline)
+        on_run(f"student, seed {seed}")
         for ahead, freeze_us in zip(look_aheads, freezes, strict=True):
-            asked = with_overrides(
-                student_content({**content, "seed": seed}, ahead), changes or {}, "student"
-            )
-            student = bench.trained(asked, f"student-{ahead}/seed-{seed}", teacher)
-            rows += bench.rows(student, f"student {ahead}", [freeze_us], offline)
-            on_run(f"student {ahead}, seed {seed}")
+            limit = {"network.bounded": True, "network.look_ahead": ahead}
+            name = f"bounded-{ahead}/seed-{seed}"
+            bounded = bench.trained(with_overrides(asked, limit, name), name, teacher)
+            rows += bench.rows(bounded, BOUNDED, [freeze_us], offline)
+            on_run(f"bounded student {ahead}, seed {seed}")
     return rows
 
 
@@ -127,6 +140,7 @@ class _Bench:
     quiet: str
     out: Path
     threads: int | None
+    open_scores: tuple[float | None, ...]
 
     def trained(
         self, content: Mapping[str, Any], name: str, teacher: TrainedNetwork | None
@@ -152,7 +166,8 @@ class _Bench:
         self, run: TrainedNetwork, reader: str, freezes_us: Sequence[int], offline: float
     ) -> list[OnlineRow]:
         """Run a network live with each freeze."""
-        folder = self.out / "bundles" / f"{reader.replace(' ', '-')}-{run.config.seed}"
+        name = f"{reader.replace(' ', '-')}-{len(freezes_us)}-{freezes_us[0]}"
+        folder = self.out / "bundles" / f"{name}-{run.config.seed}"
         export(
             run,
             self.base,
@@ -172,25 +187,28 @@ class _Bench:
                 bundle.spec,
                 BackendLocalizer(backend),
                 freezes_us,
+                self.open_scores,
                 quiet=self.scenes.subsets.get(self.quiet, ()),
             )
         finally:
             backend.close()
         own = self.whole(run)
         return [
-            row_of(reader, point.freeze_us, run.config.seed, offline, own, point.result)
+            row_of(reader, run.config.seed, offline, own, point, bundle.spec.tracker.open_score)
             for point in curve
         ]
 
 
 def row_of(
-    reader: str, freeze_us: int, seed: int, offline: float, own: float, result: StreamingResult
+    reader: str, seed: int, offline: float, own: float, point: CurvePoint, open_score: float
 ) -> OnlineRow:
     """A row of what was measured; both mAPs are those over whole videos."""
+    result = point.result
     opening = result.detection_delay
     return OnlineRow(
         reader=reader,
-        freeze_s=freeze_us / US_PER_S,
+        freeze_s=point.freeze_us / US_PER_S,
+        open_score=open_score if point.open_score is None else point.open_score,
         seed=seed,
         offline_map=offline,
         own_map=own,
@@ -209,13 +227,16 @@ def row_of(
 
 def table(rows: Sequence[OnlineRow]) -> str:
     """Write means over seeds as a Markdown table; shares are in percent."""
-    heads = "| read by | final after, s | live mAP | of the teacher's offline | own offline | "
-    heads += "precision | recall | opening p50, p90, longest, s | last word, s | late | retracted "
-    lines = [f"{heads}| false alarms an hour |", f"|---|{'---:|' * 11}"]
-    for reader, freeze_s in dict.fromkeys((row.reader, row.freeze_s) for row in rows):
-        own = [row for row in rows if (row.reader, row.freeze_s) == (reader, freeze_s)]
-        lines.append(f"| {reader} | {freeze_s:.2f} | {' | '.join(_cells(own))} |")
+    lines = [f"| {' | '.join(_HEADS)} |", f"|---|{'---:|' * (len(_HEADS) - 1)}"]
+    for key in dict.fromkeys(map(_key, rows)):
+        reader, freeze_s, open_score = key
+        cells = _cells([row for row in rows if _key(row) == key])
+        lines.append(f"| {reader} | {freeze_s:.2f} | {open_score:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _key(row: OnlineRow) -> tuple[str, float, float]:
+    return row.reader, row.freeze_s, row.open_score
 
 
 def _cells(rows: Sequence[OnlineRow]) -> list[str]:

@@ -22,7 +22,7 @@ def bench_online(
     out: Annotated[Path, typer.Option(help="Folder for runs and bundles.")] = Path("runs/online"),
     config: Config = Path("s2net-scenes"),
     look_aheads: Annotated[
-        str, typer.Option(help="Hops that students see ahead, with commas between.")
+        str, typer.Option(help="Hops after which events are final, with commas between.")
     ] = "0,1,2",
     seeds: Annotated[
         int, typer.Option(min=1, help="Train each with so many seeds, from 0 on.")
@@ -33,6 +33,10 @@ def bench_online(
     quiet: Annotated[
         str, typer.Option(help="Subset in which nothing happens, for false alarms.")
     ] = "quiet",
+    open_scores: Annotated[
+        list[float] | None,
+        typer.Option("--open-score", help="Open events at this score instead; repeatable."),
+    ] = None,
     changes: Changes = None,
     base: Annotated[
         str, typer.Option(help="Bundle whose backbone made the features, by name or folder.")
@@ -62,7 +66,7 @@ def bench_online(
         raise DataError(f"--look-aheads: {odd[0]!r} is no number of hops, e.g. 0,1,2")
     backbone = ModelBundle.load(resolve_bundle(base))
     data = load_scenes(features, scenes, (subset, quiet), scenes.name)
-    with counting("training and running live", seeds * (1 + len(aheads))) as done:
+    with counting("training and running live", seeds * (2 + len(aheads))) as done:
         finished: list[str] = []
 
         def on_run(name: str) -> None:
@@ -78,6 +82,7 @@ def bench_online(
             out,
             subset=subset,
             quiet=quiet,
+            open_scores=open_scores or (None,),
             changes=overrides,
             threads=threads,
             on_run=on_run,

@@ -106,8 +106,8 @@ def train(
         bool,
         typer.Option(
             "--online",
-            help="Train a student for live cameras: scores that see a bounded number of later "
-            "hops, learned from a --teacher that saw whole clips.",
+            help="Train a student for live cameras, which learns from a --teacher that saw whole "
+            "clips to score what has only begun.",
         ),
     ] = False,
     fresh: Annotated[

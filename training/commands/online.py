@@ -23,8 +23,8 @@ LookAhead = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="With --online: how many later hops a score may see; otherwise 2, or what the "
-        "configuration of a student says.",
+        help="With --online: how many hops after its end an event is final; otherwise 2, or what "
+        "the configuration of a student says.",
     ),
 ]
 

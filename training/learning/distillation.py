@@ -28,8 +28,8 @@ def student_content(content: Mapping[str, Any], look_ahead: int | None) -> dict[
     Args:
         content: The values. The data, the optimiser and the like stay; so does the whole of a
             configuration that is a student's already.
-        look_ahead: Hops that the student sees ahead; None: as many as ``content`` says, or else
-            ``LOOK_AHEAD``.
+        look_ahead: Hops after which the student's events are final; None: as many as ``content``
+            says, or else ``LOOK_AHEAD``.
 
     Raises:
         DataError: The student cannot look so far ahead.
@@ -49,7 +49,7 @@ def student_content(content: Mapping[str, Any], look_ahead: int | None) -> dict[
 
 
 def look_ahead_of(runs: Sequence[TrainedNetwork]) -> int | None:
-    """How many later hops the scores of runs see, the most of any; None: they have no limit."""
+    """After how many hops the events of students are final, the most of any; None: not all are."""
     configs = [run.config.network.config for run in runs]
     aheads = [config.look_ahead for config in configs if isinstance(config, OnlineConfig)]
     return max(aheads) if len(aheads) == len(configs) else None

@@ -1,10 +1,11 @@
-"""The online head: S2Net's light form with bounded look-ahead, made for live cameras by a teacher.
+"""The online head: S2Net's light form, taught to score what has only begun.
 
 Features → whitening → one convolution → class logits → light STA over the same logits → sigmoid.
-A position's answer sees at most ``look_ahead`` later ones, and the further back instead. It learns
-from a teacher that saw whole clips: its scores and segments are the targets of every position, of
-whole clips and of windows that end in the middle of one, as a live camera has them; and it says
-what the teacher will find in the next hops.
+It learns from a teacher that saw whole clips: its scores and segments are the targets of every
+position, of whole clips and of windows that end in the middle of one, as a live camera has them;
+and it says what the teacher will find in the next hops. A bounded head sees at most ``look_ahead``
+later positions, and the further back instead; the other sees those that have come, and a position
+is scored anew as more come.
 
 B, T: sequences and positions; D, d: feature and embedding dimensions; C: classes; A: hops that
 are anticipated; W, U: live windows and their positions.
@@ -37,13 +38,15 @@ class OnlineConfig:
     """The online head and what it learns from.
 
     Attributes:
-        look_ahead: How many later hops an answer may see.
+        look_ahead: How many hops after its end an event is final.
+        bounded: Whether no score sees more than so many later hops. Otherwise each sees what its
+            window holds.
         whitening_dims: Number of PCA directions that are kept; 0 for no whitening.
         width: d.
-        kernel: Positions that the convolution sees, odd: half of them later ones, if the
-            look-ahead admits so many.
-        windows: Widths of the short-term windows in hops, odd; they look ahead by what the
-            convolution leaves of the look-ahead.
+        kernel: Positions that the convolution sees, odd: half of them later ones, as far as it
+            may look ahead.
+        windows: Widths of the short-term windows in hops, odd; of a bounded head they look ahead
+            by what the convolution leaves of the look-ahead.
         key_dims: Number of dimensions in which positions are compared.
         input_dropout: Share dropped before the convolution.
         dropout: Share dropped of embeddings.
@@ -59,6 +62,7 @@ class OnlineConfig:
     """
 
     look_ahead: int
+    bounded: bool
     whitening_dims: int
     width: int
     kernel: int
@@ -95,9 +99,11 @@ class OnlineConfig:
         return self.kernel // 2 + max(self.windows) // 2
 
     @property
-    def convolution_ahead(self) -> int:
-        """How many hops the convolution sees ahead; the windows have the rest."""
-        return min(self.look_ahead, self.kernel // 2)
+    def aheads(self) -> tuple[int, int]:
+        """How many hops the convolution sees ahead, and the windows on top of it."""
+        whole = self.look_ahead if self.bounded else self.furthest
+        first = min(whole, self.kernel // 2)
+        return first, whole - first
 
 
 class Online(Network):
@@ -117,7 +123,7 @@ class Online(Network):
     def __init__(self, config: OnlineConfig, *, feature_dim: int, n_classes: int) -> None:
         super().__init__()
         self.config, self._n_classes = config, n_classes
-        ahead = config.convolution_ahead
+        ahead, then_ahead = config.aheads
         self.whitening = Whitening(feature_dim, config.whitening_dims)
         self.input_dropout = nn.Dropout(config.input_dropout)
         self.convolution = Convolution(
@@ -129,7 +135,7 @@ class Online(Network):
             _interaction(config),
             config.width,
             is_background_last=False,
-            ahead=config.look_ahead - ahead,
+            ahead=then_ahead,
         )
         self.forecast = nn.Linear(config.width, config.anticipated * n_classes)
 
@@ -207,6 +213,7 @@ def online_config(look_ahead: int) -> OnlineConfig:
     """Return the preset, chosen on the validation videos of rendered scenes."""
     return OnlineConfig(
         look_ahead=look_ahead,
+        bounded=False,
         whitening_dims=128,
         width=256,
         kernel=5,
@@ -214,12 +221,12 @@ def online_config(look_ahead: int) -> OnlineConfig:
         key_dims=32,
         input_dropout=0.5,
         dropout=0.5,
-        segments=0.5,
+        segments=1.0,
         bag=1.0,
         frame=1.0,
         live=1.0,
         live_window=24,
-        live_windows=64,
+        live_windows=32,
         live_newest=8,
         anticipation=0.2,
         anticipated=3,

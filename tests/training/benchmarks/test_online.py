@@ -15,7 +15,7 @@ from tests.support.tiny_training import a_record, small_content
 from training.records import FeatureSet
 
 with torch_imports():
-    from training.benchmarks.online import WINDOWED, bench_online, table
+    from training.benchmarks.online import BOUNDED, STUDENT, TEACHER, bench_online, table
     from training.benchmarks.scenes import Scenes
     from training.feature_files import manifest_of
 
@@ -61,11 +61,10 @@ def test_teachers_and_students_are_measured_and_not_trained_again(tmp_path):
 
     assert repr(first) == repr(measure())
     assert written == {path: path.stat().st_mtime_ns for path in written}
-    assert [(WINDOWED, 0.0), (WINDOWED, 0.32), ("student 0", 0.0), ("student 2", 0.32)] == [
-        (row.reader, row.freeze_s) for row in first[:4]
-    ]
+    wanted = [(reader, freeze) for reader in (TEACHER, STUDENT, BOUNDED) for freeze in (0.0, 0.32)]
+    assert wanted == [(row.reader, row.freeze_s) for row in first[:6]]
     assert {0, 1} == {row.seed for row in first}
     assert all(0 <= row.live_map <= 1 and row.offline_map > 0 for row in first)
     lines = table(first).splitlines()
-    assert 2 + 4 == len(lines)
-    assert {14 - 1} == {line.count("|") for line in lines}
+    assert 2 + 6 == len(lines)
+    assert {14} == {line.count("|") for line in lines}

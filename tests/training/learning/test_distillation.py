@@ -104,7 +104,7 @@ def test_targets_are_the_scores_of_tagged_classes_and_segments_made_of_them():
 @pytest.mark.numeric
 def test_a_student_finds_what_its_teacher_finds(tmp_path):
     teacher = trained(tmp_path / "teacher", small_config(schedule__length=150, rounds=2))
-    config = student_config(0, **{"schedule.length": 150})
+    config = student_config(0, **{"schedule.length": 150, "network.bounded": True})
 
     student = trained(tmp_path / "student", config, teacher)
 

@@ -20,7 +20,8 @@ SMALL = {"whitening_dims": 0, "width": 8, "key_dims": 4}
 
 
 def a_config(look_ahead, **changes):
-    section = plain(online_config(look_ahead)) | SMALL | changes
+    asked = {"look_ahead": look_ahead, "bounded": True}
+    section = plain(online_config(0)) | asked | SMALL | changes
     return parse(OnlineConfig, section, "network")
 
 
@@ -59,6 +60,18 @@ def test_what_comes_after_the_look_ahead_changes_nothing_and_what_is_in_it_does(
 
     assert torch.equal(before[:, : t + 1], scored(network, later).cas[:, : t + 1])
     assert not torch.equal(before[:, t], scored(network, within).cas[:, t])
+
+
+def test_without_a_bound_it_sees_as_far_as_kernel_and_windows():
+    network, features = a_network(0, bounded=False), torch.randn(1, 40, DIM)
+    within, later = features.clone(), features.clone()
+    within[:, 26] += 1
+    later[:, 27:] += 1
+
+    before = scored(network, features).cas[0, 20]
+
+    assert not torch.equal(before, scored(network, within).cas[0, 20])
+    assert torch.equal(before, scored(network, later).cas[0, 20])
 
 
 @pytest.mark.numeric
