@@ -210,7 +210,7 @@ class Online(Network):
 
 
 def online_config(look_ahead: int) -> OnlineConfig:
-    """Return the preset, chosen on the validation videos of rendered scenes."""
+    """Return the preset: the form of S2Net's `light`, the losses as chosen on planted features."""
     return OnlineConfig(
         look_ahead=look_ahead,
         bounded=False,
