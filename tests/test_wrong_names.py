@@ -79,6 +79,10 @@ S2NET = [
 ]
 WITH_TORCH = [
     ("train --features here --device tpu", "--device is 'tpu', wanted one of 'cpu', 'cuda'"),
+    ("train --features here --online --teacher nope", "--teacher nope/checkpoint.safetensors: "),
+    ("train --features here --online", "--online needs a teacher: train one first"),
+    ("train --features here --teacher here", "are of an online student: give --online too"),
+    ("train --features here --look-ahead 2", "are of an online student: give --online too"),
     ("export here --out x --base nope", NO_BUNDLE),
     ("export here --out x --base tiny --precision f64", NO_F64),
     ("parity here nope", NO_BUNDLE),
@@ -92,6 +96,11 @@ WITH_TORCH = [
         "compare --scenes here --features here --supervision clicks",
         "--supervision is 'clicks', wanted one of 'tags'",
     ),
+    ("bench-online --scenes here --features here --base nope", NO_BUNDLE),
+    (
+        "bench-online --scenes here --features here --look-aheads 1,x",
+        "--look-aheads: 'x' is no number of hops",
+    ),
     ("bench --bundle nope", NO_BUNDLE),
     (
         f"benchmark --scenes here --features here --config {YAML} --variants {YAML} --only s3net",
@@ -103,6 +112,7 @@ NAMES = {
     *("bundle", "candidate_bundle", "also", "base", "runtime", "pace", "transcode"),
     *("modality", "protocol", "only", "footage"),
     *("rung", "motion_gate", "under_load"),
+    *("teacher", "look_aheads"),
 }
 
 DAEMON = """

@@ -5,7 +5,7 @@ to the kind. ``teacher`` changes, by dotted keys, the network that makes the pse
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from engine.errors import DataError
 from engine.files.strict_yaml import parse, plain, read_plain, read_yaml
 from training.data import DataChoice
-from training.networks import NETWORKS
+from training.networks import NETWORKS, STUDENTS
 
 UNSHRUNK: Mapping[str, object] = {"whitening_shrink": 0.0}  # of a trunk of an earlier version
 
@@ -245,7 +245,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class NetworkChoice:
-    """A row of the table ``NETWORKS`` and that row's own configuration."""
+    """A row of the table ``NETWORKS``, or of ``STUDENTS``, and that row's own configuration."""
 
     kind: str
     config: Any
@@ -311,13 +311,16 @@ class TrainingConfig:
 
 
 def read_training_config(
-    path: Path, overrides: Mapping[str, object] | None = None
+    path: Path,
+    overrides: Mapping[str, object] | None = None,
+    change: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> TrainingConfig:
     """Read a configuration file, with some of its keys changed.
 
     Args:
         path: The YAML file.
         overrides: Dotted key → value, e.g. ``{"network.interaction.sta": False}``.
+        change: Makes other values of the file's, before the overrides.
 
     Raises:
         BundleError: The file is unreadable, or a key or value is not what it should be.
@@ -325,6 +328,8 @@ def read_training_config(
     """
     content, _ = read_yaml(path)
     complete = _complete(content)
+    if change is not None:
+        complete = dict(change(complete))
     return training_config(with_overrides(complete, overrides or {}, str(path)), str(path))
 
 
@@ -409,8 +414,9 @@ def parse_override(text: str) -> tuple[str, object]:
 
 
 def _network(section: Mapping[str, Any], where: str) -> NetworkChoice:
-    kind, own = _kind(section, NETWORKS, where)
-    return NetworkChoice(kind, parse(NETWORKS[kind].config_type, own, where))
+    table = STUDENTS if section.get("kind") in STUDENTS else NETWORKS
+    kind, own = _kind(section, table, where)
+    return NetworkChoice(kind, parse(table[kind].config_type, own, where))
 
 
 def _kind(

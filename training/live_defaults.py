@@ -4,6 +4,7 @@ Windows and thresholds are those that the study of online localization on render
 They are given in seconds, so that they hold at any stride.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from engine.grid import US_PER_S, Grid
@@ -51,8 +52,14 @@ TRACKER = TrackerSpec(
 )
 
 
-def live_defaults(grid: Grid) -> dict[str, Any]:
-    """Return the fields of ``ModelCard`` that ``export`` sets: window, proposals, tracker."""
+def live_defaults(grid: Grid, look_ahead: int | None = None) -> dict[str, Any]:
+    """Return the fields of ``ModelCard`` that ``export`` sets: window, proposals, tracker.
+
+    Args:
+        grid: The grid of the features.
+        look_ahead: Of an online student, after how many hops an event's end is final. None: a
+            network that was trained on whole videos.
+    """
 
     def snippets(length_s: float) -> int:
         return max(1, round(length_s * US_PER_S / grid.stride_us))
@@ -64,4 +71,7 @@ def live_defaults(grid: Grid) -> dict[str, Any]:
         track_snippets=snippets(TRACKED_S),
         max_gap_us=MAX_GAP_US,
     )
-    return {"window": window, "proposals": PROPOSALS, "tracker": TRACKER}
+    tracker = TRACKER
+    if look_ahead is not None:
+        tracker = replace(TRACKER, freeze_us=look_ahead * grid.stride_us)
+    return {"window": window, "proposals": PROPOSALS, "tracker": tracker}

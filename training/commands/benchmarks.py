@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.errors import DataError
+from training.commands.bench_online import bench_online
 from training.commands.screen import (
     Changes,
     Features,
@@ -35,6 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
     app.command("bench-fights")(bench_fights)
     app.command("bench-economy")(bench_economy)
+    app.command("bench-online")(bench_online)
 
 
 def bench(

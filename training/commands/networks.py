@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from training.commands.conversion import (
     stages,
     tell,
 )
+from training.commands.online import LookAhead, Teachers, check_asked, teacher_of
 from training.commands.screen import (
     DEFAULT_CONFIG,
     Annotations,
@@ -95,9 +97,19 @@ def train(
             "after a first round is wrong, and is learned from in a second one."
         ),
     ] = None,
+    teacher: Teachers = None,
+    look_ahead: LookAhead = None,
     device: Annotated[str, typer.Option(help="Where to train: cpu, cuda or auto.")] = "auto",
     threads: Threads = 1,
     *,
+    online: Annotated[
+        bool,
+        typer.Option(
+            "--online",
+            help="Train a student for live cameras, which learns from a --teacher that saw whole "
+            "clips to score what has only begun.",
+        ),
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew and write over what is in --out.")
     ] = False,
@@ -118,10 +130,13 @@ def train(
 
     s2net train --features features --quiet quiet-features --out runs/fewer-false-alarms
 
+    s2net train --features features --online --teacher runs/mine --look-ahead 2 --out runs/live
+
     s2net train --config configs/training/s2net-thumos14.yaml --features DIR --out runs/thumos14
     """
     with needs_torch():
         from training.evaluation.judging import judge as judge_training  # noqa: PLC0415 - needs torch
+        from training.learning.distillation import student_content  # noqa: PLC0415
         from training.learning.tag_notes import tag_notes  # noqa: PLC0415
         from training.learning.train import DEVICES  # noqa: PLC0415
         from training.learning.train import train as train_network  # noqa: PLC0415
@@ -130,10 +145,12 @@ def train(
     from training.data import features_manifest, training_set  # noqa: PLC0415
 
     check_name("--device", device, DEVICES, DataError)
+    check_asked(online=online, teachers=teacher, look_ahead=look_ahead)
     overrides = dict(map(parse_override, changes or ()))
     if seed is not None:
         overrides["seed"] = seed
-    chosen = read_training_config(config_file(config), overrides)
+    change = partial(student_content, look_ahead=look_ahead) if online else None
+    chosen = read_training_config(config_file(config), overrides, change)
     videos = training_set(chosen.data, features, tags, note)
     n_tagged = sum(record.tags is not None for record in videos.records)
     note(f"{n_tagged} tagged videos, {len(videos.class_names)} classes: {config}")
@@ -149,6 +166,7 @@ def train(
             videos,
             out,
             quiet=silent,
+            teacher=teacher_of(teacher) if teacher else None,
             manifest=features_manifest(chosen.data, features),
             device=device,
             threads=threads,
@@ -157,7 +175,7 @@ def train(
             note=note,
         )
         judgement = None
-        if judge and is_own:
+        if judge and is_own and not online:  # its teacher has seen every clip
             try:
                 judgement = judge_training(
                     chosen,
@@ -289,6 +307,7 @@ def export(
         from training.export.ensemble import ensemble_of  # noqa: PLC0415
         from training.export.export import export as export_run  # noqa: PLC0415
         from training.learning.checkpoints import load_run  # noqa: PLC0415 - needs torch
+        from training.learning.distillation import look_ahead_of  # noqa: PLC0415
     from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
     from engine.bundle.room import make_room  # noqa: PLC0415
     from training.live_defaults import live_defaults  # noqa: PLC0415
@@ -309,7 +328,7 @@ def export(
             out,
             name=name or out.name,
             source=f"{network}, {len(trained.class_names)} classes, seed {seeds}",
-            changes=live_defaults(trained.grid),
+            changes=live_defaults(trained.grid, look_ahead_of(members)),
             without_backbone=without_backbone,
             precision=wanted,
             clips=clips,

@@ -8,11 +8,11 @@ features.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
 from engine.errors import DataError
+from engine.grid import US_PER_S
 from engine.judging.histories import History, histories
 from engine.judging.pairing import FOUND_TIOU
 from engine.tiou import covers
@@ -32,38 +32,15 @@ from training.evaluation.matching import (
     matching_size,
     start_affinity,
 )
+from training.evaluation.spread import Spread
 from training.records import VideoRecord
 
 F1_TIOUS = (0.3, 0.5, 0.7)
 START_TOLERANCES_S = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 
+LATE_S = 3  # an event that opens so long after its action's start is late, as is one after its end
+
 _US_PER_HOUR = 3_600_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Mean, median and 95th percentile of ``n`` values in seconds; NaN if there are none."""
-
-    n: int
-    mean: float
-    median: float
-    p95: float
-
-    @classmethod
-    def of_us(cls, values_us: Sequence[int]) -> Self:
-        """Of values in microseconds."""
-        if not values_us:
-            return cls(0, math.nan, math.nan, math.nan)
-        values = np.array(values_us, np.int64) / 1e6
-        middle, p95 = np.percentile(values, (50, 95)).tolist()
-        return cls(len(values), float(values.mean()), middle, p95)
-
-    def text(self) -> str:
-        """Write one line for people."""
-        if not self.n:
-            return "-"
-        middle = f"{self.median:.2f} s median, {self.mean:.2f} s mean"
-        return f"{middle}, {self.p95:.2f} s p95 ({self.n})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +55,9 @@ class StreamingResult:
         precision: Kept events that were matched to an action.
         recall: Share of actions that were matched.
         detection_delay: Time from an action's start to when its event was opened.
+        late_openings: Share of the matched events that opened after their action had ended, or
+            more than ``LATE_S`` seconds after it had started.
+        opened_after_end: Share of the matched events that opened after their action had ended.
         final_delay: Time from an action's end to when its event's last revision was decided;
             without the events that the footage's end, or a gap, cut short.
         start_map: mAP of "an action starts now" at each of ``START_TOLERANCES_S``.
@@ -100,6 +80,8 @@ class StreamingResult:
     precision: float
     recall: float
     detection_delay: Spread
+    late_openings: float
+    opened_after_end: float
     final_delay: Spread
     start_map: tuple[float, ...]
     f1_by_class: tuple[float, ...]
@@ -129,6 +111,10 @@ class StreamingResult:
                 f"{self.n_missed} missed"
             ),
             "delay to the opening": self.detection_delay.text(),
+            "late openings": (
+                f"{100 * self.late_openings:.1f} (more than {LATE_S} s after the start, or after "
+                f"the end: {100 * self.opened_after_end:.1f})"
+            ),
             "delay to the last word": self.final_delay.text(),
             "start mAP": _shares(tolerances, self.start_map),
             "F1": _shares(tious, self.f1_by_class),
@@ -190,6 +176,12 @@ def streaming_metrics(
         for event, action in zip(kept, taken.tolist(), strict=True)
         if action >= 0
     ]
+    is_over = [event.first.decided_us > span.end_us for event, span in found]
+    opening_us = [event.opening_delay_us(span) for event, span in found]
+    is_late = [
+        over or delay_us > LATE_S * US_PER_S
+        for over, delay_us in zip(is_over, opening_us, strict=True)
+    ]
     final_us = [event.final_delay_us(span) for event, span in found]
     silent = [record for record in records if record.truth == ()]
     quiet_hours, n_openings, n_alarms = _alarms([*silent, *quiet], events)
@@ -200,7 +192,9 @@ def streaming_metrics(
         n_missed=len(truth.video) - len(found),
         precision=_ratio(len(found), len(kept)),
         recall=_ratio(len(found), len(truth.video)),
-        detection_delay=Spread.of_us([event.opening_delay_us(span) for event, span in found]),
+        detection_delay=Spread.of_us(opening_us),
+        late_openings=_ratio(sum(is_late), len(found)),
+        opened_after_end=_ratio(sum(is_over), len(found)),
         final_delay=Spread.of_us([delay_us for delay_us in final_us if delay_us is not None]),
         start_map=_start_map(truth, lives, n_classes),
         f1_by_class=_f1(truth, last),

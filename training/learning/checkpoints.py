@@ -22,7 +22,7 @@ from engine.files.npz import NPZ_DAMAGE
 from engine.grid import Grid
 from engine.types import FloatArray
 from training.config import NetworkChoice, TrainingConfig, read_training_config
-from training.networks import NETWORKS
+from training.networks import entry_of
 from training.networks.base import Network
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -101,7 +101,7 @@ def load_tensors(network: torch.nn.Module, tensors: Tensors, path: Path, prefix:
 
 def build_network(choice: NetworkChoice, feature_dim: int, n_classes: int) -> Network:
     """Build a fresh network; its weights come from torch's global generator."""
-    return NETWORKS[choice.kind].build(choice.config, feature_dim=feature_dim, n_classes=n_classes)
+    return entry_of(choice.kind).build(choice.config, feature_dim=feature_dim, n_classes=n_classes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

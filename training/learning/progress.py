@@ -20,7 +20,7 @@ class Progress:
     """Where a training stands.
 
     Attributes:
-        phase: ``search``, ``round_1`` or ``round_2``.
+        phase: ``search``, ``round_1``, ``round_2`` or ``student``.
         step: Iterations done in the phase.
         iterations: Iterations that the phase will have.
         losses: Weighted terms of this iteration; ``total`` is their sum. Empty between log rows.

@@ -5,6 +5,7 @@ interrupted therefore goes on exactly as if it had not been. What is kept is the
 the weights. No interval is ever looked at.
 """
 
+import copy
 import hashlib
 import json
 import os
@@ -39,6 +40,7 @@ from training.learning.checkpoints import (
     save_config,
     save_run,
 )
+from training.learning.distillation import check_teacher, taught
 from training.learning.hard_negatives import hardest_stretches, part, silent_records
 from training.learning.learner import Learner
 from training.learning.point_segments import with_points
@@ -50,7 +52,7 @@ from training.records import FeatureSet, VideoRecord
 
 STATES = "state"
 DEVICES = ("cpu", "cuda", "auto")
-_PHASES = ("search", "round_1", "round_2")  # their numbers are part of every seed
+_PHASES = ("search", "round_1", "round_2", "student")  # their numbers are part of every seed
 
 
 def train(
@@ -59,6 +61,7 @@ def train(
     out: Path,
     *,
     quiet: FeatureSet | None = None,
+    teacher: TrainedNetwork | None = None,
     manifest: Mapping[str, Any] | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -75,6 +78,8 @@ def train(
             that is given back as it is; an interrupted one goes on.
         quiet: Videos in which nothing happens, whatever is known of them. After the first round
             the stretches where the network finds most are clips without a tag in a second one.
+        teacher: What an online network learns from, trained on whole clips of these features; it
+            then has one round. None: it learns from tags, like any other.
         manifest: The features' own manifest, kept in the folder.
         device: ``cpu``, ``cuda`` or ``auto``.
         threads: CPU threads of torch while it trains; None leaves them. The last bits of the
@@ -84,13 +89,17 @@ def train(
         note: Gets a line for everything that was left out.
 
     Raises:
-        DataError: There is no such device, the features cannot be trained on, a loss is not
-            finite, or ``out`` holds a training of another configuration or other data.
+        DataError: There is no such device, the features cannot be trained on, the teacher does
+            not fit them, a loss is not finite, or ``out`` holds a training of another
+            configuration or other data.
     """
     check_name("device", device, DEVICES, DataError)  # before anything of an earlier run goes
     check_feature_set(feature_set)
+    if teacher is not None:
+        student = config.network.config
+        check_teacher(teacher, student, feature_set, manifest, config.background)
     silent = () if quiet is None else silent_records(quiet, feature_set)
-    identity = _identity(config, feature_set, silent)
+    identity = _identity(config, feature_set, silent, teacher)
     if _claimed(out, identity, resume=resume):
         return load_run(out)
     save_config(config, out)
@@ -104,7 +113,11 @@ def train(
         bags = training_bags(feature_set, known)
         n_classes = len(feature_set.class_names)
         still = [bag_of(one, known.get(one.camera, known[""]), n_classes) for one in silent]
-        network = _rounds(session, bags, still)
+        network = (
+            _rounds(session, bags, still)
+            if teacher is None
+            else _student(session, teacher, bags, still)
+        )
     log.close()
     run = TrainedNetwork(
         network=network.cpu(),
@@ -192,6 +205,25 @@ def _rounds(session: _Session, bags: Sequence[Bag], quiet: Sequence[Bag]) -> Net
         return _round(session, "round_2", config.network, [*bags, *hard], n_iterations)
     labelled = [_labelled(session, teacher, bag) for bag in (*bags, *hard)]
     return _round(session, "round_2", config.network, labelled, n_iterations)
+
+
+def _student(
+    session: _Session, teacher: TrainedNetwork, bags: Sequence[Bag], quiet: Sequence[Bag]
+) -> Network:
+    """Do the one round of an online student, on what its teacher finds in whole clips."""
+    config = session.config
+    seer = copy.deepcopy(teacher.network).to(session.device)
+    shown = [*bags, *_hard_negatives(session, seer, bags, quiet)]
+    labelled = []
+    for bag in shown:
+        scores = _scored(seer, [bag])
+        acting = scores.cas[0, bag.places] * scores.attention[0, bag.places, None]
+        found = acting.cpu().numpy()
+        labelled.append(
+            taught(bag, found, config.network.config, config.pseudo_labels, config.points)
+        )
+    n_iterations = config.schedule.iterations(len(labelled), config.batches.bags)
+    return _round(session, "student", config.network, labelled, n_iterations)
 
 
 def _hard_negatives(
@@ -295,7 +327,10 @@ def _scored(network: Network, bags: Sequence[Bag]) -> Scores:
 
 
 def _identity(
-    config: TrainingConfig, feature_set: FeatureSet, silent: Sequence[VideoRecord]
+    config: TrainingConfig,
+    feature_set: FeatureSet,
+    silent: Sequence[VideoRecord],
+    teacher: TrainedNetwork | None,
 ) -> str:
     """Digest all that decides the weights: equal digests mean equal trainings."""
     unused = {"log"} if silent else {"log", "hard_negatives"}
@@ -307,6 +342,8 @@ def _identity(
         kept = {key: trunk[key] for key in trunk if UNSHRUNK.get(key, ...) != trunk[key]}
         decisive["network"] = {**decisive["network"], "trunk": kept}
     digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
+    if teacher is not None:
+        digest.update(json.dumps(["teacher", teacher.identity]).encode())
     digest.update(json.dumps(feature_set.class_names).encode())
     for record in (*feature_set.records, *silent):
         digest.update(json.dumps([record.name, record.camera, record.tags]).encode())

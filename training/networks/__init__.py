@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.networks.base import Network
+from training.networks.online import Online, OnlineConfig
 from training.networks.s2net import S2Net
 from training.networks.s2net_config import S2NetConfig
 from training.networks.sal import Sal, SalConfig
@@ -37,3 +38,11 @@ NETWORKS: dict[str, NetworkEntry] = {
     "tsc-net": NetworkEntry(TscNetConfig, TscNet),
     "two-stream": NetworkEntry(TwoStreamConfig, TwoStream),
 }
+
+# Networks that need a teacher; what is said of ``NETWORKS`` holds for them too.
+STUDENTS: dict[str, NetworkEntry] = {"online": NetworkEntry(OnlineConfig, Online)}
+
+
+def entry_of(kind: str) -> NetworkEntry:
+    """The row of ``NETWORKS`` or ``STUDENTS`` of this name."""
+    return NETWORKS.get(kind) or STUDENTS[kind]

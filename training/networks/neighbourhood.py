@@ -15,10 +15,22 @@ OUT = -1e4  # a masked logit; finite in half precision too, or an all-masked row
 EARLIER = 2.0**-20  # of scores in [0, 1]: what a segment loses to the one before it
 
 
-def offsets_of(windows: tuple[int, ...]) -> range:
-    """Return every offset that the widest window holds, earliest first."""
-    half = max(windows) // 2
-    return range(-half, half + 1)
+def offsets_of(windows: tuple[int, ...], ahead: int | None = None) -> range:
+    """Return every offset that the widest window holds, earliest first.
+
+    Args:
+        windows: Widths in snippets, odd.
+        ahead: A window looks at most so many snippets ahead, and as many more back as it cannot
+            look ahead; None: as far ahead as back.
+    """
+    widest = max(windows)
+    back = _shift(widest, ahead) + widest // 2
+    return range(-back, widest - back)
+
+
+def _shift(window: int, ahead: int | None) -> int:
+    """How many snippets a window lies further back than one that is centred."""
+    return 0 if ahead is None else max(window // 2 - ahead, 0)
 
 
 def shifted(values: Tensor, offset: int) -> Tensor:
@@ -39,7 +51,11 @@ def shifted_copies(values: Tensor, offsets: range) -> list[Tensor]:
 
 
 def window_weights(
-    logits: Tensor, mask: Tensor, windows: tuple[int, ...], mixture: Tensor
+    logits: Tensor,
+    mask: Tensor,
+    windows: tuple[int, ...],
+    mixture: Tensor,
+    ahead: int | None = None,
 ) -> Tensor:
     """Take a softmax over each window's neighbours, then the windows' weighted mean.
 
@@ -48,16 +64,18 @@ def window_weights(
         mask: float32 (B, T, 1), 1 where valid.
         windows: Widths in snippets.
         mixture: (len(windows),), logits of the windows' shares.
+        ahead: As of ``offsets_of``.
 
     Returns:
         (B, T, K, H), summing to 1 over K wherever any neighbour is valid.
     """
-    offsets = offsets_of(windows)
+    offsets = offsets_of(windows, ahead)
     seen = torch.stack(shifted_copies(mask, offsets), dim=2)  # (B, T, K, 1)
     shares = mixture.softmax(dim=0)
-    distances = torch.tensor([abs(offset) for offset in offsets], device=logits.device)
     mixed = []
     for index, window in enumerate(windows):
+        middle = -_shift(window, ahead)
+        distances = torch.tensor([abs(at - middle) for at in offsets], device=logits.device)
         near = (distances <= window // 2).to(mask.dtype).reshape(1, 1, -1, 1)  # (1, 1, K, 1)
         held = seen * near  # (B, T, K, 1)
         weights = (logits * held + OUT * (1 - held)).softmax(dim=2) * held  # (B, T, K, H)

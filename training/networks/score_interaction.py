@@ -38,17 +38,26 @@ class ScoreInteraction(nn.Module):
         config: It says which parts are in use.
         width: d of the embeddings u.
         is_background_last: Whether the last logit is the background's, which picks no segment.
+        ahead: STA looks at most so many snippets ahead, and further back instead; None: as far
+            ahead as back.
     """
 
-    def __init__(self, config: InteractionConfig, width: int, *, is_background_last: bool) -> None:
+    def __init__(
+        self,
+        config: InteractionConfig,
+        width: int,
+        *,
+        is_background_last: bool,
+        ahead: int | None = None,
+    ) -> None:
         super().__init__()
-        self._config = config
+        self._config, self._ahead = config, ahead
         self._is_background_last = is_background_last
         starts = [_OWN] + [_SHORT] * config.sta + [_LONG] * config.lta
         self.register_buffer("starts", torch.tensor(starts), persistent=False)
         self.keys = nn.Linear(width, config.key_dims, bias=False)
         if config.sta:
-            self.offset_bias = nn.Parameter(torch.zeros(len(offsets_of(config.windows))))
+            self.offset_bias = nn.Parameter(torch.zeros(len(offsets_of(config.windows, ahead))))
             self.window_mixture = nn.Parameter(torch.zeros(len(config.windows)))
         self.fusion = nn.Linear(width, len(starts)) if config.fusion else None
         if self.fusion is not None:
@@ -80,12 +89,12 @@ class ScoreInteraction(nn.Module):
 
     def _short_term(self, keys: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
         """Compute A S of keys (B, T, k), logits (B, T, C) and mask (B, T, 1): (B, T, C)."""
-        offsets = offsets_of(self._config.windows)
+        offsets = offsets_of(self._config.windows, self._ahead)
         # K times (B, T).
         near = [(keys * other).sum(dim=-1) for other in shifted_copies(keys, offsets)]
         scores = _SHARPNESS * torch.stack(near, dim=2) + self.offset_bias  # (B, T, K)
         weights = window_weights(  # (B, T, K, 1)
-            scores.unsqueeze(-1), mask, self._config.windows, self.window_mixture
+            scores.unsqueeze(-1), mask, self._config.windows, self.window_mixture, self._ahead
         )
         moved = torch.stack(shifted_copies(logits * mask, offsets), dim=2)  # (B, T, K, C)
         return (weights * moved).sum(dim=2)

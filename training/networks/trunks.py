@@ -41,19 +41,25 @@ class Convolution(nn.Module):
         n_out: Values a position of the answer.
         kernel: Number of positions that one answer sees, odd.
         causal: False sees as many later positions as earlier ones, True only earlier ones.
+        ahead: See so many later positions, and the rest of the kernel earlier; None: as
+            ``causal`` says.
     """
 
-    def __init__(self, n_in: int, n_out: int, kernel: int, *, causal: bool = False) -> None:
+    def __init__(
+        self, n_in: int, n_out: int, kernel: int, *, causal: bool = False, ahead: int | None = None
+    ) -> None:
         super().__init__()
-        self._earlier = kernel - 1 if causal else 0
-        self.inner = nn.Conv1d(n_in, n_out, kernel, padding=0 if causal else kernel // 2)
+        later = 0 if causal and ahead is None else ahead
+        is_centred = later is None
+        self._pads = (0, 0) if later is None else (kernel - 1 - later, later)
+        self.inner = nn.Conv1d(n_in, n_out, kernel, padding=kernel // 2 if is_centred else 0)
 
     @override
     def forward(self, values: Tensor) -> Tensor:
         """Convolve (B, T, n_in) to (B, T, n_out)."""
         channels = values.transpose(1, 2)  # (B, n_in, T)
-        if self._earlier:
-            channels = F.pad(channels, (self._earlier, 0))
+        if any(self._pads):
+            channels = F.pad(channels, self._pads)
         return self.inner(channels).transpose(1, 2)
 
 

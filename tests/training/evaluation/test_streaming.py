@@ -21,6 +21,7 @@ from tests.support.scripted import MeanColourExtractor, SmoothingLocalizer, a_sp
 from tests.support.strategies import videos
 from training.evaluation.matching import Candidates, matching_size
 from training.evaluation.opening_scores import Outcome, event_outcomes
+from training.evaluation.spread import Spread
 from training.evaluation.stream_runs import (
     camera_mean_after,
     delay_accuracy_curve,
@@ -29,7 +30,7 @@ from training.evaluation.stream_runs import (
     whole_video_detections,
     with_freeze,
 )
-from training.evaluation.streaming import Spread, streaming_metrics
+from training.evaluation.streaming import streaming_metrics
 from training.records import VideoRecord
 
 S = 1_000_000
@@ -63,7 +64,7 @@ def a_life(event_id: str, label: int, *steps, last=Phase.CLOSED, reason=Reason.F
             class_index=label,
             span=Span(start * S, end * S),
             score=score,
-            decided_us=at * S,
+            decided_us=round(at * S),
         )
         for revision, (phase, (start, end, at)) in enumerate(zip(phases, steps, strict=True))
     ]
@@ -197,13 +198,31 @@ def test_delays_are_counted_from_the_action_to_the_decision():
 
     result = measured([record], {"a": events})
 
-    assert Spread(1, 3.0, 3.0, 3.0) == result.detection_delay
-    assert Spread(1, 5.0, 5.0, 5.0) == result.final_delay
-    assert Spread(1, 6.0, 6.0, 6.0) == result.end_drift
+    assert Spread(1, *[3.0] * 5) == result.detection_delay
+    assert Spread(1, *[5.0] * 5) == result.final_delay
+    assert Spread(1, *[6.0] * 5) == result.end_drift
     assert (1, 1.0, 0.5) == (result.n_missed, result.precision, result.recall)
     assert 2 == result.revisions_per_event
     # 9 of 10 s: found at every threshold; the other class is missed.
     assert [0.5] * 7 == result.map_last.per_tiou.tolist()
+
+
+def test_openings_after_the_end_or_long_after_the_start_are_late():
+    record = a_record("a", (0, 10, 20), (0, 30, 32), (0, 50, 60), (1, 70, 80))
+    lives = [
+        a_life("in time", 0, (10, 13, 13), (10, 20, 21)),
+        a_life("after the end", 0, (30, 32, 32.5), (30, 32, 33)),
+        a_life("long after the start", 0, (50, 54, 54), (50, 60, 61)),
+        a_life("of nothing", 1, (90, 95, 99), (90, 95, 99)),
+    ]
+
+    result = measured([record], {"a": [one for life in lives for one in life]})
+
+    assert 2 / 3 == result.late_openings
+    assert 1 / 3 == result.opened_after_end
+    assert 4.0 == result.detection_delay.longest
+    assert math.isnan(measured([record], {}).late_openings)
+    assert "late openings           66.7 (more than 3 s" in result.table()
 
 
 def test_an_event_that_the_end_cut_short_has_no_final_delay():
@@ -341,7 +360,8 @@ def test_the_table_names_every_number():
 
     assert "videos, actions, events 2, 1, 1; times: seconds" in text
     assert "precision, recall       100.0, 100.0 at tIoU 0.3; 0 missed" in text
-    assert "delay to the opening    3.00 s median, 3.00 s mean, 3.00 s p95 (1)" in text
+    high = "3.00 s p90, 3.00 s p95, 3.00 s at most (1)"
+    assert f"delay to the opening    3.00 s median, 3.00 s mean, {high}" in text
     assert "F1                      0.3: 100.0, 0.5: 100.0, 0.7: 100.0" in text
     assert "0.00 (0.00 before retractions) in 0.50 quiet hours" in text
 
