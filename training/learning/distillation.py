@@ -18,7 +18,7 @@ from training.networks.online import OnlineConfig, online_config
 from training.records import FeatureSet
 
 LOOK_AHEAD = 2  # hops
-# The student's one round: twice a teacher's, for its targets do not drift as those of tags do.
+# The student's one round, twice as long as a teacher's; no other length was tried.
 SCHEDULE = {"unit": "epochs", "length": 30}
 
 
