@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.grid import Grid
 from engine.video.cutting import CutChunk
 from tests.faults.cluster import Cluster, a_cluster
 from tests.faults.daemons import Daemon, Place
 from tests.faults.feeder import CHUNK_S, Footage, cameras_over, make_footage, still_footage
 from tests.faults.report import commit, cpu, kafka_version
+from tests.support.footage import FPS
 from tests.support.tiny_bundle import write_tiny_bundle
 
 EVENT_PARTITIONS = 2
@@ -75,13 +77,28 @@ class Bench:
 
 @asynccontextmanager
 async def a_bench(
-    cameras: int, partitions: int, chunk_s: float = CHUNK_S, acting: float = 1.0
+    cameras: int,
+    partitions: int,
+    chunk_s: float = CHUNK_S,
+    acting: float = 1.0,
+    fps: int = FPS,
+    grid: Grid | None = None,
 ) -> AsyncIterator[Bench]:
-    """A broker of our own, as long as the block runs; nothing that was written there is kept."""
+    """A broker of our own, as long as the block runs; nothing that was written there is kept.
+
+    Args:
+        cameras: How many.
+        partitions: Of a topic of chunks.
+        chunk_s: Length of a chunk.
+        acting: Share of the cameras before which something happens.
+        fps: Frames that a camera sends in a second.
+        grid: The tiny model's snippets; None: small ones, which weigh most.
+    """
     with tempfile.TemporaryDirectory(prefix="s2netd-bench-") as name:
         folder = Path(name)
-        bundle = write_tiny_bundle(folder / "bundle")
-        footage, still = make_footage(folder, chunk_s=chunk_s), still_footage(folder, chunk_s)
+        bundle = write_tiny_bundle(folder / "bundle", grid=grid)
+        footage = make_footage(folder, chunk_s=chunk_s, fps=fps)
+        still = still_footage(folder, chunk_s, fps)
         async with a_cluster(folder / "kafka") as cluster:
             names = cameras_over(partitions, cameras)
             yield Bench(

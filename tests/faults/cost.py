@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import chunk_record
+from engine.grid import Grid
 from tests.faults.bench import (
     Bench,
     a_bench,
@@ -28,6 +29,7 @@ from tests.faults.bench import (
     write_page,
 )
 from tests.faults.feeder import CHUNK_S, LAP_S
+from tests.support.footage import FPS
 
 GUARANTEES = ("exactly-once", "at-least-once")
 
@@ -132,8 +134,14 @@ async def bytes_of(bench: Bench, topic: str) -> int:
 
 async def measure(options: argparse.Namespace) -> list[str]:
     """All of it, as lines of a report."""
+    frames = options.snippet_frames
     async with a_bench(
-        options.cameras, options.partitions, options.chunk_s, options.acting
+        options.cameras,
+        options.partitions,
+        options.chunk_s,
+        options.acting,
+        options.fps,
+        Grid(fps=FPS, snippet_frames=frames, stride_frames=frames),
     ) as bench:
         return await _measured(bench, options)
 
@@ -151,8 +159,10 @@ async def _measured(bench: Bench, options: argparse.Namespace) -> list[str]:
     lines = [
         (
             f"{len(bench.cameras)} cameras on {bench.n_partitions} partitions, chunks of "
-            f"{bench.chunk_s:.2f} s, one daemon, a tiny model (so that delivery weighs most). "
-            f"Something happens before {100 * bench.acting:g} % of them, most of the time."
+            f"{bench.chunk_s:.2f} s of {options.fps} frames a second, one daemon, a tiny model "
+            "(so that delivery weighs most) that looks each "
+            f"{options.snippet_frames / FPS:.2f} s. Something happens before "
+            f"{100 * bench.acting:g} % of them, most of the time."
         ),
         "",
         (
@@ -178,7 +188,15 @@ async def _measured(bench: Bench, options: argparse.Namespace) -> list[str]:
 def main() -> None:
     """Measure, and print the report."""
     options = options_of(
-        __doc__, cameras=16, partitions=4, pairs=5, live_s=36.0, chunk_s=CHUNK_S, acting=1.0
+        __doc__,
+        cameras=16,
+        partitions=4,
+        pairs=5,
+        live_s=36.0,
+        chunk_s=CHUNK_S,
+        acting=1.0,
+        fps=FPS,
+        snippet_frames=4,
     ).parse_args()
     lines = asyncio.run(measure(options))
     write_page("What exactly-once costs", "tests.faults.cost", lines, options.report)

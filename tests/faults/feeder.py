@@ -57,21 +57,25 @@ def partition_of(camera: str, partitions: int) -> int:
     return (murmur2(camera.encode()) & 0x7FFFFFFF) % partitions
 
 
-def make_footage(folder: Path, n_clips: int = N_CAMERAS, chunk_s: float = CHUNK_S) -> Footage:
+def make_footage(
+    folder: Path, n_clips: int = N_CAMERAS, chunk_s: float = CHUNK_S, fps: int = FPS
+) -> Footage:
     """Clips of a lap each, cut into chunks; the same ones every time."""
     return [
-        _cut(folder / f"clip-{number}.mp4", list(_scripted(number)), chunk_s)
+        _cut(folder / f"clip-{number}.mp4", list(_scripted(number)), chunk_s, fps)
         for number in range(n_clips)
     ]
 
 
-def still_footage(folder: Path, chunk_s: float = CHUNK_S) -> Footage:
+def still_footage(folder: Path, chunk_s: float = CHUNK_S, fps: int = FPS) -> Footage:
     """A lap in which nothing happens, cut into chunks."""
-    return [_cut(folder / "still.mp4", [(LAP_S, 0, 0)], chunk_s)]
+    return [_cut(folder / "still.mp4", [(LAP_S, 0, 0)], chunk_s, fps)]
 
 
-def _cut(path: Path, blocks: list[tuple[float, int, int]], chunk_s: float) -> list[CutChunk]:
-    colour_clip(path, blocks, gop=GOP)
+def _cut(
+    path: Path, blocks: list[tuple[float, int, int]], chunk_s: float, fps: int
+) -> list[CutChunk]:
+    colour_clip(path, blocks, gop=GOP, fps=fps)
     return list(cut_video(path, chunk_s=chunk_s, on_note=lambda _note: None, transcode="never"))
 
 

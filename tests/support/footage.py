@@ -11,20 +11,23 @@ from tests.support.videos import make_video
 FPS = 25
 
 
-def colour_clip(path: Path, blocks: list[tuple[float, int, int]], *, gop: int = 12) -> Path:
+def colour_clip(
+    path: Path, blocks: list[tuple[float, int, int]], *, gop: int = 12, fps: int = FPS
+) -> Path:
     """An H.264 file.
 
     Args:
         path: Where to.
         blocks: (seconds, red, green) one after the other.
         gop: Frames between key frames.
+        fps: Frames a second.
     """
     pictures = []
     for seconds, red, green in blocks:
         picture = np.zeros((48, 64, 3), np.uint8)
         picture[..., 0], picture[..., 1] = red, green
-        pictures += [picture] * round(seconds * FPS)
-    path.write_bytes(make_video(pictures=pictures, n_frames=len(pictures), fps=FPS, gop=gop))
+        pictures += [picture] * round(seconds * fps)
+    path.write_bytes(make_video(pictures=pictures, n_frames=len(pictures), fps=fps, gop=gop))
     return path
 
 

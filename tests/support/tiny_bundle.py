@@ -10,6 +10,7 @@ import onnx
 import onnx.parser
 
 from engine.bundle.model_bundle import BackboneReference, ModelCard, Pixels, write_bundle
+from engine.grid import Grid
 from engine.spec import CameraMeanSpec
 from tests.support.scripted import a_spec
 
@@ -64,6 +65,7 @@ def write_tiny_bundle(
     camera_mean: CameraMeanSpec | None = None,
     backbone_of: str | None = None,
     version: int = 1,
+    grid: Grid | None = None,
     is_nan: bool = False,
     is_inverted: bool = False,
 ) -> Path:
@@ -74,13 +76,14 @@ def write_tiny_bundle(
         background: With one, its localizer takes camera means.
         backbone_of: The pulled bundle whose backbone it uses; None: it has its own.
         version: Of two that differ in nothing else, each is another bundle.
+        grid: Its snippets; None: those of ``a_spec``.
         is_nan: Its localizer answers NaN, whatever it is shown.
         is_inverted: Its scores are high where they should be low.
     """
-    own = backbone().SerializeToString()
+    own, card = backbone().SerializeToString(), tiny_card()
     return write_bundle(
         folder,
-        replace(tiny_card(), version=version),
+        replace(card, version=version, timeline=grid or card.timeline),
         backbone=own if backbone_of is None else BackboneReference(backbone_of),
         localizer=localizer(
             takes_background=camera_mean is not None, is_nan=is_nan, is_inverted=is_inverted
