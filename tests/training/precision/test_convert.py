@@ -22,7 +22,7 @@ from tests.support.tiny_convolutions import (
 )
 from tests.support.tiny_training import planted, small_config
 from training.cli import main
-from training.evaluation.recalibrate import with_opening_scores
+from training.evaluation.recalibrate import Fit, with_opening_scores
 from training.feature_files import manifest_of
 from training.precision.calibration_clips import Clips, read_clips
 from training.precision.convert import convert, likeness, precision_of
@@ -121,8 +121,9 @@ def test_a_bundle_with_other_opening_scores_says_where_it_comes_from_too(tmp_pat
     strict = Tolerance(event_f1_min=1.0)
     path = convert(replace(bundle, tolerance=strict), "bf16", tmp_path / "x", name="x")
     half = ModelBundle.load(path)
-    scores = [0.5] * len(half.spec.class_names)
-    seen = ModelBundle.load(with_opening_scores(half, scores, tmp_path / "y"))
+    n_classes = len(half.spec.class_names)
+    fit = Fit((0.5,) * n_classes, (0.0,) * n_classes, 1.0)
+    seen = ModelBundle.load(with_opening_scores(half, fit, tmp_path / "y"))
 
     assert (strict, half.original) == (seen.tolerance, seen.original)
 
