@@ -39,7 +39,7 @@ help:
 	@echo '                             print its events beside what happens'
 	@echo 'make demo VIDEO=file.mp4     watch a video of your own in the same way'
 	@echo 'make demo NETWORK=sal        watch the scene with sal, sdanet, tsc-net, two-stream or s2net,'
-	@echo '                             trained here first (PyTorch, and once half an hour)'
+	@echo '                             trained here first (PyTorch; long the first time)'
 	@echo 'make test [ARGS=...]         run the tests; ARGS go to pytest, as -n 0: in one process'
 	@echo 'make test-fast [ARGS=...]    only those that need neither another process nor seconds'
 	@echo 'make faults [ROWS=1,6,10]    kill, freeze and cut off daemons and their broker, and check'

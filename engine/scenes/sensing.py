@@ -1,7 +1,6 @@
 """A picture → what the camera's sensor gives: light that drifts, colour, shake and noise."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -9,9 +8,6 @@ import numpy as np
 from engine.scenes.camera import HEIGHT_PX, SCALE, WIDTH_PX, Camera
 from engine.scenes.difficulty import Difficulty, Range
 from engine.types import UInt8Array
-
-if TYPE_CHECKING:
-    pass
 
 _N_NOISES = 6
 _SWAY_HZ = ((0.4, 1.1), (2.0, 3.5), (5.0, 9.0))  # a pole in the wind, its bending, its hum

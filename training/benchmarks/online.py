@@ -114,18 +114,18 @@ def bench_online(
     for seed in seeds:
         teacher = bench.trained({**content, "seed": seed}, f"teacher/seed-{seed}", None)
         offline = bench.whole(teacher)
-        rows += bench.rows(teacher, TEACHER, freezes, offline)
+        rows += bench.rows(teacher, TEACHER, freezes, offline, offline)
         on_run(f"teacher, seed {seed}")
         asked = student_content({**content, "seed": seed}, max(look_aheads))
         asked = with_overrides(asked, changes or {}, STUDENT)
         student = bench.trained(asked, f"student/seed-{seed}", teacher)
-        rows += bench.rows(student, STUDENT, freezes, offline)
+        rows += bench.rows(student, STUDENT, freezes, offline, bench.whole(student))
         on_run(f"student, seed {seed}")
         for ahead, freeze_us in zip(look_aheads, freezes, strict=True):
             limit = {"network.bounded": True, "network.look_ahead": ahead}
             name = f"bounded-{ahead}/seed-{seed}"
             bounded = bench.trained(with_overrides(asked, limit, name), name, teacher)
-            rows += bench.rows(bounded, BOUNDED, [freeze_us], offline)
+            rows += bench.rows(bounded, BOUNDED, [freeze_us], offline, bench.whole(bounded))
             on_run(f"bounded student {ahead}, seed {seed}")
     return rows
 
@@ -163,9 +163,14 @@ class _Bench:
         return map_of(records, found, len(run.class_names)).average
 
     def rows(
-        self, run: TrainedNetwork, reader: str, freezes_us: Sequence[int], offline: float
+        self,
+        run: TrainedNetwork,
+        reader: str,
+        freezes_us: Sequence[int],
+        offline: float,
+        own: float,
     ) -> list[OnlineRow]:
-        """Run a network live with each freeze."""
+        """Run a network live with each freeze; both mAPs are as of ``row_of``."""
         name = f"{reader.replace(' ', '-')}-{len(freezes_us)}-{freezes_us[0]}"
         folder = self.out / "bundles" / f"{name}-{run.config.seed}"
         export(
@@ -192,7 +197,6 @@ class _Bench:
             )
         finally:
             backend.close()
-        own = self.whole(run)
         return [
             row_of(reader, run.config.seed, offline, own, point, bundle.spec.tracker.open_score)
             for point in curve

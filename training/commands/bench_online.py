@@ -11,7 +11,7 @@ from training.commands.screen import (
     Features,
     Threads,
     config_file,
-    counting,
+    counting_each,
     needs_torch,
 )
 
@@ -66,13 +66,7 @@ def bench_online(
         raise DataError(f"--look-aheads: {odd[0]!r} is no number of hops, e.g. 0,1,2")
     backbone = ModelBundle.load(resolve_bundle(base))
     data = load_scenes(features, scenes, (subset, quiet), scenes.name)
-    with counting("training and running live", seeds * (2 + len(aheads))) as done:
-        finished: list[str] = []
-
-        def on_run(name: str) -> None:
-            finished.append(name)
-            done(len(finished))
-
+    with counting_each("training and running live", seeds * (2 + len(aheads))) as on_run:
         rows = measure(
             data,
             content,

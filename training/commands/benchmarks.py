@@ -13,6 +13,7 @@ from training.commands.screen import (
     Threads,
     config_file,
     counting,
+    counting_each,
     err,
     existing,
     needs_torch,
@@ -229,13 +230,7 @@ def compare(
     backbone = ModelBundle.load(resolve_bundle(base))
     data = load_scenes(features, scenes, tuple(subsets.split(",")), scenes.name)
     n_trials = len(contenders(chosen)) * len(kinds) * seeds
-    with counting("training and scoring", n_trials) as done:
-        finished: list[str] = []
-
-        def on_trial(name: str) -> None:
-            finished.append(name)
-            done(len(finished))
-
+    with counting_each("training and scoring", n_trials) as on_trial:
         trials = compare_networks(
             data,
             contents,

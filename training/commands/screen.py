@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +73,18 @@ def counting(what: str, total: int | None = None) -> Iterator[Callable[..., None
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, of=total: bar.update(task, completed=done, total=of)
+
+
+@contextmanager
+def counting_each(what: str, total: int) -> Iterator[Callable[[object], None]]:
+    """Show a progress bar.
+
+    Yields:
+        A function to call once for each thing that is done, with its name.
+    """
+    with counting(what, total) as done:
+        numbers = count(1)
+        yield lambda _name: done(next(numbers))
 
 
 @contextmanager

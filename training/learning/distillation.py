@@ -12,8 +12,7 @@ from engine.types import FloatArray
 from training.config import Points, PseudoLabels
 from training.learning.batches import Bag
 from training.learning.checkpoints import TrainedNetwork
-from training.learning.point_segments import with_points
-from training.learning.pseudo_labels import pseudo_targets
+from training.learning.point_segments import segments_of
 from training.networks.online import OnlineConfig, online_config
 from training.records import FeatureSet
 
@@ -111,11 +110,7 @@ def taught(
         labels: How segments are made.
         points: How they grow from clicks.
     """
-    segments = pseudo_targets(scores, bag.tags, labels)
-    if bag.points is not None:
-        segments = with_points(
-            segments, scores, bag.points, share=labels.share, level=points.level
-        )
+    segments = segments_of(scores, bag.tags, bag.points, labels, points)
     soft = scores * bag.tags
     share = config.segments
     return replace(bag, targets=np.asarray((1 - share) * soft + share * segments, np.float32))

@@ -6,9 +6,35 @@ from itertools import pairwise
 import numpy as np
 
 from engine.types import BoolArray, FloatArray
-from training.learning.pseudo_labels import smoothed
+from training.config import Points, PseudoLabels
+from training.learning.pseudo_labels import pseudo_targets, smoothed
 
 _FLAT = 1e-6  # a smaller spread of scores says nothing about where
+
+
+def segments_of(
+    scores: FloatArray,
+    tags: FloatArray,
+    points: BoolArray | None,
+    labels: PseudoLabels,
+    clicks: Points,
+) -> FloatArray:
+    """Make the targets of a second look at a clip: pseudo labels, grown from clicks where given.
+
+    Args:
+        scores: float32 (T, C) in [0, 1], the teacher's.
+        tags: float32 (C,), the clip's.
+        points: bool (T, C), true where clicked, or None.
+        labels: How pseudo labels are made.
+        clicks: How segments grow from clicks.
+
+    Returns:
+        float32 (T, C) in [0, 1].
+    """
+    targets = pseudo_targets(scores, tags, labels)
+    if points is None:
+        return targets
+    return with_points(targets, scores, points, share=labels.share, level=clicks.level)
 
 
 def with_points(

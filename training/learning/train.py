@@ -43,9 +43,8 @@ from training.learning.checkpoints import (
 from training.learning.distillation import check_teacher, taught
 from training.learning.hard_negatives import hardest_stretches, part, silent_records
 from training.learning.learner import Learner
-from training.learning.point_segments import with_points
+from training.learning.point_segments import segments_of
 from training.learning.progress import LOG, Progress, TrainingLog, plot_log
-from training.learning.pseudo_labels import pseudo_targets
 from training.learning.stopping import chosen_iterations, held_out, tag_map
 from training.networks.base import Network, Scores
 from training.records import FeatureSet, VideoRecord
@@ -214,14 +213,8 @@ def _student(
     config = session.config
     seer = copy.deepcopy(teacher.network).to(session.device)
     shown = [*bags, *_hard_negatives(session, seer, bags, quiet)]
-    labelled = []
-    for bag in shown:
-        scores = _scored(seer, [bag])
-        acting = scores.cas[0, bag.places] * scores.attention[0, bag.places, None]
-        found = acting.cpu().numpy()
-        labelled.append(
-            taught(bag, found, config.network.config, config.pseudo_labels, config.points)
-        )
+    student, labels, clicks = config.network.config, config.pseudo_labels, config.points
+    labelled = [taught(bag, _found(seer, bag), student, labels, clicks) for bag in shown]
     n_iterations = config.schedule.iterations(len(labelled), config.batches.bags)
     return _round(session, "student", config.network, labelled, n_iterations)
 
@@ -230,16 +223,19 @@ def _hard_negatives(
     session: _Session, teacher: Network, bags: Sequence[Bag], quiet: Sequence[Bag]
 ) -> list[Bag]:
     """Cut the stretches out of quiet footage where the teacher finds most, as long as a clip."""
-    curves = []
-    for bag in quiet:
-        scores = _scored(teacher, [bag])
-        acting = scores.cas[0, bag.places] * scores.attention[0, bag.places, None]
-        curves.append(acting.max(dim=-1).values.cpu().numpy())
+    curves = [_found(teacher, bag).max(axis=-1) for bag in quiet]
     length = int(np.median([len(bag.features) for bag in bags]))
     n_wanted = round(session.config.hard_negatives.share * len(bags))
     return [
         part(quiet[video], *rows) for video, *rows in hardest_stretches(curves, length, n_wanted)
     ]
+
+
+def _found(network: Network, bag: Bag) -> FloatArray:
+    """What a network finds in a clip: its scores times its attention, float32 (R, C)."""
+    scores = _scored(network, [bag])
+    acting = scores.cas[0, bag.places] * scores.attention[0, bag.places, None]
+    return np.asarray(acting.cpu().numpy(), np.float32)
 
 
 def _searched(session: _Session, bags: Sequence[Bag]) -> int:
@@ -269,11 +265,8 @@ def _searched(session: _Session, bags: Sequence[Bag]) -> int:
 
 def _labelled(session: _Session, teacher: Network, bag: Bag) -> Bag:
     cas = _scored(teacher, [bag]).cas[0, bag.places].cpu().numpy()
-    targets = pseudo_targets(cas, bag.tags, session.config.pseudo_labels)
-    if bag.points is not None:
-        share, level = session.config.pseudo_labels.share, session.config.points.level
-        targets = with_points(targets, cas, bag.points, share=share, level=level)
-    return replace(bag, targets=targets)
+    labels, clicks = session.config.pseudo_labels, session.config.points
+    return replace(bag, targets=segments_of(cas, bag.tags, bag.points, labels, clicks))
 
 
 def _round(
