@@ -9,6 +9,8 @@ aiokafka's own loses sight of one in three cases, which a broker that falls sile
 Such a connection stays open until it happens to be collected.
 """
 
+import asyncio
+import contextlib
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,9 +20,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import CloseReason
+from aiokafka.errors import KafkaError
 from typing_extensions import override
 
+from daemon.cancellation import own_cancellation
+from daemon.errors import ForeignCancellationError
 from daemon.kafka.reasons import Access
+
+_END_S = 2.0  # an end may take, where nothing hangs on it
 
 Client: TypeAlias = AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient
 
@@ -48,6 +55,24 @@ async def stop(client: Client) -> None:
         await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
     finally:
         _connections_of(client).hang_up()
+
+
+async def let_go(client: Client) -> None:
+    """Stop a client that has nothing under way, or nothing that is wanted."""
+    async with briefly(_END_S):
+        await stop(client)
+
+
+@asynccontextmanager
+async def briefly(timeout_s: float = _END_S) -> AsyncIterator[None]:
+    """An end of a client's that may fail, and is waited for no longer than this.
+
+    Two may be about it at once, and then one cancels what the other waits for: both are done.
+    """
+    whatever_it_says = contextlib.suppress(KafkaError, TimeoutError, ForeignCancellationError)
+    with whatever_it_says, own_cancellation("the end of a client"):
+        async with asyncio.timeout(timeout_s):
+            yield
 
 
 def _connections_of(client: Client) -> Any:

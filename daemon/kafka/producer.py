@@ -7,8 +7,7 @@ readers must put up with that; within the last attempt of a call they are never 
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from aiokafka import AIOKafkaProducer
@@ -19,9 +18,8 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 
-from daemon.cancellation import own_cancellation
-from daemon.errors import ForeignCancellationError, RefusedRecordError
-from daemon.kafka.clients import start, stop
+from daemon.errors import RefusedRecordError
+from daemon.kafka.clients import briefly, let_go, start, stop
 from daemon.kafka.connection import KafkaConnection, describe_topic, persist
 from daemon.outages import Outage
 from daemon.wire.records import Record
@@ -32,7 +30,6 @@ _MIN_REQUEST_BYTES = 1_048_576
 _MOST_REQUEST_BYTES = 100 * 2**20  # a broker's own limit; for topics that do not tell theirs
 _DEFAULT_BATCH_BYTES = 16_384  # aiokafka's own; a larger record travels alone
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
-_STOP_TIMEOUT_S = 2.0
 
 T = TypeVar("T")
 
@@ -171,16 +168,7 @@ async def abandon(producer: AIOKafkaProducer) -> None:
 
     There is no public way: ``stop`` alone would first send everything, for ever if need be.
     """
-    async with _briefly():
+    async with briefly():
         await asyncio.gather(producer._sender.close(), producer.client.close())  # noqa: SLF001
     producer._message_accumulator.fail_all(KafkaConnectionError("abandoned"))  # noqa: SLF001
-    async with _briefly():
-        await stop(producer)
-
-
-@contextlib.asynccontextmanager
-async def _briefly() -> AsyncIterator[None]:
-    whatever_it_says = contextlib.suppress(KafkaError, TimeoutError, ForeignCancellationError)
-    with whatever_it_says, own_cancellation("a producer that is given up"):
-        async with asyncio.timeout(_STOP_TIMEOUT_S):
-            yield
+    await let_go(producer)

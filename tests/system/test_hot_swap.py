@@ -51,6 +51,14 @@ def model_of(record: dict[str, Any]) -> str:
     return str(record["model"]["id"])
 
 
+def models_of(records: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Per camera, the model of each record, in their order."""
+    seen: dict[str, list[str]] = {camera: [] for camera in CAMERAS}
+    for record in records:
+        seen[record["camera_id"]].append(model_of(record))
+    return seen
+
+
 def check_grammar(records: list[dict[str, Any]]) -> None:
     """One life an event, of one model, with one last word; and none is left without."""
     lives: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -139,12 +147,12 @@ def test_another_bundle_takes_over_under_load(daemon, cameras, bundle, other_bun
     daemon.configure({"bundle": str(bundle)})
     daemon.start()
     with cameras.sending():
-        daemon.wait_for(lambda: len(read_events(daemon.events)) > 20)
+        daemon.wait_for(lambda: all(models_of(read_events(daemon.events)).values()))
         daemon.configure({"bundle": str(other_bundle)})
         daemon.reload()
-        daemon.wait_for(lambda: bool(daemon.logged("model.closed")))
-        n_before = len(read_events(daemon.events))
-        daemon.wait_for(lambda: len(read_events(daemon.events)) > n_before + 20)
+        daemon.wait_for(
+            lambda: all(len(set(x)) == 2 for x in models_of(read_events(daemon.events)).values())
+        )
     check_all_chunks_count_once(daemon, cameras)
     (swapped,) = daemon.logged("model.swapped")
     status, report = daemon.ready()
@@ -152,8 +160,7 @@ def test_another_bundle_takes_over_under_load(daemon, cameras, bundle, other_bun
 
     records = read_events(daemon.events)
     check_grammar(records)
-    for camera in CAMERAS:
-        seen = [model_of(r) for r in records if r["camera_id"] == camera]
+    for seen in models_of(records).values():
         old, new = seen[0], seen[-1]
         assert old != new
         assert [old] * seen.count(old) + [new] * seen.count(new) == seen

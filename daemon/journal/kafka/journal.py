@@ -22,7 +22,6 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
-    KafkaError,
     ProducerFenced,
 )
 
@@ -32,13 +31,12 @@ from daemon.journal.kafka.past import Committed, committed, read_past
 from daemon.journal.kafka.seat import FeatureOffsets, Seat
 from daemon.journal.kafka.settings import GroupMember, KafkaJournalSettings
 from daemon.journal.kafka.topics import make_topics, make_wide_enough
-from daemon.kafka.clients import start, stop
+from daemon.kafka.clients import let_go, start
 from daemon.kafka.connection import TopicFacts, describe_topic, endure, persist
 from daemon.kafka.producer import abandon
 from daemon.kafka.topics import RECORD_MARGIN_BYTES
 from daemon.outages import Kind, Outages
 
-_STOP_S = 2.0
 _FENCED = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping)
 _ATTEMPT_S = 10.0
 
@@ -103,7 +101,7 @@ class KafkaJournal:
 
     async def _try_transactions(self) -> None:
         """Let a missing right show at the start, and not only when a partition is taken."""
-        await _let_go(await self._new_producer("start"))
+        await let_go(await self._new_producer("start"))
 
     async def take(self, partition: str) -> Past:
         """See ``Journal``; a broker that is away is waited for."""
@@ -127,7 +125,7 @@ class KafkaJournal:
         """See ``Journal``."""
         seat = self._seats.pop(self._number(partition), None)
         if seat is not None and seat.producer is not None:
-            await _let_go(seat.producer)
+            await let_go(seat.producer)
 
     async def close(self) -> None:
         """See ``Journal``."""
@@ -135,7 +133,7 @@ class KafkaJournal:
             await self.give_back(f"{self._settings.chunks_topic}/{number}")
         admin, self._admin = self._admin, None
         if admin is not None:
-            await _close(admin)
+            await let_go(admin)
 
     @property
     def _patience_s(self) -> float:
@@ -264,7 +262,7 @@ class KafkaJournal:
                 try:
                     await start(admin)
                 except BaseException:
-                    await _close(admin)
+                    await let_go(admin)
                     raise
                 self._admin = admin
             try:
@@ -272,7 +270,7 @@ class KafkaJournal:
             except BaseException:
                 admin, self._admin = self._admin, None
                 if admin is not None:
-                    await _close(admin)
+                    await let_go(admin)
                 raise
 
     async def _leave(self, seat: Seat) -> None:
@@ -285,16 +283,3 @@ class KafkaJournal:
         if seat is not None and seat.producer is not None:
             producer, seat.producer = seat.producer, None
             await abandon(producer)
-
-
-async def _let_go(producer: AIOKafkaProducer) -> None:
-    """Stop a producer that has nothing under way."""
-    with contextlib.suppress(KafkaError, TimeoutError):
-        async with asyncio.timeout(_STOP_S):
-            await stop(producer)
-
-
-async def _close(admin: AIOKafkaAdminClient) -> None:
-    with contextlib.suppress(KafkaError, TimeoutError):
-        async with asyncio.timeout(_STOP_S):
-            await stop(admin)

@@ -5,7 +5,6 @@ partition delivers nothing more, and what waits is in the client's bounded buffe
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -20,9 +19,8 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from daemon.cancellation import own_cancellation
 from daemon.errors import ForeignCancellationError, StaleOwnerError, TransportError
-from daemon.kafka.clients import start, stop
+from daemon.kafka.clients import briefly, start, stop
 from daemon.kafka.connection import RefusedError, describe_topic, explained, persist
 from daemon.kafka.membership import NameWatch, is_member, join_again_if_dropped, leave_group
 from daemon.kafka.reading import chunk_of
@@ -219,11 +217,9 @@ class KafkaChunkSource:
         except (TransportError, RefusedError) as error:
             _log.warning("%s; others will read again what this daemon has read last", error)
         finally:
-            nobody_there = contextlib.suppress(TimeoutError, ForeignCancellationError)
-            with nobody_there, own_cancellation("leaving the group"):
-                await leave_group(consumer)
-                async with asyncio.timeout(_LEAVE_S):
-                    await stop(consumer)
+            await leave_group(consumer)
+            async with briefly(_LEAVE_S):
+                await stop(consumer)
 
     @property
     def _open_consumer(self) -> AIOKafkaConsumer:
