@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast faults misery outages clock overhead setup setup-training lint format clean
+.PHONY: help demo known-network test test-fast faults misery outages clock overhead setup setup-training lint format clean
 
 BIN := .venv/bin
 PINS := pyproject.toml constraints.txt
@@ -58,11 +58,14 @@ help:
 	@echo 'make format                  format the code'
 	@echo 'make clean                   delete .venv and everything else made here'
 
-demo: $(if $(NETWORK),.make/training,.make/cpu)
+demo: $(if $(NETWORK),known-network .make/training,.make/cpu)
 	@$(if $(NETWORK),scripts/network-bundle "$(NETWORK)", \
 	  $(BIN)/s2netd models pull $(if $(VIDEO),kinetics400,scenes))
 	@$(BIN)/s2netd demo $(if $(NETWORK),--bundle "out/networks/$(NETWORK)") \
 	  $(if $(VIDEO),"$(VIDEO)",$(addprefix --seed ,$(SEED)))
+
+known-network:
+	@scripts/network-bundle --known "$(NETWORK)"
 
 # Without weights, the tests that need them are skipped; with S2NETD_REQUIRE_REAL_PARTS set, missing
 # weights are a failure.

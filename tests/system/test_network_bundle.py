@@ -12,7 +12,13 @@ from tests.support.footage import colour_clip
 from tests.support.processes import s2netd
 from tests.support.real_parts import missing
 
+KNOWN = "s2net sal sdanet tsc-net two-stream"
 SCALE = "0.04"  # of the scenes: enough to go all the way, too little to learn much
+
+
+def shown(network: str) -> "subprocess.CompletedProcess[str]":
+    words = ["make", "--no-print-directory", "demo", f"NETWORK={network}"]
+    return subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
 
 
 def made(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -20,14 +26,20 @@ def made(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-def test_an_unknown_network_is_refused_in_one_line_that_names_those_there_are(tmp_path: Path):
-    done = made("resnet", tmp_path / "work")
+@pytest.mark.parametrize("name", ["resnet", "ablation", "../sal", "s2net sal"])
+def test_an_unknown_network_is_refused_in_one_line_before_anything_is_set_up(name: str):
+    for done in (made("--known", name), shown(name)):
+        assert 2 == done.returncode
+        assert (
+            f"there is no network {name} for scenes: choose one of {KNOWN}"
+            == (done.stderr.splitlines()[0])
+        )
+        assert "" == done.stdout
 
-    assert 2 == done.returncode
-    assert [
-        "there is no network resnet for scenes: choose one of s2net sal sdanet tsc-net two-stream"
-    ] == done.stderr.splitlines()
-    assert not (tmp_path / "work").exists()
+
+@pytest.mark.parametrize("name", KNOWN.split())
+def test_each_network_is_known(name: str):
+    assert (0, "", "") == ((done := made("--known", name)).returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.soak

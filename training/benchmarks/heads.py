@@ -150,7 +150,7 @@ class HeadCost:
         lines = [
             f"test-time ms ({self.clock} time), B = 1, fp32, {how}",
             "",
-            *_markdown(("head", "D", "M parameters", *columns), rows),
+            *markdown(("head", "D", "M parameters", *columns), rows),
             "",
             f"¹ {PUBLISHED_SOURCE}: not comparable with the rows above, which share one run.",
         ]
@@ -203,7 +203,7 @@ def head_cost(
         DeviceError: The runtime is missing or failed.
     """
     chosen = default_heads() if heads is None else tuple(heads)
-    with _torch_threads(threads), TemporaryDirectory() as folder:
+    with torch_threads(threads), TemporaryDirectory() as folder:
         timed = _timed_heads(chosen, tuple(lengths), passes, threads, _CLOCKS[clock], Path(folder))
         hop = live_hop_cost(live or default_heads()[0], Path(folder), hops, threads)
     return HeadCost(tuple(lengths), threads, passes, clock, timed, hop)
@@ -269,7 +269,7 @@ def _timed_heads(
         path.write_bytes(localizer_onnx(network, head.feature_dim))
         backend = open_backend("openvino", path, precision="f32", threads=threads)
         backends.append(backend)
-        calls += [_torch_call(network), backend.run]
+        calls += [torch_call(network), backend.run]
     try:
         by_length = [_medians_ms(calls, heads, length, passes, clock) for length in lengths]
     finally:
@@ -295,7 +295,7 @@ def _medians_ms(
     clock: Callable[[], float],
 ) -> list[float]:
     """Time calls, two for each head, on features (1, ``length``, D); give their medians in ms."""
-    given = [_inputs(heads[number // 2].feature_dim, length) for number in range(len(calls))]
+    given = [random_video(heads[number // 2].feature_dim, length) for number in range(len(calls))]
     spent = np.zeros((_WARM_UP + passes, len(calls)))
     for row in spent:
         for number, (call, inputs) in enumerate(zip(calls, given, strict=True)):
@@ -305,7 +305,7 @@ def _medians_ms(
     return [float(median) * _MS for median in np.median(spent[_WARM_UP:], axis=0)]
 
 
-def _torch_call(network: Network) -> Callable[[dict[str, FloatArray]], object]:
+def torch_call(network: Network) -> Callable[[dict[str, FloatArray]], object]:
     """Make a call that takes inputs as OpenVINO does: (1, T, D), (1, T), (1, D)."""
     module = LocalizerModule(network).eval()
 
@@ -317,7 +317,7 @@ def _torch_call(network: Network) -> Callable[[dict[str, FloatArray]], object]:
     return call
 
 
-def _inputs(feature_dim: int, length: int) -> dict[str, FloatArray]:
+def random_video(feature_dim: int, length: int) -> dict[str, FloatArray]:
     """Make the localizer's inputs: features (1, T, D), valid (1, T), background (1, D)."""
     return {
         "features": _features(length, feature_dim)[None],
@@ -363,7 +363,8 @@ def _live_spec(feature_dim: int) -> ModelSpec:
     )
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Give the lines of a Markdown table."""
     yield f"| {' | '.join(header)} |"
     yield f"|---|{'---:|' * (len(header) - 1)}"
     for row in rows:
@@ -371,7 +372,8 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[
 
 
 @contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch have so many threads in a block."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

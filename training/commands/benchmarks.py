@@ -63,17 +63,43 @@ def bench(
 
 
 def bench_heads(
+    *,
     passes: Annotated[int, typer.Option(min=1, help="Timed passes of each head.")] = 9,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of both runtimes.")] = 2,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="Hold the networks' published forms against published code, instead: test and "
+            "training step, in multiples of one common peer's times.",
+        ),
+    ] = False,
 ) -> None:
     """Time localizers' heads alone on 320, 750 and 2000 snippets, and one hop of a live stream.
 
     Prints a table of milliseconds in torch and in OpenVINO, beside a published head's.
 
     s2net bench-heads
+
+    s2net bench-heads --published --passes 4
     """
     with needs_torch():
         from training.benchmarks.heads import head_cost  # noqa: PLC0415 - needs torch
+        from training.benchmarks.published_costs import (  # noqa: PLC0415
+            COUNTERPARTS,
+            published_costs,
+            table,
+        )
+        from training.config import read_training_config  # noqa: PLC0415
+    if published:
+        configs = {
+            name: read_training_config(config_file(Path(f"{name}-thumos14")))
+            for name in COUNTERPARTS
+        }
+        with err.status("timing heads"):
+            comparisons = published_costs(configs, passes=passes, threads=threads)
+        typer.echo(table(comparisons))
+        return
     with err.status("timing heads"):
         cost = head_cost(passes=passes, threads=threads)
     typer.echo(cost.table())

@@ -1,5 +1,7 @@
 """The benchmark of heads measures what it says; how fast they are is no test."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.real_parts import torch_imports
@@ -9,6 +11,9 @@ with torch_imports():
 
     from training.benchmarks.heads import head_cost
     from training.benchmarks.heads_peers import PEER, ColaHead, Head, default_heads
+    from training.benchmarks.published_costs import published_costs, table
+    from training.commands.screen import config_file
+    from training.config import read_training_config
 
 pytestmark = [pytest.mark.torch, pytest.mark.openvino]
 
@@ -70,3 +75,19 @@ def test_the_peer_has_the_published_size():
         tuple(scores.attention.shape),
         tuple(scores.video_scores.shape),
     )
+
+
+def test_published_forms_are_held_against_published_code_by_one_peer():
+    small = {"network.width": 16, "network.rank": 4}
+    config = read_training_config(config_file(Path("sal-thumos14")), small)
+    (one,) = published_costs(
+        {"sal": config, "two-stream": config}, passes=1, threads=1, lengths=(750,), step_length=20
+    )
+    step, video = "a training step, 10 videos of 320 snippets", "a video of 750 snippets"
+
+    assert ("sal", "SAL") == (one.network, one.counterpart)
+    assert {video: 101 / 106, step: 1705 / 1079} == one.published
+    assert one.quotients() == {name: one.ours[name] / one.published[name] for name in one.ours}
+    row = f"| sal | SAL | 0.2 | {video} | {one.ours[video]:.2f} | 0.95 |"
+    assert row in table([one])
+    assert f"worst: {max(one.quotients().values()):.2f} (goal 1.1)" in table([one])
