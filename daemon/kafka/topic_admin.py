@@ -5,6 +5,7 @@ it with their own settings, so the settings are asked for first, then metadata o
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ from daemon.outages import Outage
 
 _CREATE_MS = 10_000
 _BROKER_ANSWER_S = 5.0
+_LOOK_S = 0.05
 _ITS_OWN = 1  # where a setting of a topic comes from: from the topic
 
 _MISSING = UnknownTopicOrPartitionError.errno
@@ -193,7 +195,9 @@ async def _create(
         answer = await admin.create_topics(
             [topic], timeout_ms=_CREATE_MS, validate_only=is_only_tried
         )
-    _name, code, message = answer.topic_errors[0]
+        _name, code, message = answer.topic_errors[0]
+        if code == 0 and not is_only_tried:
+            await _until_seen(admin, wanted)
     if code in _DENIED:
         raise CreationDeniedError(f"{wanted.subject}: the broker does not let us create it")
     if code in _REFUSED:
@@ -201,6 +205,17 @@ async def _create(
     if code not in (0, TopicAlreadyExistsError.errno):
         raise for_code(code)(message)
     return bool(code == 0)
+
+
+async def _until_seen(admin: Any, wanted: WantedTopic) -> None:
+    """Wait until a broker knows of the topic; it hears from the controller a moment later.
+
+    Whoever may not see it, or finds no broker any more, goes on: the topic is made.
+    """
+    with contextlib.suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(_CREATE_MS / 1000):
+            while await _topic(admin, wanted) is Unseen.MISSING:  # noqa: ASYNC110 - it is remote
+                await asyncio.sleep(_LOOK_S)
 
 
 def _no_assignment(replication_factor: int) -> dict[int, list[int]] | None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import shlex
 import uuid
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,18 +16,20 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.new_partitions import NewPartitions
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from daemon.compose import journal_settings
 from daemon.config import load
 from daemon.errors import ConfigError, TransportError
 from daemon.journal.kafka.topics import make_topics
+from daemon.kafka import topic_admin
 from daemon.kafka.connection import KafkaConnection
 from daemon.kafka.topic_admin import create, look
 from daemon.kafka.topic_check import Unseen
 from daemon.kafka.topics import chunks_topic
 from tests.support.cli import Answer, Cli, in_process
-from tests.support.kafka import OwnBroker, ask
+from tests.support.kafka import OwnBroker, ask, create_topics
 
 NOBODY = "127.0.0.1:1"
 # As KIP-140 and KIP-290 number them.
@@ -187,7 +190,7 @@ def test_each_wrong_setting_is_named_and_its_mend_mends_it(topics: Topics) -> No
     wrong = {"cleanup.policy": "compact", "retention.ms": "1000", "max.message.bytes": "50000"}
     ask(
         topics.bootstrap,
-        lambda admin: admin.create_topics([NewTopic(topics.chunks, 1, 1, topic_configs=wrong)]),
+        lambda admin: create_topics(admin, NewTopic(topics.chunks, 1, 1, topic_configs=wrong)),
     )
     topics.run("create")
 
@@ -211,7 +214,7 @@ def test_wrong_policies_of_the_journals_topics_are_named_and_mended(topics: Topi
         NewTopic(topics.own[role], 4, 1, topic_configs={"cleanup.policy": policy})
         for role, policy in policies.items()
     ]
-    ask(topics.bootstrap, lambda admin: admin.create_topics(new))
+    ask(topics.bootstrap, lambda admin: create_topics(admin, *new))
     topics.run("create")
 
     before = topics.run("check")
@@ -233,22 +236,34 @@ def mend_all(topics: Topics, checked: Answer) -> None:
 
 
 async def altered(admin: Any, words: list[str]) -> None:
-    """Do what the command line would do; the broker's tools take seconds each to start."""
+    """Do what the command line would do; the broker's tools take seconds each to start.
+
+    The broker hears from its controller a moment later, so that is waited for.
+    """
     options = dict(pairwise(words))
+    topic = options["--topic"] if words[0] == "kafka-topics.sh" else options["--entity-name"]
     if words[0] == "kafka-topics.sh":
-        more = {options["--topic"]: NewPartitions(int(options["--partitions"]))}
-        await admin.create_partitions(more)
+        n_partitions = int(options["--partitions"])
+        await admin.create_partitions({topic: NewPartitions(n_partitions)})
+        while len((await admin.describe_topics([topic]))[0]["partitions"]) < n_partitions:
+            await asyncio.sleep(0.05)
         return
     assert "kafka-configs.sh" == words[0]
     name, _, value = options["--add-config"].partition("=")
     value = value.strip("[]")
-    topic = options["--entity-name"]
     # Unlike the tool, this request resets what it does not name.
-    asked = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-    own = {each[0]: each[1] for each in asked[0].resources[0][4] if each[3] == 1}
-    wanted = ConfigResource(ConfigResourceType.TOPIC, topic, {**own, name: value})
-    (answer,) = await admin.alter_configs([wanted])
+    wanted = {**await own_settings(admin, topic), name: value}
+    (answer,) = await admin.alter_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, topic, wanted)]
+    )
     assert 0 == answer.resources[0][0], answer
+    while wanted != await own_settings(admin, topic):
+        await asyncio.sleep(0.05)
+
+
+async def own_settings(admin: Any, topic: str) -> dict[str, str]:
+    asked = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+    return {each[0]: each[1] for each in asked[0].resources[0][4] if each[3] == 1}
 
 
 @pytest.mark.kafka
@@ -257,7 +272,7 @@ def test_a_limit_of_the_broker_is_told_as_its_own_and_a_topic_may_go_beyond(
 ) -> None:
     topics.plain["source"]["max_chunk_bytes"] = 9_000_000  # our broker's message.max.bytes is less
     topics.write()
-    ask(topics.bootstrap, lambda admin: admin.create_topics([NewTopic(topics.chunks, 4, 1)]))
+    ask(topics.bootstrap, lambda admin: create_topics(admin, NewTopic(topics.chunks, 4, 1)))
 
     answer = topics.run("check")
 
@@ -454,3 +469,23 @@ async def test_a_topic_that_is_missing_is_seen_to_be(kafka_bootstrap: str) -> No
     assert {"replica.fetch.max.bytes", "socket.request.max.bytes"} == set(
         *map(frozenset, seen.brokers.values())
     )
+
+
+@pytest.mark.kafka
+async def test_a_topic_that_was_created_is_seen_at_once(
+    kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a broker, too, that hears of it only after it has been asked twice."""
+    wanted = replace(CHUNKS, name=f"chunks-{uuid.uuid4().hex}")
+    asked: list[str] = []
+    settings = topic_admin._settings
+
+    async def late(admin: Any, kind: Any, name: str, names: Any) -> tuple[int, list[Any]]:
+        asked.append(name)
+        if len(asked) <= 2:
+            return UnknownTopicOrPartitionError.errno, []
+        return await settings(admin, kind, name, names)
+
+    monkeypatch.setattr(topic_admin, "_settings", late)
+    assert await create(KafkaConnection(kafka_bootstrap), wanted, 1)
+    assert [wanted.name] * 3 == asked

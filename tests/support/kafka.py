@@ -120,6 +120,14 @@ def ask(bootstrap: str, what: Callable[[Any], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
+async def create_topics(admin: Any, *topics: NewTopic) -> None:
+    """Create topics, and wait until the broker has heard of them from its controller."""
+    await admin.create_topics(list(topics))
+    names = [topic.name for topic in topics]
+    while any(each["error_code"] for each in await admin.describe_topics(names)):
+        await asyncio.sleep(0.05)
+
+
 @pytest.fixture
 def make_topic(kafka_bootstrap: str) -> MakeTopic:
     """See ``MakeTopic``; the test's topics die with the broker."""
@@ -127,7 +135,7 @@ def make_topic(kafka_bootstrap: str) -> MakeTopic:
     async def make(partitions: int, **config: str) -> str:
         name = f"test-{uuid.uuid4().hex}"
         async with administering(kafka_bootstrap) as admin:
-            await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
+            await create_topics(admin, NewTopic(name, partitions, 1, topic_configs=config))
         return name
 
     return make

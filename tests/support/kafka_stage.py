@@ -21,7 +21,7 @@ from daemon.wire.facts import ChunkFacts
 from daemon.wire.records import Record, chunk_record
 from engine.types import VideoChunk
 from tests.support.daemons import TestDaemon
-from tests.support.kafka import administering
+from tests.support.kafka import administering, create_topics
 from tests.support.processes import PATIENCE_S
 
 
@@ -74,9 +74,8 @@ class Stage:
         most = {"max.message.bytes": "8388608"}
         names = (self.journal.chunks_topic, self.journal.events_topic)
         async with administering(self.bootstrap) as admin:
-            await admin.create_topics(
-                [NewTopic(name, self.n_partitions, 1, topic_configs=most) for name in names]
-            )
+            topics = [NewTopic(name, self.n_partitions, 1, topic_configs=most) for name in names]
+            await create_topics(admin, *topics)
 
     async def put(self, *chunks: VideoChunk) -> None:
         await self.put_records([chunk_record(each, ChunkFacts(), site="s") for each in chunks])

@@ -23,7 +23,7 @@ from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from daemon.kafka.connection import KafkaConnection
 from tests.support.certificates import Authority, Pair
-from tests.support.kafka import SCRIPT, administering
+from tests.support.kafka import SCRIPT, administering, create_topics
 from tests.support.real_parts import missing
 
 USER, PASSWORD = "camera-site", "open-sesame"
@@ -134,7 +134,7 @@ class SecuredKafka:
     async def make_topic(self, name: str, partitions: int = 1, **config: str) -> str:
         """As the super user, who needs no login on PLAINTEXT."""
         async with administering(self.address("PLAINTEXT")) as admin:
-            await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=config)])
+            await create_topics(admin, NewTopic(name, partitions, 1, topic_configs=config))
         return name
 
     async def give(self, user: str, *rights: Right) -> None:

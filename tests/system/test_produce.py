@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import NewTopic
 
 from daemon.wire.records import parse_chunk
-from tests.support.kafka import OwnBroker, administering
+from tests.support.kafka import OwnBroker, administering, create_topics
 from tests.support.processes import PATIENCE_S, s2netd, start_s2netd, wait_until
 from tests.support.scripted_camera import Picture, ScriptedCamera, serving, small_footage
 from tests.support.small_disk import fill, small_disk
@@ -160,7 +160,7 @@ async def test_a_broker_that_comes_goes_and_comes_back_costs_nothing(
     _scripted, url = camera
     bootstrap = own_broker.start()
     async with administering(bootstrap) as admin:
-        await admin.create_topics([NewTopic("chunks", 1, 1)])
+        await create_topics(admin, NewTopic("chunks", 1, 1))
     own_broker.run("stop")
     to: dict[str, object] = {"kind": "kafka", "bootstrap_servers": bootstrap, "topic": "chunks"}
     cameras: dict[str, object] = {"gate": {"url": url, "chunk_s": 0.2}}

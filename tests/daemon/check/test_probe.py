@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 
 from tests.support.cli import Answer, Cli, in_process
-from tests.support.kafka import ask
+from tests.support.kafka import ask, create_topics
 from tests.support.processes import s2netd, wait_until
 from tests.support.secured_kafka import (
     DESCRIBE,
@@ -84,7 +84,7 @@ def groups_of(bootstrap: str) -> list[str]:
 
 def make(bootstrap: str, name: str, n_partitions: int = 1, **config: str) -> None:
     topic = NewTopic(name, n_partitions, 1, topic_configs=config)
-    ask(bootstrap, lambda admin: admin.create_topics([topic]))
+    ask(bootstrap, lambda admin: create_topics(admin, topic))
 
 
 def test_topics_that_are_missing_are_named_unless_the_daemon_may_make_them(site: Site) -> None:

@@ -19,6 +19,7 @@ from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.protocol.group import HeartbeatRequest, LeaveGroupRequest
 
 from daemon.errors import ConfigError
+from daemon.kafka.clients import let_go, start
 from daemon.kafka.membership import (
     MemberName,
     NameTakenError,
@@ -26,7 +27,7 @@ from daemon.kafka.membership import (
     claim_member_name,
     leave_group,
 )
-from tests.support.kafka import MakeTopic, OwnBroker
+from tests.support.kafka import MakeTopic, OwnBroker, create_topics
 
 needs_broker = pytest.mark.kafka
 
@@ -118,7 +119,7 @@ class Group:
             heartbeat_interval_ms=heartbeat_ms,
         )
         member.subscribe([self.topic])
-        await member.start()
+        await start(member)
         self._members.append(member)
         return member
 
@@ -138,7 +139,7 @@ class Group:
 
     async def close(self) -> None:
         for member in self._members:
-            await member.stop()
+            await let_go(member)
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ class TestLeaving:
         group = Group(own_broker.start(), "chunks")
         admin = AIOKafkaAdminClient(bootstrap_servers=group.bootstrap)
         await admin.start()
-        await admin.create_topics([NewTopic("chunks", 2, 1)])
+        await create_topics(admin, NewTopic("chunks", 2, 1))
         await admin.close()
         first, second = await group.join("a"), await group.join("b")
 
