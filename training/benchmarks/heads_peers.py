@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from typing_extensions import override
 
 from training.networks.base import BagBatch, Network, Scores
@@ -58,6 +59,70 @@ class ColaHead(Network):
         is_top = (torch.arange(features.shape[1]) < k).to(cas.dtype)  # (T,)
         pooled = (top * is_top.view(1, -1, 1)).sum(dim=1) / k  # (B, C)
         return Scores(cas, actionness, pooled.softmax(dim=1), {})
+
+    @override
+    def losses(self, scores: Scores, batch: BagBatch, step: int) -> dict[str, Tensor]:
+        """Refuse: there are no scalar terms (), because this head is never trained."""
+        raise NotImplementedError
+
+
+class Co2Head(Network):
+    """The layers of CO2-Net's head, for its cost alone; it is never trained.
+
+    Each modality is filtered by what the other one's convolution and its own mean say, and gives
+    an attention; both together are fused and classified. A convolution that the published code
+    makes and never calls is left out: 34.1 of 46.7 M parameters.
+
+    Source: Hong et al., CO2-Net (ACM MM 2021), its published code.
+
+    Args:
+        feature_dim: D, of two modalities.
+        n_classes: C.
+    """
+
+    _POOL_RATIO, _SLOPE = 7, 0.2
+
+    def __init__(self, feature_dim: int, n_classes: int) -> None:
+        super().__init__()
+        part, inner = feature_dim // 2, feature_dim // 4
+        self._part = part
+        self.filters = nn.ModuleList(nn.Conv1d(part, part, 3, padding=1) for _ in range(2))
+        self.channels = nn.ModuleList(nn.Conv1d(part, part, 3, padding=1) for _ in range(2))
+        self.attentions = nn.ModuleList(
+            nn.Sequential(
+                *self._layer(part, inner, 3, 0.5),
+                *self._layer(inner, inner, 3, 0.0),
+                nn.Conv1d(inner, 1, 1),
+                nn.Sigmoid(),
+            )
+            for _ in range(2)
+        )
+        self.fusion = nn.Sequential(*self._layer(feature_dim, feature_dim, 1, 0.7))
+        self.classifier = nn.Sequential(
+            *self._layer(feature_dim, feature_dim, 3, 0.7),
+            nn.Conv1d(feature_dim, n_classes + 1, 1),
+        )
+
+    def _layer(self, n_in: int, n_out: int, kernel: int, dropout: float) -> list[nn.Module]:
+        convolution = nn.Conv1d(n_in, n_out, kernel, padding=kernel // 2)
+        return [convolution, nn.LeakyReLU(self._SLOPE), nn.Dropout(dropout)]
+
+    @override
+    def forward(self, features: Tensor, valid: Tensor) -> Scores:
+        """Score features (B, T, D) under valid (B, T); see the base class."""
+        halves = features.transpose(1, 2).split(self._part, dim=1)  # twice (B, D / 2, T)
+        filtered, attended = [], []
+        for number, own in enumerate(halves):
+            gate = self.channels[number](own.mean(dim=2, keepdim=True))  # (B, D / 2, 1)
+            gate = F.leaky_relu(gate, self._SLOPE)
+            look = F.leaky_relu(self.filters[number](halves[1 - number]), self._SLOPE)
+            filtered.append((F.dropout(look, 0.5, self.training) * gate).sigmoid() * own)
+            attended.append(self.attentions[number](filtered[-1]))
+        cas = self.classifier(self.fusion(torch.cat(filtered, dim=1))).transpose(1, 2)
+        attention = (attended[0] + attended[1]).squeeze(1) / 2 * valid  # (B, T)
+        k = max(features.shape[1] // self._POOL_RATIO, 1)
+        pooled = (cas * attention.unsqueeze(2)).topk(k, dim=1).values.mean(dim=1)
+        return Scores(cas[..., :-1], attention, pooled.softmax(dim=1)[:, :-1], {})
 
     @override
     def losses(self, scores: Scores, batch: BagBatch, step: int) -> dict[str, Tensor]:

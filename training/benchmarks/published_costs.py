@@ -1,9 +1,11 @@
 """What our networks cost in their published forms beside the published code, by a common peer.
 
-The published code was timed on another machine. It was timed there beside CoLA's head, which is
-re-stated here; so each network is timed in turn with that head, pass by pass, and the two ratios
-are compared. A step is whole: the batch, forward, losses, backward, the optimiser and, of ours,
-the clipping of gradients and the average of weights, which the published steps do not have.
+The published code was timed on another machine. It was timed there beside CO2-Net's, whose
+layers are re-stated here; so each network is timed in turn with them, pass by pass, and the two
+ratios are compared. (CoLA's head would be no such measure: that machine was busy when it was
+timed.) A step is whole: the batch, forward, losses, backward, the optimiser and, of ours, the
+clipping of gradients and the average of weights. Of the peer's losses there is only one, in its
+favour.
 """
 
 import time
@@ -16,7 +18,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy
 
 from training.benchmarks.heads import N_CLASSES, markdown, random_video, torch_call, torch_threads
-from training.benchmarks.heads_peers import PUBLISHED_PEERS_MS, TWO_STREAM, ColaHead
+from training.benchmarks.heads_peers import PUBLISHED_PEERS_MS, TWO_STREAM, Co2Head
 from training.config import TrainingConfig, VideoBatches
 from training.learning.batches import Bag, Sampler
 from training.learning.checkpoints import build_network
@@ -30,10 +32,10 @@ N_VIDEOS, STEP_LENGTH = 10, 320
 PUBLISHED_STEPS_MS: Mapping[str, int] = {
     "CO2-Net": 2082,
     "SAL": 1705,
-    "CoLA": 1079,
     "TSC-Net": 11668,
 }
-# S2Net's own code is not published; it stands on CO2-Net.
+PEER = "CO2-Net"
+# S2Net's own code is not published; it stands on CO2-Net, and does more.
 COUNTERPARTS: Mapping[str, str] = {"s2net": "CO2-Net", "sal": "SAL", "tsc-net": "TSC-Net"}
 
 _STEP = f"a training step, {N_VIDEOS} videos of {STEP_LENGTH} snippets"
@@ -43,7 +45,7 @@ _LEARNING_RATE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One network's times, each as a multiple of CoLA's in the same run.
+    """One network's times, each as a multiple of CO2-Net's in the same run.
 
     Attributes:
         network: Row of ``NETWORKS``.
@@ -92,11 +94,11 @@ def published_costs(
 def table(comparisons: Sequence[Comparison]) -> str:
     """Write the comparisons for people, in Markdown."""
     rows = [row for comparison in comparisons for row in _rows(comparison)]
-    head = ("network", "published code", "M parameters", "what", "ours / CoLA", "published / CoLA")
-    worst = max(max(comparison.quotients().values()) for comparison in comparisons)
-    return "\n".join(
-        [*markdown((*head, "ours / published"), rows), "", f"worst: {worst:.2f} (goal {GOAL})"]
-    )
+    multiples = (f"ours / {PEER}", f"published / {PEER}", "ours / published")
+    head = ("network", "published code", "M parameters", "what", *multiples)
+    worst = max(max(one.quotients().values()) for one in comparisons if one.counterpart != PEER)
+    goal = f"worst of those whose own code is published: {worst:.2f} (goal {GOAL})"
+    return "\n".join([*markdown(head, rows), "", goal])
 
 
 def _test(length: int) -> str:
@@ -114,9 +116,9 @@ def _comparison(
     name: str, config: TrainingConfig, passes: int, lengths: Sequence[int], step_length: int
 ) -> Comparison:
     counterpart = COUNTERPARTS[name]
-    peers = zip(LENGTHS, PUBLISHED_PEERS_MS[counterpart], PUBLISHED_PEERS_MS["CoLA"], strict=True)
-    published = {_test(length): theirs / cola for length, theirs, cola in peers}
-    published[_STEP] = PUBLISHED_STEPS_MS[counterpart] / PUBLISHED_STEPS_MS["CoLA"]
+    peers = zip(LENGTHS, PUBLISHED_PEERS_MS[counterpart], PUBLISHED_PEERS_MS[PEER], strict=True)
+    published = {_test(length): theirs / peer for length, theirs, peer in peers}
+    published[_STEP] = PUBLISHED_STEPS_MS[counterpart] / PUBLISHED_STEPS_MS[PEER]
     network = build_network(config.network, TWO_STREAM, N_CLASSES).eval()
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     ours = {_test(length): _at_test(network, length, passes) for length in lengths}
@@ -129,7 +131,7 @@ def _comparison(
 
 def _at_test(network: Network, length: int, passes: int) -> float:
     given = random_video(TWO_STREAM, length)
-    ours, peer = torch_call(network), torch_call(ColaHead(TWO_STREAM, N_CLASSES))
+    ours, peer = torch_call(network), torch_call(Co2Head(TWO_STREAM, N_CLASSES))
     return _multiple(partial(ours, given), partial(peer, given), passes=passes)
 
 
@@ -170,7 +172,7 @@ def _steps(
         device=torch.device("cpu"),
         identity="",
     )
-    peer = ColaHead(TWO_STREAM, N_CLASSES)
+    peer = Co2Head(TWO_STREAM, N_CLASSES)
     optimiser = torch.optim.Adam(peer.parameters(), lr=_LEARNING_RATE)
     sampler = Sampler(bags, batches, [0])
 
