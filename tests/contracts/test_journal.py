@@ -21,7 +21,7 @@ from daemon.journal.projections.jsonl import JsonlProjection, JsonlSettings
 from daemon.kafka.connection import KafkaConnection
 from daemon.wire.records import parse_event
 from engine.types import ActionEvent
-from tests.support.kafka import MakeTopic
+from tests.support.kafka import MakeTopic, Member
 from tests.support.kafka_daemon import topic_events
 from tests.support.records import an_event
 
@@ -113,16 +113,6 @@ class LocalKeeper:
     async def close(self) -> None:
         for journal in self._open:
             await journal.close()
-
-
-class Member:
-    """A member of the group that has all partitions, and says so."""
-
-    async def is_member(self) -> bool:
-        return True
-
-    async def commit(self, *offset: object) -> None:
-        raise AssertionError(f"transactions commit offsets, not the member: {offset}")
 
 
 class KafkaKeeper:

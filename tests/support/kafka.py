@@ -120,6 +120,16 @@ def ask(bootstrap: str, what: Callable[[Any], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
+class Member:
+    """A member of the group that has all partitions, and says so."""
+
+    async def is_member(self) -> bool:
+        return True
+
+    async def commit(self, *offset: object) -> None:
+        raise AssertionError(f"transactions commit offsets, not the member: {offset}")
+
+
 async def create_topics(admin: Any, *topics: NewTopic) -> None:
     """Create topics, and wait until the broker has heard of them from its controller."""
     await admin.create_topics(list(topics))

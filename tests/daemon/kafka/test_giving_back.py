@@ -12,8 +12,7 @@ from daemon.journal.base import Step
 from daemon.journal.kafka.journal import KafkaJournal
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.kafka.connection import KafkaConnection
-from tests.contracts.test_journal import Member
-from tests.support.kafka import OwnBroker
+from tests.support.kafka import Member, OwnBroker
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

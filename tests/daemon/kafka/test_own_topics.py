@@ -16,6 +16,7 @@ from daemon.journal.kafka.journal import KafkaJournal
 from daemon.wire.schemas import camera_status_schema
 from engine.types import Phase
 from tests.support.footage import BUSY, chunks_of, colour_clip
+from tests.support.kafka import Member
 from tests.support.kafka_stage import Stage, foreign, newest
 from tests.support.records import an_event
 
@@ -34,19 +35,9 @@ async def stage(kafka_bootstrap: str) -> Stage:
     return stage
 
 
-class Alone:
-    """A member of a group that has no other."""
-
-    async def is_member(self) -> bool:
-        return True
-
-    async def commit(self, partition: str, next_offset: int, metadata: str) -> None:
-        raise AssertionError((partition, next_offset, metadata))
-
-
 @pytest.fixture
 async def journal(stage: Stage) -> AsyncIterator[KafkaJournal]:
-    journal = KafkaJournal(stage.journal, Alone())
+    journal = KafkaJournal(stage.journal, Member())
     await journal.start()
     await journal.take(f"{stage.journal.chunks_topic}/0")
     yield journal
@@ -86,7 +77,7 @@ async def test_a_step_that_is_not_kept_shows_nothing_in_latest(
     await seat.producer.begin_transaction()
     await seat.send(seat.producer, Step(1, 5, revisions=(an_event("a", 0),)))
 
-    again = KafkaJournal(stage.journal, Alone())
+    again = KafkaJournal(stage.journal, Member())
     await again.start()
     await again.take(f"{stage.journal.chunks_topic}/0")  # which ends what was left open
     await again.close()
