@@ -94,3 +94,15 @@ def test_no_file_of_the_tests_imports_a_test() -> None:
 )
 def test_an_import_of_a_test_is_seen(line: str, *, is_seen: bool) -> None:
     assert is_seen == any(map(is_of_a_test, imported(line)))
+
+
+@pytest.mark.slow
+def test_every_file_of_the_tests_is_read_where_torch_is_not_installed() -> None:
+    """As a newcomer has it; what needs torch is skipped there, and must not fail before."""
+    words = [sys.executable, "-m", "tests.support.without_torch", "--collect-only", "-q"]
+    without = ["-n", "0", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*words, *without, "tests"], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+
+    assert 0 == done.returncode, done.stdout[-4000:]

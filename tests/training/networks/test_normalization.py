@@ -4,14 +4,19 @@ import warnings
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
 from engine.backends import open_backend
-from training.networks.normalization import LayerNorm
+from tests.support.real_parts import torch_imports
+
+with torch_imports():
+    import torch
+    from torch import nn
+
+    from training.networks.normalization import LayerNorm
 
 
 @pytest.mark.numeric
+@pytest.mark.torch
 @pytest.mark.openvino
 @pytest.mark.parametrize("width", [1, 4, 15, 16, 20, 100])
 def test_it_is_torchs_own_in_torch_and_exported(tmp_path: Path, width: int) -> None:

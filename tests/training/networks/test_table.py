@@ -8,7 +8,7 @@ from engine.backends import open_backend
 from engine.bundle.model_bundle import ModelBundle
 from engine.cas import BackendLocalizer
 from engine.files.strict_yaml import read_yaml
-from tests.support.real_parts import torch_imports
+from tests.support.real_parts import has_torch, torch_imports
 from tests.support.small_networks import CONFIGS, SMALL, shipped_network, small_section
 from tests.support.tiny_bundle import write_tiny_bundle
 from tests.support.tiny_training import planted
@@ -102,22 +102,24 @@ class ToyConfig:
     gain: float
 
 
-class Toy(Network):
-    """One linear map."""
+if has_torch():
 
-    def __init__(self, config, *, feature_dim, n_classes):
-        super().__init__()
-        self.gain, self.map = config.gain, torch.nn.Linear(feature_dim, n_classes)
+    class Toy(Network):
+        """One linear map."""
 
-    def forward(self, features, valid):
-        cas = masked((self.gain * self.map(masked(features, valid))).sigmoid(), valid)
-        attention = valid.to(features.dtype)
-        return Scores(cas, attention, linear_softmax_mean(cas, valid), {})
+        def __init__(self, config, *, feature_dim, n_classes):
+            super().__init__()
+            self.gain, self.map = config.gain, torch.nn.Linear(feature_dim, n_classes)
 
-    def losses(self, scores, batch, step):  # noqa: ARG002 - it is the same at every step
-        layout = BagLayout(batch.bags, len(batch.tags))
-        pooled = linear_softmax_mean(layout.arranged(scores.cas), layout.valid)
-        return {"bag": bag_cross_entropy(pooled, batch.tags)}
+        def forward(self, features, valid):
+            cas = masked((self.gain * self.map(masked(features, valid))).sigmoid(), valid)
+            attention = valid.to(features.dtype)
+            return Scores(cas, attention, linear_softmax_mean(cas, valid), {})
+
+        def losses(self, scores, batch, step):  # noqa: ARG002 - it is the same at every step
+            layout = BagLayout(batch.bags, len(batch.tags))
+            pooled = linear_softmax_mean(layout.arranged(scores.cas), layout.valid)
+            return {"bag": bag_cross_entropy(pooled, batch.tags)}
 
 
 def test_another_network_is_one_file_and_one_row(tmp_path, monkeypatch):
