@@ -59,7 +59,7 @@ async def stop(client: Client) -> None:
 
 async def let_go(client: Client) -> None:
     """Stop a client that has nothing under way, or nothing that is wanted."""
-    async with briefly(_END_S):
+    async with briefly():
         await stop(client)
 
 

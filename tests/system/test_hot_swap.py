@@ -150,6 +150,7 @@ def test_another_bundle_takes_over_under_load(daemon, cameras, bundle, other_bun
         daemon.wait_for(lambda: all(models_of(read_events(daemon.events)).values()))
         daemon.configure({"bundle": str(other_bundle)})
         daemon.reload()
+        daemon.wait_for(lambda: bool(daemon.logged("model.closed")))
         daemon.wait_for(
             lambda: all(len(set(x)) == 2 for x in models_of(read_events(daemon.events)).values())
         )

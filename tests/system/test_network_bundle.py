@@ -26,15 +26,32 @@ def made(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("name", ["resnet", "ablation", "../sal", "s2net sal"])
-def test_an_unknown_network_is_refused_in_one_line_before_anything_is_set_up(name: str):
-    for done in (made("--known", name), shown(name)):
-        assert 2 == done.returncode
-        assert (
-            f"there is no network {name} for scenes: choose one of {KNOWN}"
-            == (done.stderr.splitlines()[0])
+UNKNOWN = ("resnet", "ablation", "../sal", "s2net sal")
+
+
+def refusal(name: str) -> str:
+    return f"there is no network {name} for scenes: choose one of {KNOWN}"
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_an_unknown_network_is_refused_in_one_line_that_names_those_there_are(
+    tmp_path: Path, name: str
+):
+    for done in (made(name, tmp_path / "work"), made("--known", name)):
+        assert (2, "", [refusal(name)]) == (
+            done.returncode,
+            done.stdout,
+            done.stderr.splitlines(),
         )
-        assert "" == done.stdout
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_make_refuses_it_before_anything_is_set_up(name: str):
+    done = shown(name)
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert refusal(name) in done.stderr.splitlines()
 
 
 @pytest.mark.parametrize("name", KNOWN.split())

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,8 +18,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.protocol.group import HeartbeatRequest, LeaveGroupRequest
 
-from daemon.errors import ConfigError
-from daemon.kafka.clients import let_go, start
+from daemon.cancellation import own_cancellation
+from daemon.errors import ConfigError, ForeignCancellationError
+from daemon.kafka.clients import start, stop
 from daemon.kafka.membership import (
     MemberName,
     NameTakenError,
@@ -139,7 +140,9 @@ class Group:
 
     async def close(self) -> None:
         for member in self._members:
-            await let_go(member)
+            # aiokafka may cancel what it waits for itself; it must end all the same.
+            with suppress(ForeignCancellationError), own_cancellation("the end of a member"):
+                await stop(member)
 
 
 @pytest.fixture
