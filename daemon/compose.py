@@ -5,7 +5,7 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,7 +189,9 @@ async def composed(
         log.info("daemon.started", model=model.description, precision=model.why, pid=os.getpid())
         new_decoder = await stack.enter_async_context(decoding(config.decode, metrics, calls, log))
         watcher = _folder_watcher(metrics, log)
-        source, journal, instance = _transports(config, stack, outages, calls, watcher)
+        source, journal, instance = _transports(
+            config, stack, outages, calls, watcher, _hanging_teller(metrics, log)
+        )
         stack.push_async_callback(journal.close)
         await unless(stop, journal.start(), watch.serve())
         stack.push_async_callback(source.close)
@@ -276,6 +278,7 @@ def _transports(
     outages: Outages,
     calls: RunningCalls,
     watcher: Watcher,
+    on_hanging: Callable[[str, int], None],
 ) -> tuple[ChunkSource, Journal, str | None]:
     """Where chunks come from, where what follows from them goes, and our name in the group."""
     source = config.source
@@ -294,7 +297,20 @@ def _transports(
         consumer = KafkaChunkSource(topic, outages)
         return consumer, _local_journal(config, outages, calls), topic.group_instance_id
     consumer = KafkaChunkSource(replace(topic, commit_interval_s=None), outages)
-    return consumer, KafkaJournal(settings, consumer, outages), topic.group_instance_id
+    journal = KafkaJournal(settings, consumer, outages, on_hanging)
+    return consumer, journal, topic.group_instance_id
+
+
+def _hanging_teller(
+    metrics: Metrics, log: structlog.stdlib.BoundLogger
+) -> Callable[[str, int], None]:
+    """What is told of a transaction that the broker has left hanging in the group's offsets."""
+
+    def tell(partition: str, number: int) -> None:
+        metrics.hanging_transactions.inc()
+        log.warning("transaction.hung", partition=partition, last_step=number)
+
+    return tell
 
 
 def _folder_watcher(metrics: Metrics, log: structlog.stdlib.BoundLogger) -> Watcher:

@@ -82,6 +82,7 @@ EVENTS = {
     "partition.taken": "a partition is ours; its cameras go on where its last owner stopped",
     "partition.kept": "a rebalance has brought a partition back, and it goes on from memory",
     "partition.lost": "another process owns a partition; what was in hand is dropped unheard",
+    "transaction.hung": "the broker left one hanging; the last step is known, and work goes on",
     "partition.went_on": "others of the group have served it since; what was open here ends",
     "partition.made_anew": "its log is another one under the same name; it is read from its start",
     "partition.other_model": "a daemon of the group on another host has served it another model",

@@ -36,6 +36,7 @@ class Metrics:
     lost_decoders: Counter = field(init=False)
     steps: Counter = field(init=False)
     lost_partitions: Counter = field(init=False)
+    hanging_transactions: Counter = field(init=False)
     removed_chunks: Counter = field(init=False)
     passed_over_files: Counter = field(init=False)
     silent_cameras: Counter = field(init=False)
@@ -108,8 +109,7 @@ class Metrics:
         counter("camera_failures", "Unexpected errors that cost a camera its run", "camera")
         counter("quarantines", "Times a camera was not tried for a while", "camera")
         counter("lost_decoders", "Processes for decoding that were ended and started anew")
-        counter("steps", "Steps kept in the journal")
-        counter("lost_partitions", "Partitions that another process took over unasked")
+        _how_steps_are_kept(counter)
         _what_folders_come_to(counter)
         counter("silent_cameras", "Times a camera fell silent", "camera")
         counter("low_fps_runs", "Runs with fewer frames a second than the model wants", "camera")
@@ -162,6 +162,12 @@ def _how_the_device_is(counter: Callable[..., None], histogram: Callable[..., No
         ("stage",),
     )
     counter("device_busy_seconds", "Time the device spent in calls", "stage")
+
+
+def _how_steps_are_kept(counter: Callable[..., None]) -> None:
+    counter("steps", "Steps kept in the journal")
+    counter("lost_partitions", "Partitions that another process took over unasked")
+    counter("hanging_transactions", "Transactions that hung in the group's offsets")
 
 
 def _what_folders_come_to(counter: Callable[..., None]) -> None:

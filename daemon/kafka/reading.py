@@ -1,11 +1,12 @@
 """Reads parts of topics as a bystander, which joins no group and commits nothing.
 
-It sees no record of a transaction that was not committed.
+Unless it asks for them, it sees no record of a transaction that was not committed.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
@@ -22,7 +23,9 @@ _FETCH_BYTES = 16 * 2**20
 
 @asynccontextmanager
 async def a_reader(
-    connection: KafkaConnection, *partitions: TopicPartition
+    connection: KafkaConnection,
+    *partitions: TopicPartition,
+    isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed",
 ) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of these partitions, which is stopped in the end.
 
@@ -31,7 +34,7 @@ async def a_reader(
     """
     consumer = AIOKafkaConsumer(
         **connection.options(),
-        isolation_level="read_committed",
+        isolation_level=isolation_level,
         enable_auto_commit=False,
         max_partition_fetch_bytes=_FETCH_BYTES,  # a larger record comes all the same, alone
         fetch_max_wait_ms=_POLL_MS,

@@ -1,7 +1,6 @@
 """Daemons as processes. This is the one file that knows how a daemon is configured."""
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import yaml
 
 from tests.faults.checker import Mark, Verdict
 from tests.support.checkout import CHECKOUT
+from tests.support.processes import log_entries
 
 PATIENCE_S = 240.0  # for what must happen; no rule depends on it
 RESTART_S = 2.0  # RestartSec= of the systemd unit
@@ -187,9 +187,8 @@ class Daemon:
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Its log lines of one name."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        found = [line for line in lines if f'"{event}"' in line and line.startswith("{")]
-        return [json.loads(line) for line in found if line.endswith("}")]
+        entries = log_entries(self.log.read_text(errors="replace"))
+        return [entry for entry in entries if entry.get("event") == event]
 
     def is_ready(self) -> bool:
         """True once this start of it consumes."""

@@ -176,6 +176,11 @@ class HeldCamera:
         self._localize = daemon.device.localize
         daemon.device.localize = self._wait  # type: ignore[method-assign]
 
+    async def until_waiting(self, n_workers: int) -> None:
+        """Wait until so many workers of the camera are held."""
+        while len(self._waiting) < n_workers:
+            await asyncio.sleep(0.01)
+
     def let_first_go(self) -> None:
         """Let the worker of the camera go on that has waited longest; it is held again."""
         self._waiting.pop(0).set()

@@ -19,7 +19,7 @@ from daemon.produce.directory_writer import DirectoryChunkWriter
 from daemon.wire.facts import ChunkFacts
 from engine.types import VideoChunk
 from tests.support.footage import chunks_of
-from tests.support.processes import PATIENCE_S, start_s2netd, write_config
+from tests.support.processes import PATIENCE_S, log_entries, start_s2netd, write_config
 
 CAMERAS = ("a", "b", "c")
 
@@ -116,9 +116,8 @@ class LiveDaemon:
         assert self.process.wait(PATIENCE_S) == 0, self.log.read_text()
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        entries = [json.loads(line) for line in lines if line.startswith("{")]
-        return [entry for entry in entries if entry["event"] == event]
+        text = self.log.read_text() if self.log.exists() else ""
+        return [entry for entry in log_entries(text) if entry["event"] == event]
 
     def ready(self) -> tuple[int, dict[str, Any]]:
         status, text = self._get("/readyz")

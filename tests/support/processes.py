@@ -87,6 +87,12 @@ def write_config(path: Path, **sections: Any) -> Path:
     return path
 
 
+def log_entries(text: str) -> list[dict[str, Any]]:
+    """What a process has logged; the line that it is writing just now is left out."""
+    lines = text.rpartition("\n")[0].splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
 def read_events(path: Path) -> list[dict[str, Any]]:
     """All records of an events.jsonl."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

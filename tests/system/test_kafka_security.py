@@ -18,6 +18,7 @@ from tests.support.kafka_daemon import EVENT_PARTITIONS, run_until_all_ended, to
 from tests.support.processes import (
     PATIENCE_S,
     assert_each_once,
+    log_entries,
     s2netd,
     start_s2netd,
     wait_until,
@@ -188,8 +189,10 @@ async def test_cameras_of_one_file_are_sent_with_tls_and_a_login(
 
 def has_sent(said: str, camera: str) -> bool:
     """Is there a status that tells how far behind its capture the camera's footage was written?"""
-    told = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    return any(line.get("camera") == camera and line.get("lag_s") is not None for line in told)
+    return any(
+        entry.get("camera") == camera and entry.get("lag_s") is not None
+        for entry in log_entries(said)
+    )
 
 
 @dataclass(frozen=True, slots=True)

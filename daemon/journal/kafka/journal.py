@@ -9,16 +9,16 @@ generation, KIP-447).
 After an error that leaves open what became of a step (a time-out, a lost connection) the producer
 is thrown away and made anew, as Jepsen advises. Then the step's number beside the group's offset
 tells whether it was taken; if not, the same step is committed again. It is never computed again.
+Where a transaction hangs in the group's offsets, what the step says of itself tells it, and the
+offset is set by it.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
@@ -27,13 +27,16 @@ from aiokafka.errors import (
 
 from daemon.errors import StaleOwnerError
 from daemon.journal.base import Past, Step
-from daemon.journal.kafka.past import Committed, committed, read_past
+from daemon.journal.kafka.committed import Committed, last_step
+from daemon.journal.kafka.group_offsets import GroupOffsets
+from daemon.journal.kafka.past import must_be_whole, read_past, read_told
 from daemon.journal.kafka.seat import FeatureOffsets, Seat
 from daemon.journal.kafka.settings import GroupMember, KafkaJournalSettings
 from daemon.journal.kafka.topics import make_topics, make_wide_enough
 from daemon.kafka.clients import let_go, start
 from daemon.kafka.connection import TopicFacts, describe_topic, endure, persist
 from daemon.kafka.producer import abandon
+from daemon.kafka.stable_offset import GroupOffset
 from daemon.kafka.topics import RECORD_MARGIN_BYTES
 from daemon.outages import Kind, Outages
 
@@ -52,6 +55,8 @@ class KafkaJournal:
         settings: Where things go.
         member: The consumer that the partitions are assigned to.
         outages: Told when the broker is away.
+        on_hanging: Told of each transaction that hung in the group's offsets: of which partition
+            it was, and which step was the last that was taken.
     """
 
     def __init__(
@@ -59,12 +64,13 @@ class KafkaJournal:
         settings: KafkaJournalSettings,
         member: GroupMember,
         outages: Outages | None = None,
+        on_hanging: Callable[[str, int], None] = lambda _partition, _number: None,
     ) -> None:
         self._settings = settings
+        self._on_hanging = on_hanging
         self._member = member
         self._seats: dict[int, Seat] = {}
-        self._admin: AIOKafkaAdminClient | None = None
-        self._admin_lock = asyncio.Lock()
+        self._offsets = GroupOffsets(settings)
         self._outage = (outages or Outages()).watch(Kind.BROKER, "journal")
         self._n_partitions = 0  # of the journal's own topics
         self._most_dead_bytes = settings.max_record_bytes
@@ -131,14 +137,15 @@ class KafkaJournal:
         """See ``Journal``."""
         for number in list(self._seats):
             await self.give_back(f"{self._settings.chunks_topic}/{number}")
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            await let_go(admin)
+        await self._offsets.close()
 
     @property
     def _patience_s(self) -> float:
         """How long the broker may rightly take to end another owner's transaction."""
         return self._settings.transaction_timeout_ms / 1000
+
+    def _partition(self, seat: Seat) -> str:
+        return f"{self._settings.chunks_topic}/{seat.number}"
 
     def _number(self, partition: str) -> int:
         return int(partition.rpartition("/")[2])
@@ -151,8 +158,13 @@ class KafkaJournal:
         seat = Seat(self._settings, number, FeatureOffsets(), self._most_dead_bytes)
         seat.producer = await self._new_producer(number)
         try:
-            known = await self._committed(number)
-            left = await read_past(self._settings, number, known)
+            offset = await self._offsets.of(number)
+            left = await read_past(self._settings, number)
+            known = Committed.of(offset)
+            if self._is_exact and not (offset.is_settled and left.told in {None, known}):
+                await must_be_whole(self._settings, number)
+                left = await read_past(self._settings, number)
+                known = await self._settle(seat, offset, left.told)
         except BaseException:
             await self._give_up(seat)
             raise
@@ -160,7 +172,7 @@ class KafkaJournal:
             _log.warning("partition %d: %d damaged records are left out", number, left.n_damaged)
         seat.offsets = FeatureOffsets.of(left)
         self._seats[number] = seat
-        return left.past
+        return left.past(known)
 
     async def _try(self, seat: Seat, step: Step) -> None:
         """Commit a step, or find that it was committed.
@@ -190,13 +202,33 @@ class KafkaJournal:
     async def _transact(self, seat: Seat, producer: AIOKafkaProducer, step: Step) -> None:
         if not self._is_exact:
             await seat.send(producer, step)
-            ((partition, (offset, metadata)),) = seat.offset(step).items()
-            await self._member.commit(f"{partition.topic}/{seat.number}", offset, metadata)
+            metadata = Committed.by(step).metadata
+            await self._member.commit(self._partition(seat), step.next_offset, metadata)
             return
         await producer.begin_transaction()
         await seat.send(producer, step)
-        await producer.send_offsets_to_transaction(seat.offset(step), self._settings.group_id)
+        await self._end(seat, producer, Committed.by(step))
+
+    async def _end(self, seat: Seat, producer: AIOKafkaProducer, taken: Committed) -> None:
+        offset = seat.offset(taken)
+        await producer.send_offsets_to_transaction(offset, self._settings.group_id)
         await producer.commit_transaction()
+
+    async def _settle(self, seat: Seat, offset: GroupOffset, told: Committed | None) -> Committed:
+        """Set the group's offset by what the newest step tells; gives the last step.
+
+        Raises:
+            TransportError: It cannot be told which one that is.
+        """
+        known = last_step(Committed.of(offset), told, is_settled=offset.is_settled)
+        if offset.is_settled and known == Committed.of(offset):
+            return known
+        if known.next_offset is not None and seat.producer is not None:
+            # Ends what hangs there too, for it is the same producer's.
+            await seat.producer.begin_transaction()
+            await self._end(seat, seat.producer, known)
+        self._on_hanging(self._partition(seat), known.number)
+        return known
 
     async def _successor(self, seat: Seat) -> AIOKafkaProducer:
         """A new producer of ours after an error, which puts the old one out.
@@ -215,7 +247,11 @@ class KafkaJournal:
         Raises:
             StaleOwnerError: Somebody else has committed since.
         """
-        known = await self._committed(seat.number)
+        offset = await self._offsets.of(seat.number)
+        known = Committed.of(offset)
+        if self._is_exact and not (offset.is_settled and known.number == step.number):
+            await must_be_whole(self._settings, seat.number)
+            known = await self._settle(seat, offset, await read_told(self._settings, seat.number))
         if known.number not in {step.number - 1, step.number}:
             raise StaleOwnerError(
                 f"partition {seat.number}: step {known.number} was committed by somebody else, "
@@ -248,30 +284,6 @@ class KafkaJournal:
             await abandon(producer)
             raise
         return producer
-
-    async def _committed(self, number: int) -> Committed:
-        async with self._open_admin() as admin:
-            return await committed(admin, self._settings, number)
-
-    @contextlib.asynccontextmanager
-    async def _open_admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
-        """One client for all partitions; one that failed is thrown away."""
-        async with self._admin_lock:
-            if self._admin is None:
-                admin = AIOKafkaAdminClient(**self._settings.connection.options())
-                try:
-                    await start(admin)
-                except BaseException:
-                    await let_go(admin)
-                    raise
-                self._admin = admin
-            try:
-                yield self._admin
-            except BaseException:
-                admin, self._admin = self._admin, None
-                if admin is not None:
-                    await let_go(admin)
-                raise
 
     async def _leave(self, seat: Seat) -> None:
         """The partition is somebody else's: never try to have it back unasked."""

@@ -1,51 +1,17 @@
 """Reads what a partition's last owner has left in Kafka: its step, states and features."""
 
-import re
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 
-from daemon.errors import MalformedRecordError
+from daemon.errors import MalformedRecordError, TransportError
 from daemon.journal.base import CameraPast, FeatureRows, Past, features_from
+from daemon.journal.kafka.committed import STEP_KEY, Committed, parse_step
 from daemon.journal.kafka.records import StoredState, parse_features, parse_state
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.kafka.reading import a_reader, bounds, records_between
-from daemon.kafka.stable_offset import stable_offset
-
-_METADATA = re.compile(r"s2netd:(\d+):([^:]*):(.*)", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What the group's offset of a partition says.
-
-    Attributes:
-        number: The last step; 0: none is known.
-        next_offset: The first delivery that is not done; None: nothing was committed.
-        log_id: Names the log that it counts in.
-        served_by: Which model and host committed it.
-    """
-
-    number: int = 0
-    next_offset: int | None = None
-    log_id: str = ""
-    served_by: str = ""
-
-    @classmethod
-    def of(cls, next_offset: int | None, metadata: str) -> "Committed":
-        """What an offset says; nothing but itself if an operator has moved it with other tools."""
-        match = _METADATA.fullmatch(metadata)
-        if match is None:
-            return cls(0, next_offset)
-        return cls(int(match[1]), next_offset, match[2], match[3])
-
-    @property
-    def metadata(self) -> str:
-        """What is written beside the offset."""
-        return f"s2netd:{self.number}:{self.log_id}:{self.served_by}"
 
 
 @dataclass(slots=True)
@@ -53,28 +19,29 @@ class Left:
     """What was left, and where in the feature log each camera's rows lie.
 
     Attributes:
-        past: All that an owner needs.
+        cameras: What was left of each.
+        log_id: The log that their states count in.
+        told: What the newest step says of itself; None: none does.
         rows_at: Camera → (offset in the feature log, run, one past the last index) of its rows.
         features_end: The end of the feature log.
         n_damaged: Records that could not be read.
     """
 
-    past: Past
+    cameras: dict[str, CameraPast] = field(default_factory=dict)
+    log_id: str = ""
+    told: Committed | None = None
     rows_at: dict[str, list[tuple[int, str, int]]] = field(default_factory=dict)
     features_end: int = 0
     n_damaged: int = 0
 
-
-async def committed(
-    admin: AIOKafkaAdminClient, settings: KafkaJournalSettings, number: int
-) -> Committed:
-    """The group's offset of one partition of the chunks; no transaction of ours is under way."""
-    partition = TopicPartition(settings.chunks_topic, number)
-    found = await stable_offset(admin, settings.group_id, partition)
-    return Committed() if found is None else Committed.of(*found)
+    def past(self, known: Committed) -> Past:
+        """All that an owner needs, if this is the last step."""
+        # A broker that deletes a topic forgets the group's offsets in it; the states stay.
+        log_id = known.log_id or self.log_id
+        return Past(known.number, known.next_offset, log_id, known.served_by, self.cameras)
 
 
-async def read_past(settings: KafkaJournalSettings, number: int, known: Committed) -> Left:
+async def read_past(settings: KafkaJournalSettings, number: int) -> Left:
     """All that the last owner of a partition has left; whoever asks must own it already."""
     states_at = TopicPartition(settings.state_topic, number)
     features_at = TopicPartition(settings.features_topic, number)
@@ -82,7 +49,7 @@ async def read_past(settings: KafkaJournalSettings, number: int, known: Committe
     async with a_reader(connection, states_at, features_at) as consumer:
         part = await bounds(consumer, states_at)
         oldest, newest = await bounds(consumer, features_at)
-        left = Left(Past(), features_end=newest)
+        left = Left(features_end=newest)
         states = await _states(records_between(connection, consumer, states_at, *part), left)
         needed = [
             stored.features_offset
@@ -92,26 +59,61 @@ async def read_past(settings: KafkaJournalSettings, number: int, known: Committe
         first = max(min(needed, default=newest), oldest)
         records = records_between(connection, consumer, features_at, first, newest)
         features = await _features(records, states, left)
-    cameras = {
+    left.cameras = {
         camera: CameraPast(stored.state, tuple(features[camera]))
         for camera, stored in states.items()
     }
-    # A broker that deletes a topic forgets the group's offsets in it; the states are still there.
-    log_ids = [stored.log_id for stored in states.values()]
-    log_id = known.log_id or next(iter(log_ids), "")
-    left.past = Past(known.number, known.next_offset, log_id, known.served_by, cameras)
+    left.log_id = next((stored.log_id for stored in states.values()), "")
     return left
+
+
+async def read_told(settings: KafkaJournalSettings, number: int) -> Committed | None:
+    """What the newest step of a partition says of itself; None: none does."""
+    states_at = TopicPartition(settings.state_topic, number)
+    async with a_reader(settings.connection, states_at) as consumer:
+        part = await bounds(consumer, states_at)
+        left = Left()
+        await _states(records_between(settings.connection, consumer, states_at, *part), left)
+    return left.told
+
+
+async def must_be_whole(settings: KafkaJournalSettings, number: int) -> None:
+    """See that everything that was written of a partition can be read.
+
+    Whoever asks must own the partition: then no transaction of it is under way.
+
+    Raises:
+        TransportError: A transaction hangs, which keeps readers from what comes after it.
+    """
+    topics = (settings.state_topic, settings.features_topic)
+    partitions = [TopicPartition(topic, number) for topic in topics]
+    async with a_reader(
+        settings.connection, *partitions, isolation_level="read_uncommitted"
+    ) as consumer:
+        written = await consumer.end_offsets(partitions)
+    async with a_reader(settings.connection, *partitions) as consumer:
+        readable = await consumer.end_offsets(partitions)
+    for partition in partitions:
+        if readable[partition] < written[partition]:
+            raise TransportError(
+                f"a transaction hangs in partition {number} of topic {partition.topic}, at offset "
+                f"{readable[partition]} of {written[partition]}, so what was left cannot be read; "
+                "end it with Kafka's own kafka-transactions.sh (find-hanging, abort)"
+            )
 
 
 async def _states(records: AsyncIterator[ConsumerRecord], left: Left) -> dict[str, StoredState]:
     states: dict[str, StoredState] = {}
     async for record in records:
-        camera = (record.key or b"").decode("utf-8", "replace")
-        if record.value is None:
-            states.pop(camera, None)
-            continue
         try:
-            states[camera] = parse_state(record.headers, record.value)
+            if record.key == STEP_KEY:
+                left.told = parse_step(record)
+                continue
+            camera = (record.key or b"").decode("utf-8", "replace")
+            if record.value is None:
+                states.pop(camera, None)
+            else:
+                states[camera] = parse_state(record.headers, record.value)
         except MalformedRecordError:
             left.n_damaged += 1
     return states

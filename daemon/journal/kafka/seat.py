@@ -9,8 +9,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import RecordMetadata
 
 from daemon.journal.base import CameraState, Step
+from daemon.journal.kafka.committed import Committed, step_record
 from daemon.journal.kafka.dead_records import dead_record
-from daemon.journal.kafka.past import Committed, Left
+from daemon.journal.kafka.past import Left
 from daemon.journal.kafka.records import (
     StoredState,
     features_record,
@@ -100,15 +101,17 @@ class Seat:
             )
             for camera, state in step.states.items()
         ]
+        if settings.guarantee == "exactly-once":
+            taken = step_record(Committed.by(step))
+            states.append(await _send(producer, settings.state_topic, taken, self.number))
         await _all([*waiting, *states])
         for rows, written in zip(step.features, await _all(features), strict=True):
             self.offsets.add(rows.camera, written.offset, rows.run, rows.end_index)
 
-    def offset(self, step: Step) -> dict[TopicPartition, tuple[int, str]]:
+    def offset(self, taken: Committed) -> dict[TopicPartition, tuple[int | None, str]]:
         """A step's offset, with its number beside it."""
         partition = TopicPartition(self.settings.chunks_topic, self.number)
-        told = Committed(step.number, step.next_offset, step.log_id, step.served_by)
-        return {partition: (step.next_offset, told.metadata)}
+        return {partition: (taken.next_offset, taken.metadata)}
 
     def _state(self, camera: str, state: CameraState | None, log_id: str) -> Record:
         needed_from = self.offsets.needed_from(camera, state)

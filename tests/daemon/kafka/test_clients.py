@@ -11,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from daemon.journal.kafka.group_offsets import GroupOffsets
 from daemon.journal.kafka.journal import KafkaJournal
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.kafka.clients import admin_of, start, stop
@@ -45,15 +46,18 @@ async def a_journal_producer(connection: KafkaConnection) -> None:
 
 
 async def a_journal_admin(connection: KafkaConnection) -> None:
-    await a_journal(connection)._committed(0)
+    await GroupOffsets(settings_of(connection)).of(0)
 
 
 def a_journal(connection: KafkaConnection) -> KafkaJournal:
-    settings = KafkaJournalSettings(
+    source = KafkaChunkSource(KafkaSourceSettings(connection, "chunks", group_id="group"))
+    return KafkaJournal(settings_of(connection), source)
+
+
+def settings_of(connection: KafkaConnection) -> KafkaJournalSettings:
+    return KafkaJournalSettings(
         connection, group_id="group", chunks_topic="chunks", events_topic="events", prefix="own"
     )
-    source = KafkaChunkSource(KafkaSourceSettings(connection, "chunks", group_id="group"))
-    return KafkaJournal(settings, source)
 
 
 async def a_topic_reader(connection: KafkaConnection) -> None:

@@ -10,8 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CoordinatorLoadInProgressError
 from aiokafka.structs import OffsetAndMetadata
 
-from daemon.kafka.stable_offset import stable_offset
+from daemon.kafka.stable_offset import GroupOffset, stable_offset
 from tests.support.kafka import MakeTopic
+from tests.support.processes import PATIENCE_S
 
 pytestmark = pytest.mark.kafka
 
@@ -31,18 +32,21 @@ async def test_an_offset_waits_for_the_transaction_that_may_change_it(
             await producer.send_offsets_to_transaction(
                 {partition: OffsetAndMetadata(7, "seven")}, group
             )
-        assert (7, "seven") == await stable_offset(admin, group, partition)
-        assert await stable_offset(admin, other, partition) is None
+        assert GroupOffset(7, "seven") == await stable_offset(admin, group, partition)
+        assert GroupOffset(None) == await stable_offset(admin, other, partition)
 
         await producer.begin_transaction()
         await producer.send_offsets_to_transaction(
             {partition: OffsetAndMetadata(8, "eight")}, group
         )
-        asking = asyncio.create_task(stable_offset(admin, group, partition))
+        as_it_is = await stable_offset(admin, group, partition, patience_s=0.2)
+        assert GroupOffset(7, "seven", is_settled=False) == as_it_is
+        asking = asyncio.create_task(stable_offset(admin, group, partition, patience_s=PATIENCE_S))
         done, _ = await asyncio.wait({asking}, timeout=1)
         assert not done
         await (producer.commit_transaction() if is_committed else producer.abort_transaction())
-        assert ((8, "eight") if is_committed else (7, "seven")) == await asking
+        offset, metadata = (8, "eight") if is_committed else (7, "seven")
+        assert GroupOffset(offset, metadata) == await asking
     finally:
         await producer.stop()
         await admin.close()

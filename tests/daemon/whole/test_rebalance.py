@@ -204,6 +204,7 @@ async def test_a_worker_that_is_left_behind_resumes_no_partition(odd_clip: Path)
         for n_paused in (1, 2):
             while len(daemon.logs.named("partition.paused")) < n_paused:
                 await asyncio.sleep(0.01)
+            await held.until_waiting(n_paused)
             if n_paused == 1:
                 await source.rebalance(goes_elsewhere=True)
         held.let_first_go()

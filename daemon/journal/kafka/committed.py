@@ -1,0 +1,105 @@
+"""Up to where a partition is done: what its group's offset says, and what the newest step says.
+
+Both are of one transaction. But a broker that dies while it completes one may forget its mark in
+the group's offsets, where it then hangs, and Kafka never mends that; so each step also says in the
+state topic that it was taken.
+"""
+
+import re
+from dataclasses import dataclass
+
+from aiokafka import ConsumerRecord
+
+from daemon.errors import MalformedRecordError, TransportError
+from daemon.journal.base import Step
+from daemon.kafka.stable_offset import GroupOffset
+from daemon.wire.headers import to_headers
+from daemon.wire.records import Record
+
+# No camera's name is empty, so no camera's state has this key.
+STEP_KEY = b""
+_METADATA = re.compile(r"s2netd:(\d+):([^:]*):(.*)", re.DOTALL)
+_NEXT_OFFSET = "vs_next_offset"
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Up to where a partition is done.
+
+    Attributes:
+        number: The last step; 0: none is known.
+        next_offset: The first delivery that is not done; None: nothing was committed.
+        log_id: Names the log that it counts in.
+        served_by: Which model and host committed it.
+    """
+
+    number: int = 0
+    next_offset: int | None = None
+    log_id: str = ""
+    served_by: str = ""
+
+    @classmethod
+    def of(cls, offset: GroupOffset) -> "Committed":
+        """What an offset says; nothing but itself if an operator has moved it with other tools."""
+        match = _METADATA.fullmatch(offset.metadata)
+        if match is None:
+            return cls(0, offset.offset)
+        return cls(int(match[1]), offset.offset, match[2], match[3])
+
+    @classmethod
+    def by(cls, step: Step) -> "Committed":
+        """What a step says of itself."""
+        return cls(step.number, step.next_offset, step.log_id, step.served_by)
+
+    @property
+    def metadata(self) -> str:
+        """What is written beside the offset."""
+        return f"s2netd:{self.number}:{self.log_id}:{self.served_by}"
+
+
+def step_record(taken: Committed) -> Record:
+    """What a step says of itself in the state topic."""
+    headers = to_headers({_NEXT_OFFSET: taken.next_offset})
+    return Record(STEP_KEY, headers, taken.metadata.encode())
+
+
+def parse_step(record: ConsumerRecord) -> Committed:
+    """The inverse of ``step_record``.
+
+    Raises:
+        MalformedRecordError: It is none.
+    """
+    try:
+        next_offset = int(dict(record.headers)[_NEXT_OFFSET])
+        taken = Committed.of(GroupOffset(next_offset, (record.value or b"").decode()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedRecordError(f"no step: {record.value!r}") from error
+    if not taken.number:
+        raise MalformedRecordError(f"no step: {record.value!r}")
+    return taken
+
+
+def last_step(offset: Committed, told: Committed | None, *, is_settled: bool) -> Committed:
+    """The last step that was taken, once no transaction is under way.
+
+    Args:
+        offset: What the group's offset says.
+        told: What the newest step says that can be read; None: none says anything, for all were
+            of a release whose steps did not.
+        is_settled: False: a transaction hangs that may have replaced the group's offset.
+
+    Raises:
+        TransportError: It cannot be told.
+    """
+    if told is not None and told.number == offset.number + 1 and (offset.number or not is_settled):
+        return told
+    # A step that is older than the offset is followed by steps that say nothing. What hangs where
+    # none is known is an owner's first, in which there is nothing.
+    is_untold = offset.number > 0 and (told is None or told.number < offset.number)
+    if is_untold and not is_settled:
+        raise TransportError(
+            f"a transaction hangs in the group's offset, at step {offset.number}, and it is of a "
+            "release whose steps do not say whether they were taken; end it with Kafka's own "
+            "kafka-transactions.sh (find-hanging, abort), after which a step may be told twice"
+        )
+    return offset
