@@ -304,7 +304,7 @@ def _transports(
 def _hanging_teller(
     metrics: Metrics, log: structlog.stdlib.BoundLogger
 ) -> Callable[[str, int], None]:
-    """What is told of a transaction that the broker has left hanging in the group's offsets."""
+    """What is told of a transaction that the broker has left hanging."""
 
     def tell(partition: str, number: int) -> None:
         metrics.hanging_transactions.inc()

@@ -167,7 +167,7 @@ def _how_the_device_is(counter: Callable[..., None], histogram: Callable[..., No
 def _how_steps_are_kept(counter: Callable[..., None]) -> None:
     counter("steps", "Steps kept in the journal")
     counter("lost_partitions", "Partitions that another process took over unasked")
-    counter("hanging_transactions", "Transactions that hung in the group's offsets")
+    counter("hanging_transactions", "Transactions that a broker left hanging; they were ended")
 
 
 def _what_folders_come_to(counter: Callable[..., None]) -> None:

@@ -54,6 +54,14 @@ async def bounds(consumer: AIOKafkaConsumer, partition: TopicPartition) -> tuple
     return first, end
 
 
+async def written_ends(
+    connection: KafkaConnection, *partitions: TopicPartition
+) -> dict[TopicPartition, int]:
+    """Where partitions end, whatever of it can be read already."""
+    async with a_reader(connection, *partitions, isolation_level="read_uncommitted") as consumer:
+        return dict(await consumer.end_offsets(list(partitions)))
+
+
 async def records_between(
     connection: KafkaConnection,
     consumer: AIOKafkaConsumer,

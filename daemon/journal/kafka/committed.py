@@ -1,12 +1,14 @@
 """Up to where a partition is done: what its group's offset says, and what the newest step says.
 
-Both are of one transaction. But a broker that dies while it completes one may forget its mark in
-the group's offsets, where it then hangs, and Kafka never mends that; so each step also says in the
-state topic that it was taken.
+Both are of one transaction. But a broker that dies while it completes one may come back and forget
+to mark any of its partitions that were not marked yet. There it hangs, and Kafka never mends that:
+the group's offset stays unsettled, and readers wait. So each step also says in the state topic
+that it was taken, and whoever comes next ends what hangs.
 """
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from aiokafka import ConsumerRecord
 
@@ -20,6 +22,8 @@ from daemon.wire.records import Record
 STEP_KEY = b""
 _METADATA = re.compile(r"s2netd:(\d+):([^:]*):(.*)", re.DOTALL)
 _NEXT_OFFSET = "vs_next_offset"
+
+END_BY_HAND = "end it with Kafka's own kafka-transactions.sh (find-hanging, abort)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +83,57 @@ def parse_step(record: ConsumerRecord) -> Committed:
     return taken
 
 
-def last_step(offset: Committed, told: Committed | None, *, is_settled: bool) -> Committed:
-    """The last step that was taken, once no transaction is under way.
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of the last step, once no transaction is under way.
+
+    Attributes:
+        known: The last step that was taken.
+        ends: How that must end which a broker has left hanging; None: nothing hangs.
+    """
+
+    known: Committed
+    ends: Literal["commit", "abort"] | None = None
+
+
+def judge(
+    offset: Committed,
+    told: Committed | None,
+    *,
+    is_settled: bool,
+    is_whole: bool,
+    answered: Committed | None = None,
+) -> Verdict:
+    """What became of the last step.
+
+    A transaction that hangs was committed if anything of it can be read, or if the broker has
+    answered that it was. Otherwise nobody has seen it, so it may as well not have been.
 
     Args:
         offset: What the group's offset says.
-        told: What the newest step says that can be read; None: none says anything, for all were
-            of a release whose steps did not.
+        told: What the newest step says that can be read; None: none says anything.
         is_settled: False: a transaction hangs that may have replaced the group's offset.
+        is_whole: False: a transaction hangs in the states or features.
+        answered: The last step of which the broker has told us that it was taken; None: of none.
 
     Raises:
-        TransportError: It cannot be told.
+        TransportError: It cannot be told, for the step is of a release whose steps said nothing.
     """
-    if told is not None and told.number == offset.number + 1 and (offset.number or not is_settled):
-        return told
-    # A step that is older than the offset is followed by steps that say nothing. What hangs where
-    # none is known is an owner's first, in which there is nothing.
-    is_untold = offset.number > 0 and (told is None or told.number < offset.number)
-    if is_untold and not is_settled:
+    is_ahead = told is not None and told.number == offset.number + 1
+    # An offset that an operator has moved has no number, and wins; nothing hangs beside it.
+    if told is not None and is_ahead and (offset.number or not is_settled):
+        return Verdict(told, "commit" if is_whole else "abort")  # a later one hangs in the states
+    is_behind = offset.number > 0 and (told is None or told.number < offset.number)
+    if is_settled and is_whole:
+        return Verdict(offset)
+    if answered is not None and offset.number < answered.number:
+        return Verdict(answered, "commit")
+    if is_settled:
+        return Verdict(offset, "commit" if is_behind else "abort")
+    if is_whole and is_behind:
         raise TransportError(
             f"a transaction hangs in the group's offset, at step {offset.number}, and it is of a "
-            "release whose steps do not say whether they were taken; end it with Kafka's own "
-            "kafka-transactions.sh (find-hanging, abort), after which a step may be told twice"
+            f"release whose steps do not say whether they were taken; {END_BY_HAND}, after which "
+            "a step may be told twice"
         )
-    return offset
+    return Verdict(offset, "abort")

@@ -9,8 +9,8 @@ generation, KIP-447).
 After an error that leaves open what became of a step (a time-out, a lost connection) the producer
 is thrown away and made anew, as Jepsen advises. Then the step's number beside the group's offset
 tells whether it was taken; if not, the same step is committed again. It is never computed again.
-Where a transaction hangs in the group's offsets, what the step says of itself tells it, and the
-offset is set by it.
+Where a broker has left a transaction hanging, what can be read of it tells, and what hangs is
+ended accordingly.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ from aiokafka.errors import (
 
 from daemon.errors import StaleOwnerError
 from daemon.journal.base import Past, Step
-from daemon.journal.kafka.committed import Committed, last_step
+from daemon.journal.kafka.committed import Committed
 from daemon.journal.kafka.group_offsets import GroupOffsets
-from daemon.journal.kafka.past import must_be_whole, read_past, read_told
+from daemon.journal.kafka.hanging import find
+from daemon.journal.kafka.past import Left, read_past
 from daemon.journal.kafka.seat import FeatureOffsets, Seat
 from daemon.journal.kafka.settings import GroupMember, KafkaJournalSettings
 from daemon.journal.kafka.topics import make_topics, make_wide_enough
 from daemon.kafka.clients import let_go, start
 from daemon.kafka.connection import TopicFacts, describe_topic, endure, persist
 from daemon.kafka.producer import abandon
-from daemon.kafka.stable_offset import GroupOffset
 from daemon.kafka.topics import RECORD_MARGIN_BYTES
 from daemon.outages import Kind, Outages
 
@@ -55,8 +55,8 @@ class KafkaJournal:
         settings: Where things go.
         member: The consumer that the partitions are assigned to.
         outages: Told when the broker is away.
-        on_hanging: Told of each transaction that hung in the group's offsets: of which partition
-            it was, and which step was the last that was taken.
+        on_hanging: Told of each transaction that hung and is ended: of which partition it was, and
+            which step was the last that was taken.
     """
 
     def __init__(
@@ -144,9 +144,6 @@ class KafkaJournal:
         """How long the broker may rightly take to end another owner's transaction."""
         return self._settings.transaction_timeout_ms / 1000
 
-    def _partition(self, seat: Seat) -> str:
-        return f"{self._settings.chunks_topic}/{seat.number}"
-
     def _number(self, partition: str) -> int:
         return int(partition.rpartition("/")[2])
 
@@ -158,19 +155,13 @@ class KafkaJournal:
         seat = Seat(self._settings, number, FeatureOffsets(), self._most_dead_bytes)
         seat.producer = await self._new_producer(number)
         try:
-            offset = await self._offsets.of(number)
-            left = await read_past(self._settings, number)
-            known = Committed.of(offset)
-            if self._is_exact and not (offset.is_settled and left.told in {None, known}):
-                await must_be_whole(self._settings, number)
-                left = await read_past(self._settings, number)
-                known = await self._settle(seat, offset, left.told)
+            known, left = await self._find(seat, seat.producer)
         except BaseException:
             await self._give_up(seat)
             raise
         if left.n_damaged:
             _log.warning("partition %d: %d damaged records are left out", number, left.n_damaged)
-        seat.offsets = FeatureOffsets.of(left)
+        seat.offsets, seat.answered = FeatureOffsets.of(left), known
         self._seats[number] = seat
         return left.past(known)
 
@@ -186,9 +177,10 @@ class KafkaJournal:
                 producer = seat.producer
                 if producer is None:
                     producer = seat.producer = await self._successor(seat)
-                    if await self._is_taken(seat, step):
+                    if await self._is_taken(seat, producer, step):
                         return
                 await self._transact(seat, producer, step)
+                seat.answered = Committed.by(step)
         except _FENCED as error:
             await self._leave(seat)
             raise StaleOwnerError(f"partition {seat.number}: {error!r}") from error
@@ -203,32 +195,25 @@ class KafkaJournal:
         if not self._is_exact:
             await seat.send(producer, step)
             metadata = Committed.by(step).metadata
-            await self._member.commit(self._partition(seat), step.next_offset, metadata)
+            partition = f"{self._settings.chunks_topic}/{seat.number}"
+            await self._member.commit(partition, step.next_offset, metadata)
             return
         await producer.begin_transaction()
         await seat.send(producer, step)
-        await self._end(seat, producer, Committed.by(step))
-
-    async def _end(self, seat: Seat, producer: AIOKafkaProducer, taken: Committed) -> None:
-        offset = seat.offset(taken)
+        offset = seat.offset(Committed.by(step))
         await producer.send_offsets_to_transaction(offset, self._settings.group_id)
         await producer.commit_transaction()
 
-    async def _settle(self, seat: Seat, offset: GroupOffset, told: Committed | None) -> Committed:
-        """Set the group's offset by what the newest step tells; gives the last step.
-
-        Raises:
-            TransportError: It cannot be told which one that is.
-        """
-        known = last_step(Committed.of(offset), told, is_settled=offset.is_settled)
-        if offset.is_settled and known == Committed.of(offset):
-            return known
-        if known.next_offset is not None and seat.producer is not None:
-            # Ends what hangs there too, for it is the same producer's.
-            await seat.producer.begin_transaction()
-            await self._end(seat, seat.producer, known)
-        self._on_hanging(self._partition(seat), known.number)
-        return known
+    async def _find(self, seat: Seat, producer: AIOKafkaProducer) -> tuple[Committed, Left]:
+        """The last step that was taken, and what else was left."""
+        if not self._is_exact:
+            offset = await self._offsets.of(seat.number)
+            return Committed.of(offset), await read_past(self._settings, seat.number)
+        found = await find(seat, producer, self._offsets)
+        if found.has_hung:
+            partition = f"{self._settings.chunks_topic}/{seat.number}"
+            self._on_hanging(partition, found.known.number)
+        return found.known, found.left
 
     async def _successor(self, seat: Seat) -> AIOKafkaProducer:
         """A new producer of ours after an error, which puts the old one out.
@@ -241,22 +226,19 @@ class KafkaJournal:
             raise StaleOwnerError(f"partition {seat.number}: this member has left the group")
         return await self._new_producer(seat.number)
 
-    async def _is_taken(self, seat: Seat, step: Step) -> bool:
+    async def _is_taken(self, seat: Seat, producer: AIOKafkaProducer, step: Step) -> bool:
         """Was the step taken, of which an error left that open?
 
         Raises:
             StaleOwnerError: Somebody else has committed since.
         """
-        offset = await self._offsets.of(seat.number)
-        known = Committed.of(offset)
-        if self._is_exact and not (offset.is_settled and known.number == step.number):
-            await must_be_whole(self._settings, seat.number)
-            known = await self._settle(seat, offset, await read_told(self._settings, seat.number))
+        known, _left = await self._find(seat, producer)
         if known.number not in {step.number - 1, step.number}:
             raise StaleOwnerError(
                 f"partition {seat.number}: step {known.number} was committed by somebody else, "
                 f"ours is {step.number}"
             )
+        seat.answered = known
         return known.number == step.number
 
     def _id_of(self, name: int | str) -> str:

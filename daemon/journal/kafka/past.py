@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from daemon.errors import MalformedRecordError, TransportError
+from daemon.errors import MalformedRecordError
 from daemon.journal.base import CameraPast, FeatureRows, Past, features_from
 from daemon.journal.kafka.committed import STEP_KEY, Committed, parse_step
 from daemon.journal.kafka.records import StoredState, parse_features, parse_state
@@ -23,7 +23,8 @@ class Left:
         log_id: The log that their states count in.
         told: What the newest step says of itself; None: none does.
         rows_at: Camera → (offset in the feature log, run, one past the last index) of its rows.
-        features_end: The end of the feature log.
+        states_end: The end of the states, as far as they can be read.
+        features_end: The end of the feature log, as far as it can be read.
         n_damaged: Records that could not be read.
     """
 
@@ -31,6 +32,7 @@ class Left:
     log_id: str = ""
     told: Committed | None = None
     rows_at: dict[str, list[tuple[int, str, int]]] = field(default_factory=dict)
+    states_end: int = 0
     features_end: int = 0
     n_damaged: int = 0
 
@@ -49,7 +51,7 @@ async def read_past(settings: KafkaJournalSettings, number: int) -> Left:
     async with a_reader(connection, states_at, features_at) as consumer:
         part = await bounds(consumer, states_at)
         oldest, newest = await bounds(consumer, features_at)
-        left = Left(features_end=newest)
+        left = Left(states_end=part[1], features_end=newest)
         states = await _states(records_between(connection, consumer, states_at, *part), left)
         needed = [
             stored.features_offset
@@ -65,41 +67,6 @@ async def read_past(settings: KafkaJournalSettings, number: int) -> Left:
     }
     left.log_id = next((stored.log_id for stored in states.values()), "")
     return left
-
-
-async def read_told(settings: KafkaJournalSettings, number: int) -> Committed | None:
-    """What the newest step of a partition says of itself; None: none does."""
-    states_at = TopicPartition(settings.state_topic, number)
-    async with a_reader(settings.connection, states_at) as consumer:
-        part = await bounds(consumer, states_at)
-        left = Left()
-        await _states(records_between(settings.connection, consumer, states_at, *part), left)
-    return left.told
-
-
-async def must_be_whole(settings: KafkaJournalSettings, number: int) -> None:
-    """See that everything that was written of a partition can be read.
-
-    Whoever asks must own the partition: then no transaction of it is under way.
-
-    Raises:
-        TransportError: A transaction hangs, which keeps readers from what comes after it.
-    """
-    topics = (settings.state_topic, settings.features_topic)
-    partitions = [TopicPartition(topic, number) for topic in topics]
-    async with a_reader(
-        settings.connection, *partitions, isolation_level="read_uncommitted"
-    ) as consumer:
-        written = await consumer.end_offsets(partitions)
-    async with a_reader(settings.connection, *partitions) as consumer:
-        readable = await consumer.end_offsets(partitions)
-    for partition in partitions:
-        if readable[partition] < written[partition]:
-            raise TransportError(
-                f"a transaction hangs in partition {number} of topic {partition.topic}, at offset "
-                f"{readable[partition]} of {written[partition]}, so what was left cannot be read; "
-                "end it with Kafka's own kafka-transactions.sh (find-hanging, abort)"
-            )
 
 
 async def _states(records: AsyncIterator[ConsumerRecord], left: Left) -> dict[str, StoredState]:

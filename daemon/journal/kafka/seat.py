@@ -61,6 +61,7 @@ class Seat:
         number: Of the partition.
         offsets: Where its features lie.
         most_dead_bytes: The largest payload of a dead letter.
+        answered: The last step of which the broker has told us that it was taken; None: of none.
         producer: None: it must be made anew, for it is not known what became of its last step.
     """
 
@@ -68,6 +69,7 @@ class Seat:
     number: int
     offsets: FeatureOffsets
     most_dead_bytes: int
+    answered: Committed | None = None
     producer: AIOKafkaProducer | None = None
 
     async def send(self, producer: AIOKafkaProducer, step: Step) -> None:

@@ -1,4 +1,4 @@
-"""Which step of a partition was the last, by what its group's offset and its newest step say."""
+"""What became of a partition's last step, by what its group's offset and its newest step say."""
 
 import pytest
 from aiokafka import ConsumerRecord
@@ -9,7 +9,8 @@ from daemon.errors import MalformedRecordError, TransportError
 from daemon.journal.kafka.committed import (
     STEP_KEY,
     Committed,
-    last_step,
+    Verdict,
+    judge,
     parse_step,
     step_record,
 )
@@ -50,27 +51,60 @@ def test_what_no_step_has_said_is_refused(headers: dict[str, bytes], value: byte
         parse_step(read(headers, value))
 
 
-@given(NUMBERS, st.booleans())
-def test_a_step_that_says_so_was_taken_whatever_became_of_its_offset(
-    number: int,
-    is_settled: bool,  # noqa: FBT001 - as hypothesis gives it
-) -> None:
-    told, before = committed(number + 1, 8), committed(number)
-
-    assert told == last_step(before, told, is_settled=is_settled)
-    assert told == last_step(told, told, is_settled=is_settled)
+@given(NUMBERS)
+def test_where_nothing_hangs_the_offset_tells(number: int) -> None:
+    for told in (committed(number), committed(max(number - 1, 1)), committed(number + 2), None):
+        verdict = judge(committed(number), told, is_settled=True, is_whole=True)
+        assert Verdict(committed(number)) == verdict
 
 
 @given(NUMBERS)
-def test_a_step_that_does_not_say_so_was_not(number: int) -> None:
-    assert committed(number) == last_step(committed(number), committed(number), is_settled=False)
+def test_a_step_that_can_be_read_was_taken_whatever_became_of_its_offset(number: int) -> None:
+    before, told = committed(number), committed(number + 1, 8)
+    for is_settled in (True, False):
+        verdict = judge(before, told, is_settled=is_settled, is_whole=True)
+        assert Verdict(told, "commit") == verdict
+
+
+@given(NUMBERS)
+def test_a_step_whose_offset_is_set_was_taken_whatever_hides_its_states(number: int) -> None:
+    verdict = judge(committed(number + 1), committed(number), is_settled=True, is_whole=False)
+
+    assert Verdict(committed(number + 1), "commit") == verdict
+
+
+@given(NUMBERS, st.booleans())
+def test_a_step_of_which_nothing_can_be_read_was_not(
+    number: int,
+    is_whole: bool,  # noqa: FBT001 - as hypothesis gives it
+) -> None:
+    verdict = judge(committed(number), committed(number), is_settled=False, is_whole=is_whole)
+
+    assert Verdict(committed(number), "abort") == verdict
+
+
+@given(NUMBERS, st.booleans(), st.booleans())
+def test_a_step_of_which_the_broker_has_answered_so_was_taken(
+    number: int,
+    is_settled: bool,  # noqa: FBT001 - as hypothesis gives it
+    is_whole: bool,  # noqa: FBT001 - as hypothesis gives it
+) -> None:
+    before, answered = committed(number), committed(number + 1)
+    facts = {"is_settled": is_settled, "is_whole": is_whole}
+
+    verdict = judge(before, before, **facts, answered=answered)
+    # Where nothing hangs, somebody has moved the offset.
+    assert (Verdict(before) if is_settled and is_whole else Verdict(answered, "commit")) == verdict
+    assert judge(before, before, **facts) == judge(before, before, **facts, answered=before)
 
 
 def test_the_very_first_step_may_hang() -> None:
     nothing, told = Committed(), committed(1)
 
-    assert told == last_step(nothing, told, is_settled=False)
-    assert nothing == last_step(nothing, None, is_settled=False)
+    assert Verdict(told, "commit") == judge(nothing, told, is_settled=False, is_whole=True)
+    for is_whole in (True, False):
+        verdict = judge(nothing, None, is_settled=False, is_whole=is_whole)
+        assert Verdict(nothing, "abort") == verdict
 
 
 @given(NUMBERS, st.none() | st.integers(0, 100))
@@ -79,9 +113,11 @@ def test_an_operator_may_move_the_offset(number: int, offset: int | None) -> Non
     """It has no number then, and what the newest step says is of another time."""
     moved = Committed(0, offset)
 
-    assert moved == last_step(moved, committed(number), is_settled=True)
+    verdict = judge(moved, committed(number), is_settled=True, is_whole=True)
+    assert Verdict(moved) == verdict
     if number > 1:
-        assert moved == last_step(moved, committed(number), is_settled=False)
+        verdict = judge(moved, committed(number), is_settled=False, is_whole=True)
+        assert Verdict(moved, "abort") == verdict
 
 
 @given(st.integers(2, 2**40), st.data())
@@ -90,9 +126,10 @@ def test_steps_of_a_release_that_said_nothing_are_known_by_the_offset_alone(
 ) -> None:
     told = data.draw(st.none() | st.integers(1, number - 1).map(committed))
 
-    assert committed(number) == last_step(committed(number), told, is_settled=True)
+    verdict = judge(committed(number), told, is_settled=True, is_whole=True)
+    assert Verdict(committed(number)) == verdict
     with pytest.raises(TransportError, match=rf"at step {number}, .* kafka-transactions\.sh"):
-        last_step(committed(number), told, is_settled=False)
+        judge(committed(number), told, is_settled=False, is_whole=True)
 
 
 def read(headers: dict[str, bytes], value: bytes | None) -> ConsumerRecord:

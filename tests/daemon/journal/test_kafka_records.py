@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from daemon.errors import MalformedRecordError
 from daemon.journal.base import CameraState, FeatureRows
-from daemon.journal.kafka.past import Committed, Left
+from daemon.journal.kafka.committed import Committed
+from daemon.journal.kafka.past import Left
 from daemon.journal.kafka.records import (
     StoredState,
     features_record,
@@ -19,6 +20,7 @@ from daemon.journal.kafka.records import (
     state_record,
 )
 from daemon.journal.kafka.seat import FeatureOffsets
+from daemon.kafka.stable_offset import GroupOffset
 from tests.support.records import names
 
 numbers = st.integers(0, 2**50)
@@ -97,12 +99,12 @@ def test_what_stands_beside_an_offset_is_one_line(
 ) -> None:
     committed = Committed(number, next_offset, log_id, served_by)
 
-    assert committed == Committed.of(next_offset, committed.metadata)
+    assert committed == Committed.of(GroupOffset(next_offset, committed.metadata))
 
 
 @pytest.mark.parametrize("metadata", ["", "by hand", "s2netd:x:y:z", "s2netd:1"])
 def test_an_offset_that_an_operator_has_moved_names_no_step(metadata: str) -> None:
-    assert Committed(0, 7) == Committed.of(7, metadata)
+    assert Committed(0, 7) == Committed.of(GroupOffset(7, metadata))
 
 
 @given(
@@ -131,5 +133,5 @@ def test_the_log_is_read_from_where_it_is_needed(
         assert min(holding) == needed
         # What is read after a restart leads to the same answer.
         rows = [(at, name, last) for at, name, _first, last in written if at >= needed]
-        again = FeatureOffsets.of(Left(None, {"cam": rows}, 3 * number + 1))  # type: ignore[arg-type]
+        again = FeatureOffsets.of(Left(rows_at={"cam": rows}, features_end=3 * number + 1))
         assert needed == again.needed_from("cam", CameraState(b"", run=run, first_feature=first))

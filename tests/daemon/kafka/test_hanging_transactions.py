@@ -1,31 +1,36 @@
-"""A broker has ended a transaction everywhere but in the group's offsets, where it hangs.
+"""A broker has ended a transaction, but not in all of its partitions, where it hangs.
 
 A broker that is killed while it completes one leaves this behind now and then. It cannot be had
-at will; an offset that is sent for a transaction that has ended is the same to the broker, which
-must have been told not to look for that.
+at will; what is sent to partitions that the broker was not told of is the same to it, if it has
+been told not to look for that.
 """
 
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
-from aiokafka.protocol.transaction import TxnOffsetCommitRequest
 
 from daemon.journal.base import CameraState, Step
+from daemon.journal.kafka.committed import Committed
 from daemon.journal.kafka.journal import KafkaJournal
-from daemon.journal.kafka.seat import Seat
 from daemon.journal.kafka.settings import KafkaJournalSettings
 from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.reading import a_reader, written_ends
 from daemon.kafka.stable_offset import GroupOffset, stable_offset
 from tests.support.kafka import Member, OwnBroker, administering, create_topics, need_java
 from tests.support.kafka_daemon import topic_events
+from tests.support.processes import PATIENCE_S
 from tests.support.records import an_event
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+
+OFFSET = "offset"
 
 
 class Journals:
@@ -80,31 +85,61 @@ class Journals:
             for event in await topic_events(self.bootstrap, self.settings.events_topic, 1)
         ]
 
-    async def leave_hanging(self, journal: KafkaJournal, step: Step, *, is_taken: bool) -> None:
-        """Let a step's transaction end and its offset hang, and the journal not know of it."""
+    async def leave_hanging(
+        self,
+        journal: KafkaJournal,
+        step: Step,
+        hanging: AbstractSet[str],
+        *,
+        is_taken: bool = True,
+    ) -> None:
+        """End a step's transaction everywhere but in some topics, and let the journal not know.
+
+        Args:
+            journal: The journal, whose producer is lost.
+            step: The step.
+            hanging: Names of topics; ``OFFSET`` stands for the group's offset.
+            is_taken: Whether it is committed, where it ends.
+        """
         seat = journal._seats[0]
         producer = seat.producer
         assert producer is not None
+        await self.until_hidden(set())  # marks of the step before would end what is to hang
         await producer.begin_transaction()
-        await seat.send(producer, step)
-        await (producer.commit_transaction() if is_taken else producer.abort_transaction())
-        await self._send_offset(seat, producer, step)
-        await journal._give_up(seat)
-        found = await self.offset()
-        assert not found.is_settled
-
-    async def _send_offset(self, seat: Seat, producer: AIOKafkaProducer, step: Step) -> None:
         manager: Any = producer._txn_manager
-        metadata = f"s2netd:{step.number}::"
-        late = TxnOffsetCommitRequest(
-            *(manager.transactional_id, self.settings.group_id),
-            *(manager.producer_id, manager.producer_epoch),
-            [(self.settings.chunks_topic, [(seat.number, step.next_offset, metadata)])],
-        )
-        async with administering(self.bootstrap) as admin:
-            coordinator = await admin.find_coordinator(self.settings.group_id)
-            answer = await admin._send_request(late, coordinator)
-        assert answer.errors == [(self.settings.chunks_topic, [(0, 0)])]
+        # As if the broker had been told of these, so it is not, and marks none of them.
+        manager._txn_partitions |= {
+            TopicPartition(topic, 0) for topic in hanging if topic != OFFSET
+        }
+        manager._txn_consumer_group = self.settings.group_id if OFFSET in hanging else None
+        await seat.send(producer, step)
+        offset = seat.offset(Committed.by(step))
+        await producer.send_offsets_to_transaction(offset, self.settings.group_id)
+        if not self.all_of_a_step <= hanging:
+            await (producer.commit_transaction() if is_taken else producer.abort_transaction())
+        await journal._give_up(seat)
+        await self.until_hidden(hanging)
+
+    @property
+    def all_of_a_step(self) -> AbstractSet[str]:
+        settings = self.settings
+        return {OFFSET, settings.events_topic, settings.latest_topic, settings.state_topic}
+
+    async def until_hidden(self, wanted: AbstractSet[str]) -> None:
+        """Wait until just this is hidden; a broker marks partitions after it has answered."""
+        async with asyncio.timeout(PATIENCE_S):
+            while wanted != await self.hidden_now():
+                await asyncio.sleep(0.05)
+
+    async def hidden_now(self) -> AbstractSet[str]:
+        """Topics of which readers do not get all, and ``OFFSET`` if that is not settled."""
+        topics = [TopicPartition(topic, 0) for topic in self.all_of_a_step - {OFFSET}]
+        connection = self.settings.connection
+        written = await written_ends(connection, *topics)
+        async with a_reader(connection, *topics) as consumer:
+            readable = await consumer.end_offsets(topics)
+        hidden = {each.topic for each in topics if readable[each] < written[each]}
+        return hidden if (await self.offset()).is_settled else {OFFSET, *hidden}
 
 
 @pytest.fixture(scope="module")
@@ -132,37 +167,68 @@ def a_step(number: int) -> Step:
     return Step(number, next_offset=10 * number, revisions=(event,), states={"cam": state})
 
 
-@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
-async def test_its_own_journal_goes_on(journals: Journals, *, is_taken: bool) -> None:
+def parts(journals: Journals, names: str) -> AbstractSet[str]:
+    """What hangs: names of topics, without what is the test's own in them."""
+    settings = journals.settings
+    topics = {
+        "events": settings.events_topic,
+        "latest": settings.latest_topic,
+        "state": settings.state_topic,
+    }
+    return {topics.get(name, name) for name in names.split()}
+
+
+HANGING = pytest.mark.parametrize(
+    ("names", "is_taken", "n_more"),
+    [
+        # A broker was killed before it marked the group's offset, or before it marked anything.
+        pytest.param("offset", True, 1, id="the offset, of a step that was taken"),
+        pytest.param("offset", False, 0, id="the offset, of a step that was not"),
+        pytest.param("offset events latest state", True, 0, id="all of it"),
+        # And before it marked some of them, which lie on different brokers.
+        pytest.param("offset events", True, 1, id="the offset and events"),
+        pytest.param("offset latest", False, 0, id="the offset and more, of a step that was not"),
+        pytest.param("state", True, 1, id="the states"),
+        pytest.param("state events", True, 1, id="the states and events"),
+        pytest.param("state", False, 0, id="the states, of a step that was not taken"),
+    ],
+)
+
+
+@HANGING
+async def test_its_own_journal_goes_on(
+    journals: Journals, names: str, *, is_taken: bool, n_more: int
+) -> None:
     journal = await journals.new()
     await journal.take(journals.partition)
     await journal.commit(journals.partition, a_step(1))
-    await journals.leave_hanging(journal, a_step(2), is_taken=is_taken)
+    hanging = parts(journals, names)
+    await journals.leave_hanging(journal, a_step(2), hanging, is_taken=is_taken)
 
     await journal.commit(journals.partition, a_step(2))
 
-    assert [(journals.partition, 2 if is_taken else 1)] == journals.hung
-    assert GroupOffset(20, "s2netd:2::") == await journals.offset()
+    assert [(journals.partition, 1 + n_more)] == journals.hung
     await journal.commit(journals.partition, a_step(3))
     assert [f"event-{number}" for number in (1, 2, 3)] == await journals.events()
     assert GroupOffset(30, "s2netd:3::") == await journals.offset()
-    assert 1 == len(journals.hung)
+    await journals.until_hidden(set())
 
 
 @pytest.mark.parametrize("n_before", [0, 1])
-@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "not taken"])
+@HANGING
 async def test_the_next_owner_begins_where_it_ended(
-    journals: Journals, n_before: int, *, is_taken: bool
+    journals: Journals, names: str, n_before: int, *, is_taken: bool, n_more: int
 ) -> None:
     journal = await journals.new()
     await journal.take(journals.partition)
     for number in range(1, n_before + 1):
         await journal.commit(journals.partition, a_step(number))
-    await journals.leave_hanging(journal, a_step(n_before + 1), is_taken=is_taken)
+    hanging = parts(journals, names)
+    await journals.leave_hanging(journal, a_step(n_before + 1), hanging, is_taken=is_taken)
 
     past = await (await journals.new()).take(journals.partition)
 
-    n_taken = n_before + is_taken
+    n_taken = n_before + n_more
     assert (n_taken, 10 * n_taken if n_taken else None) == (past.number, past.next_offset)
     assert ([f"after {n_taken}".encode()] if n_taken else []) == [
         left.state.blob for left in past.cameras.values()
@@ -171,6 +237,24 @@ async def test_the_next_owner_begins_where_it_ended(
     if n_taken:
         assert GroupOffset(10 * n_taken, f"s2netd:{n_taken}::") == await journals.offset()
     assert [f"event-{number + 1}" for number in range(n_taken)] == await journals.events()
+    await journals.until_hidden(set())
+
+
+@pytest.mark.parametrize("names", ["offset events latest state", "offset state", "offset"])
+async def test_what_the_broker_has_answered_for_stays(journals: Journals, names: str) -> None:
+    """It had decided, and died before it marked a thing; the step after finds it so."""
+    journal = await journals.new()
+    await journal.take(journals.partition)
+    await journal.commit(journals.partition, a_step(1))
+    await journals.leave_hanging(journal, a_step(2), parts(journals, names))
+    journal._seats[0].answered = Committed.by(a_step(2))
+
+    await journal.commit(journals.partition, a_step(3))
+
+    assert [(journals.partition, 2)] == journals.hung
+    assert [f"event-{number}" for number in (1, 2, 3)] == await journals.events()
+    assert GroupOffset(30, "s2netd:3::") == await journals.offset()
+    await journals.until_hidden(set())
 
 
 async def test_an_offset_that_was_lost_with_what_hung_is_set_again(journals: Journals) -> None:
@@ -178,7 +262,7 @@ async def test_an_offset_that_was_lost_with_what_hung_is_set_again(journals: Jou
     journal = await journals.new()
     await journal.take(journals.partition)
     await journal.commit(journals.partition, a_step(1))
-    await journals.leave_hanging(journal, a_step(2), is_taken=True)
+    await journals.leave_hanging(journal, a_step(2), {OFFSET})
     producer = await journal._new_producer(0)
     await producer.begin_transaction()
     offsets = {journals.place: (20, "")}
