@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from daemon.kafka.connection import KafkaConnection
 from tests.support.checkout import CHECKOUT
+from tests.support.processes import PATIENCE_S, wait_until
 from tests.support.real_parts import missing
 
 T = TypeVar("T")
@@ -50,19 +52,34 @@ class OwnBroker:
         }
         self._env = {**os.environ, **own}
         self._pid_file = home / "pid"
+        self._address = ""
 
     def start(self) -> str:
         """Gives the address."""
-        return self.run("start")
+        self._address = self.run("start")
+        return self._address
 
     def signal(self, number: signal.Signals) -> None:
+        """Send it; one that is killed answers no more when this returns."""
         os.kill(int(self._pid_file.read_text()), number)
+        if number == signal.SIGKILL:
+            wait_until(lambda: not answers(self._address), lambda: f"{self._address} answers")
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
             [SCRIPT, *command], env=self._env, check=True, capture_output=True, text=True
         )
         return done.stdout.strip()
+
+
+def answers(address: str) -> bool:
+    """Does anybody listen there?"""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ been told not to look for that.
 """
 
 import asyncio
+import logging
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from collections.abc import Set as AbstractSet
@@ -15,6 +17,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic
 
+from daemon.errors import StaleOwnerError
 from daemon.journal.base import CameraState, Step
 from daemon.journal.kafka.committed import Committed
 from daemon.journal.kafka.journal import KafkaJournal
@@ -31,6 +34,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 
 OFFSET = "offset"
+
+_log = logging.getLogger(__name__)
 
 
 class Journals:
@@ -53,12 +58,14 @@ class Journals:
         )
         self.partition = f"chunks-{name}/0"
         self.hung: list[tuple[str, int]] = []
+        self._n_partitions = 1
         self._open: list[KafkaJournal] = []
 
-    async def open(self) -> None:
+    async def open(self, n_partitions: int = 1) -> None:
+        self._n_partitions = n_partitions
         names = (self.settings.chunks_topic, self.settings.events_topic)
         async with administering(self.bootstrap) as admin:
-            await create_topics(admin, *[NewTopic(name, 1, 1) for name in names])
+            await create_topics(admin, *[NewTopic(name, n_partitions, 1) for name in names])
 
     async def new(self) -> KafkaJournal:
         tell = lambda *what: self.hung.append(what)  # noqa: E731
@@ -80,10 +87,11 @@ class Journals:
             return await stable_offset(admin, self.settings.group_id, self.place, patience_s=0.5)
 
     async def events(self) -> list[str]:
-        return [
-            event["event_id"]
-            for event in await topic_events(self.bootstrap, self.settings.events_topic, 1)
-        ]
+        async with asyncio.timeout(PATIENCE_S):
+            told = await topic_events(
+                self.bootstrap, self.settings.events_topic, self._n_partitions
+            )
+        return [event["event_id"] for event in told]
 
     async def leave_hanging(
         self,
@@ -302,3 +310,49 @@ async def test_states_that_cannot_be_read_are_waited_for(
     assert 2 == past.number
     assert b"after 2" == past.cameras["cam"].state.blob
     assert not journals.hung
+
+
+N_KILLS = 8
+N_PRODUCERS = 8  # the more of them, the likelier one is just being marked
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_a_broker_that_is_killed_again_and_again_costs_no_step(
+    own_broker: OwnBroker,
+) -> None:
+    """Some of these kills leave transactions hanging, as it happens."""
+    journals = Journals(own_broker.start())
+    await journals.open(N_PRODUCERS)
+    journal = await journals.new()
+    n_kept, is_over = [0] * N_PRODUCERS, False
+
+    async def keep(number: int) -> None:
+        partition = f"{journals.settings.chunks_topic}/{number}"
+        await journal.take(partition)
+        while not is_over:
+            step = n_kept[number] + 1
+            event = an_event(event_id=f"{number}-{step}")
+            try:
+                await journal.commit(partition, Step(step, step, revisions=(event,)))
+                n_kept[number] = step
+            except StaleOwnerError:  # the broker was away for longer than a transaction may take
+                n_kept[number] = (await journal.take(partition)).number
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(N_PRODUCERS):
+            group.create_task(keep(number))
+        for kill in range(N_KILLS):
+            await asyncio.sleep(1.5)
+            own_broker.signal(signal.SIGKILL)
+            await asyncio.to_thread(own_broker.start)
+            before = list(n_kept)
+            async with asyncio.timeout(PATIENCE_S):
+                while any(now <= then for now, then in zip(n_kept, before, strict=True)):
+                    await asyncio.sleep(0.1)
+            _log.info("kill %d: all go on; hung so far: %s", kill + 1, journals.hung)
+        is_over = True
+
+    wanted = [f"{number}-{step + 1}" for number, n in enumerate(n_kept) for step in range(n)]
+    assert sorted(wanted) == sorted(await journals.events())
+    await journals.close()
