@@ -267,6 +267,7 @@ class Journal(Protocol):
         """Put any other owner of the partition out, wait its last step out, then read.
 
         Raises:
+            StaleOwnerError: Another owner has taken the partition meanwhile.
             TransportError: It could not be read before the deadline.
         """
 

@@ -31,7 +31,7 @@ from aiokafka.protocol.types import (
 
 _UNSTABLE = 88
 _ASK_AGAIN_S = 0.05
-_SETTLE_S = 2.0
+_SETTLE_S = 0.5
 
 
 class _Answer(Response):  # type: ignore[misc] # aiokafka is untyped

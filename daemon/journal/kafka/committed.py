@@ -23,7 +23,7 @@ STEP_KEY = b""
 _METADATA = re.compile(r"s2netd:(\d+):([^:]*):(.*)", re.DOTALL)
 _NEXT_OFFSET = "vs_next_offset"
 
-END_BY_HAND = "end it with Kafka's own kafka-transactions.sh (find-hanging, abort)"
+END_BY_HAND = "end it with Kafka's own kafka-transactions.sh (describe-producers, abort)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,7 @@ def judge(
     *,
     is_settled: bool,
     is_whole: bool,
+    features_of: int | None = None,
     answered: Committed | None = None,
 ) -> Verdict:
     """What became of the last step.
@@ -113,27 +114,41 @@ def judge(
         offset: What the group's offset says.
         told: What the newest step says that can be read; None: none says anything.
         is_settled: False: a transaction hangs that may have replaced the group's offset.
-        is_whole: False: a transaction hangs in the states or features.
+        is_whole: False: a transaction hangs in the states.
+        features_of: The step of the features in which one hangs; None: all can be read.
         answered: The last step of which the broker has told us that it was taken; None: of none.
 
     Raises:
         TransportError: It cannot be told, for the step is of a release whose steps said nothing.
     """
-    is_ahead = told is not None and told.number == offset.number + 1
-    # An offset that an operator has moved has no number, and wins; nothing hangs beside it.
-    if told is not None and is_ahead and (offset.number or not is_settled):
+    if is_settled and is_whole and not _is_ahead(told, offset, is_settled=True):
+        if features_of is None:
+            return Verdict(offset)
+        return Verdict(offset, "commit" if features_of <= offset.number else "abort")
+    newest = max(offset.number, told.number if told else 0)
+    if answered is not None and answered.number > newest and not (is_settled and is_whole):
+        return Verdict(answered, "commit")
+    if told is not None and _is_ahead(told, offset, is_settled=is_settled):
         return Verdict(told, "commit" if is_whole else "abort")  # a later one hangs in the states
     is_behind = offset.number > 0 and (told is None or told.number < offset.number)
-    if is_settled and is_whole:
-        return Verdict(offset)
-    if answered is not None and offset.number < answered.number:
-        return Verdict(answered, "commit")
     if is_settled:
         return Verdict(offset, "commit" if is_behind else "abort")
-    if is_whole and is_behind:
+    is_ours = answered is not None and answered.number == offset.number  # and would have told
+    if is_whole and is_behind and not is_ours:
         raise TransportError(
             f"a transaction hangs in the group's offset, at step {offset.number}, and it is of a "
             f"release whose steps do not say whether they were taken; {END_BY_HAND}, after which "
             "a step may be told twice"
         )
     return Verdict(offset, "abort")
+
+
+def _is_ahead(told: Committed | None, offset: Committed, *, is_settled: bool) -> bool:
+    """Was a step taken whose offset was lost?"""
+    if told is None or told.number <= offset.number:
+        return False
+    is_next = told.number == offset.number + 1
+    if offset.number == 0:  # an operator has moved it, and wins where nothing hangs
+        return is_next and not is_settled
+    is_of_this_log = told.log_id == offset.log_id
+    return is_of_this_log and (is_next or not is_settled)

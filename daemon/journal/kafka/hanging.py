@@ -15,8 +15,10 @@ from daemon.errors import TransportError
 from daemon.journal.kafka.committed import END_BY_HAND, Committed, Verdict, judge
 from daemon.journal.kafka.group_offsets import GroupOffsets
 from daemon.journal.kafka.past import Left, read_past
+from daemon.journal.kafka.records import step_of
 from daemon.journal.kafka.seat import Seat
-from daemon.kafka.reading import written_ends
+from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.reading import a_reader, records_between, written_ends
 
 _MOST_ENDS = 4  # one fault may lie behind another
 
@@ -70,6 +72,9 @@ async def _look(seat: Seat, offsets: GroupOffsets) -> tuple[Verdict, Left, str]:
     written = await written_ends(settings.connection, states_at, features_at)
     left = await read_past(settings, number)
     readable = {states_at: left.states_end, features_at: left.features_end}
+    features_of = None
+    if left.features_end < written[features_at]:
+        features_of = await _step_of(settings.connection, features_at, left.features_end)
     where = ", ".join(
         f"partition {number} of topic {at.topic}, at offset {readable[at]} of {written[at]}"
         for at in readable
@@ -79,10 +84,19 @@ async def _look(seat: Seat, offsets: GroupOffsets) -> tuple[Verdict, Left, str]:
         Committed.of(offset),
         left.told,
         is_settled=offset.is_settled,
-        is_whole=not where,
+        is_whole=left.states_end >= written[states_at],
+        features_of=features_of,
         answered=seat.answered,
     )
     return verdict, left, where
+
+
+async def _step_of(connection: KafkaConnection, at: TopicPartition, offset: int) -> int:
+    """The step whose features hang there; 0 if they do not say."""
+    async with a_reader(connection, at, isolation_level="read_uncommitted") as consumer:
+        async for record in records_between(connection, consumer, at, offset, offset + 1):
+            return step_of(record.headers)
+    return 0
 
 
 async def _end(seat: Seat, producer: AIOKafkaProducer, verdict: Verdict) -> None:
@@ -103,12 +117,13 @@ async def _end(seat: Seat, producer: AIOKafkaProducer, verdict: Verdict) -> None
         TopicPartition(topic, seat.number)
         for topic in (settings.state_topic, settings.features_topic)
     ]
-    await producer.begin_transaction()
-    for each in reached:
-        producer._txn_manager.maybe_add_partition_to_txn(each)  # noqa: SLF001 - no public way
     known = verdict.known
     offset = seat.offset(replace(known, next_offset=known.next_offset or 0))
+    await producer.begin_transaction()
     await producer.send_offsets_to_transaction(offset, settings.group_id)
+    # At last, for what fails from here on is aborted wherever it reaches.
+    for each in reached:
+        producer._txn_manager.maybe_add_partition_to_txn(each)  # noqa: SLF001 - no public way
     if verdict.ends == "commit":
         await producer.commit_transaction()
     else:

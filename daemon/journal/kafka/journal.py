@@ -25,7 +25,7 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
-from daemon.errors import StaleOwnerError
+from daemon.errors import StaleOwnerError, TransportError
 from daemon.journal.base import Past, Step
 from daemon.journal.kafka.committed import Committed
 from daemon.journal.kafka.group_offsets import GroupOffsets
@@ -156,6 +156,9 @@ class KafkaJournal:
         seat.producer = await self._new_producer(number)
         try:
             known, left = await self._find(seat, seat.producer)
+        except _FENCED as error:
+            await self._give_up(seat)
+            raise StaleOwnerError(f"partition {number}: {error!r}") from error
         except BaseException:
             await self._give_up(seat)
             raise
@@ -207,13 +210,27 @@ class KafkaJournal:
     async def _find(self, seat: Seat, producer: AIOKafkaProducer) -> tuple[Committed, Left]:
         """The last step that was taken, and what else was left."""
         if not self._is_exact:
-            offset = await self._offsets.of(seat.number)
-            return Committed.of(offset), await read_past(self._settings, seat.number)
+            known = await self._by_offset(seat)
+            return known, await read_past(self._settings, seat.number)
         found = await find(seat, producer, self._offsets)
         if found.has_hung:
             partition = f"{self._settings.chunks_topic}/{seat.number}"
             self._on_hanging(partition, found.known.number)
         return found.known, found.left
+
+    async def _by_offset(self, seat: Seat) -> Committed:
+        """What the group's offset alone says, where steps are no transactions.
+
+        Raises:
+            TransportError: A transaction of a time when they were hangs there.
+        """
+        offset = await self._offsets.of(seat.number)
+        if not offset.is_settled:
+            raise TransportError(
+                f"a transaction hangs in the group's offset of partition {seat.number}; start one "
+                "daemon with journal.guarantee: exactly-once, which ends it"
+            )
+        return Committed.of(offset)
 
     async def _successor(self, seat: Seat) -> AIOKafkaProducer:
         """A new producer of ours after an error, which puts the old one out.
@@ -232,7 +249,10 @@ class KafkaJournal:
         Raises:
             StaleOwnerError: Somebody else has committed since.
         """
-        known, _left = await self._find(seat, producer)
+        if self._is_exact:
+            known, _left = await self._find(seat, producer)
+        else:
+            known = await self._by_offset(seat)
         if known.number not in {step.number - 1, step.number}:
             raise StaleOwnerError(
                 f"partition {seat.number}: step {known.number} was committed by somebody else, "

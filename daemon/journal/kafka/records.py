@@ -17,6 +17,7 @@ from engine.types import ActionEvent, Phase, Reason
 
 _STATE, _FEATURES = "1", "1"  # versions
 _ITEM_BYTES = 2
+_FEATURES_STEP = "vf_step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,8 @@ def parse_state(headers: Iterable[tuple[str, bytes]], value: bytes) -> StoredSta
     return StoredState(state, offset, fields.get("vs_log_id", ""))
 
 
-def features_record(rows: FeatureRows) -> Record:
-    """Feature rows: the value is float16 (N, D), little-endian, row by row.
+def features_record(rows: FeatureRows, step: int) -> Record:
+    """Feature rows of a step: the value is float16 (N, D), little-endian, row by row.
 
     An end marker has no rows, and says in ``vf_closed`` why the segment was ended.
     """
@@ -88,6 +89,7 @@ def features_record(rows: FeatureRows) -> Record:
             "vf_made_by": rows.feature_id,
             "vf_anchor_us": rows.anchor_us,
             "vf_closed": None if rows.closed is None else rows.closed.value,
+            _FEATURES_STEP: step,
         }
     )
     return Record(rows.camera.encode(), headers, rows.vectors.astype("<f2").tobytes())
@@ -120,6 +122,12 @@ def parse_features(
         anchor_us=_number(fields, "vf_anchor_us"),
         closed=_reason(fields, "vf_closed"),
     )
+
+
+def step_of(headers: Iterable[tuple[str, bytes]]) -> int:
+    """The step of a record of features; 0 if it does not say, as those of older releases."""
+    text = dict(headers).get(_FEATURES_STEP, b"")
+    return int(text) if text.isdigit() else 0
 
 
 def latest_records(revisions: Sequence[ActionEvent], *, site: str) -> list[Record]:

@@ -91,7 +91,9 @@ class Seat:
         # In one partition, so that an offset alone says which letter is meant.
         waiting += [await _send(producer, settings.dead_topic, each, 0) for each in dead]
         features = [
-            await _send(producer, settings.features_topic, features_record(rows), self.number)
+            await _send(
+                producer, settings.features_topic, features_record(rows, step.number), self.number
+            )
             for rows in step.features
         ]
         states = [

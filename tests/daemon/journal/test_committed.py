@@ -53,6 +53,7 @@ def test_what_no_step_has_said_is_refused(headers: dict[str, bytes], value: byte
 
 @given(NUMBERS)
 def test_where_nothing_hangs_the_offset_tells(number: int) -> None:
+    """So it does where the step that says something is of before an operator moved the offset."""
     for told in (committed(number), committed(max(number - 1, 1)), committed(number + 2), None):
         verdict = judge(committed(number), told, is_settled=True, is_whole=True)
         assert Verdict(committed(number)) == verdict
@@ -64,6 +65,38 @@ def test_a_step_that_can_be_read_was_taken_whatever_became_of_its_offset(number:
     for is_settled in (True, False):
         verdict = judge(before, told, is_settled=is_settled, is_whole=True)
         assert Verdict(told, "commit") == verdict
+
+
+@given(NUMBERS)
+def test_features_of_a_step_that_was_taken_are_kept_and_no_others(number: int) -> None:
+    last = committed(number)
+    for features_of, ends in ((number, "commit"), (0, "commit"), (number + 1, "abort")):
+        verdict = judge(last, last, is_settled=True, is_whole=True, features_of=features_of)
+        assert Verdict(last, ends) == verdict
+
+
+@given(NUMBERS)
+def test_no_offset_is_set_by_what_a_step_of_another_log_says(number: int) -> None:
+    last, other = committed(number), Committed(number + 1, 3, "another")
+
+    assert Verdict(last) == judge(last, other, is_settled=True, is_whole=True)
+
+
+@given(NUMBERS, st.integers(1, 5))
+def test_offsets_of_several_steps_may_be_lost(number: int, n_lost: int) -> None:
+    told = committed(number + n_lost)
+
+    verdict = judge(committed(number), told, is_settled=False, is_whole=True)
+    assert Verdict(told, "commit") == verdict
+
+
+@given(st.integers(1, 2**40))
+def test_a_step_of_ours_that_says_nothing_was_not_taken(number: int) -> None:
+    """Those before may be of a release that said nothing; this one would have."""
+    last = committed(number)
+
+    verdict = judge(last, None, is_settled=False, is_whole=True, answered=last)
+    assert Verdict(last, "abort") == verdict
 
 
 @given(NUMBERS)

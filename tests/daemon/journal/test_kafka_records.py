@@ -44,7 +44,7 @@ def some_rows(draw: st.DrawFn) -> FeatureRows:
 
 @given(some_rows())
 def test_features_come_back_bit_for_bit(rows: FeatureRows) -> None:
-    record = features_record(rows)
+    record = features_record(rows, 7)
 
     again = parse_features(record.key, record.headers, record.value)
 
@@ -85,7 +85,7 @@ def test_a_state_comes_back(camera: str, stored: StoredState) -> None:
 )
 def test_damaged_features_are_refused(change: dict[str, bytes | None], why: str) -> None:
     rows = FeatureRows("cam", "run", 0, 0, np.zeros((2, 2), np.float16))
-    record = features_record(rows)
+    record = features_record(rows, 7)
     headers = {**dict(record.headers), **change}
     given_headers = [(name, value) for name, value in headers.items() if value is not None]
 

@@ -27,7 +27,7 @@ VECTORS = arrays.arrays(
 def test_rows_survive_the_journey(run, vectors, anchor_us, closed) -> None:
     rows = FeatureRows("gate", run, 3, 17, vectors, "made-by", anchor_us, closed)
 
-    record = features_record(rows)
+    record = features_record(rows, 7)
     parsed = parse_features(record.key, record.headers, record.value)
 
     np.testing.assert_array_equal(vectors, parsed.vectors)
@@ -44,7 +44,7 @@ def test_rows_survive_the_journey(run, vectors, anchor_us, closed) -> None:
 def test_an_end_marker_has_no_rows_and_gives_a_restart_nothing() -> None:
     marker = FeatureRows("gate", "r", 0, 17, np.zeros((0, 3), np.float16), closed=Reason.SILENT)
 
-    record = features_record(marker)
+    record = features_record(marker, 7)
 
     assert b"" == record.value
     assert [] == parse_features(record.key, record.headers, record.value).features()
@@ -52,7 +52,7 @@ def test_an_end_marker_has_no_rows_and_gives_a_restart_nothing() -> None:
 
 def test_an_unknown_reason_is_refused() -> None:
     record = features_record(
-        FeatureRows("gate", "r", 0, 17, np.zeros((0, 3), np.float16), closed=Reason.END)
+        FeatureRows("gate", "r", 0, 17, np.zeros((0, 3), np.float16), closed=Reason.END), 7
     )
     headers = [(name, b"bored" if name == "vf_closed" else v) for name, v in record.headers]
 
