@@ -11,6 +11,8 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from daemon.kafka.connection import KafkaConnection
+from daemon.kafka.reading import written_ends
 from tests.support.processes import PATIENCE_S, S2NETD, start_s2netd, write_config
 
 EVENT_PARTITIONS = 2
@@ -45,7 +47,8 @@ async def topic_events(
     try:
         partitions = [TopicPartition(topic, number) for number in range(n_partitions)]
         consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
+        # A transaction that was committed a moment ago may not be marked so yet: wait for that.
+        ends = await written_ends(KafkaConnection(bootstrap), *partitions)
         records: list[dict[str, Any]] = []
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             for batch in (await consumer.getmany(timeout_ms=500)).values():
