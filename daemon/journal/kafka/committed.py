@@ -121,15 +121,16 @@ def judge(
     Raises:
         TransportError: It cannot be told, for the step is of a release whose steps said nothing.
     """
-    if is_settled and is_whole and not _is_ahead(told, offset, is_settled=True):
+    ahead = _ahead(told, offset, is_settled=is_settled)
+    if is_settled and is_whole and ahead is None:
         if features_of is None:
             return Verdict(offset)
         return Verdict(offset, "commit" if features_of <= offset.number else "abort")
     newest = max(offset.number, told.number if told else 0)
-    if answered is not None and answered.number > newest and not (is_settled and is_whole):
+    if answered is not None and answered.number > newest:
         return Verdict(answered, "commit")
-    if told is not None and _is_ahead(told, offset, is_settled=is_settled):
-        return Verdict(told, "commit" if is_whole else "abort")  # a later one hangs in the states
+    if ahead is not None:
+        return Verdict(ahead, "commit" if is_whole else "abort")  # a later one hangs in the states
     is_behind = offset.number > 0 and (told is None or told.number < offset.number)
     if is_settled:
         return Verdict(offset, "commit" if is_behind else "abort")
@@ -143,12 +144,12 @@ def judge(
     return Verdict(offset, "abort")
 
 
-def _is_ahead(told: Committed | None, offset: Committed, *, is_settled: bool) -> bool:
-    """Was a step taken whose offset was lost?"""
+def _ahead(told: Committed | None, offset: Committed, *, is_settled: bool) -> Committed | None:
+    """The step that was taken and whose offset was lost, if there is one."""
     if told is None or told.number <= offset.number:
-        return False
+        return None
     is_next = told.number == offset.number + 1
     if offset.number == 0:  # an operator has moved it, and wins where nothing hangs
-        return is_next and not is_settled
+        return told if is_next and not is_settled else None
     is_of_this_log = told.log_id == offset.log_id
-    return is_of_this_log and (is_next or not is_settled)
+    return told if is_of_this_log and (is_next or not is_settled) else None

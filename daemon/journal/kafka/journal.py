@@ -135,8 +135,8 @@ class KafkaJournal:
 
     async def close(self) -> None:
         """See ``Journal``."""
-        for number in list(self._seats):
-            await self.give_back(f"{self._settings.chunks_topic}/{number}")
+        for seat in list(self._seats.values()):
+            await self.give_back(seat.partition)
         await self._offsets.close()
 
     @property
@@ -198,8 +198,7 @@ class KafkaJournal:
         if not self._is_exact:
             await seat.send(producer, step)
             metadata = Committed.by(step).metadata
-            partition = f"{self._settings.chunks_topic}/{seat.number}"
-            await self._member.commit(partition, step.next_offset, metadata)
+            await self._member.commit(seat.partition, step.next_offset, metadata)
             return
         await producer.begin_transaction()
         await seat.send(producer, step)
@@ -214,8 +213,7 @@ class KafkaJournal:
             return known, await read_past(self._settings, seat.number)
         found = await find(seat, producer, self._offsets)
         if found.has_hung:
-            partition = f"{self._settings.chunks_topic}/{seat.number}"
-            self._on_hanging(partition, found.known.number)
+            self._on_hanging(seat.partition, found.known.number)
         return found.known, found.left
 
     async def _by_offset(self, seat: Seat) -> Committed:

@@ -18,6 +18,7 @@ from engine.types import ActionEvent, Phase, Reason
 _STATE, _FEATURES = "1", "1"  # versions
 _ITEM_BYTES = 2
 _FEATURES_STEP = "vf_step"
+_MOST_DIGITS = 18  # of a number of 64 bits, whatever it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,8 @@ def parse_features(
 
 def step_of(headers: Iterable[tuple[str, bytes]]) -> int:
     """The step of a record of features; 0 if it does not say, as those of older releases."""
-    text = dict(headers).get(_FEATURES_STEP, b"")
-    return int(text) if text.isdigit() else 0
+    text = dict(headers).get(_FEATURES_STEP) or b""  # Kafka allows one without a value
+    return int(text) if text.isdigit() and len(text) <= _MOST_DIGITS else 0
 
 
 def latest_records(revisions: Sequence[ActionEvent], *, site: str) -> list[Record]:

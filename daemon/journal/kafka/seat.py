@@ -72,6 +72,11 @@ class Seat:
     answered: Committed | None = None
     producer: AIOKafkaProducer | None = None
 
+    @property
+    def partition(self) -> str:
+        """Its name."""
+        return f"{self.settings.chunks_topic}/{self.number}"
+
     async def send(self, producer: AIOKafkaProducer, step: Step) -> None:
         """Send all of a step but its offset, and wait until the broker has it.
 

@@ -46,7 +46,9 @@ def test_a_step_says_what_it_was(number: int, offset: int, log_id: str, served_b
         ({"vs_next_offset": None}, b"s2netd:1:log:by"),
     ],
 )
-def test_what_no_step_has_said_is_refused(headers: dict[str, bytes], value: bytes | None) -> None:
+def test_what_no_step_has_said_is_refused(
+    headers: dict[str, bytes | None], value: bytes | None
+) -> None:
     with pytest.raises(MalformedRecordError):
         parse_step(read(headers, value))
 
@@ -165,7 +167,7 @@ def test_steps_of_a_release_that_said_nothing_are_known_by_the_offset_alone(
         judge(committed(number), told, is_settled=False, is_whole=True)
 
 
-def read(headers: dict[str, bytes], value: bytes | None) -> ConsumerRecord:
+def read(headers: dict[str, bytes | None], value: bytes | None) -> ConsumerRecord:
     return ConsumerRecord(
         *("states", 0, 3, 0, 0, STEP_KEY, value, None, 0, len(value or b"")),
         tuple(headers.items()),

@@ -18,6 +18,7 @@ from daemon.journal.kafka.records import (
     parse_features,
     parse_state,
     state_record,
+    step_of,
 )
 from daemon.journal.kafka.seat import FeatureOffsets
 from daemon.kafka.stable_offset import GroupOffset
@@ -100,6 +101,15 @@ def test_what_stands_beside_an_offset_is_one_line(
     committed = Committed(number, next_offset, log_id, served_by)
 
     assert committed == Committed.of(GroupOffset(next_offset, committed.metadata))
+
+
+def test_features_name_their_step_and_those_of_older_releases_do_not() -> None:
+    rows = FeatureRows("cam", "run", 0, 0, np.zeros((2, 2), np.float16))
+
+    assert 7 == step_of(features_record(rows, 7).headers)
+    for odd in (None, b"", b"x", b"-1", b"9" * 5000):
+        assert 0 == step_of([("vf_step", odd)])  # type: ignore[list-item] # as Kafka allows
+    assert 0 == step_of([])
 
 
 @pytest.mark.parametrize("metadata", ["", "by hand", "s2netd:x:y:z", "s2netd:1"])
