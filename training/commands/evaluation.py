@@ -179,11 +179,16 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="Folder for the calibrated bundle.")],
     features: Annotated[
         Path | None,
-        typer.Option(help="Folder of feature files with annotations.", exists=True),
+        typer.Option(
+            help="Folder of feature files with annotations: to fit on; with --max-false-per-day "
+            "to tell what the quiet costs.",
+            exists=True,
+        ),
     ] = None,
     annotations: Annotations = None,
     subset: Annotated[
-        str, typer.Option(help="Subset to fit on; never take the one that you report on.")
+        str,
+        typer.Option(help="Subset of --features; never take the one that you report on."),
     ] = "validation",
     quiet: Annotated[
         str | None,
@@ -211,12 +216,15 @@ def calibrate(
     Each class gets the lowest score that keeps to its share of the rate.
     Where only quiet footage is there, scores are raised until it gives few enough events; a
     camera with an hour of it or more gets scores of its own.
-    Prints the scores and the rates that they give.
+    Prints the scores and the rates that they give, and of --features what is found then.
 
     s2net calibrate bundles/mine --features features --out bundles/mine-quieter
     --false-alarms-per-hour 10
 
     s2net calibrate bundles/mine --quiet quiet-features --max-false-per-day 2 --out bundles/quieter
+
+    s2net calibrate bundles/mine --quiet quiet-features --max-false-per-day 2 --features features
+    --out bundles/quieter
     """
     from training.evaluation import recalibrate  # noqa: PLC0415 - used by this command only
 
@@ -247,7 +255,29 @@ def calibrate(
     for camera, scores in fit.cameras.items():
         told = ", ".join(f"{score:.2f}" for score in scores)
         typer.echo(f"camera {camera} has its own: {told}")
+    if features is not None:
+        _tell_cost(bundle, features, annotations, subset, fit)
     typer.echo(f"{written}: on {fit.hours:.2f} camera-hours {what}")
+
+
+def _tell_cost(
+    bundle: str, features: Path, annotations: Path | None, subset: str, fit: "Fit"
+) -> None:
+    """Say what a live camera finds with the scores that were fitted, beside those it had."""
+    from training.evaluation.recalibrate import kept_and_lost  # noqa: PLC0415 - used here alone
+
+    with _opened(bundle, features) as (model, localizer):
+        records = _annotated(model, features, annotations, subset).records
+        before, after = kept_and_lost(records, model.spec, localizer, fit)
+    n_actions = before.map_last.n_truth
+    if not n_actions:
+        note(f"{subset} holds no action: what the scores cost is not known")
+        return
+    typer.echo(
+        f"of {n_actions} actions of {subset} {n_actions - after.n_missed} are found "
+        f"(were {n_actions - before.n_missed}); precision {after.precision:.2f} "
+        f"(was {before.precision:.2f})"
+    )
 
 
 def _fitted_on_quiet(
