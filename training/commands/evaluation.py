@@ -20,6 +20,7 @@ from training.commands.screen import (
 if TYPE_CHECKING:
     from engine.bundle.model_bundle import ModelBundle
     from engine.cas import BackendLocalizer
+    from engine.spec import ModelSpec
     from training.evaluation.matching import Detections, Truth
     from training.evaluation.recalibrate import Fit
     from training.records import FeatureSet, VideoRecord
@@ -228,7 +229,11 @@ def calibrate(
     """
     from training.evaluation import recalibrate  # noqa: PLC0415 - used by this command only
 
+    videos = None
     if max_false_per_day is not None:
+        if features is not None:  # before minutes are spent on fitting
+            with _opened(bundle, features) as (model, _):
+                videos = _annotated(model, features, annotations, subset)
         model, fit = _fitted_on_quiet(bundle, quiet, max_false_per_day)
         what = "in which nothing happens"
     elif features is None:
@@ -255,26 +260,28 @@ def calibrate(
     for camera, scores in fit.cameras.items():
         told = ", ".join(f"{score:.2f}" for score in scores)
         typer.echo(f"camera {camera} has its own: {told}")
-    if features is not None:
-        _tell_cost(bundle, features, annotations, subset, fit)
+    if features is not None and videos is not None:
+        _tell_cost(model.spec, written, videos, features)
     typer.echo(f"{written}: on {fit.hours:.2f} camera-hours {what}")
 
 
-def _tell_cost(
-    bundle: str, features: Path, annotations: Path | None, subset: str, fit: "Fit"
-) -> None:
-    """Say what a live camera finds with the scores that were fitted, beside those it had."""
-    from training.evaluation.recalibrate import kept_and_lost  # noqa: PLC0415 - used here alone
+def _tell_cost(was: "ModelSpec", written: Path, videos: "FeatureSet", features: Path) -> None:
+    """Say what a live camera finds with the written bundle's scores, beside those it had."""
+    from training.evaluation.stream_runs import delay_accuracy_curve  # noqa: PLC0415 - only here
 
-    with _opened(bundle, features) as (model, localizer):
-        records = _annotated(model, features, annotations, subset).records
-        before, after = kept_and_lost(records, model.spec, localizer, fit)
+    with _opened(str(written), features) as (model, localizer):
+        before, after = (
+            delay_accuracy_curve(videos.records, spec, localizer, [spec.tracker.freeze_us])[
+                0
+            ].result
+            for spec in (was, model.spec)
+        )
     n_actions = before.map_last.n_truth
     if not n_actions:
-        note(f"{subset} holds no action: what the scores cost is not known")
+        note("the videos of --features hold no action: what the scores cost is not known")
         return
     typer.echo(
-        f"of {n_actions} actions of {subset} {n_actions - after.n_missed} are found "
+        f"of {n_actions} actions {n_actions - after.n_missed} are found "
         f"(were {n_actions - before.n_missed}); precision {after.precision:.2f} "
         f"(was {before.precision:.2f})"
     )

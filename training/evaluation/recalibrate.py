@@ -16,7 +16,6 @@ from training.evaluation.opening_scores import (
     quiet_thresholds,
 )
 from training.evaluation.stream_runs import stream_video
-from training.evaluation.streaming import StreamingResult, streaming_metrics
 from training.records import VideoRecord
 
 BOUNDS = (0.2, 0.9)
@@ -105,29 +104,6 @@ def fit_on_quiet(
         if _hours_of(own) >= LEAST_CAMERA_HOURS:
             cameras[camera] = fitted(own, camera).scores
     return replace(fitted(quiet), cameras=cameras)
-
-
-def kept_and_lost(
-    records: Sequence[VideoRecord], spec: ModelSpec, localizer: Localizer, fit: Fit
-) -> tuple[StreamingResult, StreamingResult]:
-    """Measure a live camera's events with the opening scores as they were, and as they are fitted.
-
-    Args:
-        records: Videos whose actions are known.
-        spec: The model, with its scores as they were.
-        localizer: The model's localizer.
-        fit: The new scores.
-    """
-    tracker = replace(spec.tracker, class_open_scores=_rounded(fit.scores))
-    cameras = {camera: _rounded(scores) for camera, scores in fit.cameras.items()}
-    fitted = replace(spec, tracker=tracker, camera_open_scores=cameras)
-    n_classes = len(spec.class_names)
-
-    def measured(model: ModelSpec) -> StreamingResult:
-        events = {record.name: stream_video(record, model, localizer) for record in records}
-        return streaming_metrics(records, events, n_classes)
-
-    return measured(spec), measured(fitted)
 
 
 def _hours_of(records: Sequence[VideoRecord]) -> float:
