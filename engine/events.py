@@ -203,9 +203,7 @@ class EventTracker:
         curve = curve_of(track, class_index, spec.grid, spec.proposals.step_us)
         blocks = [span for other, span in self.state.frozen if other == class_index]
         chosen: list[Proposal] = []
-        for proposal in ranked(propose(curve, class_index, spec.proposals)):
-            if proposal.score < least_score:
-                break
+        for proposal in ranked(propose(curve, class_index, spec.proposals, least_score)):
             rest = self._unblocked(proposal.span, blocks)
             rest = self._unclaimed(rest, [kept.span for kept in chosen]) if rest else None
             if rest is not None and rest.duration_us >= max(spec.proposals.min_us, 1):

@@ -89,6 +89,10 @@ WITH_TORCH = [
     ("parity here tiny --precision f64", NO_F64),
     ("compare --scenes here --features here --base nope", NO_BUNDLE),
     (
+        "compare --scenes here --features here --dataset thumos15",
+        "--dataset s2net-thumos15: there is no such file; shipped are",
+    ),
+    (
         "compare --scenes here --features here --networks s3net",
         "--networks is 's3net', wanted one of 's2net'",
     ),
@@ -131,7 +135,7 @@ WORK = [
     "training.extract.extract_in_parallel",
 ]
 WORK_WITH_TORCH = [
-    "training.benchmarks.scenes.load_scenes",
+    "training.benchmarks.scenes.load_draw",
     "training.data.training_set",
     "training.learning.checkpoints.load_run",
 ]

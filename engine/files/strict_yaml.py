@@ -6,6 +6,7 @@ right.
 """
 
 import dataclasses
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ MAY_BE_LEFT_OUT = {"may be left out": True}
 _MAX_NUMBER_CHARS = 100  # the time to read a number grows with the square of its length
 
 _NUMBERS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+# What YAML 1.1 takes for a text, and everybody else for a number.
+_POWER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 _NO_VALUE = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")  # of a key: `<<`, `=`
 # What PyYAML itself raises where a tag stands before something else, such as `!!int x`.
 _BROKEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -230,10 +233,19 @@ def _scalar(hint: Any, value: object, where: str) -> object:
     elif origin is UnionType:
         admitted = type(value) in arguments or (value is None and NoneType in arguments)
     elif hint is float:
-        admitted = type(value) in (int, float)
+        admitted = type(value) in (int, float) or _is_power(value)
     else:
         admitted = type(value) is hint  # a bool is no int here
     if not admitted:
         wanted = getattr(hint, "__name__", None) if origin is None else hint
         raise BundleError(f"{where} is {value!r:.80}, wanted {wanted}")
     return float(typing.cast("float", value)) if hint is float else value
+
+
+def _is_power(value: object) -> bool:
+    """Whether a text is a number such as 5e-5, in which YAML 1.1 misses a point or a sign."""
+    return (
+        isinstance(value, str)
+        and len(value) <= _MAX_NUMBER_CHARS
+        and _POWER.fullmatch(value) is not None
+    )

@@ -31,9 +31,12 @@ from training.live_defaults import PROPOSALS
 from training.loaders.annotations import read_annotations
 from training.loaders.clips import load_annotated, load_clips
 from training.loaders.features import read_manifest
+from training.loaders.published import Modality
+from training.loaders.thumos import load_thumos
 from training.records import FeatureSet, VideoRecord
 
 ANNOTATIONS, TAGS, VIDEOS = "annotations.json", "tags.csv", "videos"
+GT = "gt.json"  # the annotations of published features
 SUBSETS = ("validation", "testing", "unseen")
 MOTION_CACHE = "motion.npz"
 RANDOM_DRAWS = 20  # how often the chance baseline is drawn; its mean is what is reported
@@ -53,16 +56,16 @@ class Scenes:
         tagged: What may be trained on; no interval is in it.
         annotated: The same videos with their intervals, for the supervised baseline.
         subsets: Subset → records with intervals, to score on.
-        manifest: The features' own manifest.
-        videos: Folder of the video files.
+        manifest: The features' own manifest; published features have none.
+        videos: Folder of the video files; published features have none.
     """
 
     name: str
     tagged: FeatureSet
     annotated: FeatureSet
     subsets: Mapping[str, tuple[VideoRecord, ...]]
-    manifest: Mapping[str, object]
-    videos: Path
+    manifest: Mapping[str, object] | None
+    videos: Path | None
 
 
 def load_scenes(
@@ -94,6 +97,40 @@ def load_scenes(
         },
         manifest=read_manifest(features),
         videos=scenes_dir / VIDEOS,
+    )
+
+
+def load_draw(features: Path, folder: Path, subsets: Sequence[str], modality: Modality) -> Scenes:
+    """Read a scenes folder, or a published one if it has a ``gt.json``.
+
+    Args:
+        features: Folder of feature files.
+        folder: The folder.
+        subsets: The subsets to score on; a published one has ``testing`` alone.
+        modality: Which features of a published one to read.
+
+    Raises:
+        DataError: As `load_scenes`, or no video has features.
+    """
+    if (folder / GT).exists():
+        return _load_published(features, folder / GT, modality)
+    return load_scenes(features, folder, subsets)
+
+
+def _load_published(features: Path, gt: Path, modality: Modality) -> Scenes:
+    """Read THUMOS14's published layout, or what ``s2net plant`` wrote.
+
+    Nothing may be chosen on its one subset to score.
+    """
+    annotated = load_thumos(gt, features, "train", modality)
+    tagged = tuple(replace(record, truth=None) for record in annotated.records)
+    return Scenes(
+        name=gt.parent.name,
+        tagged=replace(annotated, records=tagged),
+        annotated=annotated,
+        subsets={"testing": load_thumos(gt, features, "test", modality).records},
+        manifest=None,
+        videos=None,
     )
 
 
@@ -228,23 +265,35 @@ def other_videos_mean(record: VideoRecord, records: Sequence[VideoRecord]) -> Fl
 
 
 def untrained_baselines(scenes: Scenes, proposals: ProposalSpec, cache: Path) -> list[ResultRow]:
-    """Score chance and motion energy; both know each video's true tags, the networks do not."""
-    grid = scenes.tagged.grid
-    records = [record for some in scenes.subsets.values() for record in some]
-    curves = motion_curves(records, scenes.videos, grid, cache)
-    n_classes = len(scenes.tagged.class_names)
-    moving = {
-        record.name: motion_proposals(record, curves[record.name], n_classes, grid, proposals)
-        for record in records
-    }
+    """Score chance and motion energy; both know each video's true tags, the networks do not.
+
+    Where there are no video files, there is no motion energy.
+    """
     rows = []
     for subset, some in scenes.subsets.items():
         for seed in range(RANDOM_DRAWS):
             guesses = chance(some, scenes.annotated, np.random.default_rng(seed))
             rows.append(_row(scenes, "chance", seed, subset, some, guesses))
-        own = {record.name: moving[record.name] for record in some}
-        rows.append(_row(scenes, "motion energy", 0, subset, some, own))
-    return rows
+    return (
+        rows if scenes.videos is None else rows + _motion(scenes, scenes.videos, proposals, cache)
+    )
+
+
+def _motion(scenes: Scenes, videos: Path, proposals: ProposalSpec, cache: Path) -> list[ResultRow]:
+    """Score motion energy on every subset."""
+    grid, n_classes = scenes.tagged.grid, len(scenes.tagged.class_names)
+    records = [record for some in scenes.subsets.values() for record in some]
+    curves = motion_curves(records, videos, grid, cache)
+    moving = {
+        record.name: motion_proposals(record, curves[record.name], n_classes, grid, proposals)
+        for record in records
+    }
+    return [
+        _row(
+            scenes, "motion energy", 0, subset, some, {one.name: moving[one.name] for one in some}
+        )
+        for subset, some in scenes.subsets.items()
+    ]
 
 
 def _row(

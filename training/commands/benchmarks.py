@@ -106,7 +106,13 @@ def bench_heads(
 
 
 def benchmark(
-    scenes: Annotated[Path, typer.Option(help="Folder that s2net render-scenes wrote.")],
+    scenes: Annotated[
+        Path,
+        typer.Option(
+            help="Folder that s2net render-scenes wrote, or one with a gt.json, such as s2net "
+            "plant writes."
+        ),
+    ],
     features: Features,
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and plot.")] = Path(
         "runs/benchmark"
@@ -141,10 +147,13 @@ def benchmark(
     Writes results.json, results.md and benchmark.png.
 
     s2net benchmark --scenes scenes --features features --subsets testing,unseen
+
+    s2net benchmark --scenes planted --features planted --config s2net-planted --variants
+    ablation-planted
     """
     with needs_torch():
         from training.benchmarks.ablate import Variant, read_variants  # noqa: PLC0415 - needs torch
-        from training.benchmarks.scenes import load_scenes, run_benchmark  # noqa: PLC0415
+        from training.benchmarks.scenes import load_draw, run_benchmark  # noqa: PLC0415
     from engine.backends.names import check_name  # noqa: PLC0415
     from engine.files.strict_yaml import read_yaml  # noqa: PLC0415
     from engine.spec import Rung  # noqa: PLC0415
@@ -161,7 +170,8 @@ def benchmark(
         check_name(
             "--rungs", name, [rung.value for rung in Rung if rung is not Rung.GATED], DataError
         )
-    data = load_scenes(features, scenes, tuple(subsets.split(",")), scenes.name)
+    modality = content["data"]["modality"]
+    data = load_draw(features, scenes, tuple(subsets.split(",")), modality)
     taught = () if only else (Variant("full supervision", {"network.objective.bag": 0.0}),)
     n_trials = (len(chosen) + len(taught)) * seeds
     with counting("training and scoring", n_trials) as done:
@@ -190,7 +200,13 @@ def benchmark(
 
 
 def compare(
-    scenes: Annotated[Path, typer.Option(help="Folder that s2net render-scenes wrote.")],
+    scenes: Annotated[
+        Path,
+        typer.Option(
+            help="Folder that s2net render-scenes wrote, or one with a gt.json, such as s2net "
+            "plant writes."
+        ),
+    ],
     features: Features,
     out: Annotated[Path, typer.Option(help="Folder for runs, tables and page.")] = Path(
         "runs/compare"
@@ -208,9 +224,13 @@ def compare(
         str,
         typer.Option(
             help="Subsets to score, with commas between. validation chooses the scores at which "
-            "events open live, testing is run live, and quiet gives false alarms."
+            "events open live, testing is run live, and quiet gives false alarms. A folder with a "
+            "gt.json has testing alone."
         ),
     ] = "validation,testing,unseen,quiet",
+    dataset: Annotated[
+        str, typer.Option(help="Whose configurations: those called NETWORK-DATASET.")
+    ] = "scenes",
     changes: Changes = None,
     base: Annotated[
         str, typer.Option(help="Bundle whose backbone made the features, by name or folder.")
@@ -228,13 +248,15 @@ def compare(
     s2net compare --scenes scenes --features features
 
     s2net compare --scenes scenes --features features --networks s2net,sal --supervision tags
+
+    s2net compare --scenes planted --features planted --dataset thumos14 --networks s2net,sal
     """
     with needs_torch():
         from training.benchmarks.compare import compare as compare_networks  # noqa: PLC0415
         from training.benchmarks.compare import contenders  # noqa: PLC0415
         from training.benchmarks.compare_costs import costs  # noqa: PLC0415
         from training.benchmarks.compare_report import PAGE, Comparison  # noqa: PLC0415
-        from training.benchmarks.scenes import load_scenes  # noqa: PLC0415 - needs torch
+        from training.benchmarks.scenes import load_draw  # noqa: PLC0415 - needs torch
         from training.benchmarks.supervision import SUPERVISIONS  # noqa: PLC0415
         from training.networks import NETWORKS  # noqa: PLC0415
     from engine.backends.names import check_name  # noqa: PLC0415
@@ -250,11 +272,14 @@ def compare(
         check_name("--supervision", name, SUPERVISIONS, DataError)
     overrides = dict(parse_override(text) for text in changes or ())
     contents = {
-        name: with_overrides(read_yaml(config_file(Path(f"{name}-scenes")))[0], overrides, name)
+        name: with_overrides(
+            read_yaml(config_file(Path(f"{name}-{dataset}"), "--dataset"))[0], overrides, name
+        )
         for name in chosen
     }
     backbone = ModelBundle.load(resolve_bundle(base))
-    data = load_scenes(features, scenes, tuple(subsets.split(",")), scenes.name)
+    modality = contents[chosen[0]]["data"]["modality"]
+    data = load_draw(features, scenes, tuple(subsets.split(",")), modality)
     n_trials = len(contenders(chosen)) * len(kinds) * seeds
     with counting_each("training and scoring", n_trials) as on_trial:
         trials = compare_networks(

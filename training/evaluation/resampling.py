@@ -81,12 +81,19 @@ def resampled_maps(
 
 
 def _weighed_ap(hits: np.ndarray, counts: Float64Array) -> Float64Array:
-    """Sum precision over the hits, best first; hits are bool (K, n), counts (W, n): (W, K)."""
-    right = np.cumsum(counts[:, None] * hits, axis=2)  # (W, K, n)
-    seen = np.cumsum(counts, axis=1)[:, None]
-    precision = right / np.maximum(seen, 1)
-    envelope = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-    return np.asarray((envelope * hits * counts[:, None]).sum(axis=2), np.float64)
+    """Sum precision over the hits, best first; hits are bool (K, n), counts (W, n): (W, K).
+
+    Precision falls between hits, so that its envelope is decided at the hits alone.
+    """
+    seen = np.maximum(np.cumsum(counts, axis=1), 1)  # (W, n)
+    sums = np.zeros((len(counts), len(hits)))
+    for threshold, row in enumerate(hits):
+        at = np.flatnonzero(row)
+        weights = counts[:, at]  # (W, hits)
+        precision = np.cumsum(weights, axis=1) / seen[:, at]
+        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        sums[:, threshold] = (envelope * weights).sum(axis=1)
+    return sums
 
 
 def _means(values: Float64Array) -> Float64Array:

@@ -145,7 +145,7 @@ def _draw(
             axis.plot(steps, values, label=name)
     axis.set(title=phase, xlabel="iteration", ylabel=what)
     if axis.lines:
-        axis.legend()
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")  # beside the lines
 
 
 def _tensorboard(out: Path) -> Any:

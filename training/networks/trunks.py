@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from typing_extensions import override
 
-from engine.errors import DataError
 from training.networks.s2net_config import TrunkConfig
 from training.networks.whitening import Whitening
 
@@ -131,12 +130,9 @@ class FilterTrunk(nn.Module):
 
     def __init__(self, config: TrunkConfig, feature_dim: int) -> None:
         super().__init__()
-        self.whitening = Whitening(feature_dim, config.whitening_dims, config.whitening_shrink)
-        if self.whitening.n_dims % config.modalities:
-            raise DataError(
-                f"trunk.modalities is {config.modalities}, but {self.whitening.n_dims} feature"
-                " dimensions cannot be parted so: set it to 1"
-            )
+        self.whitening = Whitening(
+            feature_dim, config.whitening_dims, config.whitening_shrink, config.modalities
+        )
         self._part = self.whitening.n_dims // config.modalities
         self._n_parts = config.modalities
         self.filters = nn.ModuleList(

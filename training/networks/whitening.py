@@ -30,19 +30,30 @@ class Whitening(nn.Module):
         n_dims: k; 0 leaves the features as they are.
         shrink: s in units of the features' total variance divided by the number of videos; 0 is
             plain whitening.
+        n_parts: The features are so many parts of one width side by side, such as modalities, and
+            each is whitened by itself: the j-th n_parts-th of the answer comes from the j-th part.
 
     Raises:
-        DataError: More directions are asked for than there are features.
+        DataError: More directions are asked for than there are features, or they cannot be parted.
     """
 
-    def __init__(self, feature_dim: int, n_dims: int, shrink: float = 0.0) -> None:
+    def __init__(
+        self, feature_dim: int, n_dims: int, shrink: float = 0.0, n_parts: int = 1
+    ) -> None:
         super().__init__()
         if not 0 <= n_dims <= feature_dim:
             raise DataError(
                 f"trunk.whitening_dims is {n_dims}, but the features have {feature_dim}"
                 f" dimensions: take 0 (no whitening) to {feature_dim}"
             )
+        if feature_dim % n_parts or n_dims % n_parts:
+            raise DataError(
+                f"trunk.modalities is {n_parts}, but {n_dims or feature_dim} of {feature_dim}"
+                " feature dimensions cannot be parted so: set it to 1, or whitening_dims to a"
+                " multiple"
+            )
         self._is_used = n_dims > 0
+        self._n_parts = n_parts
         self._shrink = shrink
         self.n_dims = n_dims or feature_dim
         self.register_buffer("mean", torch.zeros(feature_dim if n_dims else 0))
@@ -60,23 +71,36 @@ class Whitening(nn.Module):
             return
         if len(rows) < 2:  # noqa: PLR2004 - a variance needs two
             raise DataError(f"whitening needs 2 or more training snippets, there are {len(rows)}")
-        exact = rows.double()
-        mean = exact.mean(dim=0)  # (D,)
-        covariance = (exact - mean).T @ (exact - mean) / (len(rows) - 1)  # (D, D)
-        values, vectors = torch.linalg.eigh(covariance)  # rising: (D,), columns of (D, D)
-        share = self._shrink * float(values.clamp(min=0).sum()) / n_videos
-        # The k strongest come first: (k,), (D, k).
-        values, vectors = values.flip(0)[: self.n_dims], vectors.flip(1)[:, : self.n_dims]
-        # An eigenvector's sign differs between libraries, so the largest entry is made positive.
-        largest = vectors.abs().argmax(dim=0)  # (k,)
-        vectors = vectors * vectors.gather(0, largest.unsqueeze(0)).sign()
-        values = values.clamp(min=max(float(values[0]) * _FLOOR, 1e-12))
-        gains = values / (values + share)  # (k,)
-        scale = values.rsqrt() * gains / (gains**2).mean().sqrt()  # (k,)
-        self.mean.copy_(mean.to(self.mean.dtype))
-        self.matrix.copy_((vectors * scale).to(self.matrix.dtype))
+        parts = zip(
+            rows.double().chunk(self._n_parts, dim=1),
+            self.mean.chunk(self._n_parts),
+            self.matrix.chunk(self._n_parts, dim=0),
+            strict=True,
+        )
+        n_own = self.n_dims // self._n_parts
+        for index, (exact, mean, matrix) in enumerate(parts):
+            own_mean, own_matrix = _directions(exact, n_own, self._shrink, n_videos)
+            mean.copy_(own_mean)
+            matrix.zero_()[:, index * n_own : (index + 1) * n_own] = own_matrix
 
     @override
     def forward(self, features: Tensor) -> Tensor:
         """Whiten (B, T, D) to (B, T, k)."""
         return (features - self.mean) @ self.matrix if self._is_used else features
+
+
+def _directions(rows: Tensor, n_dims: int, shrink: float, n_videos: int) -> tuple[Tensor, Tensor]:
+    """Return mean (D,) and scaled directions (D, k) of ``rows`` float64 (N, D)."""
+    mean = rows.mean(dim=0)  # (D,)
+    covariance = (rows - mean).T @ (rows - mean) / (len(rows) - 1)  # (D, D)
+    values, vectors = torch.linalg.eigh(covariance)  # rising: (D,), columns of (D, D)
+    share = shrink * float(values.clamp(min=0).sum()) / n_videos
+    # The k strongest come first: (k,), (D, k).
+    values, vectors = values.flip(0)[:n_dims], vectors.flip(1)[:, :n_dims]
+    # An eigenvector's sign differs between libraries, so the largest entry is made positive.
+    largest = vectors.abs().argmax(dim=0)  # (k,)
+    vectors = vectors * vectors.gather(0, largest.unsqueeze(0)).sign()
+    values = values.clamp(min=max(float(values[0]) * _FLOOR, 1e-12))
+    gains = values / (values + share)  # (k,)
+    scale = values.rsqrt() * gains / (gains**2).mean().sqrt()  # (k,)
+    return mean, vectors * scale

@@ -1,6 +1,7 @@
 """YAML of strangers: a key once, aliases bounded, one line for whatever is wrong."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from daemon.config import load, load_security
 from daemon.errors import ConfigError
 from engine.bundle.model_bundle import MANIFEST, ModelBundle
 from engine.errors import BundleError, DataError
-from engine.files.strict_yaml import MAX_VALUES, read_plain
+from engine.files.strict_yaml import MAX_VALUES, parse, read_plain
 from training.loaders.tags import read_tags
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -99,3 +100,27 @@ def test_a_file_without_an_end_is_not_read_to_it() -> None:
 )
 def test_what_people_write_is_read(text: str, plain: object) -> None:
     assert plain == read_plain(text)
+
+
+@dataclass(frozen=True)
+class Rate:
+    value: float
+    name: str
+
+
+@pytest.mark.parametrize("text", ["5e-5", "5E-5", "+5e-5", "5.e-5", "5.0e-5", "0.5e-04", ".5e-4"])
+def test_a_power_of_ten_is_a_number_where_one_is_wanted(text: str) -> None:
+    """YAML 1.1 takes most of these for texts, and nobody writes 5.0e-05 of himself."""
+    content = read_plain(f"{{value: {text}, name: '{text}'}}")
+
+    rate = parse(Rate, content, "here")
+
+    assert (5e-5, text) == (rate.value, rate.name)
+
+
+@pytest.mark.parametrize("text", ["5e", "e-5", "5e-5 s", "1e5e5", "'0.1'", "''", "1" * 999 + "e1"])
+def test_what_is_no_power_of_ten_stays_refused(text: str) -> None:
+    content = read_plain(f"{{value: {text}, name: x}}")
+
+    with pytest.raises(BundleError, match=r"here\.value is .*, wanted float"):
+        parse(Rate, content, "here")

@@ -252,6 +252,53 @@ def test_calibrating_on_nothing_is_refused(tmp_path, monkeypatch, capsys, told, 
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.fixture
+def planted_world(tmp_path):
+    plant(synthetic_timelines(0, 6, 4, 3), tmp_path / "planted", modality="rgb", seed=0)
+    return tmp_path / "planted"
+
+
+def test_networks_are_compared_on_published_features(planted_world, tmp_path, run):
+    out = tmp_path / "compared"
+    folders = ("--scenes", planted_world, "--features", planted_world)
+    small = ("--set", "schedule.length=2", "--set", "optimiser.learning_rate=1e-2")
+
+    run(
+        "compare",
+        *folders,
+        "--out",
+        out,
+        "--networks",
+        "s2net",
+        "--seeds",
+        1,
+        "--passes",
+        0,
+        *small,
+    )
+
+    rows = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
+    # There is no subset to choose on, so nothing is run live.
+    assert [("testing", kind, "") for kind in ("tags", "points", "intervals")] == [
+        (row["subset"], row["supervision"], row["live_map_last"]) for row in rows
+    ]
+
+
+def test_variants_are_trained_on_published_features(planted_world, tmp_path, run):
+    variants = tmp_path / "variants.yaml"
+    variants.write_text("base-topk: {schedule.length: 2, data.modality: rgb}\n")
+    folders = ("--scenes", planted_world, "--features", planted_world, "--out", tmp_path / "out")
+
+    run("benchmark", *folders, "--variants", variants, "--only", "base-topk", "--seeds", 1)
+
+    written = json.loads((tmp_path / "out/results.json").read_text())
+    found = {(row["variant"], row["subset"]) for row in written["rows"]}
+    assert found == {
+        ("chance", "testing"),
+        ("base-topk", "testing"),
+    }  # there are no videos to move
+
+
 def test_planted_features_go_through_loader_training_and_evaluation(tmp_path, run):
     planted, trained = tmp_path / "planted", tmp_path / "run"
     plant(synthetic_timelines(0, 10, 4, 3), planted, modality="rgb", seed=0)

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.errors import DataError
 from tests.support.real_parts import torch_imports
 
 with torch_imports():
@@ -74,3 +75,22 @@ def test_with_many_videos_it_fades():
     far = [float((fitted(rows, 4, 1.0, n)(rows) - plain).abs().max()) for n in (1, 100, 10_000)]
 
     assert far[0] > far[1] > 50 * far[2]
+
+
+def test_each_modality_is_whitened_by_itself():
+    """The filter takes the halves of the answer for modalities, so that none may hold both."""
+    rows = some_rows()
+    whitening = Whitening(N_FEATURES, 4, 1.0, n_parts=2).double()
+
+    whitening.fit(rows, 5)
+
+    alone = [fitted(half, 2, 1.0, 5)(half) for half in rows.chunk(2, dim=1)]
+    torch.testing.assert_close(whitening(rows), torch.cat(alone, dim=1))
+    whitening.fit(rows, 5)  # again: nothing of the first fit is left
+    torch.testing.assert_close(whitening(rows), torch.cat(alone, dim=1))
+
+
+@pytest.mark.parametrize(("n_dims", "n_parts"), [(3, 2), (0, 4), (4, 4)])
+def test_what_cannot_be_parted_is_refused(n_dims, n_parts):
+    with pytest.raises(DataError, match=f"modalities is {n_parts}.*cannot be parted"):
+        Whitening(N_FEATURES, n_dims, n_parts=n_parts)
