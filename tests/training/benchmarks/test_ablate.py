@@ -5,11 +5,14 @@ import csv
 import pytest
 
 from engine.errors import DataError
+from engine.files.strict_yaml import read_yaml
 from tests.support.real_parts import torch_imports
+from tests.support.small_networks import CONFIGS
 from tests.support.tiny_training import planted, small_content
 
 with torch_imports():
     from training.benchmarks.ablate import AblationTable, Trial, Variant, ablate, read_variants
+    from training.config import training_config, with_overrides
 
 pytestmark = pytest.mark.torch
 
@@ -99,3 +102,21 @@ def test_variants_are_read_from_yaml_values():
         read_variants({}, "f")
     with pytest.raises(DataError, match="a name that a folder can have"):
         Variant("../x", {})
+
+
+@pytest.mark.parametrize("data", ["scenes", "planted"])
+def test_every_shipped_variant_is_another_configuration(data):
+    content, _ = read_yaml(CONFIGS / f"s2net-{data}.yaml")
+    listed, _ = read_yaml(CONFIGS / f"ablation-{data}.yaml")
+    known = read_variants(listed, data)
+
+    configs = [
+        training_config(with_overrides(content, variant.changes, variant.name), variant.name)
+        for variant in known
+    ]
+
+    assert {path.name for path in CONFIGS.glob("ablation-*.yaml")} == {
+        "ablation-scenes.yaml",
+        "ablation-planted.yaml",
+    }
+    assert len(configs) == len({repr(config) for config in configs})
