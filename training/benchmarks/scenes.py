@@ -24,15 +24,14 @@ from training.benchmarks.scenes_baselines import (
     train_supervised,
 )
 from training.benchmarks.scenes_results import BenchmarkResults, ResultRow, row_of
+from training.data import DataChoice, evaluation_set
 from training.evaluation.average_precision import map_of
 from training.evaluation.whole_video import propose_whole_video
 from training.learning.checkpoints import TrainedNetwork, load_run
 from training.live_defaults import PROPOSALS
-from training.loaders.annotations import read_annotations
+from training.loaders.annotations import no_note, read_annotations
 from training.loaders.clips import load_annotated, load_clips
 from training.loaders.features import read_manifest
-from training.loaders.published import Modality
-from training.loaders.thumos import load_thumos
 from training.records import FeatureSet, VideoRecord
 
 ANNOTATIONS, TAGS, VIDEOS = "annotations.json", "tags.csv", "videos"
@@ -100,35 +99,34 @@ def load_scenes(
     )
 
 
-def load_draw(features: Path, folder: Path, subsets: Sequence[str], modality: Modality) -> Scenes:
+def load_draw(features: Path, folder: Path, subsets: Sequence[str], data: DataChoice) -> Scenes:
     """Read a scenes folder, or a published one if it has a ``gt.json``.
 
     Args:
         features: Folder of feature files.
         folder: The folder.
         subsets: The subsets to score on; a published one has ``testing`` alone.
-        modality: Which features of a published one to read.
+        data: How the configuration reads a published one; where it is for clips, THUMOS14's
+            layout is read, which ``s2net plant`` writes.
 
     Raises:
         DataError: As `load_scenes`, or no video has features.
     """
-    if (folder / GT).exists():
-        return _load_published(features, folder / GT, modality)
-    return load_scenes(features, folder, subsets)
+    if not (folder / GT).exists():
+        return load_scenes(features, folder, subsets)
+    layout = DataChoice("thumos14", data.modality, "train", "test")
+    return _load_published(features, folder / GT, layout if data.kind == "clips" else data)
 
 
-def _load_published(features: Path, gt: Path, modality: Modality) -> Scenes:
-    """Read THUMOS14's published layout, or what ``s2net plant`` wrote.
-
-    Nothing may be chosen on its one subset to score.
-    """
-    annotated = load_thumos(gt, features, "train", modality)
+def _load_published(features: Path, gt: Path, data: DataChoice) -> Scenes:
+    """Read a published layout; nothing may be chosen on its one subset to score."""
+    annotated = evaluation_set(data, features, gt, data.train, no_note)
     tagged = tuple(replace(record, truth=None) for record in annotated.records)
     return Scenes(
         name=gt.parent.name,
         tagged=replace(annotated, records=tagged),
         annotated=annotated,
-        subsets={"testing": load_thumos(gt, features, "test", modality).records},
+        subsets={"testing": evaluation_set(data, features, gt, None, no_note).records},
         manifest=None,
         videos=None,
     )

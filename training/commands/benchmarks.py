@@ -158,6 +158,7 @@ def benchmark(
     from engine.files.strict_yaml import read_yaml  # noqa: PLC0415
     from engine.spec import Rung  # noqa: PLC0415
     from training.benchmarks.scenes_results import plot_results  # noqa: PLC0415
+    from training.config import training_config  # noqa: PLC0415
 
     content, _ = read_yaml(config_file(config))
     listed, _ = read_yaml(config_file(variants, "--variants"))
@@ -170,8 +171,8 @@ def benchmark(
         check_name(
             "--rungs", name, [rung.value for rung in Rung if rung is not Rung.GATED], DataError
         )
-    modality = content["data"]["modality"]
-    data = load_draw(features, scenes, tuple(subsets.split(",")), modality)
+    reading = training_config(content, str(config)).data
+    data = load_draw(features, scenes, tuple(subsets.split(",")), reading)
     taught = () if only else (Variant("full supervision", {"network.objective.bag": 0.0}),)
     n_trials = (len(chosen) + len(taught)) * seeds
     with counting("training and scoring", n_trials) as done:
@@ -262,7 +263,7 @@ def compare(
     from engine.backends.names import check_name  # noqa: PLC0415
     from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
     from engine.files.strict_yaml import read_yaml  # noqa: PLC0415
-    from training.config import parse_override, with_overrides  # noqa: PLC0415
+    from training.config import parse_override, training_config, with_overrides  # noqa: PLC0415
 
     chosen = networks.split(",") if networks else list(NETWORKS)
     for name in chosen:
@@ -278,8 +279,8 @@ def compare(
         for name in chosen
     }
     backbone = ModelBundle.load(resolve_bundle(base))
-    modality = contents[chosen[0]]["data"]["modality"]
-    data = load_draw(features, scenes, tuple(subsets.split(",")), modality)
+    reading = training_config(contents[chosen[0]], chosen[0]).data
+    data = load_draw(features, scenes, tuple(subsets.split(",")), reading)
     n_trials = len(contenders(chosen)) * len(kinds) * seeds
     with counting_each("training and scoring", n_trials) as on_trial:
         trials = compare_networks(

@@ -104,8 +104,10 @@ def assemble(
     """
     coverage = coverage_of(videos, readers)
     if not coverage.found:
+        wanted = "rgb and flow" if modality == "joint" else modality
         raise DataError(
-            f"{where}: {coverage}: give the folder that holds train/ and test/, or VID.npy files"
+            f"{where}: {coverage}: give the folder that holds train/ and test/ with {wanted} in"
+            " them, or VID.npy files"
         )
     on_note(f"{where}: {coverage}")
     records = tuple(

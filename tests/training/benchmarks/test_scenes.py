@@ -12,6 +12,8 @@ from engine.spec import Rung
 from engine.types import FrameBatch, Span
 from tests.support.real_parts import torch_imports
 from tests.support.tiny_training import MANIFEST, a_record, planted, small_content
+from training.benchmarks.planted import plant, synthetic_timelines
+from training.data import DataChoice
 from training.records import FeatureSet
 
 with torch_imports():
@@ -19,6 +21,7 @@ with torch_imports():
     from training.benchmarks.ablate import Variant
     from training.benchmarks.scenes import (
         Scenes,
+        load_draw,
         on_rung,
         other_videos_mean,
         run_benchmark,
@@ -218,3 +221,22 @@ def test_networks_are_scored_on_what_each_rung_looks_at(scenes, tmp_path):
     (seen, *_) = on_rung(scenes, Rung.HALF).subsets["validation, half"]
     assert np.array_equal(seen.features[::2], record.features[::2])
     assert not np.array_equal(seen.features[1::2], record.features[1::2])
+
+
+@pytest.mark.parametrize("kind", ["clips", "thumos14", "activitynet"])
+def test_a_folder_with_gt_json_is_read_as_the_configuration_says(tmp_path, kind):
+    plant(synthetic_timelines(0, 3, 2, 2), tmp_path, modality="rgb")
+    subsets = {"activitynet": ("training", "validation")}.get(kind, ("train", "test"))
+    if kind == "activitynet":  # the same features under its names of subsets
+        text = (tmp_path / "gt.json").read_text()
+        for planted_as, name in zip(("train", "test"), subsets, strict=True):
+            text = text.replace(f'"subset": "{planted_as}"', f'"subset": "{name}"')
+            (tmp_path / "features" / planted_as).rename(tmp_path / "features" / name)
+        (tmp_path / "gt.json").write_text(text)
+
+    draw = load_draw(tmp_path, tmp_path, ("unseen",), DataChoice(kind, "rgb", *subsets))
+
+    assert ["testing"] == list(draw.subsets)
+    assert (3, 2) == (len(draw.tagged.records), len(draw.subsets["testing"]))
+    assert all(one.tags and not one.truth for one in draw.tagged.records)
+    assert all(one.truth for one in (*draw.annotated.records, *draw.subsets["testing"]))
