@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from engine.economy import seen_on_rung
+from engine.errors import DataError
 from engine.spec import ProposalSpec, Rung
 from engine.types import FloatArray, Proposal
 from training.benchmarks.ablate import Trial, Variant, ablate
@@ -29,7 +30,7 @@ from training.evaluation.average_precision import map_of
 from training.evaluation.whole_video import propose_whole_video
 from training.learning.checkpoints import TrainedNetwork, load_run
 from training.live_defaults import PROPOSALS
-from training.loaders.annotations import no_note, read_annotations
+from training.loaders.annotations import OnNote, no_note, read_annotations
 from training.loaders.clips import load_annotated, load_clips
 from training.loaders.features import read_manifest
 from training.records import FeatureSet, VideoRecord
@@ -99,7 +100,13 @@ def load_scenes(
     )
 
 
-def load_draw(features: Path, folder: Path, subsets: Sequence[str], data: DataChoice) -> Scenes:
+def load_draw(
+    features: Path,
+    folder: Path,
+    subsets: Sequence[str],
+    data: DataChoice,
+    on_note: OnNote = no_note,
+) -> Scenes:
     """Read a scenes folder, or a published one if it has a ``gt.json``.
 
     Args:
@@ -108,25 +115,33 @@ def load_draw(features: Path, folder: Path, subsets: Sequence[str], data: DataCh
         subsets: The subsets to score on; a published one has ``testing`` alone.
         data: How the configuration reads a published one; where it is for clips, THUMOS14's
             layout is read, which ``s2net plant`` writes.
+        on_note: Gets a line for everything that was left out.
 
     Raises:
-        DataError: As `load_scenes`, or no video has features.
+        DataError: As `load_scenes`, no video has features, or a published one is not asked for
+            ``testing``, which it would be scored on all the same.
     """
     if not (folder / GT).exists():
         return load_scenes(features, folder, subsets)
+    if "testing" not in subsets:
+        raise DataError(
+            f"--subsets is {','.join(subsets)}, but {folder} with its {GT} has testing alone:"
+            " ask for that, and choose nothing by it"
+        )
     layout = DataChoice("thumos14", data.modality, "train", "test")
-    return _load_published(features, folder / GT, layout if data.kind == "clips" else data)
+    reading = layout if data.kind == "clips" else data
+    return _load_published(features, folder / GT, reading, on_note)
 
 
-def _load_published(features: Path, gt: Path, data: DataChoice) -> Scenes:
+def _load_published(features: Path, gt: Path, data: DataChoice, on_note: OnNote) -> Scenes:
     """Read a published layout; nothing may be chosen on its one subset to score."""
-    annotated = evaluation_set(data, features, gt, data.train, no_note)
+    annotated = evaluation_set(data, features, gt, data.train, on_note)
     tagged = tuple(replace(record, truth=None) for record in annotated.records)
     return Scenes(
         name=gt.parent.name,
         tagged=replace(annotated, records=tagged),
         annotated=annotated,
-        subsets={"testing": evaluation_set(data, features, gt, None, no_note).records},
+        subsets={"testing": evaluation_set(data, features, gt, None, on_note).records},
         manifest=None,
         videos=None,
     )

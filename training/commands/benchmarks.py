@@ -133,7 +133,8 @@ def benchmark(
     subsets: Annotated[
         str,
         typer.Option(
-            help="Subsets to score, with commas between; take test subsets only to report."
+            help="Subsets to score, with commas between; take test subsets only to report. A "
+            "folder with a gt.json has testing alone."
         ),
     ] = "validation",
     rungs: Annotated[
@@ -149,7 +150,7 @@ def benchmark(
     s2net benchmark --scenes scenes --features features --subsets testing,unseen
 
     s2net benchmark --scenes planted --features planted --config s2net-planted --variants
-    ablation-planted
+    ablation-planted --subsets testing
     """
     with needs_torch():
         from training.benchmarks.ablate import Variant, read_variants  # noqa: PLC0415 - needs torch
@@ -172,7 +173,7 @@ def benchmark(
             "--rungs", name, [rung.value for rung in Rung if rung is not Rung.GATED], DataError
         )
     reading = training_config(content, str(config)).data
-    data = load_draw(features, scenes, tuple(subsets.split(",")), reading)
+    data = load_draw(features, scenes, tuple(subsets.split(",")), reading, note)
     taught = () if only else (Variant("full supervision", {"network.objective.bag": 0.0}),)
     n_trials = (len(chosen) + len(taught)) * seeds
     with counting("training and scoring", n_trials) as done:
@@ -280,7 +281,7 @@ def compare(
     }
     backbone = ModelBundle.load(resolve_bundle(base))
     reading = training_config(contents[chosen[0]], chosen[0]).data
-    data = load_draw(features, scenes, tuple(subsets.split(",")), reading)
+    data = load_draw(features, scenes, tuple(subsets.split(",")), reading, note)
     n_trials = len(contenders(chosen)) * len(kinds) * seeds
     with counting_each("training and scoring", n_trials) as on_trial:
         trials = compare_networks(

@@ -11,7 +11,8 @@ class TrunkConfig:
     Attributes:
         kind: ``light``: whitening and one convolution, for short tagged clips. ``filter``: each
             modality filters the other, for long, dense videos.
-        whitening_dims: Number of PCA directions that are kept; 0 for no whitening.
+        whitening_dims: Number of PCA directions that are kept; 0 for no whitening. ``filter``
+            keeps as many of each modality.
         whitening_shrink: How far weak directions are held down: a direction of variance v is
             weighed by v / (v + s), where s is so many times the features' total variance divided
             by the number of training videos. With few videos it spares the network what only

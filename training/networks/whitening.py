@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from engine.errors import DataError
+from training.networks.base import part_of
 
 # Directions weaker than this share of the strongest hold rounding noise and no features, so they
 # are not blown up to unit variance.
@@ -46,12 +47,8 @@ class Whitening(nn.Module):
                 f"trunk.whitening_dims is {n_dims}, but the features have {feature_dim}"
                 f" dimensions: take 0 (no whitening) to {feature_dim}"
             )
-        if feature_dim % n_parts or n_dims % n_parts:
-            raise DataError(
-                f"trunk.modalities is {n_parts}, but {n_dims or feature_dim} of {feature_dim}"
-                " feature dimensions cannot be parted so: set it to 1, or whitening_dims to a"
-                " multiple"
-            )
+        part_of(feature_dim, n_parts)
+        self._n_own = part_of(n_dims or feature_dim, n_parts)
         self._is_used = n_dims > 0
         self._n_parts = n_parts
         self._shrink = shrink
@@ -77,11 +74,10 @@ class Whitening(nn.Module):
             self.matrix.chunk(self._n_parts, dim=0),
             strict=True,
         )
-        n_own = self.n_dims // self._n_parts
         for index, (exact, mean, matrix) in enumerate(parts):
-            own_mean, own_matrix = _directions(exact, n_own, self._shrink, n_videos)
+            own_mean, own_matrix = _directions(exact, self._n_own, self._shrink, n_videos)
             mean.copy_(own_mean)
-            matrix.zero_()[:, index * n_own : (index + 1) * n_own] = own_matrix
+            matrix.zero_().split(self._n_own, dim=1)[index].copy_(own_matrix)
 
     @override
     def forward(self, features: Tensor) -> Tensor:

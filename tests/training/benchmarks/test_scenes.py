@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engine.errors import DataError
 from engine.grid import Grid
 from engine.judging.truth import TruthSpan
 from engine.spec import Rung
@@ -234,9 +235,19 @@ def test_a_folder_with_gt_json_is_read_as_the_configuration_says(tmp_path, kind)
             (tmp_path / "features" / planted_as).rename(tmp_path / "features" / name)
         (tmp_path / "gt.json").write_text(text)
 
-    draw = load_draw(tmp_path, tmp_path, ("unseen",), DataChoice(kind, "rgb", *subsets))
+    data, notes = DataChoice(kind, "rgb", *subsets), []
+    draw = load_draw(tmp_path, tmp_path, ("unseen", "testing"), data, notes.append)
 
+    assert [f"{tmp_path}: {n} of {n} listed videos have features" for n in (3, 2)] == notes
     assert ["testing"] == list(draw.subsets)
     assert (3, 2) == (len(draw.tagged.records), len(draw.subsets["testing"]))
     assert all(one.tags and not one.truth for one in draw.tagged.records)
     assert all(one.truth for one in (*draw.annotated.records, *draw.subsets["testing"]))
+
+
+def test_test_videos_are_never_scored_for_others(tmp_path):
+    """Who chooses by validation videos, and has none, is not given what he may not choose by."""
+    plant(synthetic_timelines(0, 3, 2, 2), tmp_path, modality="rgb")
+
+    with pytest.raises(DataError, match=r"--subsets is validation, but .* has testing alone"):
+        load_draw(tmp_path, tmp_path, ("validation",), DataChoice("clips", "rgb", "train", "test"))
