@@ -16,6 +16,7 @@ from training.data import DataChoice
 from training.networks import NETWORKS, STUDENTS
 
 UNSHRUNK: Mapping[str, object] = {"whitening_shrink": 0.0}  # of a trunk of an earlier version
+UPRIGHT: Mapping[str, object] = {"lean": 0.0, "reach": 0.3}  # of clicks of an earlier version
 
 
 def _require(*, holds: bool, what: str, seen: object, wanted: str) -> None:
@@ -168,18 +169,24 @@ class Points:
         focus: Exponent of its focal form; 0 is the plain cross-entropy.
         level: Where the scores around a click end its segment in a second round, between the
             lowest (0) and the highest (1).
+        lean: How far these scores lean towards what looks like clicked snippets, as a share of
+            their height; 0: not at all.
+        reach: The level, lower than ``level``, that bounds where they do.
     """
 
     weight: float = 0.05
     focus: float = 2.0
     level: float = 0.7
+    lean: float = 0.3
+    reach: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("weight", "focus"):
+        for name in ("weight", "focus", "lean"):
             value = getattr(self, name)
             _require(holds=value >= 0, what=name, seen=value, wanted=">= 0")
-        level = self.level
-        _require(holds=0 <= level <= 1, what="level", seen=level, wanted="in [0, 1]")
+        for name in ("level", "reach"):
+            value = getattr(self, name)
+            _require(holds=0 <= value <= 1, what=name, seen=value, wanted="in [0, 1]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +378,8 @@ def _complete(content: Mapping[str, Any]) -> dict[str, Any]:
     """Add the sections and keys that files of an earlier version do not have."""
     added = {"points": Points(), "hard_negatives": HardNegatives()}
     whole = {**{name: _section(section) for name, section in added.items()}, **content}
+    if isinstance(points := whole["points"], Mapping):
+        whole["points"] = {**UPRIGHT, **points}
     network = whole.get("network")
     trunk = network.get("trunk") if isinstance(network, Mapping) else None
     if isinstance(network, Mapping) and isinstance(trunk, Mapping):

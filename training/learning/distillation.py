@@ -12,7 +12,7 @@ from engine.types import FloatArray
 from training.config import Points, PseudoLabels
 from training.learning.batches import Bag
 from training.learning.checkpoints import TrainedNetwork
-from training.learning.point_segments import segments_of
+from training.learning.second_look import segments_of
 from training.networks.online import OnlineConfig, online_config
 from training.records import FeatureSet
 
@@ -95,22 +95,32 @@ def _short(value: object) -> str:
 
 
 def taught(
-    bag: Bag, scores: FloatArray, config: OnlineConfig, labels: PseudoLabels, points: Points
-) -> Bag:
-    """Give a bag the targets of a student.
+    bags: Sequence[Bag],
+    scores: Sequence[FloatArray],
+    config: OnlineConfig,
+    labels: PseudoLabels,
+    points: Points,
+) -> list[Bag]:
+    """Give clips the targets of a student.
 
-    They are the teacher's scores of what the clip is tagged with, and the pseudo segments made of
+    They are the teacher's scores of what a clip is tagged with, and the pseudo segments made of
     them, in the shares that the student's configuration says. As cross-entropy is linear in its
     targets, one loss of the mixture is the two losses of both.
 
     Args:
-        bag: R rows.
-        scores: float32 (R, C) in [0, 1], the teacher's of the whole clip.
+        bags: The clips, R rows each.
+        scores: float32 (R, C) in [0, 1] of each, the teacher's of the whole clip.
         config: It says the shares.
         labels: How segments are made.
         points: How they grow from clicks.
     """
-    segments = segments_of(scores, bag.tags, bag.points, labels, points)
-    soft = scores * bag.tags
+    segments = segments_of(scores, bags, labels, points)
     share = config.segments
-    return replace(bag, targets=np.asarray((1 - share) * soft + share * segments, np.float32))
+    mixed = [
+        (1 - share) * found * bag.tags + share * grown
+        for bag, found, grown in zip(bags, scores, segments, strict=True)
+    ]
+    return [
+        replace(bag, targets=np.asarray(targets, np.float32))
+        for bag, targets in zip(bags, mixed, strict=True)
+    ]

@@ -6,35 +6,9 @@ from itertools import pairwise
 import numpy as np
 
 from engine.types import BoolArray, FloatArray
-from training.config import Points, PseudoLabels
-from training.learning.pseudo_labels import pseudo_targets, smoothed
+from training.learning.pseudo_labels import smoothed
 
 _FLAT = 1e-6  # a smaller spread of scores says nothing about where
-
-
-def segments_of(
-    scores: FloatArray,
-    tags: FloatArray,
-    points: BoolArray | None,
-    labels: PseudoLabels,
-    clicks: Points,
-) -> FloatArray:
-    """Make the targets of a second look at a clip: pseudo labels, grown from clicks where given.
-
-    Args:
-        scores: float32 (T, C) in [0, 1], the teacher's.
-        tags: float32 (C,), the clip's.
-        points: bool (T, C), true where clicked, or None.
-        labels: How pseudo labels are made.
-        clicks: How segments grow from clicks.
-
-    Returns:
-        float32 (T, C) in [0, 1].
-    """
-    targets = pseudo_targets(scores, tags, labels)
-    if points is None:
-        return targets
-    return with_points(targets, scores, points, share=labels.share, level=clicks.level)
 
 
 def with_points(
@@ -44,7 +18,7 @@ def with_points(
 
     Args:
         targets: float32 (T, C), of a round that knows only tags.
-        scores: float32 (T, C) in [0, 1], the teacher's.
+        scores: float32 (T, C), the teacher's.
         points: bool (T, C), true where clicked.
         share: As of ``grown_segments``.
         level: As of ``grown_segments``.
@@ -72,7 +46,7 @@ def grown_segments(
     around the click above ``level``, or above the click's own score if that is lower.
 
     Args:
-        scores: float32 (T,) in [0, 1], the teacher's.
+        scores: float32 (T,), the teacher's.
         clicks: Positions in [0, T), rising.
         share: Of the scores that are taken for the lowest and the highest, one of so many.
         level: In [0, 1].

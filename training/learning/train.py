@@ -22,7 +22,7 @@ import torch
 from engine.backends.names import check_name
 from engine.errors import DataError
 from engine.types import FloatArray
-from training.config import UNSHRUNK, NetworkChoice, TrainingConfig
+from training.config import UNSHRUNK, UPRIGHT, NetworkChoice, TrainingConfig
 from training.learning.batches import (
     Bag,
     bag_of,
@@ -43,8 +43,8 @@ from training.learning.checkpoints import (
 from training.learning.distillation import check_teacher, taught
 from training.learning.hard_negatives import hardest_stretches, part, silent_records
 from training.learning.learner import Learner
-from training.learning.point_segments import segments_of
 from training.learning.progress import LOG, Progress, TrainingLog, plot_log
+from training.learning.second_look import segments_of
 from training.learning.stopping import chosen_iterations, held_out, tag_map
 from training.networks.base import Network, Scores
 from training.records import FeatureSet, VideoRecord
@@ -202,7 +202,7 @@ def _rounds(session: _Session, bags: Sequence[Bag], quiet: Sequence[Bag]) -> Net
     n_iterations = round(n_iterations * (len(bags) + len(hard)) / len(bags))
     if config.rounds == 1:
         return _round(session, "round_2", config.network, [*bags, *hard], n_iterations)
-    labelled = [_labelled(session, teacher, bag) for bag in (*bags, *hard)]
+    labelled = _labelled(session, teacher, [*bags, *hard])
     return _round(session, "round_2", config.network, labelled, n_iterations)
 
 
@@ -214,7 +214,7 @@ def _student(
     seer = copy.deepcopy(teacher.network).to(session.device)
     shown = [*bags, *_hard_negatives(session, seer, bags, quiet)]
     student, labels, clicks = config.network.config, config.pseudo_labels, config.points
-    labelled = [taught(bag, _found(seer, bag), student, labels, clicks) for bag in shown]
+    labelled = taught(shown, [_found(seer, bag) for bag in shown], student, labels, clicks)
     n_iterations = config.schedule.iterations(len(labelled), config.batches.bags)
     return _round(session, "student", config.network, labelled, n_iterations)
 
@@ -263,10 +263,14 @@ def _searched(session: _Session, bags: Sequence[Bag]) -> int:
     return max(1, round(chosen * len(bags) / len(learned)))
 
 
-def _labelled(session: _Session, teacher: Network, bag: Bag) -> Bag:
-    cas = _scored(teacher, [bag]).cas[0, bag.places].cpu().numpy()
+def _labelled(session: _Session, teacher: Network, bags: Sequence[Bag]) -> list[Bag]:
+    """Give clips the targets of a second round."""
+    found = [_scored(teacher, [bag]).cas[0, bag.places].cpu().numpy() for bag in bags]
     labels, clicks = session.config.pseudo_labels, session.config.points
-    return replace(bag, targets=segments_of(cas, bag.tags, bag.points, labels, clicks))
+    return [
+        replace(bag, targets=targets)
+        for bag, targets in zip(bags, segments_of(found, bags, labels, clicks), strict=True)
+    ]
 
 
 def _round(
@@ -334,6 +338,9 @@ def _identity(
         # Left out where it does nothing, as in runs of before it was there.
         kept = {key: trunk[key] for key in trunk if UNSHRUNK.get(key, ...) != trunk[key]}
         decisive["network"] = {**decisive["network"], "trunk": kept}
+    clicks = decisive.get("points")
+    if clicks and not clicks.get("lean"):
+        decisive["points"] = {key: clicks[key] for key in clicks if key not in UPRIGHT}
     digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
     if teacher is not None:
         digest.update(json.dumps(["teacher", teacher.identity]).encode())

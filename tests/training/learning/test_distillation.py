@@ -81,7 +81,7 @@ def test_targets_are_the_scores_of_tagged_classes_and_segments_made_of_them():
 
     def targets(segments):
         config = replace(online_config(0), segments=segments)
-        return taught(bag, scores, config, labels, Points()).targets
+        return taught([bag], [scores], config, labels, Points())[0].targets
 
     np.testing.assert_array_equal(targets(0.0), scores * tags)
     np.testing.assert_array_equal(targets(1.0), pseudo_targets(scores, tags, labels))
@@ -90,14 +90,14 @@ def test_targets_are_the_scores_of_tagged_classes_and_segments_made_of_them():
 
     clicked = np.zeros((12, 2), bool)
     clicked[int(scores[:, 0].argmax()), 0] = True
-    grown = taught(
-        replace(bag, points=clicked),
-        scores,
+    (grown,) = taught(
+        [replace(bag, points=clicked)],
+        [scores],
         replace(online_config(0), segments=1.0),
         labels,
         Points(),
-    ).targets
-    assert {0.0, 1.0} == set(grown[:, 0].tolist())
+    )
+    assert {0.0, 1.0} == set(grown.targets[:, 0].tolist())
 
 
 @pytest.mark.slow

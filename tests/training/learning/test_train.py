@@ -19,6 +19,7 @@ from tests.support.tiny_training import (
     small_config,
     small_content,
 )
+from training.records import Point
 
 with torch_imports():
     import torch
@@ -427,6 +428,28 @@ def test_a_file_from_before_there_were_clicks_is_read(tmp_path):
 
     assert 0.5 == config.points.weight
     assert dict(small_config().content) == {**config.content, "points": small_content()["points"]}
+
+
+def test_clicks_from_before_scores_leant_to_them_do_not_lean_and_are_the_same(tmp_path):
+    content = small_content()
+    del content["points"]["lean"], content["points"]["reach"]
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(content))
+
+    config = read_training_config(tmp_path / "old.yaml")
+
+    assert 0.0 == config.points.lean
+    # A run of before has the digest of a configuration without the keys, and is given back.
+    records = [
+        replace(r, points=tuple(Point(tag, 0) for tag in r.tags)) for r in planted().records
+    ]
+    videos, out = replace(planted(), records=tuple(records)), tmp_path / "run"
+    before = replace(config, content=config.content | {"points": content["points"]})
+    first = train(before, videos, out, device="cpu", threads=1)
+    again = train(config, videos, out, device="cpu", threads=1)
+    assert first.identity == again.identity
+    leaning = read_training_config(tmp_path / "old.yaml", {"points.lean": 0.3})
+    with pytest.raises(DataError, match="is of another configuration"):
+        train(leaning, videos, out, device="cpu", threads=1)
 
 
 def test_a_trunk_from_before_weak_directions_were_held_down_is_plain_and_the_same(tmp_path):

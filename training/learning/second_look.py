@@ -1,0 +1,40 @@
+"""What a teacher found in clips → the targets of a second look at them."""
+
+from collections.abc import Sequence
+
+from engine.types import FloatArray
+from training.config import Points, PseudoLabels
+from training.learning.batches import Bag
+from training.learning.click_looks import leaning_scores
+from training.learning.point_segments import with_points
+from training.learning.pseudo_labels import pseudo_targets
+
+
+def segments_of(
+    scores: Sequence[FloatArray], bags: Sequence[Bag], labels: PseudoLabels, clicks: Points
+) -> list[FloatArray]:
+    """Make pseudo labels of all clips, grown from clicks where given.
+
+    Args:
+        scores: float32 (R, C) in [0, 1] of each clip, the teacher's.
+        bags: The clips, R rows each.
+        labels: How pseudo labels are made.
+        clicks: How segments grow from clicks.
+
+    Returns:
+        float32 (R, C) in [0, 1] of each clip.
+    """
+    targets = [
+        pseudo_targets(found, bag.tags, labels) for found, bag in zip(scores, bags, strict=True)
+    ]
+    points = [bag.points for bag in bags]
+    if all(clicked is None for clicked in points):
+        return targets
+    features = [bag.features - bag.camera_mean for bag in bags]
+    leant = leaning_scores(scores, features, points, labels.share, clicks)
+    return [
+        each
+        if clicked is None
+        else with_points(each, found, clicked, share=labels.share, level=clicks.level)
+        for each, found, clicked in zip(targets, leant, points, strict=True)
+    ]
