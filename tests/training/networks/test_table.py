@@ -74,7 +74,7 @@ def test_small_forms_are_of_the_networks_there_are():
     assert set(NETWORKS) - {"s2net"} == set(SMALL)
 
 
-@pytest.mark.parametrize("kind", sorted(SMALL))
+@pytest.mark.parametrize("kind", ["s2net", *sorted(SMALL)])
 @pytest.mark.parametrize(
     ("of", "feature_dim"),
     [
@@ -92,7 +92,8 @@ def test_each_data_set_has_its_form(kind, of, feature_dim):
     assert kind == config.network.kind
     assert ("joint" if is_joint else "rgb") == config.data.modality
     # A network that parts its features parts them into what there is.
-    assert 1 + is_joint == getattr(config.network.config, "modalities", 1 + is_joint)
+    own = config.network.config
+    assert 1 + is_joint == getattr(getattr(own, "trunk", own), "modalities", 1 + is_joint)
     network = shipped_network(f"{kind}-{of}", feature_dim=feature_dim, n_classes=5)
     assert {"meta"} == {one.device.type for one in network.parameters()}
 
