@@ -6,6 +6,7 @@ right.
 """
 
 import dataclasses
+import math
 import re
 import typing
 from collections.abc import Mapping
@@ -239,7 +240,18 @@ def _scalar(hint: Any, value: object, where: str) -> object:
     if not admitted:
         wanted = getattr(hint, "__name__", None) if origin is None else hint
         raise BundleError(f"{where} is {value!r:.80}, wanted {wanted}")
-    return float(typing.cast("float", value)) if hint is float else value
+    return _finite(typing.cast("float", value), where) if hint is float else value
+
+
+def _finite(value: float | str, where: str) -> float:
+    """A number that can be reckoned with: no bound in a file is met by an infinity as meant."""
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise BundleError(f"{where} is {value!r:.80}, wanted a finite number")
+    return number
 
 
 def _is_power(value: object) -> bool:

@@ -124,3 +124,17 @@ def test_what_is_no_power_of_ten_stays_refused(text: str) -> None:
 
     with pytest.raises(BundleError, match=r"here\.value is .*, wanted float"):
         parse(Rate, content, "here")
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e999", "1.0e+999", "-1E+400"])
+def test_no_number_of_a_file_is_without_bounds(value: str) -> None:
+    """Every bound of a field is passed by one of them, and what is reckoned with it is lost."""
+    content = read_plain(f"{{value: {value}, name: x}}")
+
+    with pytest.raises(BundleError, match=r"here\.value is .*, wanted a finite number"):
+        parse(Rate, content, "here")
+
+
+def test_a_whole_number_that_no_float_can_be_is_refused() -> None:
+    with pytest.raises(BundleError, match=r"here\.value is 1000.*, wanted a finite number"):
+        parse(Rate, {"value": 10**400, "name": "x"}, "here")
