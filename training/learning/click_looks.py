@@ -24,6 +24,7 @@ Clicked = tuple[int, int, int, int]  # a clip, its clicked row, the segment's fi
 def leaning_scores(
     scores: Sequence[FloatArray],
     features: Sequence[FloatArray],
+    means: Sequence[FloatArray],
     points: Sequence[BoolArray | None],
     share: int,
     config: Points,
@@ -43,7 +44,8 @@ def leaning_scores(
 
     Args:
         scores: float32 (T, C) of each clip, in [0, 1].
-        features: float32 (T, D) of each clip, its camera's mean subtracted.
+        features: float32 (T, D) of each clip.
+        means: float32 (D,) of each clip: its camera's mean, which is subtracted first.
         points: bool (T, C) of each clip, true where clicked, or None.
         share: As of ``grown_segments``.
         config: It says ``lean`` and ``reach``.
@@ -60,7 +62,7 @@ def leaning_scores(
     if not weight:
         return leant
     for class_index, clicked in found.items():
-        likeness = _likeness(features, clicked)
+        likeness = _likeness([features[n][i:j] - means[n] for n, _, i, j in clicked], clicked)
         height = np.mean([scores[n][i:j, class_index].max() for n, _, i, j in clicked])
         for (n, _, first, stop), like in zip(clicked, likeness, strict=True):
             leant[n] = leant[n].copy()
@@ -96,11 +98,12 @@ def _evenness(clicked: Sequence[Clicked]) -> float:
     return min(1.0, 12 * float(np.var(places))) ** 2 if places else 0.0
 
 
-def _likeness(features: Sequence[FloatArray], clicked: Sequence[Clicked]) -> list[FloatArray]:
-    """Return f / std(f) of every segment's rows."""
-    rows = np.concatenate([features[n][first:stop] for n, _, first, stop in clicked])
+def _likeness(looks: Sequence[FloatArray], clicked: Sequence[Clicked]) -> list[FloatArray]:
+    """Return f / std(f) of every segment's rows, whose features are float32 (rows, D)."""
+    rows = np.concatenate(looks)
     mean, variance = rows.mean(axis=0), rows.var(axis=0) + _FLAT
-    shown = np.mean([features[n][row] for n, row, _, _ in clicked], axis=0)
+    pairs = zip(looks, clicked, strict=True)
+    shown = np.mean([look[row - first] for look, (_, row, first, _) in pairs], axis=0)
     direction = (shown - mean) / variance
     spread = max(float(((rows - mean) @ direction).std()), _FLAT)
-    return [(features[n][first:stop] - mean) @ direction / spread for n, _, first, stop in clicked]
+    return [(look - mean) @ direction / spread for look in looks]

@@ -30,8 +30,8 @@ def segments_of(
     points = [bag.points for bag in bags]
     if all(clicked is None for clicked in points):
         return targets
-    features = [bag.features - bag.camera_mean for bag in bags]
-    leant = leaning_scores(scores, features, points, labels.share, clicks)
+    features, means = [bag.features for bag in bags], [bag.camera_mean for bag in bags]
+    leant = leaning_scores(scores, features, means, points, labels.share, clicks)
     return [
         each
         if clicked is None

@@ -62,8 +62,14 @@ def test_whole_numbers_and_null_are_admitted(tmp_path: Path) -> None:
         ({**WIDE, "event_f1_min": True}, "tolerance.event_f1_min is True, wanted float"),
         ({**WIDE, "score_max_error": 1.5}, r"score_max_error is 1.5, wanted in \[0, 1\]"),
         ({**WIDE, "event_f1_min": -0.1}, r"event_f1_min is -0.1, wanted in \[0, 1\]"),
-        ({**WIDE, "feature_cosine_min": float("nan")}, "feature_cosine_min is nan, wanted a finite"),
-        ({**WIDE, "feature_cosine_min": float("inf")}, "feature_cosine_min is inf, wanted a finite"),
+        (
+            {**WIDE, "feature_cosine_min": float("nan")},
+            "feature_cosine_min is nan, wanted a finite",
+        ),
+        (
+            {**WIDE, "feature_cosine_min": float("inf")},
+            "feature_cosine_min is inf, wanted a finite",
+        ),
     ],
 )
 def test_a_tolerance_that_is_none_is_refused(

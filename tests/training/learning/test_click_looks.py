@@ -48,8 +48,8 @@ def falls(n_clips=60, where=(0.0, 1.0)):
 
 
 def leant(bags, scores, config):
-    features, points = [bag.features for bag in bags], [bag.points for bag in bags]
-    return leaning_scores(scores, features, points, SHARE, config)
+    features, means = [bag.features for bag in bags], [bag.camera_mean for bag in bags]
+    return leaning_scores(scores, features, means, [bag.points for bag in bags], SHARE, config)
 
 
 def ends(bags, scores, config):
@@ -113,7 +113,8 @@ def clips(draw):
 def test_only_classes_that_are_clicked_move_and_stay_numbers(given_clips, lean, reach):
     scores, features, points = given_clips
     before = [curves.copy() for curves in scores]
-    seen = leaning_scores(scores, features, points, SHARE, Points(lean=lean, reach=reach))
+    means = [np.zeros(4, np.float32)] * len(scores)
+    seen = leaning_scores(scores, features, means, points, SHARE, Points(lean=lean, reach=reach))
 
     for was, given_curves, now, clicked in zip(before, scores, seen, points, strict=True):
         np.testing.assert_array_equal(was, given_curves)  # nothing is changed in place
