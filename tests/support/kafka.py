@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import RequestTimedOutError, for_code
 
 from daemon.kafka.connection import KafkaConnection
 from tests.support.checkout import CHECKOUT
@@ -149,7 +150,11 @@ class Member:
 
 async def create_topics(admin: Any, *topics: NewTopic) -> None:
     """Create topics, and wait until the broker has heard of them from its controller."""
-    await admin.create_topics(list(topics))
+    answer = await admin.create_topics(list(topics))
+    for name, code, message in answer.topic_errors:
+        # A broker that is slow to answer goes on making it; anything else would be waited for.
+        if code not in (0, RequestTimedOutError.errno):
+            raise for_code(code)(f"{name}: {message}")
     names = [topic.name for topic in topics]
     while any(each["error_code"] for each in await admin.describe_topics(names)):
         await asyncio.sleep(0.05)
