@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.real_parts import torch_imports
-from training.config import Points, PseudoLabels
 
 with torch_imports():
+    from training.config import Points, PseudoLabels
     from training.learning.batches import Bag
     from training.learning.click_looks import leaning_scores
     from training.learning.second_look import segments_of
@@ -18,7 +18,6 @@ with torch_imports():
 pytestmark = pytest.mark.torch
 
 SHARE = 6
-LABELS = PseudoLabels(SHARE, 0.25, 0.75)
 ACTION, AFTER = slice(6, 14), slice(14, 17)  # rows, of 24
 
 
@@ -54,7 +53,7 @@ def leant(bags, scores, config):
 
 def ends(bags, scores, config):
     """The row after the last of each segment of class 0."""
-    grown = segments_of(scores, bags, LABELS, config)[::2]
+    grown = segments_of(scores, bags, PseudoLabels(SHARE, 0.25, 0.75), config)[::2]
     return [int(np.flatnonzero(targets[:, 0])[-1]) + 1 for targets in grown]
 
 
