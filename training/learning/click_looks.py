@@ -56,16 +56,15 @@ def leaning_scores(
     Source: a linear discriminant with diagonal variances between clicked and unlabelled snippets,
     after Elkan, Noto, Learning classifiers from only positive and unlabeled data (KDD 2008).
     """
-    leant = list(scores)
     found = _segments(scores, points, share, config.reach)
     weight = config.lean * _evenness([one for clicked in found.values() for one in clicked])
     if not weight:
-        return leant
+        return list(scores)
+    leant = [curves.copy() for curves in scores]
     for class_index, clicked in found.items():
         likeness = _likeness([features[n][i:j] - means[n] for n, _, i, j in clicked], clicked)
         height = np.mean([scores[n][i:j, class_index].max() for n, _, i, j in clicked])
         for (n, _, first, stop), like in zip(clicked, likeness, strict=True):
-            leant[n] = leant[n].copy()
             moved = scores[n][first:stop, class_index] + weight * height * like
             leant[n][first:stop, class_index] = np.maximum(moved, 0)
     return leant

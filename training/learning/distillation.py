@@ -116,11 +116,10 @@ def taught(
     """
     segments = segments_of(scores, bags, labels, points)
     share = config.segments
-    mixed = [
-        (1 - share) * found * bag.tags + share * grown
-        for bag, found, grown in zip(bags, scores, segments, strict=True)
-    ]
     return [
-        replace(bag, targets=np.asarray(targets, np.float32))
-        for bag, targets in zip(bags, mixed, strict=True)
+        replace(
+            bag,
+            targets=np.asarray((1 - share) * found * bag.tags + share * grown, np.float32),
+        )
+        for bag, found, grown in zip(bags, scores, segments, strict=True)
     ]

@@ -334,13 +334,11 @@ def _identity(
     if not any(record.points for record in feature_set.records):
         unused.add("points")
     decisive = {key: value for key, value in config.content.items() if key not in unused}
+    # What does nothing is left out, as in runs of before it was there.
     if trunk := decisive["network"].get("trunk"):
-        # Left out where it does nothing, as in runs of before it was there.
-        kept = {key: trunk[key] for key in trunk if UNSHRUNK.get(key, ...) != trunk[key]}
-        decisive["network"] = {**decisive["network"], "trunk": kept}
-    clicks = decisive.get("points")
-    if clicks and not clicks.get("lean"):
-        decisive["points"] = {key: clicks[key] for key in clicks if key not in UPRIGHT}
+        decisive["network"] = {**decisive["network"], "trunk": _without(trunk, UNSHRUNK)}
+    if clicks := decisive.get("points"):
+        decisive["points"] = _without(clicks, UPRIGHT)
     digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
     if teacher is not None:
         digest.update(json.dumps(["teacher", teacher.identity]).encode())
@@ -352,6 +350,11 @@ def _identity(
         digest.update(np.ascontiguousarray(record.indices).data)
         digest.update(np.ascontiguousarray(record.features).data)
     return digest.hexdigest()
+
+
+def _without(section: Mapping[str, Any], idle: Mapping[str, object]) -> dict[str, Any]:
+    """Leave out the keys whose values are those of an earlier version."""
+    return {key: value for key, value in section.items() if idle.get(key, ...) != value}
 
 
 def _claimed(out: Path, identity: str, *, resume: bool) -> bool:
