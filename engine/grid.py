@@ -5,6 +5,7 @@ Every time is a whole number of microseconds, and a frame rate whose period is n
 no time ever has to be compared with a tolerance for rounding.
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -38,17 +39,25 @@ class Grid:
     """The model's time grid.
 
     Attributes:
-        fps: Grid frames a second; 1 000 000 must be a multiple of it.
+        fps: Grid frames a second, such as 25 or 12.5; 1 000 000 must be a multiple of it.
         snippet_frames: L, grid frames in a snippet.
         stride_frames: Grid frames from one snippet's start to the next.
     """
 
-    fps: int
+    fps: float
     snippet_frames: int
     stride_frames: int
 
     def __post_init__(self) -> None:
-        exact_div(US_PER_S, self.fps, "microseconds a grid frame")
+        is_rate = math.isfinite(self.fps) and self.fps > 0
+        # Both the rate and the product are rounded, by half of 2^-52 at most.
+        if not is_rate or not math.isclose(self.frame_us * self.fps, US_PER_S, rel_tol=2**-51):
+            raise ValueError(
+                f"microseconds a grid frame: {US_PER_S} is not a whole multiple of {self.fps}"
+            )
+        if self.fps == int(self.fps):
+            # What is whole is told as an int, on which digests of grids stand.
+            object.__setattr__(self, "fps", int(self.fps))
         if not 0 < self.stride_frames <= self.snippet_frames:
             raise ValueError(
                 f"stride_frames is {self.stride_frames}, wanted 1..{self.snippet_frames}: "
@@ -58,7 +67,7 @@ class Grid:
     @property
     def frame_us(self) -> int:
         """Microseconds from one grid point to the next."""
-        return exact_div(US_PER_S, self.fps, "microseconds a grid frame")
+        return round(US_PER_S / self.fps)
 
     @property
     def stride_us(self) -> int:

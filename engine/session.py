@@ -314,6 +314,7 @@ class StreamSession:
                 sampler.seen_us,
                 sampler.resume_us,
                 sampler.apart_us,
+                sampler.apart_until_us,
             ],
             "buffer": [first_index, segment, n_unseen, len(features)],
             "background": camera_mean.n_snippets if camera_mean else None,

@@ -6,6 +6,10 @@ Frames further apart than ``max_gap_us`` are a gap: no frame is shown across it,
 snippet is dropped, and the next one belongs to a new segment. A slow camera has no gaps: where
 frames were further apart lately, one is shown for up to twice as long, and ``LONGEST_HOLD_US`` at
 most. So a camera that slows down has one gap.
+
+How far frames were apart is remembered by time and not by frames, and steps that leaving frames
+out (``engine.video.thinning``) could make or hide do not count: so the same gaps are found with
+and without it.
 """
 
 from collections import deque
@@ -31,6 +35,8 @@ class SamplerState:
         resume_us: Frames from this stream time on must be pushed again after a restore; None when
             no earlier frame is needed.
         apart_us: How far frames were apart before the one at ``resume_us``; None: nobody knows.
+        apart_until_us: Stream time up to which that counts: for as long as they were apart. None
+            in older states.
     """
 
     next_index: int
@@ -38,6 +44,18 @@ class SamplerState:
     seen_us: int | None
     resume_us: int | None
     apart_us: int | None = None
+    apart_until_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """How far frames were apart, and up to which stream time that counts."""
+
+    us: int
+    until_us: int
+
+
+_NEVER_APART = _Apart(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +63,7 @@ class _Shown:
     """A frame on the grid: when it was captured, and how far frames were apart till then."""
 
     pts_us: int
-    apart_us: int | None
+    apart: _Apart | None
     rgb: UInt8Array  # (H, W, 3)
 
 
@@ -64,7 +82,10 @@ class SnippetSampler:
         self._frame_us = grid.frame_us  # which is asked for with each frame
         self._max_gap_us = max_gap_us
         self._held: _Shown | None = None
-        self._apart_us = state.apart_us if state else None
+        # Leaving frames out makes steps of up to two grid periods, and those shorter than half of
+        # the gap that is admitted anyway change nothing.
+        self._least_apart_us = max(max_gap_us // 2, 2 * grid.frame_us)
+        self._apart = _apart_of(state)
         self._shown: deque[_Shown] = deque()  # the frames of grid points [_first_grid, _next_grid)
         self._next_grid = 0
         self._next_index = state.next_index if state else 0
@@ -92,8 +113,15 @@ class SnippetSampler:
         oldest = self._shown[0] if self._shown else self._held
         seen_us = self._held.pts_us if self._held else self._replay_until_us
         resume_us = oldest.pts_us if oldest else None
-        apart_us = oldest.apart_us if oldest else self._apart_us
-        return SamplerState(self._next_index, self._segment, seen_us, resume_us, apart_us)
+        apart = oldest.apart if oldest else self._apart
+        return SamplerState(
+            self._next_index,
+            self._segment,
+            seen_us,
+            resume_us,
+            apart.us if apart else None,
+            apart.until_us if apart else None,
+        )
 
     def push(self, batch: FrameBatch) -> list[Snippet]:
         """Take the next frames; give the snippets they complete, in order."""
@@ -126,12 +154,11 @@ class SnippetSampler:
             return []
         if self._held is not None:
             apart_us = pts_us - self._held.pts_us
-            if apart_us > self._longest_hold_us:
+            if apart_us > self._longest_hold_us(self._held.pts_us):
                 self._break()
             if apart_us <= LONGEST_HOLD_US:
-                # What was rarer lately is forgotten within a few frames.
-                self._apart_us = max(apart_us, (self._apart_us or 0) * 3 // 4)
-        frame = _Shown(pts_us, self._apart_us, rgb)
+                self._note_apart(pts_us, apart_us)
+        frame = _Shown(pts_us, self._apart, rgb)
         snippets = []
         if self._held is None:
             self._start_segment(frame.pts_us)
@@ -143,10 +170,18 @@ class SnippetSampler:
         # No later frame can be shown at this frame's own instant, so none need be waited for.
         return snippets + self._show_until(frame.pts_us, frame)
 
-    @property
-    def _longest_hold_us(self) -> int:
-        """How long the newest frame may be shown, by how far frames were apart lately."""
-        slow_us = LONGEST_HOLD_US if self._apart_us is None else 2 * self._apart_us
+    def _note_apart(self, pts_us: int, apart_us: int) -> None:
+        """A frame came at ``pts_us``, so long after the one before it."""
+        known = self._apart or _NEVER_APART
+        if apart_us > self._least_apart_us and (apart_us >= known.us or pts_us > known.until_us):
+            known = _Apart(apart_us, pts_us + apart_us)
+        self._apart = known
+
+    def _longest_hold_us(self, at_us: int) -> int:
+        """How long the frame at ``at_us`` may be shown, by how far frames were apart lately."""
+        if self._apart is None:
+            return max(self._max_gap_us, LONGEST_HOLD_US)
+        slow_us = 2 * self._apart.us if at_us <= self._apart.until_us else 0
         return max(self._max_gap_us, min(slow_us, LONGEST_HOLD_US))
 
     def _start_segment(self, pts_us: int) -> None:
@@ -182,3 +217,12 @@ class SnippetSampler:
         for _ in range(grid.stride_frames):
             self._shown.popleft()
         return snippets
+
+
+def _apart_of(state: SamplerState | None) -> _Apart | None:
+    if state is None or state.apart_us is None:
+        return None
+    until_us = state.apart_until_us
+    if until_us is None:
+        until_us = (state.resume_us or state.seen_us or 0) + state.apart_us
+    return _Apart(state.apart_us, until_us)

@@ -1,3 +1,6 @@
+import json
+import math
+from dataclasses import asdict
 from fractions import Fraction
 
 import pytest
@@ -10,6 +13,32 @@ from engine.grid import Grid, exact_div, ticks_to_us
 def test_a_frame_rate_without_whole_microseconds_is_refused():
     with pytest.raises(ValueError, match="1000000 is not a whole multiple of 30"):
         Grid(fps=30, snippet_frames=16, stride_frames=16)
+
+
+@pytest.mark.parametrize("fps", [0, -25, 29.97, 1e9, math.inf, -math.inf, math.nan])
+def test_what_is_no_rate_of_a_grid_is_refused_with_the_value(fps: float) -> None:
+    with pytest.raises(ValueError, match=f"1000000 is not a whole multiple of {fps}"):
+        Grid(fps, snippet_frames=16, stride_frames=16)
+
+
+@given(st.integers(1, 10**6))
+def test_any_period_of_whole_microseconds_is_kept_as_it_is(frame_us: int) -> None:
+    grid = Grid(1_000_000 / frame_us, 16, 8)
+
+    assert frame_us == grid.frame_us
+    assert 16 * frame_us == grid.snippet_us
+
+
+def test_equal_rates_are_told_in_the_same_words() -> None:
+    assert repr(Grid(25, 16, 8)) == repr(Grid(25.0, 16, 8))
+    assert Grid(**json.loads(json.dumps(asdict(Grid(12.5, 8, 4))))) == Grid(12.5, 8, 4)
+
+
+def test_half_the_rate_with_half_the_frames_has_the_same_snippets() -> None:
+    dense, sparse = Grid(25, 16, 8), Grid(12.5, 8, 4)
+
+    assert 2 * dense.frame_us == sparse.frame_us
+    assert (dense.snippet_us, dense.stride_us) == (sparse.snippet_us, sparse.stride_us)
 
 
 @pytest.mark.parametrize("stride", [0, 17])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.grid import Grid
-from engine.snippets import LONGEST_HOLD_US, SnippetSampler
+from engine.snippets import LONGEST_HOLD_US, SamplerState, SnippetSampler
 from tests.support.scripted import frames_of
 
 GRID = Grid(fps=25, snippet_frames=4, stride_frames=4)
@@ -77,8 +77,8 @@ def test_the_longest_allowed_hold_is_not_a_gap():
     sampler = a_sampler()
     sampler.push(numbered([0, 40_000, 540_000]))
     assert 0 == sampler.n_gaps
-    sampler.push(numbered([580_000 + 40_000 * n for n in range(9)]))
-    sampler.push(numbered([1_400_001]))
+    sampler.push(numbered([580_000 + 40_000 * n for n in range(13)]))
+    sampler.push(numbered([1_560_001]))
 
     assert 1 == sampler.n_gaps
 
@@ -113,6 +113,15 @@ def test_a_camera_that_slows_down_has_one_gap():
     sampler.push(numbered([*fast, *(fast[-1] + i * 1_000_000 for i in range(1, 20))]))
 
     assert 1 == sampler.n_gaps
+
+
+def test_what_an_earlier_version_kept_of_a_slow_camera_counts_for_as_long():
+    kept = SamplerState(0, 0, 1_000_000, 1_000_000, apart_us=900_000)
+    for pause_us, is_gap in ((1_700_000, False), (1_900_000, True)):
+        sampler = SnippetSampler(GRID, max_gap_us=500_000, state=kept)
+        sampler.push(numbered([1_000_000, 1_000_000 + pause_us]))
+
+        assert is_gap == (sampler.n_gaps > 0)
 
 
 @given(

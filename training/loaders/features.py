@@ -7,6 +7,7 @@ and checked when it is asked for.
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from typing_extensions import override
@@ -130,12 +131,14 @@ def read_matrix(blob: bytes, what: str) -> FloatArray:
 
 
 def _grid(path: Path, manifest: Mapping[str, object]) -> tuple[Grid, int]:
-    numbers = []
+    numbers: list[Any] = []
     for key in ("fps", "snippet_frames", "stride_frames", "feature_dim"):
         value = manifest.get(key)
-        if type(value) is not int or value <= 0:
+        is_number = type(value) is int or (key == "fps" and type(value) is float)
+        if not is_number or not cast("float", value) > 0:
+            wanted = "a number" if key == "fps" else "a whole number"
             raise DataError(
-                f"{path}: {key} is {value!r}, wanted a whole number above 0: extract again into a "
+                f"{path}: {key} is {value!r}, wanted {wanted} above 0: extract again into a "
                 "new folder"
             )
         numbers.append(value)

@@ -17,6 +17,7 @@ from daemon.journal.base import CameraState, Step
 from daemon.journal.memory import MemoryJournal, MemoryRecords
 from daemon.sources.memory import MemoryChunkSource, MemoryLog
 from engine.errors import CorruptChunkError
+from engine.grid import Grid
 from engine.session import StreamSession
 from engine.straight_line import localize_frames
 from engine.types import ActionEvent, Phase, Reason
@@ -50,6 +51,19 @@ async def test_the_daemon_gives_what_the_straight_line_gives(clip, chunk_s):
 
     assert straight_line(clip, "cam") == records
     assert 4 <= len({record.event_id for record in records})
+
+
+@pytest.mark.parametrize("fps", [12.5, 10, 50])
+async def test_a_model_that_sees_frames_at_another_rate_gives_its_straight_line(
+    clip: Path, fps: float
+) -> None:
+    spec = replace(a_spec(), grid=Grid(fps, snippet_frames=4, stride_frames=2))
+    journal = MemoryJournal()
+    source = MemoryChunkSource(a_log(*chunks_of(clip, "cam", chunk_s=0.4)))
+    await TestDaemon(source, journal, spec=spec).serve()
+
+    assert straight_line(clip, "cam", spec) == journal.records.events
+    assert journal.records.events
 
 
 async def test_work_is_due_when_the_camera_s_next_snippet_exists(clip, monkeypatch):

@@ -14,7 +14,7 @@ from engine.types import FrameBatch
 from engine.video.thinning import Thinner, within_span
 
 GRID = Grid(fps=25, snippet_frames=4, stride_frames=2)
-MAX_GAP_US = 100_000
+SPARSE = Grid(fps=12.5, snippet_frames=4, stride_frames=2)
 
 
 def thinned(times_us: list[int], grid: Grid = GRID) -> list[int]:
@@ -50,27 +50,33 @@ def test_no_frames_give_no_frames() -> None:
 
 
 @given(
-    steps_us=st.lists(st.integers(1_000, 130_000), min_size=1, max_size=80),
+    grid=st.sampled_from([GRID, SPARSE]),
+    n_periods=st.integers(2, 5),
+    shares=st.lists(st.integers(25, 8000), min_size=1, max_size=80),
     cuts=st.lists(st.integers(0, 80), max_size=6),
     start_us=st.integers(0, 200_000),
 )
 def test_the_sampler_gives_the_same_snippets_with_and_without_thinning(
-    steps_us: list[int], cuts: list[int], start_us: int
+    grid: Grid, n_periods: int, shares: list[int], cuts: list[int], start_us: int
 ) -> None:
     """Gaps just under and over the longest allowed one included, and cut anywhere."""
+    steps_us = np.array(shares) * (grid.frame_us // 1000)
     times_us = (start_us + np.cumsum(steps_us)).tolist()
     bounds = sorted({0, len(times_us), *(cut for cut in cuts if cut < len(times_us))})
     pieces = [times_us[a:b] for a, b in pairwise(bounds)]
 
-    whole = _snippets([times_us])
-    cut = _snippets([thinned(piece) for piece in pieces])
+    max_gap_us = n_periods * grid.frame_us
+    whole = _snippets([times_us], grid, max_gap_us)
+    cut = _snippets([thinned(piece, grid) for piece in pieces], grid, max_gap_us)
 
     assert whole == cut
 
 
-def _snippets(batches: list[list[int]]) -> list[tuple[int, int, list[int]]]:
+def _snippets(
+    batches: list[list[int]], grid: Grid, max_gap_us: int
+) -> list[tuple[int, int, list[int]]]:
     """Index, segment and the times of the frames shown."""
-    sampler = SnippetSampler(GRID, MAX_GAP_US)
+    sampler = SnippetSampler(grid, max_gap_us)
     snippets = []
     for times_us in batches:
         pictures = np.array(times_us, np.int64).reshape(-1, 1, 1, 1)
@@ -85,3 +91,11 @@ def test_frames_too_far_from_the_first_are_refused() -> None:
     assert [5, 1_000_005] == [next(frames)[0], next(frames)[0]]
     with pytest.raises(RefusedChunkError, match="more than 1 s"):
         next(frames)
+
+
+def test_a_burst_between_two_pauses_makes_no_gap_that_thinning_could_hide() -> None:
+    """More frames than the grid has points forget a pause no sooner than few do."""
+    burst = [700_000 + 3_000 * n for n in range(7)]
+    times_us = [0, 700_000, *burst[1:], 1_500_000]
+
+    assert _snippets([times_us], GRID, 500_000) == _snippets([thinned(times_us)], GRID, 500_000)
