@@ -76,7 +76,8 @@ def check_teacher(
     if not isinstance(student, OnlineConfig):
         raise DataError("only an online student learns from a teacher: train it with --online")
     pairs = {
-        "classes": (teacher.class_names, feature_set.class_names),
+        # In any order: its scores are put into the one of these clips.
+        "classes": (tuple(sorted(teacher.class_names)), tuple(sorted(feature_set.class_names))),
         "numbers a feature": (teacher.feature_dim, feature_set.feature_dim),
         "time grid": (teacher.grid, feature_set.grid),
         "background": (teacher.config.background, background),

@@ -115,7 +115,7 @@ def train(
         network = (
             _rounds(session, bags, still)
             if teacher is None
-            else _student(session, teacher, bags, still)
+            else _student(session, teacher, feature_set.class_names, bags, still)
         )
     log.close()
     run = TrainedNetwork(
@@ -207,14 +207,20 @@ def _rounds(session: _Session, bags: Sequence[Bag], quiet: Sequence[Bag]) -> Net
 
 
 def _student(
-    session: _Session, teacher: TrainedNetwork, bags: Sequence[Bag], quiet: Sequence[Bag]
+    session: _Session,
+    teacher: TrainedNetwork,
+    class_names: Sequence[str],
+    bags: Sequence[Bag],
+    quiet: Sequence[Bag],
 ) -> Network:
     """Do the one round of an online student, on what its teacher finds in whole clips."""
     config = session.config
+    columns = [teacher.class_names.index(name) for name in class_names]
     seer = copy.deepcopy(teacher.network).to(session.device)
     shown = [*bags, *_hard_negatives(session, seer, bags, quiet)]
     student, labels, clicks = config.network.config, config.pseudo_labels, config.points
-    labelled = taught(shown, [_found(seer, bag) for bag in shown], student, labels, clicks)
+    found = [_found(seer, bag)[:, columns] for bag in shown]
+    labelled = taught(shown, found, student, labels, clicks)
     n_iterations = config.schedule.iterations(len(labelled), config.batches.bags)
     return _round(session, "student", config.network, labelled, n_iterations)
 

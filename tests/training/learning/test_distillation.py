@@ -1,5 +1,6 @@
 """A student learns from whole clips' scores, goes on where it was, and is exported."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -179,6 +180,15 @@ def test_a_teacher_of_another_grid_or_background_is_refused(tmp_path, teacher):
         trained(tmp_path / "student", student_config(), coarse)
     with pytest.raises(DataError, match="the teacher's background: camera, these clips': none"):
         trained(tmp_path / "student", student_config(background="none"), teacher)
+
+
+def test_a_teacher_may_know_the_classes_in_another_order(tmp_path, teacher):
+    student = trained(tmp_path / "student", student_config(), teacher)
+    network = copy.deepcopy(teacher.network)
+    network.register_forward_hook(lambda _1, _2, out: replace(out, cas=out.cas.flip(-1)))
+    turned = replace(teacher, network=network, class_names=teacher.class_names[::-1])
+
+    assert same(student, trained(tmp_path / "other", student_config(), turned))
 
 
 def test_only_an_online_student_has_a_teacher(tmp_path, teacher):

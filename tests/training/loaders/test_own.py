@@ -367,6 +367,8 @@ def test_a_folder_without_features_or_manifest(tmp_path: Path) -> None:
     [
         ({"fps": 0}, "fps is 0"),
         ({"fps": 30}, "microseconds a grid frame"),
+        ({"fps": float("nan")}, "fps is nan, wanted a number above 0"),
+        ({"fps": "12.5"}, "fps is '12.5'"),
         ({"stride_frames": 17}, "stride_frames is 17"),
         ({"feature_dim": "3"}, "feature_dim is '3'"),
     ],
@@ -376,6 +378,13 @@ def test_a_manifest_without_a_grid(tmp_path: Path, change: dict[str, object], sa
     write_text(folder / "manifest.json", json.dumps({**MANIFEST, **change}))
 
     assert said in the_line(lambda: load_features(folder))
+
+
+def test_a_manifest_of_half_the_frames_a_second(tmp_path: Path) -> None:
+    folder = write_features(tmp_path / "features", one=1)
+    write_text(folder / "manifest.json", json.dumps({**MANIFEST, "fps": 12.5}))
+
+    assert 80_000 == load_features(folder).grid.frame_us
 
 
 def test_features_of_two_extractors_do_not_mix(tmp_path: Path) -> None:
