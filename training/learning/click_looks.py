@@ -17,6 +17,7 @@ from training.learning.point_segments import grown_segments
 
 _FLAT = 1e-6  # a smaller spread says nothing
 _FEWEST_ROWS = 3  # in a shorter segment a click has no place to speak of
+_FEWEST_CLICKS = 20  # of fewer the places' variance is left to chance
 
 Clicked = tuple[int, int, int, int]  # a clip, its clicked row, the segment's first and end row
 
@@ -68,6 +69,28 @@ def leaning_scores(
             moved = scores[n][first:stop, class_index] + weight * height * like
             leant[n][first:stop, class_index] = np.maximum(moved, 0)
     return leant
+
+
+def spread_of_clicks(
+    scores: Sequence[FloatArray],
+    points: Sequence[BoolArray | None],
+    share: int,
+    reach: float,
+) -> float | None:
+    """Measure whether clicks lie all over their actions: h^2, as of ``leaning_scores``.
+
+    Args:
+        scores: float32 (T, C) of each clip, in [0, 1].
+        points: bool (T, C) of each clip, true where clicked, or None.
+        share: As of ``grown_segments``.
+        reach: The level of the widest segments.
+
+    Returns:
+        A number in [0, 1], or None where there are too few clicks to tell.
+    """
+    found = _segments(scores, points, share, reach)
+    clicked = [one for some in found.values() for one in some]
+    return _evenness(clicked) if len(clicked) >= _FEWEST_CLICKS else None
 
 
 def _segments(

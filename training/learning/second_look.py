@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from engine.types import FloatArray
 from training.config import Points, PseudoLabels
 from training.learning.batches import Bag
-from training.learning.click_looks import leaning_scores
+from training.learning.click_looks import leaning_scores, spread_of_clicks
 from training.learning.point_segments import with_points
 from training.learning.pseudo_labels import pseudo_targets
+
+# Clicks anywhere in rendered actions have .53, late ones .18, those in the middle .07.
+_LEAST_SPREAD = 0.25
 
 
 def segments_of(
@@ -38,3 +41,16 @@ def segments_of(
         else with_points(each, found, clicked, share=labels.share, level=clicks.level)
         for each, found, clicked in zip(targets, leant, points, strict=True)
     ]
+
+
+def click_note(
+    scores: Sequence[FloatArray], bags: Sequence[Bag], labels: PseudoLabels, clicks: Points
+) -> str | None:
+    """Say if clicks lie so that they tell little of edges; arguments as of ``segments_of``."""
+    spread = spread_of_clicks(scores, [bag.points for bag in bags], labels.share, clicks.reach)
+    if not clicks.lean or spread is None or spread >= _LEAST_SPREAD:
+        return None
+    return (
+        f"clicks keep to one part of their actions (spread {spread:.2f}; anywhere in them has "
+        "about 0.5), so they say little of where these begin and end: click sooner and later, too"
+    )

@@ -44,7 +44,7 @@ from training.learning.distillation import check_teacher, taught
 from training.learning.hard_negatives import hardest_stretches, part, silent_records
 from training.learning.learner import Learner
 from training.learning.progress import LOG, Progress, TrainingLog, plot_log
-from training.learning.second_look import segments_of
+from training.learning.second_look import click_note, segments_of
 from training.learning.stopping import chosen_iterations, held_out, tag_map
 from training.networks.base import Network, Scores
 from training.records import FeatureSet, VideoRecord
@@ -85,7 +85,7 @@ def train(
             weights depend on it.
         resume: False starts anew and writes over what ``out`` holds.
         on_progress: Called after every iteration.
-        note: Gets a line for everything that was left out.
+        note: Gets a line for everything that was left out, and for clicks that tell little.
 
     Raises:
         DataError: There is no such device, the features cannot be trained on, the teacher does
@@ -107,7 +107,7 @@ def train(
         known = {"": np.zeros(feature_set.feature_dim, np.float32)}
     target = _device(device)
     log = TrainingLog(out, tensorboard=config.log.tensorboard)
-    session = _Session(config, out, identity, target, log, on_progress)
+    session = _Session(config, out, identity, target, log, on_progress, note)
     with _isolated(target, threads):
         bags = training_bags(feature_set, known)
         n_classes = len(feature_set.class_names)
@@ -181,6 +181,7 @@ class _Session:
     device: torch.device
     log: TrainingLog
     on_progress: Callable[[Progress], None]
+    note: Callable[[str], None]
 
 
 def _rounds(session: _Session, bags: Sequence[Bag], quiet: Sequence[Bag]) -> Network:
@@ -220,6 +221,7 @@ def _student(
     shown = [*bags, *_hard_negatives(session, seer, bags, quiet)]
     student, labels, clicks = config.network.config, config.pseudo_labels, config.points
     found = [_found(seer, bag)[:, columns] for bag in shown]
+    _note_clicks(session, found, shown)
     labelled = taught(shown, found, student, labels, clicks)
     n_iterations = config.schedule.iterations(len(labelled), config.batches.bags)
     return _round(session, "student", config.network, labelled, n_iterations)
@@ -273,10 +275,17 @@ def _labelled(session: _Session, teacher: Network, bags: Sequence[Bag]) -> list[
     """Give clips the targets of a second round."""
     found = [_scored(teacher, [bag]).cas[0, bag.places].cpu().numpy() for bag in bags]
     labels, clicks = session.config.pseudo_labels, session.config.points
+    _note_clicks(session, found, bags)
     return [
         replace(bag, targets=targets)
         for bag, targets in zip(bags, segments_of(found, bags, labels, clicks), strict=True)
     ]
+
+
+def _note_clicks(session: _Session, found: Sequence[FloatArray], bags: Sequence[Bag]) -> None:
+    line = click_note(found, bags, session.config.pseudo_labels, session.config.points)
+    if line is not None:
+        session.note(line)
 
 
 def _round(

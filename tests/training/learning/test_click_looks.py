@@ -13,7 +13,7 @@ with torch_imports():
     from training.config import Points, PseudoLabels
     from training.learning.batches import Bag
     from training.learning.click_looks import leaning_scores
-    from training.learning.second_look import segments_of
+    from training.learning.second_look import click_note, segments_of
 
 pytestmark = pytest.mark.torch
 
@@ -88,6 +88,27 @@ def test_the_narrower_clicks_lie_the_less_they_move():
         moved.append(float(np.mean([np.abs(after - before).mean() for before, after in pairs])))
 
     assert moved[0] < moved[1] < moved[2] / 2
+
+
+@pytest.mark.parametrize(
+    ("where", "n_clips", "is_said"),
+    [
+        ((0.0, 1.0), 60, False),
+        ((0.45, 0.55), 60, True),
+        ((0.6, 0.95), 60, True),
+        ((0.45, 0.55), 19, False),
+    ],
+)
+def test_clicks_in_one_place_of_their_actions_are_told_of(where, n_clips, is_said):
+    bags, scores = falls(n_clips, where)
+    labels = PseudoLabels(SHARE, 0.25, 0.75)
+    unclicked = [replace(bag, points=None) for bag in bags]
+
+    line = click_note(scores, bags, labels, Points())
+
+    assert is_said == (line is not None and "click sooner and later" in line)
+    assert click_note(scores, bags, labels, Points(lean=0)) is None
+    assert click_note(scores, unclicked, labels, Points()) is None
 
 
 def test_features_that_are_all_the_same_move_nothing():

@@ -452,6 +452,18 @@ def test_clicks_from_before_scores_leant_to_them_do_not_lean_and_are_the_same(tm
         train(leaning, videos, out, device="cpu", threads=1)
 
 
+@pytest.mark.parametrize("lean", [0.3, 0.0])
+def test_a_second_round_tells_of_clicks_that_all_lie_in_one_place(tmp_path, lean):
+    records = [
+        replace(r, points=tuple(Point(tag, 0) for tag in r.tags)) for r in planted().records
+    ]
+    videos, lines = replace(planted(), records=tuple(records)), []
+    config = small_config(rounds=2, points__lean=lean)
+    train(config, videos, tmp_path / "run", device="cpu", threads=1, note=lines.append)
+
+    assert (lean > 0) == any("clicks keep to one part" in line for line in lines)
+
+
 def test_a_trunk_from_before_weak_directions_were_held_down_is_plain_and_the_same(tmp_path):
     content = small_content(network__trunk__whitening_shrink=0.0)
     del content["network"]["trunk"]["whitening_shrink"]
