@@ -18,7 +18,8 @@ from training.benchmarks.fights import FIGHT, FightClip, parted_by_source
 from training.benchmarks.fights_baselines import area_under_roc
 from training.config import TrainingConfig, read_training_config
 from training.evaluation.linear import linear_scores, mean_features
-from training.learning.train import train, video_scores
+from training.learning.scoring import video_scores
+from training.learning.train import train
 from training.loaders.features import load_features
 from training.records import FeatureSet, VideoRecord
 

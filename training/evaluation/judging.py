@@ -19,8 +19,9 @@ from engine.types import BoolArray, FloatArray
 from training.config import TrainingConfig
 from training.evaluation.linear import linear_scores, mean_features
 from training.learning.progress import Progress
+from training.learning.scoring import video_scores
 from training.learning.stopping import average_precision
-from training.learning.train import train, video_scores
+from training.learning.train import train
 from training.records import FeatureSet, VideoRecord
 
 HELD_OUT = "held_out.json"

@@ -12,7 +12,7 @@ from engine.types import FloatArray, Proposal
 from training.evaluation.average_precision import MapResult, mean_average_precision
 from training.evaluation.matching import Detections, Truth
 from training.learning.checkpoints import TrainedNetwork
-from training.learning.train import score_video
+from training.learning.scoring import score_video
 from training.live_defaults import PROPOSALS, PUBLISHED_PROPOSALS
 from training.records import FeatureSet, VideoRecord
 

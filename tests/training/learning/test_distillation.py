@@ -22,7 +22,8 @@ with torch_imports():
     from training.learning.checkpoints import load_run
     from training.learning.distillation import look_ahead_of, student_content, taught
     from training.learning.pseudo_labels import pseudo_targets
-    from training.learning.train import score_video, train
+    from training.learning.scoring import score_video
+    from training.learning.train import train
     from training.live_defaults import live_defaults
     from training.networks.online import online_config
 

@@ -15,7 +15,8 @@ from training.records import FeatureSet
 
 with torch_imports():
     from training.learning.hard_negatives import hardest_stretches
-    from training.learning.train import score_video, train
+    from training.learning.scoring import score_video
+    from training.learning.train import train
 
 pytestmark = pytest.mark.torch
 

@@ -21,7 +21,8 @@ with torch_imports():
         video_batch,
     )
     from training.learning.point_segments import grown_segments, with_points
-    from training.learning.train import score_video, train
+    from training.learning.scoring import score_video
+    from training.learning.train import train
 
 pytestmark = pytest.mark.torch
 

@@ -33,6 +33,7 @@ with torch_imports():
     )
     from training.learning.checkpoints import load_run, read_tensors, write_tensors
     from training.learning.pseudo_labels import pseudo_targets
+    from training.learning.scoring import score_video
     from training.learning.stopping import (
         Check,
         average_precision,
@@ -40,7 +41,7 @@ with torch_imports():
         held_out,
         tag_map,
     )
-    from training.learning.train import score_video, train
+    from training.learning.train import train
 
 pytestmark = pytest.mark.torch
 
