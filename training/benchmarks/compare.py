@@ -19,7 +19,7 @@ from engine.cas import BackendLocalizer
 from engine.published.models import MODELS
 from engine.spec import ModelSpec
 from training.benchmarks.compare_trials import RESULT, Live, Trial, keep, kept
-from training.benchmarks.scenes import Scenes
+from training.benchmarks.draws import Scenes
 from training.benchmarks.supervision import Supervision, train_under
 from training.config import training_config
 from training.evaluation.average_precision import mean_average_precision

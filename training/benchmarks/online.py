@@ -16,7 +16,7 @@ from engine.bundle.model_bundle import ModelBundle
 from engine.cas import BackendLocalizer
 from engine.grid import US_PER_S
 from engine.published.models import MODELS
-from training.benchmarks.scenes import Scenes
+from training.benchmarks.draws import Scenes
 from training.config import training_config, with_overrides
 from training.evaluation.average_precision import map_of
 from training.evaluation.stream_runs import CurvePoint, delay_accuracy_curve

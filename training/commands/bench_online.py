@@ -51,9 +51,9 @@ def bench_online(
     s2net bench-online --scenes scenes --features features --subset validation --seeds 2
     """
     with needs_torch():
+        from training.benchmarks.draws import load_scenes  # noqa: PLC0415
         from training.benchmarks.online import bench_online as measure  # noqa: PLC0415
         from training.benchmarks.online import table  # noqa: PLC0415 - needs torch
-        from training.benchmarks.scenes import load_scenes  # noqa: PLC0415
     from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415
     from engine.errors import DataError  # noqa: PLC0415
     from engine.files.strict_yaml import read_yaml  # noqa: PLC0415

@@ -154,7 +154,8 @@ def benchmark(
     """
     with needs_torch():
         from training.benchmarks.ablate import Variant, read_variants  # noqa: PLC0415 - needs torch
-        from training.benchmarks.scenes import load_draw, run_benchmark  # noqa: PLC0415
+        from training.benchmarks.draws import load_draw  # noqa: PLC0415
+        from training.benchmarks.scenes import run_benchmark  # noqa: PLC0415
     from engine.backends.names import check_name  # noqa: PLC0415
     from engine.files.strict_yaml import read_yaml  # noqa: PLC0415
     from engine.spec import Rung  # noqa: PLC0415
@@ -258,7 +259,7 @@ def compare(
         from training.benchmarks.compare import contenders  # noqa: PLC0415
         from training.benchmarks.compare_costs import costs  # noqa: PLC0415
         from training.benchmarks.compare_report import PAGE, Comparison  # noqa: PLC0415
-        from training.benchmarks.scenes import load_draw  # noqa: PLC0415 - needs torch
+        from training.benchmarks.draws import load_draw  # noqa: PLC0415 - needs torch
         from training.benchmarks.supervision import SUPERVISIONS  # noqa: PLC0415
         from training.networks import NETWORKS  # noqa: PLC0415
     from engine.backends.names import check_name  # noqa: PLC0415

@@ -24,7 +24,7 @@ with torch_imports():
     from training.benchmarks.compare_costs import costs
     from training.benchmarks.compare_report import Comparison
     from training.benchmarks.compare_trials import Trial, resampled_of
-    from training.benchmarks.scenes import Scenes
+    from training.benchmarks.draws import Scenes
     from training.benchmarks.supervision import clicked
     from training.feature_files import manifest_of
     from training.networks import NETWORKS

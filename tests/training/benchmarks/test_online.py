@@ -15,8 +15,8 @@ from tests.support.tiny_training import a_record, small_content
 from training.records import FeatureSet
 
 with torch_imports():
+    from training.benchmarks.draws import Scenes
     from training.benchmarks.online import BOUNDED, STUDENT, TEACHER, bench_online, table
-    from training.benchmarks.scenes import Scenes
     from training.feature_files import manifest_of
 
 pytestmark = [pytest.mark.torch, pytest.mark.openvino]

@@ -20,13 +20,8 @@ from training.records import FeatureSet
 with torch_imports():
     from training.benchmarks import scenes_baselines as baselines
     from training.benchmarks.ablate import Variant
-    from training.benchmarks.scenes import (
-        Scenes,
-        load_draw,
-        on_rung,
-        other_videos_mean,
-        run_benchmark,
-    )
+    from training.benchmarks.draws import Scenes, load_draw
+    from training.benchmarks.scenes import on_rung, other_videos_mean, run_benchmark
     from training.benchmarks.scenes_baselines import chance, frame_targets, motion_curve
     from training.benchmarks.scenes_results import (
         BenchmarkResults,
