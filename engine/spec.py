@@ -312,6 +312,13 @@ class ModelSpec:
         step_us = self.proposals.step_us
         exact_div(self.grid.stride_us, step_us, "stride in interpolation steps")
         exact_div(self.grid.snippet_us, step_us, "snippet length in interpolation steps")
+        # Frames that the grid does not show are left out: what is left lies so far apart.
+        _require(
+            holds=self.window.max_gap_us >= 2 * self.grid.frame_us,
+            what="max_gap_us",
+            seen=self.window.max_gap_us,
+            wanted=f"two grid periods, {2 * self.grid.frame_us}, or more",
+        )
         _require(
             holds=len(self.tracker.class_open_scores) in (0, len(self.class_names)),
             what="class_open_scores",

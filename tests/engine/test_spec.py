@@ -46,6 +46,12 @@ def test_an_interpolation_step_must_divide_the_stride():
         replace(SPEC, proposals=replace(SPEC.proposals, step_us=30_000))
 
 
+def test_frames_that_are_left_out_must_make_no_gap():
+    assert 80_000 == a_spec(max_gap_us=80_000).window.max_gap_us
+    with pytest.raises(ValueError, match="max_gap_us is 79999, wanted two grid periods, 80000"):
+        a_spec(max_gap_us=79_999)
+
+
 def test_a_lower_opening_score_lowers_the_keeping_score_with_it():
     tracker = SPEC.with_open_score(0.2).tracker
 
