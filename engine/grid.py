@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 US_PER_S = 1_000_000
+LEAST_FPS = 1e-3  # a rarer look is none
 
 
 def exact_div(dividend: int, divisor: int, what: str) -> int:
@@ -49,15 +50,16 @@ class Grid:
     stride_frames: int
 
     def __post_init__(self) -> None:
-        is_rate = math.isfinite(self.fps) and self.fps > 0
+        if math.isfinite(self.fps) and self.fps == int(self.fps):
+            # What is whole is told as an int, on which digests of grids stand.
+            object.__setattr__(self, "fps", int(self.fps))
+        is_rate = LEAST_FPS <= self.fps <= US_PER_S
         # Both the rate and the product are rounded, by half of 2^-52 at most.
         if not is_rate or not math.isclose(self.frame_us * self.fps, US_PER_S, rel_tol=2**-51):
             raise ValueError(
-                f"microseconds a grid frame: {US_PER_S} is not a whole multiple of {self.fps}"
+                f"fps is {self.fps}, wanted a rate whose period is a whole number of "
+                "microseconds, such as 25 or 12.5"
             )
-        if self.fps == int(self.fps):
-            # What is whole is told as an int, on which digests of grids stand.
-            object.__setattr__(self, "fps", int(self.fps))
         if not 0 < self.stride_frames <= self.snippet_frames:
             raise ValueError(
                 f"stride_frames is {self.stride_frames}, wanted 1..{self.snippet_frames}: "

@@ -121,7 +121,7 @@ def test_another_schema_version_is_refused_with_both_versions(tiny: Path) -> Non
         ("model.name", "a/b", "name is 'a/b'"),
         ("model.geometry.fit", "stretch", "geometry.fit is 'stretch'"),
         ("model.geometry.crop_px", 0, "crop_px is 0"),
-        ("model.timeline.fps", 30, "microseconds a grid frame"),
+        ("model.timeline.fps", 30, "fps is 30, wanted a rate whose period"),
         ("model.window.hop_snippets", 0, "hop_snippets is 0"),
         ("model.proposals.step_us", 70_000, "stride in interpolation steps"),
         ("model.tracker.keep_score", 0.9, "keep_score is 0.9"),

@@ -366,7 +366,7 @@ def test_a_folder_without_features_or_manifest(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"fps": 0}, "fps is 0"),
-        ({"fps": 30}, "microseconds a grid frame"),
+        ({"fps": 30}, "fps is 30, wanted a rate whose period"),
         ({"fps": float("nan")}, "fps is nan, wanted a number above 0"),
         ({"fps": "12.5"}, "fps is '12.5'"),
         ({"stride_frames": 17}, "stride_frames is 17"),
