@@ -135,7 +135,7 @@ WORK = [
     "training.extract.extract_in_parallel",
 ]
 WORK_WITH_TORCH = [
-    "training.benchmarks.scenes.load_draw",
+    "training.benchmarks.draws.load_draw",
     "training.data.training_set",
     "training.learning.checkpoints.load_run",
 ]
