@@ -50,10 +50,10 @@ class Grid:
     stride_frames: int
 
     def __post_init__(self) -> None:
-        if math.isfinite(self.fps) and self.fps == int(self.fps):
+        is_rate = LEAST_FPS <= self.fps <= US_PER_S
+        if is_rate and self.fps == int(self.fps):
             # What is whole is told as an int, on which digests of grids stand.
             object.__setattr__(self, "fps", int(self.fps))
-        is_rate = LEAST_FPS <= self.fps <= US_PER_S
         # Both the rate and the product are rounded, by half of 2^-52 at most.
         if not is_rate or not math.isclose(self.frame_us * self.fps, US_PER_S, rel_tol=2**-51):
             raise ValueError(

@@ -7,9 +7,9 @@ snippet is dropped, and the next one belongs to a new segment. A slow camera has
 frames were further apart lately, one is shown for up to twice as long, and ``LONGEST_HOLD_US`` at
 most. So a camera that slows down has one gap.
 
-How far frames were apart is remembered by time and not by frames, and steps that leaving frames
-out (``engine.video.thinning``) could make or hide do not count: so the same gaps are found with
-and without it.
+How far frames were apart fades with each long step, and by time and not by frames where steps are
+short: those that leaving frames out (``engine.video.thinning``) could make or hide do not count.
+So the same gaps are found with and without it.
 """
 
 from collections import deque
@@ -35,8 +35,8 @@ class SamplerState:
         resume_us: Frames from this stream time on must be pushed again after a restore; None when
             no earlier frame is needed.
         apart_us: How far frames were apart before the one at ``resume_us``; None: nobody knows.
-        apart_until_us: Stream time up to which that counts: for as long as they were apart. None
-            in older states.
+        apart_until_us: Stream time up to which that counts while no long step follows; None in
+            older states.
     """
 
     next_index: int
@@ -173,8 +173,10 @@ class SnippetSampler:
     def _note_apart(self, pts_us: int, apart_us: int) -> None:
         """A frame came at ``pts_us``, so long after the one before it."""
         known = self._apart or _NEVER_APART
-        if apart_us > self._least_apart_us and (apart_us >= known.us or pts_us > known.until_us):
-            known = _Apart(apart_us, pts_us + apart_us)
+        if apart_us > self._least_apart_us:
+            is_late = pts_us - apart_us > known.until_us
+            us = max(apart_us, 0 if is_late else known.us * 3 // 4)
+            known = _Apart(us, _until_us(pts_us, us))
         self._apart = known
 
     def _longest_hold_us(self, at_us: int) -> int:
@@ -224,5 +226,10 @@ def _apart_of(state: SamplerState | None) -> _Apart | None:
         return None
     until_us = state.apart_until_us
     if until_us is None:
-        until_us = (state.resume_us or state.seen_us or 0) + state.apart_us
+        until_us = _until_us(state.resume_us or state.seen_us or 0, state.apart_us)
     return _Apart(state.apart_us, until_us)
+
+
+def _until_us(pts_us: int, apart_us: int) -> int:
+    """How long a step counts that ended at ``pts_us``, while no long one follows."""
+    return pts_us + apart_us // 2

@@ -47,8 +47,10 @@ def click_note(
     scores: Sequence[FloatArray], bags: Sequence[Bag], labels: PseudoLabels, clicks: Points
 ) -> str | None:
     """Say if clicks lie so that they tell little of edges; arguments as of ``segments_of``."""
+    if not clicks.lean:
+        return None
     spread = spread_of_clicks(scores, [bag.points for bag in bags], labels.share, clicks.reach)
-    if not clicks.lean or spread is None or spread >= _LEAST_SPREAD:
+    if spread is None or spread >= _LEAST_SPREAD:
         return None
     return (
         f"clicks keep to one part of their actions (spread {spread:.2f}; anywhere in them has "

@@ -7,7 +7,7 @@ and checked when it is asked for.
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from typing_extensions import override
@@ -131,12 +131,11 @@ def read_matrix(blob: bytes, what: str) -> FloatArray:
 
 
 def _grid(path: Path, manifest: Mapping[str, object]) -> tuple[Grid, int]:
-    numbers: list[Any] = []
+    numbers = []
     for key in ("fps", "snippet_frames", "stride_frames", "feature_dim"):
-        value = manifest.get(key)
-        is_number = type(value) is int or (key == "fps" and type(value) is float)
-        if not is_number or not cast("float", value) > 0:
-            wanted = "a number" if key == "fps" else "a whole number"
+        value: Any = manifest.get(key)
+        kinds, wanted = ((int, float), "a number") if key == "fps" else ((int,), "a whole number")
+        if type(value) not in kinds or not value > 0:
             raise DataError(
                 f"{path}: {key} is {value!r}, wanted {wanted} above 0: extract again into a "
                 "new folder"
