@@ -71,6 +71,7 @@ S2NET = [
     ("plant --modality flow", "--modality is 'flow', wanted"),
     ("convert nope --out x", NO_BUNDLE),
     ("convert tiny --out x --precision f64", NO_F64),
+    ("separate nope --out x --calibrate here", NO_BUNDLE),
     ("evaluate nope --features here", NO_BUNDLE),
     ("evaluate nope --features here --streaming", NO_BUNDLE),
     ("evaluate tiny --features here --protocol loose", "--protocol is 'loose', wanted"),

@@ -107,9 +107,13 @@ class ConvolutionGraph:
 
     def share(self, kept: frozenset[str] = frozenset()) -> float:
         """Return the share of multiply-adds, in [0, 1], of all convolutions but ``kept``."""
-        total = sum(convolution.multiply_adds for convolution in self.convolutions)
         lowered = sum(c.multiply_adds for c in self.convolutions if c.name not in kept)
-        return lowered / total
+        return lowered / self.multiply_adds
+
+    @property
+    def multiply_adds(self) -> int:
+        """Number of multiply-adds of all convolutions in a batch of one."""
+        return sum(convolution.multiply_adds for convolution in self.convolutions)
 
     def _counts(self, node: onnx.NodeProto) -> bool:
         return node.op_type == "Conv" and node.input[1] in self.weights

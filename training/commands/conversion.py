@@ -1,4 +1,4 @@
-"""Commands that change a backbone's precision: convert, and what export shares with it."""
+"""Commands that make a backbone cheaper: convert, separate, and what export shares with them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -42,12 +42,15 @@ Snippets = Annotated[
 ]
 
 N_SNIPPETS = 64
+N_SNIPPETS_TO_FIT = 160
+WORK = 0.33
 FEW = 8  # a likeness that rests on fewer snippets says little
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command()(convert)
+    app.command()(separate)
 
 
 def convert(
@@ -82,6 +85,66 @@ def convert(
             original, wanted, out, name=name or out.name, clips=clips, on_progress=show
         )
     tell(original, ModelBundle.load(written), clips)
+
+
+def separate(
+    bundle: Annotated[str, typer.Argument(help="A bundle in f32.")],
+    out: Annotated[Path, typer.Option(help="The new bundle's folder.")],
+    calibrate: Annotated[
+        list[Path],
+        typer.Option(
+            help="Video files, or folders of them, of your cameras' footage; repeatable.",
+            show_default=False,
+        ),
+    ],
+    work: Annotated[
+        float,
+        typer.Option(
+            help="Share of the multiply-adds, between 0 and 1: less is faster and coarser."
+        ),
+    ] = WORK,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the new bundle; otherwise that of --out's folder.")
+    ] = None,
+    snippets: Snippets = N_SNIPPETS_TO_FIT,
+) -> None:
+    """Write a bundle again with a backbone that does a third of the work; nothing is trained.
+
+    Its convolutions over time and space become two each, fitted to your footage. Then extract
+    features with it and train on them: they are not those of the original.
+
+    s2net separate kinetics400-160 --calibrate my_clips --out bundles/light
+    """
+    from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415 - after the options
+    from engine.bundle.room import make_room  # noqa: PLC0415
+    from training.precision.calibration_clips import read_clips  # noqa: PLC0415
+    from training.precision.convert import likeness  # noqa: PLC0415
+    from training.precision.convert import separate as separate_bundle  # noqa: PLC0415
+
+    if not 0 < work < 1:
+        raise DataError(f"--work is {work:g}, wanted a share between 0 and 1")
+    original = ModelBundle.load(resolve_bundle(bundle))
+    if out.resolve() == original.path.resolve():
+        raise DataError(f"--out {out} is the bundle itself: choose another folder")
+    make_room(out)
+    with counting("reading clips") as done:
+        clips = read_clips(calibrate, original.spec, snippets, done)
+    for why in clips.failed:
+        note(f"left out: {why}")
+    with stages() as show:
+        found = separate_bundle(
+            original, work, out, name=name or out.name, clips=clips, on_progress=show
+        )
+    separated = ModelBundle.load(out)
+    typer.echo(
+        f"{separated.model_id} in {out}: {found.n_split} convolutions in two, "
+        f"{found.work:.0%} of the multiply-adds"
+    )
+    with stages() as show:
+        alike = likeness(original.backbone_path, separated.backbone_path, clips.check, show)
+    if alike is not None:
+        typer.echo(str(alike))
+    typer.echo(f"its features are its own: s2net extract VIDEOS --bundle {out}, and train on them")
 
 
 def footage(

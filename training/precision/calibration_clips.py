@@ -78,7 +78,7 @@ def read_clips(
     """
     videos = videos_in(given)
     if not videos:
-        raise DataError("int8 is calibrated on real footage: name some with --calibrate CLIPS")
+        raise DataError("there is no video to calibrate on: name some with --calibrate CLIPS")
     if len(videos) > n_snippets:
         videos = [videos[i] for i in _spread(len(videos), n_snippets)]
     each = -(-n_snippets // len(videos))

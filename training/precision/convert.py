@@ -1,4 +1,4 @@
-"""A bundle → the same bundle with its backbone in another precision.
+"""A bundle → the same bundle with its backbone in another precision, or separable.
 
 The localizer stays f32, because it is a thousandth of the work and ends in sums and a softmax.
 """
@@ -23,6 +23,7 @@ from engine.types import UInt8Array
 from training.precision.calibration_clips import Clips
 from training.precision.half import to_precision
 from training.precision.int8 import OnProgress, to_int8
+from training.precision.separable import Separable, to_separable
 
 Precision = FilePrecision
 
@@ -48,7 +49,7 @@ class Likeness:
         """Write one line for people."""
         snippets = "snippet" if self.n_snippets == 1 else "snippets"
         return (
-            f"features against f32: cosine {self.mean:.4f}, lowest {self.lowest:.4f} "
+            f"features against the original's: cosine {self.mean:.4f}, lowest {self.lowest:.4f} "
             f"({self.n_snippets} {snippets} kept back)"
         )
 
@@ -149,6 +150,59 @@ def convert(
         tolerance=bundle.tolerance,
         original=original_of(bundle),
     )
+
+
+def separate(
+    bundle: ModelBundle,
+    work: float,
+    out: Path,
+    *,
+    name: str,
+    clips: Clips,
+    on_progress: OnProgress = lambda _stage, _done, _total: None,
+) -> Separable:
+    """Write a bundle whose backbone is this one's made separable, in f32 and inside it.
+
+    It is an original itself: its features are its own, and other precisions are made from it.
+
+    Args:
+        bundle: The bundle to start from, in f32.
+        work: As for ``to_separable``.
+        out: The new bundle's folder.
+        name: The new bundle's name.
+        clips: What the layers are fitted to.
+        on_progress: Gets stage, done and total.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        BundleError: The bundle is not f32, or has nothing to split.
+        DataError: The clips are too few, or the name cannot be one.
+        DeviceError: OpenVINO is missing or failed.
+    """
+    check_is_f32(bundle)
+    source = (
+        f"{bundle.card.source}; backbone of {bundle.name} made separable, {work:g} of the work, "
+        f"fitted to {len(clips.calibration)} snippets of {clips.n_videos} videos"
+    )
+    try:
+        card = replace(bundle.card, name=name, source=source)
+    except ValueError as error:
+        raise DataError(f"bundle {name}: {error}") from error
+    make_room(out)
+    found = to_separable(
+        bundle.backbone_path.read_bytes(), clips.calibration, work=work, on_progress=on_progress
+    )
+    write_bundle(
+        out,
+        card,
+        backbone=found.network,
+        localizer=bundle.localizer_path.read_bytes(),
+        camera_mean=bundle.spec.camera_mean,
+        tolerance=bundle.tolerance,
+    )
+    return found
 
 
 def original_of(bundle: ModelBundle) -> Original:

@@ -10,23 +10,18 @@ Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bia
 (ICCV 2019), section 4.2, with measured instead of assumed means.
 """
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import helper
 
-from engine.backends import open_backend
-from engine.backends.base import Tensor
-from engine.errors import BundleError, DataError
+from engine.errors import DataError
 from engine.published.int8 import Calibration, in_int8
-from engine.published.int8_graph import HIGHEST, Convolution, ConvolutionGraph, with_quantization
+from engine.published.int8_graph import HIGHEST, ConvolutionGraph, with_quantization
 from engine.types import FloatArray, UInt8Array
+from training.precision.activations import activations, levels_of, load_f32
 
 OnProgress = Callable[[str, int, int], None]  # stage, done, total
 Means = npt.NDArray[np.float64]  # (channels,)
@@ -78,37 +73,13 @@ def to_int8(
     """
     if not snippets:
         raise DataError("int8 needs real snippets to measure ranges on: there are none")
-    graph = ConvolutionGraph(_loaded(network))
-    measure = _Measuring(network_input(graph.model), threads)
+    graph = ConvolutionGraph(load_f32(network))
+    measure = _Measuring(threads)
     steps = _steps(graph, kept, measure, snippets, on_progress)
     few = list(snippets)[:: max(1, min(_SHARE_FOR_MEANS, len(snippets) // _LEAST_FOR_MEANS))]
     biases = _corrected_biases(graph, steps, kept, measure, few, on_progress)
     calibration = Calibration(steps, biases)
     return Quantized(in_int8(network, calibration, kept), graph.share(kept), calibration)
-
-
-def network_input(model: onnx.ModelProto) -> str:
-    """Return the name of the one input.
-
-    Raises:
-        BundleError: There is more than one.
-    """
-    weights = {weight.name for weight in model.graph.initializer}
-    names = [str(value.name) for value in model.graph.input if value.name not in weights]
-    if len(names) != 1:
-        raise BundleError(f"the backbone takes {names}, wanted snippets alone")
-    return names[0]
-
-
-def _loaded(network: bytes) -> onnx.ModelProto:
-    try:
-        model = onnx.load_from_string(network)
-    except DecodeError as error:
-        raise BundleError(f"the network is no ONNX file: {error}") from error
-    types = {weight.data_type for weight in model.graph.initializer}
-    if types & {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.INT8}:
-        raise BundleError("the backbone is not f32 any more: start from the f32 bundle")
-    return model
 
 
 class _Measuring:
@@ -117,12 +88,10 @@ class _Measuring:
     Snippets are uint8 (L, H, W, 3) each, here as in all functions of this module.
 
     Args:
-        taken: Name of the network's input.
         threads: CPU threads of OpenVINO.
     """
 
-    def __init__(self, taken: str, threads: int | None) -> None:
-        self._taken = taken
+    def __init__(self, threads: int | None) -> None:
         self._threads = threads
 
     def largest(
@@ -130,7 +99,7 @@ class _Measuring:
     ) -> dict[str, float]:
         """Find the largest absolute value of each tensor over all snippets (L, H, W, 3)."""
         found = dict.fromkeys(tensors, 0.0)
-        for seen in self._runs(model, tensors, snippets):
+        for seen in activations(model, tensors, snippets, self._threads):
             for name, value in seen.items():
                 found[name] = max(found[name], float(np.abs(value).max()))
         return found
@@ -141,37 +110,12 @@ class _Measuring:
         """Average each tensor (1, channels, ...) by channel over all snippets (L, H, W, 3)."""
         totals: dict[str, Means] = {}
         n_runs = 0
-        for seen in self._runs(model, tensors, snippets):
+        for seen in activations(model, tensors, snippets, self._threads):
             n_runs += 1
             for name, value in seen.items():
                 rows = value.reshape(value.shape[1], -1).mean(axis=1, dtype=np.float64)
                 totals[name] = totals[name] + rows if name in totals else rows
         return {name: total / n_runs for name, total in totals.items()}
-
-    def _runs(
-        self, model: onnx.ModelProto, tensors: Sequence[str], snippets: Iterable[UInt8Array]
-    ) -> Iterator[dict[str, Tensor]]:
-        """Run each snippet (L, H, W, 3) as a batch of one; give tensors (1, channels, ...)."""
-        with tempfile.TemporaryDirectory(prefix="s2net-") as folder:
-            path = Path(folder) / "network.onnx"
-            path.write_bytes(_showing(model, tensors).SerializeToString())
-            backend = open_backend("openvino", path, precision="f32", threads=self._threads)
-            try:
-                for snippet in snippets:
-                    yield backend.run({self._taken: snippet[None]})
-            finally:
-                backend.close()
-
-
-def _showing(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """Copy the network, with these tensors as its outputs."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(model)
-    del shown.graph.output[:], shown.graph.value_info[:]
-    shown.graph.output.extend(
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors
-    )
-    return shown
 
 
 def _steps(
@@ -213,7 +157,7 @@ def _corrected_biases(
     The snippets are (L, H, W, 3) each, the biases float32 (out,) by the name of their initializer.
     """
     stage = "correcting biases"
-    levels = _levels(graph)
+    levels = levels_of(graph)
     total = (len(levels) + 1) * len(snippets)
     names = [c.name for c in graph.convolutions]
     exact = measure.means(graph.model, names, _counted(stage, snippets, on_progress, 0, total))
@@ -227,20 +171,6 @@ def _corrected_biases(
                 shift = exact[c.name] - seen[c.name]
                 biases[c.bias] = (graph.weights[c.bias] + shift).astype(np.float32)
     return biases
-
-
-def _levels(graph: ConvolutionGraph) -> list[list[Convolution]]:
-    """Group convolutions by how many lie on the longest way to them; none feeds its own level."""
-    depth: dict[str, int] = {}
-    levels: dict[int, list[Convolution]] = {}
-    known = {c.name: c for c in graph.convolutions}
-    for node in graph.model.graph.node:
-        before = max((depth.get(name, 0) for name in node.input), default=0)
-        own = known.get(node.output[0])
-        depth.update(dict.fromkeys(node.output, before + (own is not None)))
-        if own is not None:
-            levels.setdefault(before, []).append(own)
-    return [levels[n] for n in sorted(levels)]
 
 
 def _counted(

@@ -270,7 +270,7 @@ def test_a_user_converts_a_bundle_with_footage_of_his(run, tmp_path, bundle):
     assert f"s2netd engine verify --bundle {out}" in printed
     assert "small-int8@" in printed
     assert "backbone int8" in printed
-    assert "features against f32: cosine" in printed
+    assert "features against the original's: cosine" in printed
 
 
 @pytest.mark.parametrize(
@@ -331,3 +331,63 @@ def test_the_real_backbone_reaches_its_goal_on_real_clips(tmp_path, shared_clips
     assert 1 == quantized.int8_share
     assert 0.99 < seen.lowest
     assert 0.26 > len(quantized.network) / base.backbone_path.stat().st_size
+
+
+def test_a_user_makes_a_backbone_separable(run, tmp_path, bundle):
+    clips, out = clips_in(tmp_path / "clips", 12), tmp_path / "deep" / "light"
+    code, printed, errors = run(
+        *("separate", bundle.path, "--calibrate", clips, "--snippets", 120),
+        *("--work", 0.95, "--out", out),
+    )
+
+    assert (0, "") == (code, errors)
+    written = ModelBundle.load(out)
+    assert ("f32", "light", None) == (written.card.precision, written.name, written.original)
+    assert bundle.feature_id != written.feature_id
+    assert "made separable, 0.95 of the work, fitted to" in written.card.source
+    assert "convolutions in two" in printed
+    assert "features against the original's: cosine" in printed
+    assert f"s2net extract VIDEOS --bundle {out}" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--work", "1.2"], "--work is 1.2, wanted a share between 0 and 1"),
+        (["--work", "nan"], "--work is nan, wanted a share between 0 and 1"),
+        (
+            ["--work", "0.01"],
+            "the work wanted is 0.01 of the original's, but what cannot be split",
+        ),
+        (["--snippets", "8"], "tell too little of any layer: take more with --snippets"),
+    ],
+)
+def test_what_is_wrong_with_separating_is_told_in_a_line(
+    run, tmp_path, bundle, arguments, message
+):
+    clips = clips_in(tmp_path / "clips", 12)
+    code, _printed, errors = run(
+        *("separate", bundle.path, "--out", tmp_path / "x", "--calibrate", clips),
+        *("--snippets", 120, *arguments),
+    )
+
+    assert 1 == code
+    assert message in errors
+    assert 1 == errors.count("\n")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_bundle_is_not_separated_onto_itself_nor_from_int8(run, tmp_path, bundle):
+    clips = clips_in(tmp_path / "clips", 3)
+    code, _printed, errors = run(
+        *("separate", bundle.path, "--calibrate", clips, "--out", bundle.path)
+    )
+    assert 1 == code
+    assert "is the bundle itself: choose another folder" in errors
+
+    lower = convert(bundle, "bf16", tmp_path / "lower", name="lower")
+    code, _printed, errors = run(
+        *("separate", lower, "--calibrate", clips, "--out", tmp_path / "x")
+    )
+    assert 1 == code
+    assert "bundle lower is bf16 already: start from the f32 one" in errors
