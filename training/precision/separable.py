@@ -65,7 +65,8 @@ def to_separable(
 
     Raises:
         BundleError: The network is not f32, or has nothing to split.
-        DataError: The snippets tell too little of any layer, or so little work is not to be had.
+        DataError: The snippets tell too little of any layer, so little work is not to be had, or
+            a number inside the network is not finite.
         DeviceError: OpenVINO is missing or failed.
     """
     graph = ConvolutionGraph(load_f32(network))

@@ -16,7 +16,7 @@ _CHANNELS_AT_ONCE = 8  # vector units take so many
 _NO_SHARE = 1e-9  # of the variance: rounding
 _PLACES_AT_ONCE = 2048  # adding two large squares takes longer than a product of few rows
 _RIDGE = 1e-3  # of the mean variance of what a layer takes
-_TINY = 1e-30
+_TINY = 1e-30  # where nothing varies at all
 _LEAST = 1e-6  # of the largest variance of a direction; a smaller one counts as that much
 
 
@@ -52,18 +52,26 @@ class Sums:
         self._waiting: list[tuple[FloatArray, FloatArray]] = []
 
     def add(self, taken: FloatArray, given: FloatArray) -> None:
-        """Count n places: float32 (n, t) and (n, g)."""
+        """Count n places: float32 (n, t) and (n, g).
+
+        Raises:
+            DataError: Something is not finite.
+        """
+        if not (np.isfinite(taken).all() and np.isfinite(given).all()):
+            raise DataError("the network gives numbers inside that are not finite")
         self._waiting.append((taken, given))
         self._n += len(taken)
         if sum(len(rows) for rows, _ in self._waiting) >= _PLACES_AT_ONCE:
             self._fold()
 
     def _fold(self) -> None:
-        taken, given = (np.concatenate(rows) for rows in zip(*self._waiting, strict=True))
+        taken, given = (
+            np.concatenate(rows, dtype=np.float64) for rows in zip(*self._waiting, strict=True)
+        )
         self._waiting.clear()
-        seen = (taken.sum(0), given.sum(0), taken.T @ taken, taken.T @ given)
+        seen = [taken.sum(0), given.sum(0), taken.T @ taken, taken.T @ given]
         if not self._sums:
-            self._sums = [value.astype(np.float64) for value in seen]
+            self._sums = seen
             return
         for total, value in zip(self._sums, seen, strict=True):
             np.add(total, value, out=total)
@@ -178,7 +186,7 @@ def _shares(layer: Layer, square: Float64, basis: Float64) -> Float64:
     through = np.einsum("cv,fg->cfgv", basis, np.eye(frames)).reshape(-1, frames * layer.n_taken)
     given = square @ weight.T
     seen = through @ square @ through.T
-    seen[np.diag_indices_from(seen)] += _LEAST * np.trace(seen) / max(1, len(seen))
+    seen[np.diag_indices_from(seen)] += max(_LEAST * seen.diagonal().max(initial=0.0), _TINY)
     told = np.linalg.solve(np.linalg.cholesky(seen), through @ given)
     by_channel = (told**2).sum(axis=1).reshape(-1, frames).sum(axis=1)
     total = float((weight * given.T).sum())
@@ -218,7 +226,7 @@ def _channels(layer: Layer, square: Float64) -> tuple[Float64, Float64]:
 def _positive(square: Float64) -> tuple[Float64, Float64]:
     """Variances along axes, none of them too small to divide by, and the axes, (n, n)."""
     variances, axes = np.linalg.eigh(square)
-    return np.maximum(variances, max(float(variances[-1]), _TINY) * _LEAST), axes
+    return np.maximum(variances, max(float(variances[-1]) * _LEAST, _TINY)), axes
 
 
 def _by_frame(layer: Layer) -> Float64:
@@ -234,7 +242,7 @@ def _corrected(weight: Float64, moments: Moments) -> tuple[Float64, Float64]:
     Returns:
         Weights (g, t) and biases (g,).
     """
-    ridge = _RIDGE * np.trace(moments.square) / len(moments.square)
+    ridge = max(_RIDGE * np.trace(moments.square) / len(moments.square), _TINY)
     left_over = moments.cross - moments.square @ weight.T
     step = np.linalg.solve(moments.square + ridge * np.eye(len(moments.square)), left_over)
     found = weight + step.T

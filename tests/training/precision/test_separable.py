@@ -181,3 +181,22 @@ def test_what_cannot_be_is_said():
     flat = single((1, 1, 1), (0,) * 6, np.ones((8, 3, 1, 3, 3), np.float32))
     with pytest.raises(BundleError, match="no convolution over both time and space to split"):
         to_separable(flat, SEEN, work=0.5)
+
+
+def test_footage_of_nothing_at_all_leaves_a_network_that_works(tmp_path):
+    """Lens caps happen: where nothing varies, a layer keeps what it can of its weights."""
+    original = convolutional_backbone(width=32)
+    found = to_separable(original, [np.zeros_like(SEEN[0])] * 24, work=0.4)
+
+    assert np.isfinite(features(found.network, tmp_path)).all()
+
+
+def test_a_network_of_no_numbers_is_told():
+    broken = onnx.load_from_string(convolutional_backbone(width=32))
+    for weight in broken.graph.initializer:
+        if weight.name == "stem/w":
+            value = numpy_helper.to_array(weight).copy()
+            value[0] = np.inf
+            weight.CopyFrom(numpy_helper.from_array(value, weight.name))
+    with pytest.raises(DataError, match="numbers inside that are not finite"):
+        to_separable(serialized(broken), SEEN, work=0.4)
