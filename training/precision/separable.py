@@ -18,14 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from engine.backends.base import Tensor
 from engine.errors import BundleError, DataError
 from engine.files.onnx_bytes import serialized
 from engine.published.int8_graph import ConvolutionGraph
 from engine.types import FloatArray, UInt8Array
 from training.precision.activations import activations, levels_of, load_f32
 from training.precision.int8 import OnProgress
-from training.precision.separable_fit import Float64, Moments, Sums, channels_for, fitted
-from training.precision.separable_graph import Fit, Layer, layers_of, with_fits
+from training.precision.separable_fit import Moments, Sums, channels_for, fitted
+from training.precision.separable_graph import Fit, Float64, Layer, layers_of, with_fits
 
 _PLACES = 400  # of a layer's output, looked at in each snippet
 _PLACES_PER_VALUE = 16  # that a layer takes of a moment; fewer would fit the snippets alone
@@ -146,14 +147,8 @@ class _Look:
 
         Taken from the network with ``fits`` in it, given by the original.
         """
-        lighter = with_fits(self._graph, self._layers, fits)
-        names = [layer.name for layer in level]
-        taken = sorted({layer.convolution.taken for layer in level})
-        originals = activations(self._graph.model, names, self._snippets, self._threads)
         rng = np.random.default_rng(0)
-        for original, seen in zip(
-            originals, activations(lighter, taken, self._snippets, self._threads), strict=True
-        ):
+        for original, seen in self._runs(level, fits):
             for layer in level:
                 given = original[layer.name][0]
                 places = rng.choice(layer.places, min(layer.places, _PLACES), replace=False)
@@ -162,6 +157,24 @@ class _Look:
                 yield layer, patches, np.ascontiguousarray(given[:, *at].T)
             self._done += 1
             self._on_progress("fitting layers", self._done, self._total)
+
+    def _runs(
+        self, level: Sequence[Layer], fits: Mapping[str, Fit]
+    ) -> Iterator[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]:
+        """What the original gives, and what the network so far has to take, by snippet."""
+        names = [layer.name for layer in level]
+        taken = sorted({layer.convolution.taken for layer in level})
+        if not fits:  # they are one network still
+            both = list(dict.fromkeys([*names, *taken]))
+            for seen in activations(self._graph.model, both, self._snippets, self._threads):
+                yield seen, seen
+            return
+        lighter = with_fits(self._graph, self._layers, fits)
+        yield from zip(
+            activations(self._graph.model, names, self._snippets, self._threads),
+            activations(lighter, taken, self._snippets, self._threads),
+            strict=True,
+        )
 
 
 def _patches(taken: FloatArray, layer: Layer, at: tuple[npt.NDArray[np.intp], ...]) -> FloatArray:

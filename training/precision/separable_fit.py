@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.errors import DataError
 from engine.types import FloatArray
-from training.precision.separable_graph import Fit, Layer
-
-Float64 = npt.NDArray[np.float64]
+from training.precision.separable_graph import Fit, Float64, Layer
 
 _CHANNELS_AT_ONCE = 8  # vector units take so many
 _NO_SHARE = 1e-9  # of the variance: rounding

@@ -1,5 +1,6 @@
 """Which convolutions of a network could be separable, and the same network with them so."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -75,6 +76,7 @@ class Fit:
 def layers_of(graph: ConvolutionGraph) -> dict[str, Layer]:
     """The convolutions that a fit can take the place of, by the name of their output."""
     nodes = {node.output[0]: node for node in graph.model.graph.node}
+    uses = Counter(taken for node in nodes.values() for taken in node.input)
     found = {}
     for convolution in graph.convolutions:
         attributes = {
@@ -88,7 +90,8 @@ def layers_of(graph: ConvolutionGraph) -> dict[str, Layer]:
             and all(step == 1 for step in attributes.get("dilations", ()))
             and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
         )
-        if is_plain and convolution.bias is not None:
+        is_plain &= uses[convolution.weight] == 1  # else a fit would change another layer too
+        if is_plain and convolution.bias is not None and uses[convolution.bias] == 1:
             strides, pads = attributes.get("strides", (1, 1, 1)), attributes.get("pads", (0,) * 6)
             found[convolution.name] = Layer(
                 convolution, convolution.bias, weight, tuple(strides), tuple(pads)
