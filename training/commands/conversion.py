@@ -69,16 +69,12 @@ def convert(
 
     s2net convert scenes --precision int8 --calibrate my_clips --out bundles/scenes-int8
     """
-    from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415 - after the options
-    from engine.bundle.room import make_room  # noqa: PLC0415
+    from engine.bundle.model_bundle import ModelBundle  # noqa: PLC0415 - after the options
     from training.precision.convert import convert as convert_bundle  # noqa: PLC0415
     from training.precision.convert import precision_of  # noqa: PLC0415
 
     wanted = precision_of(precision)
-    original = ModelBundle.load(resolve_bundle(bundle))
-    if out.resolve() == original.path.resolve():
-        raise DataError(f"--out {out} is the bundle itself: choose another folder")
-    make_room(out)
+    original = _original(bundle, out)
     clips = footage(wanted, calibrate, original, snippets)
     with stages() as show:
         written = convert_bundle(
@@ -115,22 +111,14 @@ def separate(
 
     s2net separate kinetics400-160 --calibrate my_clips --out bundles/light
     """
-    from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415 - after the options
-    from engine.bundle.room import make_room  # noqa: PLC0415
-    from training.precision.calibration_clips import read_clips  # noqa: PLC0415
+    from engine.bundle.model_bundle import ModelBundle  # noqa: PLC0415 - after the options
     from training.precision.convert import likeness  # noqa: PLC0415
     from training.precision.convert import separate as separate_bundle  # noqa: PLC0415
 
     if not 0 < work < 1:
         raise DataError(f"--work is {work:g}, wanted a share between 0 and 1")
-    original = ModelBundle.load(resolve_bundle(bundle))
-    if out.resolve() == original.path.resolve():
-        raise DataError(f"--out {out} is the bundle itself: choose another folder")
-    make_room(out)
-    with counting("reading clips") as done:
-        clips = read_clips(calibrate, original.spec, snippets, done)
-    for why in clips.failed:
-        note(f"left out: {why}")
+    original = _original(bundle, out)
+    clips = _clips(calibrate, original, snippets)
     with stages() as show:
         found = separate_bundle(
             original, work, out, name=name or out.name, clips=clips, on_progress=show
@@ -155,8 +143,6 @@ def footage(
     Raises:
         DataError: int8 comes without clips, f32 with them, or clips cannot be used.
     """
-    from training.precision.calibration_clips import read_clips  # noqa: PLC0415 - decodes video
-
     if precision == "f32" and calibrate:
         raise DataError("--calibrate is for --precision int8 (or f16, bf16: to compare): add it")
     if precision == "int8" and not calibrate:
@@ -164,8 +150,34 @@ def footage(
             "int8 is calibrated on real footage: name some with --calibrate CLIPS (a minute of "
             "each camera is plenty)"
         )
-    if not calibrate:
-        return None
+    return _clips(calibrate, base, n_snippets) if calibrate else None
+
+
+def _original(bundle: str, out: Path) -> "ModelBundle":
+    """Load the bundle that is written again, and make room for it elsewhere.
+
+    Raises:
+        BundleError: There is no such bundle, or ``out`` holds something else.
+        DataError: It would be written onto itself.
+    """
+    from engine.bundle.model_bundle import ModelBundle, resolve_bundle  # noqa: PLC0415 - after the options
+    from engine.bundle.room import make_room  # noqa: PLC0415
+
+    original = ModelBundle.load(resolve_bundle(bundle))
+    if out.resolve() == original.path.resolve():
+        raise DataError(f"--out {out} is the bundle itself: choose another folder")
+    make_room(out)
+    return original
+
+
+def _clips(calibrate: Sequence[Path], base: "ModelBundle", n_snippets: int) -> "Clips":
+    """Read clips, and say which were left out.
+
+    Raises:
+        DataError: There are none that can be used.
+    """
+    from training.precision.calibration_clips import read_clips  # noqa: PLC0415 - decodes video
+
     with counting("reading clips") as done:
         clips = read_clips(calibrate, base.spec, n_snippets, done)
     for why in clips.failed:

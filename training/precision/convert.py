@@ -130,26 +130,12 @@ def convert(
     if precision == "f32":
         raise DataError("--precision is f32, which every bundle starts from: wanted another")
     check_is_f32(bundle)
-    try:
-        card = replace(
-            bundle.card,
-            name=name,
-            precision=precision,
-            source=f"{bundle.card.source}; {described(bundle.card, precision, clips)}",
-        )
-    except ValueError as error:
-        raise DataError(f"bundle {name}: {error}") from error
+    card = replace(
+        _card_of_copy(bundle, name, described(bundle.card, precision, clips)), precision=precision
+    )
     make_room(out)
     network = lowered(bundle.backbone_path.read_bytes(), precision, clips, on_progress)
-    return write_bundle(
-        out,
-        card,
-        backbone=network,
-        localizer=bundle.localizer_path.read_bytes(),
-        camera_mean=bundle.spec.camera_mean,
-        tolerance=bundle.tolerance,
-        original=original_of(bundle),
-    )
+    return _write_copy(bundle, out, card, network, original_of(bundle))
 
 
 def separate(
@@ -182,27 +168,44 @@ def separate(
         DeviceError: OpenVINO is missing or failed.
     """
     check_is_f32(bundle)
-    source = (
-        f"{bundle.card.source}; backbone of {bundle.name} made separable, {work:g} of the work, "
-        f"fitted to {len(clips.calibration)} snippets of {clips.n_videos} videos"
+    how = (
+        f"backbone of {bundle.name} made separable, {work:g} of the work, fitted to "
+        f"{len(clips.calibration)} snippets of {clips.n_videos} videos"
     )
-    try:
-        card = replace(bundle.card, name=name, source=source)
-    except ValueError as error:
-        raise DataError(f"bundle {name}: {error}") from error
+    card = _card_of_copy(bundle, name, how)
     make_room(out)
     found = to_separable(
         bundle.backbone_path.read_bytes(), clips.calibration, work=work, on_progress=on_progress
     )
-    write_bundle(
+    _write_copy(bundle, out, card, found.network, None)
+    return found
+
+
+def _card_of_copy(bundle: ModelBundle, name: str, how: str) -> ModelCard:
+    """The bundle's card under another name, with how its backbone was made.
+
+    Raises:
+        DataError: The name cannot be one.
+    """
+    try:
+        return replace(bundle.card, name=name, source=f"{bundle.card.source}; {how}")
+    except ValueError as error:
+        raise DataError(f"bundle {name}: {error}") from error
+
+
+def _write_copy(
+    bundle: ModelBundle, out: Path, card: ModelCard, network: bytes, original: Original | None
+) -> Path:
+    """Write the bundle with another backbone; all else is as it was."""
+    return write_bundle(
         out,
         card,
-        backbone=found.network,
+        backbone=network,
         localizer=bundle.localizer_path.read_bytes(),
         camera_mean=bundle.spec.camera_mean,
         tolerance=bundle.tolerance,
+        original=original,
     )
-    return found
 
 
 def original_of(bundle: ModelBundle) -> Original:
