@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import signal
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -34,6 +35,26 @@ _PAUSE_S = 0.2
 _LOST = (KafkaError, TimeoutError, OSError, ForeignCancellationError)
 
 T = TypeVar("T")
+
+
+async def gets_there(
+    is_there: Callable[[], bool], how_far: Callable[[], int], patience_s: float
+) -> bool:
+    """Wait for as long as it gets on, however slow a machine is; False: it is stuck.
+
+    Args:
+        is_there: The end of it.
+        how_far: Grows on the way.
+        patience_s: How long it may stand still.
+    """
+    far, end_s = -1, 0.0
+    while not is_there():
+        if (now := how_far()) > far:
+            far, end_s = now, time.monotonic() + patience_s
+        if time.monotonic() > end_s:
+            return False
+        await asyncio.sleep(0.05)
+    return True
 
 
 def calm_clients() -> None:
@@ -223,13 +244,11 @@ class Observer:
     async def read_to_the_end(self, patience_s: float) -> bool:
         """Wait until the reader has been given everything; False: it is held up for longer."""
         ends = await self._cluster.ends(self._events)
-        try:
-            async with asyncio.timeout(patience_s):
-                while any(self._next.get(number, 0) < end for number, end in ends.items()):
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            return False
-        return True
+        return await gets_there(
+            lambda: all(self._next.get(number, 0) >= end for number, end in ends.items()),
+            lambda: sum(self._next.values()),
+            patience_s,
+        )
 
     async def _read(self) -> None:
         while True:

@@ -117,6 +117,7 @@ class Daemon:
         self._config = _write(config, folder / "config.yaml")
         self._process: subprocess.Popen[bytes] | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._is_asked_to_end = False
         self._n_ready = 0
         self._started_s: list[float] = []
         self.log.touch()
@@ -133,6 +134,7 @@ class Daemon:
         """
         self._mark.unlink(missing_ok=True)
         self._fetched.unlink(missing_ok=True)
+        self._is_asked_to_end = False
         self._n_ready = len(self.logged("daemon.ready"))
         env = {**os.environ, "S2NETD_FAULT_MARK": str(self._mark)}
         if fault is not None:
@@ -216,8 +218,13 @@ class Daemon:
             await asyncio.sleep(0.02)
         return True
 
+    def has_ended_unasked(self) -> bool:
+        """True if this start of it has ended, by no row and no fault."""
+        return self.status() is not None and not self._is_asked_to_end and not self._mark.exists()
+
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
+        self._is_asked_to_end |= number in (signal.SIGTERM, signal.SIGKILL)
         if self._process.poll() is None:
             self._process.send_signal(number)
 

@@ -24,6 +24,7 @@ async def test_a_daemon_that_is_told_to_stop_and_started_again_breaks_no_rule(tm
         result = await ROWS[23](rig)
 
     assert [] == result.complaints
-    assert [] == result.broken, result.verdict
+    # How long a partition stands still, P6, is measured by `make faults` on a quiet machine.
+    assert [] == result.verdict.broken(None), (result.notes, result.verdict)
     assert 4 == result.injected
     assert result.verdict.events >= 8
