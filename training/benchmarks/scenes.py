@@ -27,6 +27,7 @@ from training.benchmarks.scenes_baselines import (
 from training.benchmarks.scenes_results import BenchmarkResults, ResultRow, row_of
 from training.evaluation.average_precision import map_of
 from training.evaluation.whole_video import propose_whole_video
+from training.export.ensemble import ensemble_of
 from training.learning.checkpoints import TrainedNetwork, load_run
 from training.live_defaults import PROPOSALS
 from training.records import VideoRecord
@@ -36,6 +37,9 @@ RANDOM_DRAWS = 20  # how often the chance baseline is drawn; its mean is what is
 
 # Subset whose cameras were not trained on → name of the row scored with their own mean.
 OWN_CAMERA_MEAN = "{subset}, own background"
+
+# Networks of one variant → name of the row in which they are one.
+TOGETHER = "{variant}, {n} as one"
 
 Found = Mapping[str, Sequence[Proposal]]
 
@@ -50,6 +54,7 @@ def run_benchmark(
     supervised: Sequence[Variant] = (),
     proposals: ProposalSpec = PROPOSALS,
     rungs: Sequence[Rung] = (Rung.FULL,),
+    together: int = 1,
     threads: int | None = 1,
     on_rows: Callable[[Sequence[ResultRow]], None] = lambda _rows: None,
 ) -> BenchmarkResults:
@@ -66,6 +71,8 @@ def run_benchmark(
             empty.
         proposals: How scores become intervals.
         rungs: Networks are scored on what each of these rungs looks at; see ``engine.economy``.
+        together: Of each variant, so many seeds after one another are scored as one network, too;
+            1 for none.
         threads: CPU threads of torch.
         on_rows: Gets the rows of every finished trial.
 
@@ -100,6 +107,10 @@ def run_benchmark(
         threads=threads,
         on_trial=score_trial,
     )
+    for variant in variants:
+        for group in _groups(seeds, together):
+            runs = [load_run(out / variant.name / f"seed-{seed}") for seed in group]
+            score(TOGETHER.format(variant=variant.name, n=together), group[0], ensemble_of(runs))
     for variant, seed in itertools.product(supervised, seeds):
         folder = out / variant.name / f"seed-{seed}"
         run = train_supervised(content, variant, seed, scenes.annotated, folder, threads=threads)
@@ -107,6 +118,12 @@ def run_benchmark(
     results = BenchmarkResults(tuple(rows), scenes.tagged.class_names)
     results.write(out)
     return results
+
+
+def _groups(seeds: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Return seeds by ``size``, each once; those that fill no group are left out."""
+    starts = range(0, len(seeds) - size + 1, size) if size > 1 else ()
+    return [seeds[start : start + size] for start in starts]
 
 
 def on_rung(scenes: Scenes, rung: Rung) -> Scenes:

@@ -141,6 +141,14 @@ def benchmark(
         str,
         typer.Option(help="Score on what these rungs look at, too: full,half,quarter."),
     ] = "full",
+    ensemble: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Of each variant, score so many seeds as one network, too, as s2net export makes "
+            "it of several runs; 1 for none.",
+        ),
+    ] = 1,
 ) -> None:
     """Make the table of docs/measured.md: variants, chance, motion energy, full supervision.
 
@@ -168,6 +176,8 @@ def benchmark(
     for name in only or ():
         check_name("--only", name, [variant.name for variant in known], DataError)
     chosen = [variant for variant in known if not only or variant.name in only]
+    if ensemble > seeds:
+        raise DataError(f"--ensemble is {ensemble}, and there are only {seeds} --seeds")
     looks = rungs.split(",")
     for name in looks:
         check_name(
@@ -193,6 +203,7 @@ def benchmark(
             out,
             supervised=taught,
             rungs=[Rung(name) for name in looks],
+            together=ensemble,
             on_rows=on_rows,
         )
     results.write(out, _BASE)

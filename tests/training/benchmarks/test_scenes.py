@@ -21,7 +21,12 @@ with torch_imports():
     from training.benchmarks import scenes_baselines as baselines
     from training.benchmarks.ablate import Variant
     from training.benchmarks.draws import Scenes, load_draw
-    from training.benchmarks.scenes import on_rung, other_videos_mean, run_benchmark
+    from training.benchmarks.scenes import (
+        on_rung,
+        other_videos_mean,
+        run_benchmark,
+        subset_rows,
+    )
     from training.benchmarks.scenes_baselines import chance, frame_targets, motion_curve
     from training.benchmarks.scenes_results import (
         BenchmarkResults,
@@ -29,6 +34,8 @@ with torch_imports():
         plot_results,
     )
     from training.evaluation.whole_video import proposals_of
+    from training.export.ensemble import ensemble_of
+    from training.learning.checkpoints import load_run
     from training.live_defaults import PROPOSALS
 
 pytestmark = pytest.mark.torch
@@ -217,6 +224,25 @@ def test_networks_are_scored_on_what_each_rung_looks_at(scenes, tmp_path):
     (seen, *_) = on_rung(scenes, Rung.HALF).subsets["validation, half"]
     assert np.array_equal(seen.features[::2], record.features[::2])
     assert not np.array_equal(seen.features[1::2], record.features[1::2])
+
+
+def test_networks_of_some_seeds_are_scored_as_one_too(scenes, tmp_path):
+    results = run_benchmark(
+        replace(scenes, subsets={"validation": annotated(3, 1)}),
+        small_content(schedule__length=20),
+        [Variant("v", {})],
+        range(5),
+        tmp_path / "out",
+        together=2,
+    )
+
+    pairs = results.of("validation", "v, 2 as one")
+    assert [0, 2] == [row.seed for row in pairs]  # the fifth has no other
+    runs = [load_run(tmp_path / f"out/v/seed-{seed}") for seed in (2, 3)]
+    videos = replace(scenes, subsets={"validation": annotated(3, 1)})
+    (wanted,) = subset_rows(ensemble_of(runs), videos, "v, 2 as one", 2)
+    assert wanted == pairs[1]
+    assert wanted.per_tiou != results.of("validation", "v")[2].per_tiou
 
 
 @pytest.mark.parametrize("kind", ["clips", "thumos14", "activitynet"])

@@ -289,7 +289,7 @@ def test_variants_are_trained_on_published_features(planted_world, tmp_path, run
     variants.write_text("base-topk: {schedule.length: 2, data.modality: rgb}\n")
     folders = ("--scenes", planted_world, "--features", planted_world, "--out", tmp_path / "out")
 
-    asked = ("--variants", variants, "--only", "base-topk", "--seeds", 1)
+    asked = ("--variants", variants, "--only", "base-topk", "--seeds", 2, "--ensemble", 2)
 
     run("benchmark", *folders, *asked, "--subsets", "testing")
 
@@ -298,7 +298,21 @@ def test_variants_are_trained_on_published_features(planted_world, tmp_path, run
     assert found == {
         ("chance", "testing"),
         ("base-topk", "testing"),
+        ("base-topk, 2 as one", "testing"),
     }  # there are no videos to move
+
+
+def test_an_ensemble_of_more_networks_than_there_are_is_refused(
+    planted_world, monkeypatch, capsys
+):
+    words = ["s2net", "benchmark", "--scenes", planted_world, "--features", planted_world]
+    asked = [*words, "--variants", "ablation-planted", "--seeds", 2, "--ensemble", 3]
+    monkeypatch.setattr(sys, "argv", list(map(str, asked)))
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--ensemble is 3, and there are only 2 --seeds" in said
 
 
 def test_planted_features_go_through_loader_training_and_evaluation(tmp_path, run):
