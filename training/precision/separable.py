@@ -13,10 +13,14 @@ al., A Closer Look at Spatiotemporal Convolutions for Action Recognition (CVPR 2
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from engine.backends.base import Tensor
 from engine.errors import BundleError, DataError
@@ -25,7 +29,14 @@ from engine.published.int8_graph import ConvolutionGraph
 from engine.types import FloatArray, UInt8Array
 from training.precision.activations import activations, levels_of, load_f32
 from training.precision.int8 import OnProgress
-from training.precision.separable_fit import Moments, Sums, channels_for, fitted
+from training.precision.separable_fit import (
+    Moments,
+    Split,
+    Sums,
+    channels_for,
+    fitted,
+    split_of,
+)
 from training.precision.separable_graph import Fit, Float64, Layer, layers_of, with_fits
 
 _PLACES = 400  # of a layer's output, looked at in each snippet
@@ -66,8 +77,8 @@ def to_separable(
 
     Raises:
         BundleError: The network is not f32, or has nothing to split.
-        DataError: The snippets tell too little of any layer, so little work is not to be had, or
-            a number inside the network is not finite.
+        DataError: The snippets tell too little of any layer, so little work is not to be had, a
+            number inside the network is not finite, or there is no room for temporary files.
         DeviceError: OpenVINO is missing or failed.
     """
     graph = ConvolutionGraph(load_f32(network))
@@ -82,19 +93,16 @@ def to_separable(
         )
     levels = [[told_of[c.name] for c in level if c.name in told_of] for level in levels_of(graph)]
     levels = [level for level in levels if level]
-    look = _Look(graph, layers, snippets, threads, len(levels) + 1, on_progress)
-    squares = look.squares([layer for layer in told_of.values() if layer.can_split])
-    channels = channels_for(
-        work, graph.multiply_adds, {name: (layers[name], seen) for name, seen in squares.items()}
-    )
-    del squares  # hundreds of megabytes
-    fits: dict[str, Fit] = {}
-    for level in levels:
-        moments = look.moments(level, fits)
-        fits |= {
-            layer.name: fitted(layer, moments[layer.name], channels.get(layer.name))
-            for layer in level
-        }
+    try:
+        with TemporaryDirectory(prefix="s2net-") as folder:
+            look = _Look(graph, told_of, snippets, threads, Path(folder), len(levels), on_progress)
+            splits = _splits(graph, told_of, work, look.original())
+            fits = _fits(levels, splits, look)
+    except OSError as error:
+        raise DataError(
+            f"no place to keep what layers give, some 8 MB a snippet: {error}; take fewer with "
+            "--snippets, or set TMPDIR to a folder with more room"
+        ) from error
     model = with_fits(graph, layers, fits)
     done = ConvolutionGraph(model).multiply_adds / graph.multiply_adds
     n_split = sum(fit.spatial is not None for fit in fits.values())
@@ -106,8 +114,37 @@ def _is_told_of(layer: Layer, n_snippets: int) -> bool:
     return min(layer.places, _PLACES) * n_snippets >= _PLACES_PER_VALUE * layer.n_taken
 
 
+def _splits(
+    graph: ConvolutionGraph, layers: Mapping[str, Layer], work: float, squares: dict[str, Float64]
+) -> dict[str, Split]:
+    """Channels of the layers that become two, from the covariances of what they take."""
+    seen = {name: (layers[name], square) for name, square in squares.items()}
+    channels = channels_for(work, graph.multiply_adds, seen)
+    return {
+        name: split_of(layers[name], squares[name], n)
+        for name, n in channels.items()
+        if n is not None
+    }
+
+
+def _fits(
+    levels: Sequence[Sequence[Layer]], splits: Mapping[str, Split], look: "_Look"
+) -> dict[str, Fit]:
+    """Fit level by level, each to what those before it give."""
+    fits: dict[str, Fit] = {}
+    for level in levels:
+        moments = look.moments(level, splits, fits)
+        for layer in level:
+            fits[layer.name] = fitted(layer, moments[layer.name], splits.get(layer.name))
+    return fits
+
+
 class _Look:
-    """It looks at layers on snippets (L, H, W, 3), pass by pass."""
+    """It looks at layers on snippets (L, H, W, 3), pass by pass.
+
+    What the original gives is looked at once, at some places of each layer, and kept in files: it
+    can be a gigabyte.
+    """
 
     def __init__(
         self,
@@ -115,76 +152,87 @@ class _Look:
         layers: Mapping[str, Layer],
         snippets: Sequence[UInt8Array],
         threads: int | None,
-        n_passes: int,
+        folder: Path,
+        n_levels: int,
         on_progress: OnProgress,
     ) -> None:
         self._graph = graph
         self._layers = layers
         self._snippets = snippets
         self._threads = threads
-        self._total = n_passes * len(snippets)
+        self._given = {name: folder / str(number) for number, name in enumerate(layers)}
+        self._total = (1 + n_levels) * len(snippets)
         self._done = 0
         self._on_progress = on_progress
 
-    def squares(self, layers: Sequence[Layer]) -> dict[str, Float64]:
-        """Covariances of what layers take in the original, (frames x values, frames x values)."""
-        found = {layer.name: Sums() for layer in layers}
-        for layer, patches, _ in self._places(layers, {}):
-            found[layer.name].add(patches, patches[:, :1])
-        return {name: sums.moments().square for name, sums in found.items()}
+    def original(self) -> dict[str, Float64]:
+        """Look at the original; give covariances of what layers take that can be split.
 
-    def moments(self, level: Sequence[Layer], fits: Mapping[str, Fit]) -> dict[str, Moments]:
+        Returns:
+            (frames x values, frames x values) by layer.
+        """
+        split = {name: layer for name, layer in self._layers.items() if layer.can_split}
+        sums = {name: Sums() for name in split}
+        shown = {*self._layers, *(layer.convolution.taken for layer in split.values())}
+        with ExitStack() as stack:
+            kept = {n: stack.enter_context(path.open("wb")) for n, path in self._given.items()}
+            for number, seen in self._runs(self._graph.model, sorted(shown)):
+                for name, layer in self._layers.items():
+                    at = _places(layer, number)
+                    given = np.ascontiguousarray(seen[name][0].reshape(layer.n_out, -1)[:, at].T)
+                    kept[name].write(given.astype(np.float32).tobytes())
+                    if name in split:
+                        patches = _patches(seen[layer.convolution.taken][0], layer, at)
+                        sums[name].add(patches, given[:, :0])
+        return {name: found.moments().square for name, found in sums.items()}
+
+    def moments(
+        self, level: Sequence[Layer], splits: Mapping[str, Split], fits: Mapping[str, Fit]
+    ) -> dict[str, Moments]:
         """Of what layers of one level take, with these fits before them, and should give."""
         found = {layer.name: Sums() for layer in level}
-        for layer, patches, given in self._places(level, fits):
-            found[layer.name].add(patches, given)
+        taken = sorted({layer.convolution.taken for layer in level})
+        lighter = with_fits(self._graph, self._layers, fits)
+        with ExitStack() as stack:
+            kept = {
+                layer.name: stack.enter_context(self._given[layer.name].open("rb"))
+                for layer in level
+            }
+            for number, seen in self._runs(lighter, taken):
+                for layer in level:
+                    at = _places(layer, number)
+                    given = np.frombuffer(kept[layer.name].read(4 * len(at) * layer.n_out), "f4")
+                    patches = _patches(seen[layer.convolution.taken][0], layer, at)
+                    split = splits.get(layer.name)
+                    patches = patches if split is None else split.channels(patches)
+                    found[layer.name].add(patches, given.reshape(len(at), -1))
         return {name: sums.moments() for name, sums in found.items()}
 
-    def _places(
-        self, level: Sequence[Layer], fits: Mapping[str, Fit]
-    ) -> Iterator[tuple[Layer, FloatArray, FloatArray]]:
-        """Give n places of each layer and snippet: (n, frames x values) taken, (n, out) given.
-
-        Taken from the network with ``fits`` in it, given by the original.
-        """
-        rng = np.random.default_rng(0)
-        for original, seen in self._runs(level, fits):
-            for layer in level:
-                given = original[layer.name][0]
-                places = rng.choice(layer.places, min(layer.places, _PLACES), replace=False)
-                at = np.unravel_index(np.sort(places), given.shape[1:])
-                patches = _patches(seen[layer.convolution.taken][0], layer, at)
-                yield layer, patches, np.ascontiguousarray(given[:, *at].T)
+    def _runs(
+        self, model: onnx.ModelProto, tensors: Sequence[str]
+    ) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+        seen = activations(model, tensors, self._snippets, self._threads)
+        for number, found in enumerate(seen):
+            yield number, found
             self._done += 1
             self._on_progress("fitting layers", self._done, self._total)
 
-    def _runs(
-        self, level: Sequence[Layer], fits: Mapping[str, Fit]
-    ) -> Iterator[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]:
-        """What the original gives, and what the network so far has to take, by snippet."""
-        names = [layer.name for layer in level]
-        taken = sorted({layer.convolution.taken for layer in level})
-        if not fits:  # they are one network still
-            both = list(dict.fromkeys([*names, *taken]))
-            for seen in activations(self._graph.model, both, self._snippets, self._threads):
-                yield seen, seen
-            return
-        lighter = with_fits(self._graph, self._layers, fits)
-        yield from zip(
-            activations(self._graph.model, names, self._snippets, self._threads),
-            activations(lighter, taken, self._snippets, self._threads),
-            strict=True,
-        )
+
+def _places(layer: Layer, number: int) -> npt.NDArray[np.intp]:
+    """Places (n,) of a layer's output to look at in a snippet of this number, in order."""
+    rng = np.random.default_rng([number, layer.places])
+    return np.sort(rng.choice(layer.places, min(layer.places, _PLACES), replace=False))
 
 
-def _patches(taken: FloatArray, layer: Layer, at: tuple[npt.NDArray[np.intp], ...]) -> FloatArray:
+def _patches(taken: FloatArray, layer: Layer, places: npt.NDArray[np.intp]) -> FloatArray:
     """What a layer takes of (in, frames, rows, columns) at n places: (n, frames x values)."""
     before, top, left, behind, bottom, right = layer.pads
     padded = np.pad(taken, ((0, 0), (before, behind), (top, bottom), (left, right)))
     windows = np.lib.stride_tricks.sliding_window_view(
         padded, layer.weight.shape[2:], axis=(1, 2, 3)
     )
-    # (in, n, frames, rows, columns)
+    shape = [-(-n // step) for n, step in zip(windows.shape[1:4], layer.strides, strict=True)]
+    at = np.unravel_index(places, shape)
     frame, row, column = (i * step for i, step in zip(at, layer.strides, strict=True))
-    there: FloatArray = windows[:, frame, row, column]
-    return there.transpose(1, 2, 0, 3, 4).reshape(there.shape[1], -1).astype(np.float32)
+    there: FloatArray = windows[:, frame, row, column]  # (in, n, frames, rows, columns)
+    return there.transpose(1, 2, 0, 3, 4).reshape(len(places), -1).astype(np.float32)

@@ -33,11 +33,24 @@ class Moments:
     square: Float64
     cross: Float64
 
-    def seen_through(self, basis: Float64, frames: int) -> "Moments":
-        """The same where each of ``frames`` moments is taken through (channels, values)."""
-        through = np.kron(np.eye(frames), basis)
-        square = through @ self.square @ through.T
-        return Moments(through @ self.taken, self.given, square, through @ self.cross)
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Channels between space and time.
+
+    Attributes:
+        basis: What each channel sees of a moment, (channels, values).
+        over_time: The weights behind them, (out, frames, channels).
+    """
+
+    basis: Float64
+    over_time: Float64
+
+    def channels(self, taken: FloatArray) -> FloatArray:
+        """What the layer takes, (n, frames x values) → the channels, (n, frames x channels)."""
+        frames = self.over_time.shape[1]
+        moments = taken.reshape(len(taken), frames, -1)
+        return (moments @ self.basis.T.astype(np.float32)).reshape(len(taken), -1)
 
 
 class Sums:
@@ -128,25 +141,38 @@ def channels_for(
         chosen[best] += 1
 
 
-def fitted(layer: Layer, moments: Moments, n_channels: int | None) -> Fit:
+def split_of(layer: Layer, square: Float64, n_channels: int) -> Split:
+    """The channels that tell most, given the covariance of what a layer takes in the original.
+
+    In int8 all channels have one step, and all weights of an output another. So that the weak ones
+    keep digits in both, a channel's values and its weights are made equally large (Nagel et al.,
+    Data-Free Quantization Through Weight Equalization and Bias Correction, ICCV 2019, section
+    4.1); in f32 that changes nothing.
+    """
+    basis, over_time = _channels(layer, square)
+    basis, over_time = basis[:n_channels], over_time[:, :, :n_channels]
+    # As they come, all channels vary by one.
+    size = np.sqrt(np.maximum(np.linalg.norm(over_time, axis=(0, 1)), _TINY))
+    return Split(basis * size[:, None], over_time / size)
+
+
+def fitted(layer: Layer, moments: Moments, split: Split | None) -> Fit:
     """Find a layer's two convolutions, or its one, that give what the original gave.
 
     Args:
         layer: The layer.
-        moments: Of what it takes, frame by frame (frames x in x rows x columns), and gives.
-        n_channels: Between space and time; None: it stays one.
+        moments: Of what it takes, frame by frame (frames x in x rows x columns), or of its
+            channels (frames x channels), and of what the original gives.
+        split: Between space and time; None: it stays one.
     """
     n_out, n_in, frames, rows, columns = layer.weight.shape
-    weight = _by_frame(layer)
-    if n_channels is None:
-        flat, bias = _corrected(weight.reshape(n_out, -1), moments)
+    over_time = _by_frame(layer) if split is None else split.over_time
+    flat, bias = _corrected(over_time.reshape(n_out, -1), moments)
+    if split is None:
         whole = flat.reshape(n_out, frames, n_in, rows, columns).transpose(0, 2, 1, 3, 4)
         return Fit(None, whole, bias)
-    basis, over_time = _channels(layer, moments.square)
-    basis, over_time = basis[:n_channels], over_time[:, :, :n_channels]
-    flat, bias = _corrected(over_time.reshape(n_out, -1), moments.seen_through(basis, frames))
-    over_time = flat.reshape(n_out, frames, n_channels, 1, 1).transpose(0, 2, 1, 3, 4)
-    return Fit(basis.reshape(n_channels, n_in, 1, rows, columns), over_time, bias)
+    weight = flat.reshape(n_out, frames, -1, 1, 1).transpose(0, 2, 1, 3, 4)
+    return Fit(split.basis.reshape(-1, n_in, 1, rows, columns), weight, bias)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,11 @@ class Layer:
         return self.convolution.multiply_adds // self.weight.size
 
     @property
+    def n_out(self) -> int:
+        """Number of its output's channels."""
+        return len(self.weight)
+
+    @property
     def n_taken(self) -> int:
         """Number of values it takes of one moment: in x rows x columns."""
         return int(np.prod(self.weight.shape[1:2] + self.weight.shape[3:]))

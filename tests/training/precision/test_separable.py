@@ -1,5 +1,6 @@
 """A separable backbone gives the original's features at less work."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from engine.errors import BundleError, DataError
 from engine.files.onnx_bytes import checked_model, serialized
 from engine.published.int8_graph import ConvolutionGraph
 from tests.support.tiny_convolutions import convolutional_backbone, some_snippets
+from training.precision import separable
 from training.precision.separable import to_separable
+from training.precision.separable_fit import split_of
 from training.precision.separable_graph import Fit, layers_of, with_fits
 
 pytestmark = pytest.mark.openvino
@@ -99,6 +102,23 @@ def test_least_squares_make_up_for_much_of_what_is_lost(tmp_path):
 
     assert alone
     assert lost(found.network, original, tmp_path) < 0.5 * lost(projected, original, tmp_path)
+
+
+def test_a_channel_and_the_weights_behind_it_are_equally_large():
+    """One step for all channels in int8, and one for all weights of an output, then serve both."""
+    layer = layers_of(ConvolutionGraph(onnx.load_from_string(convolutional_backbone(width=32))))[
+        "left/convolved"
+    ]
+    frames = layer.weight.shape[2]
+    rows = np.random.default_rng(3).standard_normal((9000, frames * layer.n_taken)) @ np.diag(
+        np.geomspace(0.1, 10, frames * layer.n_taken)
+    )
+    split = split_of(layer, np.cov(rows.T, bias=True), 8)
+
+    channels = split.channels(rows).reshape(len(rows), frames, 8)
+    spread = np.sqrt(channels.var(axis=0).mean(axis=0))
+    np.testing.assert_allclose(spread, np.linalg.norm(split.over_time, axis=(0, 1)), rtol=1e-4)
+    assert spread.max() > 1.5 * spread.min()  # they are not equal to begin with
 
 
 def single(strides: tuple[int, ...], pads: tuple[int, ...], weight: np.ndarray) -> bytes:
@@ -217,3 +237,11 @@ def test_a_network_of_no_numbers_is_told():
             weight.CopyFrom(numpy_helper.from_array(value, weight.name))
     with pytest.raises(DataError, match="numbers inside that are not finite"):
         to_separable(serialized(broken), SEEN, work=0.4)
+
+
+def test_a_disk_without_room_is_told(tmp_path, monkeypatch):
+    for number in range(10):
+        (tmp_path / str(number)).symlink_to("/dev/full")
+    monkeypatch.setattr(separable, "TemporaryDirectory", lambda **_: nullcontext(tmp_path))
+    with pytest.raises(DataError, match=r"No space left on device.* set TMPDIR"):
+        to_separable(convolutional_backbone(width=32), SEEN, work=0.4)
