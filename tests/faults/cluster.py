@@ -38,23 +38,25 @@ T = TypeVar("T")
 
 
 async def gets_there(
-    is_there: Callable[[], bool], how_far: Callable[[], int], patience_s: float
+    look: Callable[[], Awaitable[tuple[bool, int]]], patience_s: float, every_s: float = 0.05
 ) -> bool:
     """Wait for as long as it gets on, however slow a machine is; False: it is stuck.
 
     Args:
-        is_there: The end of it.
-        how_far: Grows on the way.
+        look: Tells whether it is there, and how far it is, which grows on the way.
         patience_s: How long it may stand still.
+        every_s: How long to wait between looks.
     """
     far, end_s = -1, 0.0
-    while not is_there():
-        if (now := how_far()) > far:
+    while True:
+        is_there, now = await look()
+        if is_there:
+            return True
+        if now > far:
             far, end_s = now, time.monotonic() + patience_s
         if time.monotonic() > end_s:
             return False
-        await asyncio.sleep(0.05)
-    return True
+        await asyncio.sleep(every_s)
 
 
 def calm_clients() -> None:
@@ -244,11 +246,12 @@ class Observer:
     async def read_to_the_end(self, patience_s: float) -> bool:
         """Wait until the reader has been given everything; False: it is held up for longer."""
         ends = await self._cluster.ends(self._events)
-        return await gets_there(
-            lambda: all(self._next.get(number, 0) >= end for number, end in ends.items()),
-            lambda: sum(self._next.values()),
-            patience_s,
-        )
+
+        async def look() -> tuple[bool, int]:
+            is_there = all(self._next.get(number, 0) >= end for number, end in ends.items())
+            return is_there, sum(self._next.values())
+
+        return await gets_there(look, patience_s)
 
     async def _read(self) -> None:
         while True:

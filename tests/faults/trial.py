@@ -219,18 +219,17 @@ class Trial:
             "the backlog to be read",
         )
 
-    async def until(
-        self, holds: Callable[[], bool], what: str, patience_s: float = PATIENCE_S
-    ) -> None:
+    async def until(self, holds: Callable[[], bool], what: str) -> None:
         """Wait for what must happen."""
-        end_s = time.monotonic() + patience_s
+        end_s = time.monotonic() + PATIENCE_S
         while not holds():
             if time.monotonic() > end_s:
                 raise RowError(f"waited in vain for {what}; logs: {self.folder}")
             await asyncio.sleep(0.05)
 
-    def _n_committed(self) -> int:
-        return sum(marks[-1].offset for marks in self.observer.committed.values() if marks)
+    async def _progress(self) -> tuple[bool, int]:
+        done = sum(marks[-1].offset for marks in self.observer.committed.values() if marks)
+        return self.is_caught_up(), done
 
     def is_caught_up(self) -> bool:
         """True if the group has committed all that is acknowledged."""
@@ -260,7 +259,7 @@ class Trial:
             look: Told when all is told and daemons still run: for rules of the row's own.
         """
         await self.end_feeding()
-        if not await gets_there(self.is_caught_up, self._n_committed, STUCK_S):
+        if not await gets_there(self._progress, STUCK_S):
             self.notes.append(f"nothing committed for {STUCK_S:g} s, and chunks are left")
         ended_s = asyncio.get_running_loop().time()
         if look is not None:

@@ -8,7 +8,6 @@ says which.
 import asyncio
 import hashlib
 import signal
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
 from tests.faults.checker import Evidence, Final, check, finals_of
-from tests.faults.cluster import CHUNK_PARTITIONS, EVENT_PARTITIONS, Cluster, _effect
+from tests.faults.cluster import CHUNK_PARTITIONS, EVENT_PARTITIONS, Cluster, _effect, gets_there
 from tests.faults.daemons import PATIENCE_S, Daemon, Place, RowError, make_other_topics
 
 Unit = tuple[str, str]  # camera, run
@@ -117,14 +116,16 @@ class Undisturbed:
         return ends
 
     async def _all_committed(self, daemon: Daemon, place: Place, ends: dict[int, int]) -> None:
-        done, end_s = -1, 0.0
-        while not _reaches(at := await self._cluster.committed(place.group, place.chunks), ends):
-            if sum(at.values()) > done:  # however long an hour's footage takes on this machine
-                done, end_s = sum(at.values()), time.monotonic() + self._patience_s
-            if daemon.status() is not None or time.monotonic() > end_s:
-                daemon.signal(signal.SIGKILL)
-                raise RowError(f"the undisturbed daemon did not get through: {daemon.log}")
-            await asyncio.sleep(0.2)
+        async def look() -> tuple[bool, int]:
+            at = await self._cluster.committed(place.group, place.chunks)
+            if daemon.status() is not None:
+                raise RowError(f"the undisturbed daemon ended ({daemon.status()}): {daemon.log}")
+            return _reaches(at, ends), sum(at.values())
+
+        # However long an hour's footage takes on this machine.
+        if not await gets_there(look, self._patience_s, every_s=0.2):
+            daemon.signal(signal.SIGKILL)
+            raise RowError(f"the undisturbed daemon did not get through: {daemon.log}")
 
     async def _answers_in(self, events: str) -> dict[Unit, dict]:  # type: ignore[type-arg]
         effects = [

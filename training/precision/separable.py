@@ -183,7 +183,7 @@ class _Look:
                     kept[name].write(given.astype(np.float32).tobytes())
                     if name in split:
                         patches = _patches(seen[layer.convolution.taken][0], layer, at)
-                        sums[name].add(patches, given[:, :0])
+                        sums[name].add(patches, given[:, :0])  # what is given is not asked for
         return {name: found.moments().square for name, found in sums.items()}
 
     def moments(
