@@ -14,7 +14,12 @@ from daemon.bench.cameras.model import BenchModel
 from daemon.bench.cameras.overload import Load, Looked, figures_of, overload
 from daemon.bench.cameras.run import BenchOptions, _config
 from daemon.bench.cameras.stages import StageTimes, camera_footage, footage_of, parse_size
-from daemon.bench.cameras.whole_daemon import LoopingCameras, serve_cameras
+from daemon.bench.cameras.whole_daemon import (
+    LoopingCameras,
+    Served,
+    fed_enough,
+    serve_cameras,
+)
 from daemon.calls import RunningCalls
 from daemon.clock import SystemClock
 from daemon.config import DecodeConfig
@@ -121,6 +126,32 @@ async def test_capacity_counts_the_snippets_that_were_whole(tmp_path, scripted):
     assert 2.0 == served.footage_s
     assert pytest.approx(3 * 12 * 0.16 / served.spent_s) == served.cameras(160_000)
     assert served.cameras(160_000) < 3 * 2 / served.spent_s
+
+
+@pytest.mark.parametrize(
+    ("carried", "wanted_fed"),
+    [
+        (0.0, [4]),
+        (1.9, [4]),
+        (4.0, [4]),
+        (9.9, [4, 12]),
+        (17.5, [4, 12, 27]),
+        (40.0, [4, 12, 36, 60]),
+    ],
+)
+def test_a_machine_is_fed_more_cameras_than_it_carries(carried, wanted_fed):
+    """Each camera has twice its own pace where it need not wait for others."""
+    fed = []
+
+    def feed(n_cameras: int) -> Served:
+        fed.append(n_cameras)
+        worth = min(2.0 * n_cameras, carried)
+        return Served(spent_s=1.0, footage_s=5.0, n_snippets=round(worth * 1000))
+
+    served = fed_enough(feed, stride_us=1_000)
+
+    assert pytest.approx(carried) == served.cameras(1_000)
+    assert wanted_fed == fed
 
 
 async def test_of_a_surge_it_is_told_when_the_ladder_engaged_and_was_left(tmp_path, monkeypatch):
