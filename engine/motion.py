@@ -210,13 +210,18 @@ def _lowest(before: float | None, now: float) -> float:
 
 def sight_of(rgb: UInt8Array) -> Sight:
     """The brightness of frames, uint8 (L, H, W, 3), block by block."""
-    n_frames, height, width, _ = rgb.shape
+    height, width = rgb.shape[1:3]
     block_px = max(-(-min(height, width) // _BLOCKS), 1)
     step = 2 if block_px % 2 == 0 else 1  # every other pixel says as much in a quarter of the time
     n_rows, n_columns = height // block_px, width // block_px
     side = block_px // step
     green = rgb[:, : n_rows * block_px : step, : n_columns * block_px : step, 1]
-    blocks = green.reshape(n_frames, n_rows, side, n_columns, side)
-    sums = blocks.sum(axis=(2, 4), dtype=np.uint32)  # exact, so alike on every machine
+    # Slice by slice, which takes numpy a fifth of the time of a sum over both axes of a block.
+    rows = green[:, ::side].astype(np.uint16)
+    for row in range(1, side):
+        rows += green[:, row::side]
+    sums = rows[:, :, ::side].astype(np.uint32)  # exact, so alike on every machine
+    for column in range(1, side):
+        sums += rows[:, :, column::side]
     levels = sums.astype(np.float32) / np.float32(side * side)  # (L, R, S)
     return Sight(levels.mean(axis=0), levels.max(axis=0) - levels.min(axis=0))

@@ -88,6 +88,14 @@ def propose(
     ]
 
 
+def most_of(peak: float, spec: ProposalSpec) -> float:
+    """No interval scores more where no score exceeds ``peak``, ``inside`` being ``peak`` at most.
+
+    Scores are not negative. The last factor makes room for how sums are rounded.
+    """
+    return (peak + spec.video_weight * peak * peak) * (1 + 1e-9)
+
+
 def localize_whole_video(
     track: ScoredSnippets, class_index: int, grid: Grid, spec: ProposalSpec
 ) -> list[Proposal]:

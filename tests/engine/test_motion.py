@@ -173,6 +173,22 @@ def test_any_size_of_picture_is_taken(height, width, n_frames, seed):
     assert 0 <= sight.change.min() <= sight.change.max() <= 255
 
 
+@pytest.mark.parametrize(("side_px", "block_px", "step"), [(160, 8, 2), (60, 3, 1), (700, 35, 1)])
+def test_a_block_is_as_bright_as_the_mean_of_its_green_pixels(side_px, block_px, step):
+    rgb = np.random.default_rng(1).integers(0, 256, (2, side_px, side_px + 7, 3), np.uint8)
+
+    sight = sight_of(rgb)
+
+    n_rows, n_columns = side_px // block_px, (side_px + 7) // block_px
+    assert (n_rows, n_columns) == sight.mean.shape
+    for row, column in ((0, 0), (n_rows - 1, n_columns - 1), (7, 3)):
+        top, left = row * block_px, column * block_px
+        block = rgb[:, top : top + block_px : step, left : left + block_px : step, 1]
+        first, second = block.mean(axis=(1, 2))
+        assert pytest.approx((first + second) / 2) == sight.mean[row, column]
+        assert pytest.approx(abs(first - second), abs=1e-4) == sight.change[row, column]
+
+
 def test_a_gate_that_goes_on_from_its_state_is_the_same():
     snippets = [noisy(a_room(n // 4), n, 3) for n in range(16)]
     whole = still_shares(MotionGate(6), snippets)

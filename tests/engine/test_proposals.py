@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.grid import Grid
-from engine.proposals import Curve, curve_of, localize_whole_video, oic_scores, propose
+from engine.proposals import (
+    Curve,
+    curve_of,
+    localize_whole_video,
+    most_of,
+    oic_scores,
+    propose,
+)
 from engine.scores import ScoredSnippets
 from engine.tiou import ranked, soft_nms, tiou
 from engine.types import Proposal, Span
@@ -120,3 +127,18 @@ def test_the_offline_answer_ranks_the_plateau_first():
     best = localize_whole_video(track, 1, Grid(25, 4, 4), a_spec().proposals)[0]
 
     assert tiou(best.span, Span(8 * 160_000, 16 * 160_000)) > 0.9
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=1, max_size=80),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_no_interval_scores_more_than_a_peak_allows(values, outer_weight, video_weight, share):
+    weights = {"outer_weight": outer_weight, "video_weight": video_weight}
+    spec = replace(SPEC, **weights, min_peak=0.0)
+    most = most_of(max(values), spec)
+
+    assert all(one.score <= most for one in propose(a_curve(values), 0, spec))
+    assert most_of(share * max(values), spec) <= most
