@@ -70,7 +70,7 @@ def bench(
         str,
         typer.Option(
             help="What is made on the spot: moving, in which everything moves; or day, people in "
-            "3 of the 24 hours of a day, each of which is 4 s long."
+            "3 of the 24 hours of a day, each of which is 10 s long: minutes are spent on it."
         ),
     ] = "moving",
     rung: RungOption = "full",

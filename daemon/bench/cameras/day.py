@@ -12,7 +12,8 @@ from engine.scenes.render import pictures
 from engine.scenes.script import Script
 from engine.types import UInt8Array
 
-HOUR_S = 4.0
+# So long that the first ten seconds, in which the motion gate learns the place, are one hour.
+HOUR_S = 10.0
 DAY_S = 24 * HOUR_S
 # People come at these hours, and somebody does this.
 BUSY_HOURS = {8: "wave", 12: "pick up", 17: "run"}

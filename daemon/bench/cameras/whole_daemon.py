@@ -218,9 +218,22 @@ def _n_snippets(metrics: Metrics) -> int:
 
 
 def most_cameras(
-    footage: Footage, bench: BenchModel, seconds: float, console: Console, decoding: Decoding
+    footage: Footage,
+    bench: BenchModel,
+    seconds: float,
+    fed_s: float,
+    console: Console,
+    decoding: Decoding,
 ) -> tuple[Served, int]:
     """Find out how many live cameras the daemon carries.
+
+    Args:
+        footage: The clip that all of them show.
+        bench: The model.
+        seconds: How long it has to carry them.
+        fed_s: How many seconds of footage each camera gives to estimate how many they are.
+        console: Where to say what is being done.
+        decoding: Where to decode.
 
     Returns:
         What it did when it was fed as fast as it goes, and how many live cameras it carried.
@@ -228,10 +241,9 @@ def most_cameras(
     stride_us = bench.model.spec.grid.stride_us
 
     def feed(n_cameras: int) -> Served:
-        each_s = max(seconds / 2, 4)
         with console.status(f"feeding {n_cameras} cameras as fast as the daemon takes footage"):
             return asyncio.run(
-                serve_cameras(footage, bench, n_cameras, each_s, paced=False, decoding=decoding)
+                serve_cameras(footage, bench, n_cameras, fed_s, paced=False, decoding=decoding)
             )
 
     served = fed_enough(feed, stride_us)

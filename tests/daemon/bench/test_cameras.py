@@ -237,20 +237,30 @@ def test_stages_are_timed_on_the_cpu_where_the_gpu_decodes_nothing(tmp_path, mon
     assert "CPU" == stage_decoder(decode_config("none", gpu=5), spec, chunk)[1]
 
 
+def some_options(**changes) -> BenchOptions:
+    plain = {
+        "bundle": "tiny",
+        "video": None,
+        "seconds": 2,
+        "cameras": "0",
+        "compare_batch": False,
+        "batch": 8,
+        "backend": "tensorrt",
+        "precision": "auto",
+        "threads": None,
+    }
+    return BenchOptions(**(plain | changes))
+
+
 def test_the_gpu_of_the_command_line_runs_the_networks():
-    options = BenchOptions(
-        bundle="tiny",
-        video=None,
-        seconds=2,
-        cameras="0",
-        compare_batch=False,
-        batch=8,
-        backend="tensorrt",
-        precision="auto",
-        threads=None,
-        gpu=3,
-    )
-    assert 3 == _config(options).gpu
+    assert 3 == _config(some_options(gpu=3)).gpu
+
+
+@pytest.mark.parametrize(
+    ("footage", "seconds", "wanted_s"), [("moving", 30, 15), ("moving", 2, 4), ("day", 240, 240)]
+)
+def test_of_a_day_all_hours_are_fed(footage, seconds, wanted_s):
+    assert wanted_s == some_options(footage=footage, seconds=seconds).fed_s
 
 
 class CallsThatCost(MeanColourExtractor):
@@ -359,7 +369,7 @@ def test_a_day_has_24_short_hours(tmp_path):
     assert 0 == done.returncode, done.stderr
     figures = json.loads(done.stdout)
     assert "full, motion gate static" == figures["economy"]
-    assert figures["stages"]["video_s"] == pytest.approx(96, abs=0.1)
+    assert figures["stages"]["video_s"] == pytest.approx(240, abs=0.1)
     assert 0 < figures["stages"]["n_looks"] < figures["stages"]["n_snippets"]
 
 
