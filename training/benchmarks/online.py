@@ -16,6 +16,7 @@ from engine.bundle.model_bundle import ModelBundle
 from engine.cas import BackendLocalizer
 from engine.grid import US_PER_S
 from engine.published.models import MODELS
+from engine.types import Proposal
 from training.benchmarks.draws import Scenes
 from training.config import training_config, with_overrides
 from training.evaluation.average_precision import map_of
@@ -26,10 +27,18 @@ from training.learning.checkpoints import TrainedNetwork
 from training.learning.distillation import look_ahead_of, student_content
 from training.learning.train import train
 from training.live_defaults import PROPOSALS, live_defaults
+from training.records import VideoRecord
 
 _HEADS = (
     *("read by", "final after, s", "opens at", "live mAP", "of the teacher's offline"),
-    *("own offline", "precision", "recall", "opening p50, p90, longest, s", "last word, s"),
+    *(
+        "of that cut at the same score",
+        "own offline",
+        "precision",
+        "recall",
+        "opening p50, p90, longest, s",
+        "last word, s",
+    ),
     *("late", "retracted", "false alarms an hour"),
 )
 TEACHER, STUDENT, BOUNDED = "teacher", "student", "bounded student"
@@ -46,6 +55,7 @@ class OnlineRow:
         open_score: At which events open.
         seed: The seed of teacher and student.
         offline_map: The teacher's mAP over whole videos.
+        cut_map: The same of those intervals alone that score ``open_score``, as events must.
         own_map: The network's own mAP over whole videos.
         live_map: mAP of the last revisions.
         precision: Of the kept events.
@@ -64,6 +74,7 @@ class OnlineRow:
     open_score: float
     seed: int
     offline_map: float
+    cut_map: float
     own_map: float
     live_map: float
     precision: float
@@ -75,6 +86,23 @@ class OnlineRow:
     late: float
     retracted: float
     false_per_hour: float
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What a network finds in whole videos: their records, intervals by name, and C."""
+
+    records: Sequence[VideoRecord]
+    found: Mapping[str, Sequence[Proposal]]
+    n_classes: int
+
+    def map_from(self, least_score: float = 0.0) -> float:
+        """The mAP of intervals that score ``least_score``, in [0, 1]; of all by default."""
+        kept = {
+            name: [one for one in found if one.score >= least_score]
+            for name, found in self.found.items()
+        }
+        return map_of(self.records, kept, self.n_classes).average
 
 
 def bench_online(
@@ -156,21 +184,21 @@ class _Bench:
             threads=self.threads,
         )
 
-    def whole(self, run: TrainedNetwork) -> float:
-        """The mAP over whole videos."""
+    def whole(self, run: TrainedNetwork) -> Whole:
+        """What a network finds in whole videos."""
         records = self.scenes.subsets[self.subset]
         found = {one.name: propose_whole_video(run, one, None, PROPOSALS) for one in records}
-        return map_of(records, found, len(run.class_names)).average
+        return Whole(records, found, len(run.class_names))
 
     def rows(
         self,
         run: TrainedNetwork,
         reader: str,
         freezes_us: Sequence[int],
-        offline: float,
-        own: float,
+        offline: Whole,
+        own: Whole,
     ) -> list[OnlineRow]:
-        """Run a network live with each freeze; both mAPs are as of ``row_of``."""
+        """Run a network live with each freeze; what is found offline is as of ``row_of``."""
         name = f"{reader.replace(' ', '-')}-{len(freezes_us)}-{freezes_us[0]}"
         folder = self.out / "bundles" / f"{name}-{run.config.seed}"
         export(
@@ -204,18 +232,20 @@ class _Bench:
 
 
 def row_of(
-    reader: str, seed: int, offline: float, own: float, point: CurvePoint, open_score: float
+    reader: str, seed: int, offline: Whole, own: Whole, point: CurvePoint, open_score: float
 ) -> OnlineRow:
-    """A row of what was measured; both mAPs are those over whole videos."""
+    """A row of what was measured, beside what teacher and network find in whole videos."""
     result = point.result
     opening = result.detection_delay
+    open_score = open_score if point.open_score is None else point.open_score
     return OnlineRow(
         reader=reader,
         freeze_s=point.freeze_us / US_PER_S,
-        open_score=open_score if point.open_score is None else point.open_score,
+        open_score=open_score,
         seed=seed,
-        offline_map=offline,
-        own_map=own,
+        offline_map=offline.map_from(),
+        cut_map=offline.map_from(open_score),
+        own_map=own.map_from(),
         live_map=result.map_last.average,
         precision=result.precision,
         recall=result.recall,
@@ -248,11 +278,13 @@ def _cells(rows: Sequence[OnlineRow]) -> list[str]:
         return float(np.mean([scale * getattr(row, name) for row in rows]))
 
     kept = [100 * row.live_map / max(row.offline_map, 1e-9) for row in rows]
+    kept_of_cut = [100 * row.live_map / max(row.cut_map, 1e-9) for row in rows]
     spread = float(np.std([100 * row.live_map for row in rows]))
     delays = ", ".join(f"{mean(f'open_{name}', 1):.2f}" for name in ("p50", "p90", "max"))
     return [
         f"{mean('live_map'):.1f} ± {spread:.1f}",
         f"{np.mean(kept):.1f} %",
+        f"{np.mean(kept_of_cut):.1f} %",
         f"{mean('own_map'):.1f}",
         f"{mean('precision'):.0f}",
         f"{mean('recall'):.0f}",

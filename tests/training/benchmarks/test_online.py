@@ -8,7 +8,7 @@ import pytest
 from engine.bundle.model_bundle import ModelBundle
 from engine.grid import Grid
 from engine.judging.truth import TruthSpan
-from engine.types import Span
+from engine.types import Proposal, Span
 from tests.support.real_parts import torch_imports
 from tests.support.tiny_bundle import write_tiny_bundle
 from tests.support.tiny_training import a_record, small_content
@@ -16,7 +16,14 @@ from training.records import FeatureSet
 
 with torch_imports():
     from training.benchmarks.draws import Scenes
-    from training.benchmarks.online import BOUNDED, STUDENT, TEACHER, bench_online, table
+    from training.benchmarks.online import (
+        BOUNDED,
+        STUDENT,
+        TEACHER,
+        Whole,
+        bench_online,
+        table,
+    )
     from training.feature_files import manifest_of
 
 pytestmark = [pytest.mark.torch, pytest.mark.openvino]
@@ -67,4 +74,14 @@ def test_teachers_and_students_are_measured_and_not_trained_again(tmp_path):
     assert all(0 <= row.live_map <= 1 and row.offline_map > 0 for row in first)
     lines = table(first).splitlines()
     assert 2 + 6 == len(lines)
-    assert {14} == {line.count("|") for line in lines}
+    assert {15} == {line.count("|") for line in lines}
+
+
+def test_whole_videos_are_cut_at_the_score_at_which_events_open():
+    """The right interval comes second, and is gone where scores below .3 do not count."""
+    span = Span(10 * HOP_US, 20 * HOP_US)
+    record = a_record("a", np.zeros((60, 3)), tags=(0,), truth=(TruthSpan(0, span),))
+    wrong = Proposal(0, Span(40 * HOP_US, 50 * HOP_US), 0.9)
+    whole = Whole([record], {"a": [wrong, Proposal(0, span, 0.2)]}, 1)
+
+    assert (0.5, 0.5, 0.0) == (whole.map_from(), whole.map_from(0.2), whole.map_from(0.3))
