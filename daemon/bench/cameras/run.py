@@ -62,11 +62,6 @@ class BenchOptions:
     under_load: str = "full"
     surge: float = 1
 
-    @property
-    def fed_s(self) -> float:
-        """Seconds of footage that each camera gives to estimate how many are carried."""
-        return DAY_S if self.footage == "day" else max(self.seconds / 2, 4)  # its hours differ
-
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
@@ -225,9 +220,7 @@ def _cameras(
         rate = bench.run(partial(backbone_rate, bench.model, bench.batch, seconds))
     allowed, live = rate * stride_us / 1e6, {}
     if options.cameras == "auto":
-        served, carried = most_cameras(
-            footage, bench, options.seconds, options.fed_s, status, decoding
-        )
+        served, carried = most_cameras(footage, bench, options.seconds, status, decoding)
         live = {"carried_live": carried}
     else:
         n_cameras = int(options.cameras)

@@ -37,6 +37,8 @@ from engine.types import VideoChunk
 MOST_LAG_S = 3.0
 # Cameras fed as fast as the daemon takes footage, at first, to estimate how many it carries.
 _LEAST_FED = 4
+# Of less footage, its beginning and its end, where cameras wait, would be most of the time.
+_LEAST_FED_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,32 +220,21 @@ def _n_snippets(metrics: Metrics) -> int:
 
 
 def most_cameras(
-    footage: Footage,
-    bench: BenchModel,
-    seconds: float,
-    fed_s: float,
-    console: Console,
-    decoding: Decoding,
+    footage: Footage, bench: BenchModel, seconds: float, console: Console, decoding: Decoding
 ) -> tuple[Served, int]:
-    """Find out how many live cameras the daemon carries.
-
-    Args:
-        footage: The clip that all of them show.
-        bench: The model.
-        seconds: How long it has to carry them.
-        fed_s: How many seconds of footage each camera gives to estimate how many they are.
-        console: Where to say what is being done.
-        decoding: Where to decode.
+    """Find out how many live cameras the daemon carries, with ``seconds`` of each.
 
     Returns:
         What it did when it was fed as fast as it goes, and how many live cameras it carried.
     """
     stride_us = bench.model.spec.grid.stride_us
 
+    each_s = max(seconds, _LEAST_FED_S)
+
     def feed(n_cameras: int) -> Served:
         with console.status(f"feeding {n_cameras} cameras as fast as the daemon takes footage"):
             return asyncio.run(
-                serve_cameras(footage, bench, n_cameras, fed_s, paced=False, decoding=decoding)
+                serve_cameras(footage, bench, n_cameras, each_s, paced=False, decoding=decoding)
             )
 
     served = fed_enough(feed, stride_us)

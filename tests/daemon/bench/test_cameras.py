@@ -7,17 +7,26 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from rich.console import Console
 
+from daemon.bench.cameras import whole_daemon
 from daemon.bench.cameras.batches import compare_batches
 from daemon.bench.cameras.decoding import Decoding, decode_config, stage_decoder
 from daemon.bench.cameras.model import BenchModel
 from daemon.bench.cameras.overload import Load, Looked, figures_of, overload
 from daemon.bench.cameras.run import BenchOptions, _config
-from daemon.bench.cameras.stages import StageTimes, camera_footage, footage_of, parse_size
+from daemon.bench.cameras.stages import (
+    Footage,
+    StageTimes,
+    camera_footage,
+    footage_of,
+    parse_size,
+)
 from daemon.bench.cameras.whole_daemon import (
     LoopingCameras,
     Served,
     fed_enough,
+    most_cameras,
     serve_cameras,
 )
 from daemon.calls import RunningCalls
@@ -256,11 +265,24 @@ def test_the_gpu_of_the_command_line_runs_the_networks():
     assert 3 == _config(some_options(gpu=3)).gpu
 
 
-@pytest.mark.parametrize(
-    ("footage", "seconds", "wanted_s"), [("moving", 30, 15), ("moving", 2, 4), ("day", 240, 240)]
-)
-def test_of_a_day_all_hours_are_fed(footage, seconds, wanted_s):
-    assert wanted_s == some_options(footage=footage, seconds=seconds).fed_s
+@pytest.mark.parametrize(("seconds", "wanted_s"), [(30, 30), (2, 4), (240, 240)])
+def test_cameras_are_fed_as_long_as_they_are_then_served_live(monkeypatch, seconds, wanted_s):
+    """A whole day, too, whose hours differ."""
+    fed_s = []
+
+    async def nothing(_footage, _bench, _n_cameras, each_s, **_how) -> Served:
+        fed_s.append(each_s)
+        return Served(spent_s=1.0, footage_s=each_s, n_snippets=0)
+
+    monkeypatch.setattr(whole_daemon, "serve_cameras", nothing)
+    model = OpenModel(a_spec(), None, MeanColourExtractor(), SmoothingLocalizer())
+    with ThreadPoolExecutor(1) as thread:
+        bench = BenchModel(model, thread, batch=4)
+        decoding = Decoding(DecodeConfig())
+        served, carried = most_cameras(Footage((), ()), bench, seconds, Console(), decoding)
+
+    assert [wanted_s] == fed_s
+    assert (0, 0) == (served.n_snippets, carried)
 
 
 class CallsThatCost(MeanColourExtractor):
