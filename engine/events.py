@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from engine.proposals import curve_of, most_of, propose
+from engine.proposals import curve_of, propose
 from engine.scores import ScoredSnippets
 from engine.spec import ModelSpec
 from engine.tiou import cover, overlap_us, ranked, tiou
@@ -200,9 +200,6 @@ class EventTracker:
     ) -> list[Proposal]:
         """Disjoint proposals of one class that score ``least_score`` or above, best first."""
         spec = self._spec
-        peak = float(track.scores[:, class_index].max())
-        if most_of(peak, spec.proposals) < least_score:  # as almost always where nothing happens
-            return []
         curve = curve_of(track, class_index, spec.grid, spec.proposals.step_us)
         blocks = [span for other, span in self.state.frozen if other == class_index]
         chosen: list[Proposal] = []

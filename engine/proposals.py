@@ -69,7 +69,7 @@ def propose(
         Unranked, each interval once; none if the curve's peak is below ``spec.min_peak``.
     """
     peak = float(curve.values.max(initial=0.0))
-    if peak < spec.min_peak or peak <= 0:
+    if peak < spec.min_peak or peak <= 0 or _most_of(peak, spec) < least_score:
         return []
     runs = _level_sets(curve.values, _levels(spec, peak))
     runs = runs[(runs[:, 1] - runs[:, 0]) * curve.step_us >= spec.min_us]
@@ -86,14 +86,6 @@ def propose(
         )
         for (first, end), score in zip(runs[kept].tolist(), scores[kept].tolist(), strict=True)
     ]
-
-
-def most_of(peak: float, spec: ProposalSpec) -> float:
-    """No interval scores more where no score exceeds ``peak``, ``inside`` being ``peak`` at most.
-
-    Scores are not negative. The last factor makes room for how sums are rounded.
-    """
-    return (peak + spec.video_weight * peak * peak) * (1 + 1e-9)
 
 
 def localize_whole_video(
@@ -137,6 +129,14 @@ def oic_scores(values: Float64Array, runs: Int64Array, spec: ProposalSpec) -> Fl
 def _top_mean(values: Float64Array) -> float:  # of (n_cells,)
     k = max(1, len(values) // TOP_SHARE)
     return float(np.partition(values, len(values) - k)[-k:].mean())
+
+
+def _most_of(peak: float, spec: ProposalSpec) -> float:
+    """No interval of a curve with this peak scores more, for scores are not negative.
+
+    The last factor makes room for how sums are rounded.
+    """
+    return (peak + spec.video_weight * peak * peak) * (1 + 1e-9)
 
 
 def _levels(spec: ProposalSpec, peak: float) -> list[float]:

@@ -228,7 +228,6 @@ def most_cameras(
         What it did when it was fed as fast as it goes, and how many live cameras it carried.
     """
     stride_us = bench.model.spec.grid.stride_us
-
     each_s = max(seconds, _LEAST_FED_S)
 
     def feed(n_cameras: int) -> Served:
