@@ -2,7 +2,8 @@
 
 Brightness is averaged over the blocks of a coarse raster, which noise and compression change
 little. A snippet is *calm* if no block changes within it by more than it usually does, and *still*
-if moreover no block differs from the last calm snippet that was looked at.
+if moreover no block differs from the last calm snippet that was looked at, in the light that there
+is now.
 
 What is usual follows from the camera. Noise is the change of its median block, in which nothing
 moves unless half the picture does. What moves all the time and means nothing, leaves in the wind
@@ -39,6 +40,8 @@ _HABIT_RISE, _HABIT_FALL = 0.25, 0.02
 _NOISE_RISE = 0.05
 # Slow light is no motion; a picture that changes as a whole, by so many levels, is another one.
 _MOST_LIGHT = 10.0
+# Blocks of so many levels tell by how much the light has grown, if they are so much of a picture.
+_BRIGHT, _BRIGHT_SHARE = 32.0, 0.25
 # Two features are about the same if they are no further apart than by so many times the least
 # distance of this camera, and by no more than that share of their length. I3D's features of
 # footage in which nothing happens were seen to be 0.07 to 0.14 apart, and nine in ten of those of
@@ -158,10 +161,12 @@ class MotionGate:
             return False
         if self._look_every is not None and index - self._looked_index >= self._look_every:
             return False
-        differences = sight.mean - self._planes[0].astype(np.float32)
-        light = float(np.median(differences))
+        before = self._planes[0].astype(np.float32)
+        expected = _in_the_light_of(sight.mean, before)
+        light = float(np.median(expected - before))
         most = self._usual(_FLOOR + (self._noise or 0.0))
-        return abs(light) <= _MOST_LIGHT and bool((np.abs(differences - light) <= most).all())
+        differs = np.abs(sight.mean - expected) > most
+        return abs(light) <= _MOST_LIGHT and not bool(differs.any())
 
     def looked(self, sight: Sight, index: int) -> None:
         """Take note that a snippet was looked at; later ones are compared with it."""
@@ -206,6 +211,19 @@ class MotionGate:
 def _lowest(before: float | None, now: float) -> float:
     """The lowest level lately: down at once, up by and by."""
     return now if before is None else min(now, before + _NOISE_RISE * (now - before))
+
+
+def _in_the_light_of(now: FloatArray, before: FloatArray) -> FloatArray:
+    """What a place that looked like ``before`` (R, S) would show in the light of ``now`` (R, S).
+
+    Light multiplies, in levels as in what they were made of, for gamma is a power: a white wall
+    grows by more levels than a grey one. What moves in less than half of the blocks that tell by
+    how much does not count.
+    """
+    tells = before >= _BRIGHT
+    if tells.mean() < _BRIGHT_SHARE:  # in the dark a level more or less is no measure of gain
+        return np.asarray(before + np.median(now - before), np.float32)
+    return np.asarray(before * np.median(now[tells] / before[tells]), np.float32)
 
 
 def sight_of(rgb: UInt8Array) -> Sight:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.motion import TURN, MotionGate, sight_of
@@ -80,6 +80,37 @@ def test_slow_light_is_no_motion_and_a_lamp_is(levels, is_still):
     still_shares(gate, [noisy(room, n, 2) for n in range(5)])
 
     assert is_still is gate.is_still(gate.see(noisy(room + levels, 99, 2), 5), 5)
+
+
+@settings(max_examples=20)
+@given(st.floats(0.95, 1.05), st.integers(0, 2**32 - 1))
+def test_slow_light_multiplies_and_is_no_motion_beside_white_and_black(gain, seed):
+    """A white wall grows by more levels than the picture, a black one by fewer."""
+    room, gate = a_room(seed), MotionGate(None)
+    room[:40], room[-40:] = 235, 12
+    still_shares(gate, [noisy(room, n, 2) for n in range(3)])
+
+    assert gate.is_still(gate.see(noisy(room * gain, 99, 2), 3), 3)
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([0.93, 0.97, 1.03, 1.07]), st.integers(0, SIDE - 30))
+def test_a_bag_is_seen_in_another_light(gain, left):
+    room, gate = a_room(), MotionGate(None)
+    still_shares(gate, [noisy(room, n, 2) for n in range(3)])
+    room[60:90, left : left + 30] -= 30
+
+    assert not gate.is_still(gate.see(noisy(room * gain, 99, 2), 3), 3)
+
+
+@settings(max_examples=20)
+@given(st.floats(0, 30))
+def test_the_dark_does_not_tell_how_bright_a_lamp_must_be(level):
+    room, gate = np.full((SIDE, SIDE, 3), level), MotionGate(None)
+    room[:20, :20] = 200
+    still_shares(gate, [noisy(room, n, 1) for n in range(3)])
+
+    assert gate.is_still(gate.see(noisy(room, 99, 1), 3), 3)
 
 
 def test_after_so_many_snippets_one_is_looked_at_whatever_it_shows():
