@@ -162,11 +162,10 @@ class MotionGate:
         if self._look_every is not None and index - self._looked_index >= self._look_every:
             return False
         before = self._planes[0].astype(np.float32)
-        expected = _in_the_light_of(sight.mean, before)
-        light = float(np.median(expected - before))
+        expected, light = _in_the_light_of(sight.mean, before)
         most = self._usual(_FLOOR + (self._noise or 0.0))
         differs = np.abs(sight.mean - expected) > most
-        return abs(light) <= _MOST_LIGHT and not bool(differs.any())
+        return light <= _MOST_LIGHT and not bool(differs.any())
 
     def looked(self, sight: Sight, index: int) -> None:
         """Take note that a snippet was looked at; later ones are compared with it."""
@@ -213,17 +212,22 @@ def _lowest(before: float | None, now: float) -> float:
     return now if before is None else min(now, before + _NOISE_RISE * (now - before))
 
 
-def _in_the_light_of(now: FloatArray, before: FloatArray) -> FloatArray:
+def _in_the_light_of(now: FloatArray, before: FloatArray) -> tuple[FloatArray, float]:
     """What a place that looked like ``before`` (R, S) would show in the light of ``now`` (R, S).
 
     Light multiplies, in levels as in what they were made of, for gamma is a power: a white wall
     grows by more levels than a grey one. What moves in less than half of the blocks that tell by
     how much does not count.
+
+    Returns:
+        The expected levels (R, S), and by how many those that tell have changed (their median).
     """
     tells = before >= _BRIGHT
     if tells.mean() < _BRIGHT_SHARE:  # in the dark a level more or less is no measure of gain
-        return np.asarray(before + np.median(now - before), np.float32)
-    return np.asarray(before * np.median(now[tells] / before[tells]), np.float32)
+        expected, tells = before + np.median(now - before), np.ones_like(tells)
+    else:
+        expected = before * np.median(now[tells] / before[tells])
+    return expected, float(np.median(np.abs(expected - before)[tells]))
 
 
 def sight_of(rgb: UInt8Array) -> Sight:

@@ -113,6 +113,16 @@ def test_the_dark_does_not_tell_how_bright_a_lamp_must_be(level):
     assert gate.is_still(gate.see(noisy(room, 99, 1), 3), 3)
 
 
+@pytest.mark.parametrize(("dimmed", "is_still"), [(0.97, True), (0.5, False)])
+def test_a_lit_third_of_a_dark_place_may_not_dim_by_much(dimmed, is_still):
+    """The dark, which has no levels to lose, does not tell."""
+    room, gate = np.full((SIDE, SIDE, 3), 3.0), MotionGate(None)
+    room[: SIDE // 3] = 200
+    still_shares(gate, [noisy(room, n, 1) for n in range(3)])
+
+    assert is_still is gate.is_still(gate.see(noisy(room * dimmed, 99, 1), 3), 3)
+
+
 def test_after_so_many_snippets_one_is_looked_at_whatever_it_shows():
     spared = still_shares(MotionGate(4), [noisy(a_room(), n, 2) for n in range(9)])
 
